@@ -1,0 +1,64 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wnexplore import DesignPoint
+from wnexplore.design.legality import IllegalPointError, check_legal, generator_shape, published_pair
+
+_multipliers = st.fractions(min_value=Fraction(1, 16), max_value=16, max_denominator=16)
+
+
+@given(_multipliers, _multipliers, st.integers(1, 32), st.integers(1, 36))
+def test_legal_is_what_the_divisions_say(M: Fraction, G: Fraction, out_channels: int, fan_in: int) -> None:
+    """Against the definition in floating-point-free arithmetic, every group laid out one by one."""
+    inputs, groups = M * out_channels, G * out_channels
+    legal = inputs.denominator == groups.denominator == 1
+    legal = legal and int(inputs) % int(groups) == 0 and out_channels * fan_in % int(groups) == 0
+    try:
+        shape = generator_shape(M, G, out_channels, fan_in)
+    except IllegalPointError:
+        assert not legal
+        return
+    assert legal
+    assert shape.inputs_per_group == M / G >= 1
+    owners = [index // (shape.outputs // shape.groups) for index in range(shape.outputs)]
+    assert set(owners) == set(range(shape.groups))
+
+
+@pytest.mark.parametrize(
+    ("M", "G", "fan_in", "told"),
+    [
+        (1, 2, 8, r"less than one input a group"),
+        (2, 2, 9, r"G·C_out = 16 groups don't divide C_out·F = 8·9 = 72 outputs"),
+        (3, 2, 8, r"don't divide M·C_out = 24 inputs \(M/G = 3/2\)"),
+        ("1/3", 1, 9, r"M·C_out = 1/3·8 = 8/3 is not a whole number"),
+    ],
+)
+def test_the_failing_division_is_told(M: int | str, G: int, fan_in: int, told: str) -> None:
+    with pytest.raises(IllegalPointError, match=told):
+        generator_shape(Fraction(M), Fraction(G), 8, fan_in)
+
+
+def test_condconv_is_one_group() -> None:
+    shape = generator_shape(Fraction(4, 48), Fraction(1, 48), 48, 27)
+    assert (shape.inputs, shape.groups, shape.inputs_per_group) == (4, 1, 4)
+
+
+def test_depthwise_layers_get_the_published_pair() -> None:
+    assert published_pair(Fraction(8), Fraction(2), depthwise=True) == (4, 1)
+    assert published_pair(Fraction(8), Fraction(2), depthwise=False) == (8, 2)
+
+
+def test_a_network_names_the_layer_that_fails() -> None:
+    check_legal(DesignPoint.of("shufflenet_v2_x2_0", "weightnet", 4, 4))
+    with pytest.raises(IllegalPointError, match=r"^layer stage2\.0\.branch2\.5: G·C_out = 1792 groups"):
+        check_legal(DesignPoint.of("shufflenet_v2_x2_0", "weightnet", 8, 8))
+    with pytest.raises(IllegalPointError, match=r"^layer layer1\.0\.conv1: .*less than one input"):
+        check_legal(DesignPoint.of("resnet18", "weightnet", 1, 2))
+
+
+def test_other_methods_are_always_legal() -> None:
+    for method in ("plain", "se", "condconv"):
+        check_legal(DesignPoint.of("resnet50", method))

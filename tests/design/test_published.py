@@ -1,0 +1,39 @@
+from decimal import Decimal
+
+from wnexplore.design.published import Comparison, PublishedRow, published_rows
+from wnexplore.design.shipped import shipped_sweeps
+from wnexplore.design.space import expand
+from wnexplore.design.sweep_file import load_sweep
+
+
+def _row(params: str = "1.5", flops: str = "41") -> PublishedRow:
+    figures = (Decimal(params), Decimal(flops), Decimal("36.7"))
+    return PublishedRow("source", "shufflenet_v2_x0_5", "weightnet", 1, *figures)
+
+
+def test_rows_keep_the_digits_that_were_printed() -> None:
+    rows = published_rows()
+    assert len(rows) == 14
+    assert {str(row.params_m) for row in rows} >= {"1.4", "18.1"}
+    assert [row.multiplier for row in rows[:3]] == [None, 1, 8]
+
+
+def test_candidates_have_the_multiplier() -> None:
+    for row in published_rows():
+        for point in row.candidates():
+            assert (point.M / point.G if point.M and point.G else None) == row.multiplier
+
+
+def test_agreement_is_to_the_digits_printed() -> None:
+    (point, *_) = _row().candidates()
+    assert Comparison(_row(), point, 1_450_000, 41_499_999).params_agree
+    assert Comparison(_row(), point, 1_450_000, 41_499_999).flops_agree
+    assert not Comparison(_row(), point, 1_449_999, 41_500_000).params_agree
+    assert not Comparison(_row(), point, 1_449_999, 41_500_000).flops_agree
+    assert Comparison(_row("1.46"), point, 1_462_880, 40_704_040).params_agree
+
+
+def test_the_shipped_sweep_has_a_point_for_every_row() -> None:
+    points = set(expand(load_sweep(shipped_sweeps()["published"])).points)
+    for row in published_rows():
+        assert points & set(row.candidates()), row

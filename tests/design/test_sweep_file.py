@@ -1,0 +1,173 @@
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from wnexplore.design.shipped import find_sweep, shipped_sweeps
+from wnexplore.design.space import expand
+from wnexplore.design.sweep_file import Overrides, load_sweep
+from wnexplore.errors import InputError
+
+EXAMPLE = """\
+backbones: [shufflenet_v2_x0_5]
+methods: [plain, se, weightnet]
+M: [1, 2, 4, 8]
+G: [1, 2]
+resolution: [224]
+latency: {device: auto, batch_sizes: [1, 16], dtypes: [float32]}
+train: {data: digits, epochs: 5, seeds: 3}
+"""
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_documented_example_is_read(tmp_path: Path) -> None:
+    spec = load_sweep(_write(tmp_path, EXAMPLE))
+    assert spec.M == (1, 2, 4, 8)
+    assert spec.latency is not None
+    assert spec.latency.batch_sizes == (1, 16)
+    assert spec.train is not None
+    assert (spec.train.data, spec.train.epochs, spec.train.seeds) == ("digits", 5, 3)
+
+
+def test_three_lines_make_a_sweep(tmp_path: Path) -> None:
+    spec = load_sweep(_write(tmp_path, "backbones: [resnet18]\nM: [1]\nG: [1]\n"))
+    assert [str(p) for p in expand(spec).points] == ["resnet18 plain", "resnet18 weightnet M=1 G=1"]
+    assert spec.latency is not None
+    assert spec.train is None
+
+
+def test_methods_without_m_and_g_appear_once_and_illegal_pairs_are_told(tmp_path: Path) -> None:
+    space = expand(load_sweep(_write(tmp_path, EXAMPLE)))
+    assert [p.method for p in space.points] == ["plain", "se"] + ["weightnet"] * 7
+    ((point, reason),) = space.skipped
+    assert (point.M, point.G) == (1, 2)
+    assert "stage2.0.branch1.0" in reason
+
+
+def test_a_written_sweep_reads_back(tmp_path: Path) -> None:
+    spec = load_sweep(_write(tmp_path, EXAMPLE + "activation: [softmax]\n"), {("G",): ("--G", ["1/2"])})
+    assert load_sweep(_write(tmp_path, spec.to_yaml())) == spec
+    assert spec.G == (Fraction(1, 2),)
+
+
+def test_points_stand_alone_or_beside_a_grid(tmp_path: Path) -> None:
+    points = "points: [{backbone: resnet18, method: weightnet, M: 4, G: 2}]\n"
+    alone = expand(load_sweep(_write(tmp_path, points)))
+    assert [str(p) for p in alone.points] == ["resnet18 weightnet M=4 G=2"]
+    beside = expand(load_sweep(_write(tmp_path, points + "backbones: [resnet50]\n")))
+    assert [p.backbone for p in beside.points] == ["resnet50", "resnet50", "resnet18"]
+
+
+def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
+    spec = load_sweep(_write(tmp_path, "latency: false\ntrain: true\n"))
+    assert spec.latency is None
+    assert spec.train is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("backbone: [resnet18]", r"line 1: unknown key 'backbone': did you mean 'backbones'\?"),
+        ("M: [1]\nbackbones: [resnet19]", r"line 2: unknown backbone 'resnet19': did you mean 'resnet18'\?"),
+        ("M: [1]\nG:\n  - 1\n  - zero", r"line 4: G is 'zero': expected a number above 0"),
+        ("methods: []", r"line 1: methods is empty: expected at least one value$"),
+        ("M: 3", r"line 1: M is '3': expected a list, such as \[3\]$"),
+        ("M: [0]", r"line 1: M is '0'"),
+        ("M: [true]", r"line 1: M is 'True'"),
+        ("M: [.nan]", r"line 1: M is 'nan'"),
+        ("resolution: [1.5]", r"line 1: resolution is '1.5'"),
+        ("resolution: [true]", r"line 1: expected a whole number above 0, not true"),
+        ("stem: [big]", r"line 1: unknown stem 'big'"),
+        ("methods: [[plain]]", r"line 1: unknown method"),
+        ("latency:\n  batch_sizes: [0]", r"line 2: latency.batch_sizes is '0': expected greater than 0"),
+        ("latency:\n  batchsize: [1]", r"line 2: unknown key 'batchsize': did you mean 'batch_sizes'\?"),
+        ("latency: {dtypes: [float8]}", r"'float8': expected 'float32', 'bfloat16' or 'float16'$"),
+        ("latency: {seconds: .inf}", r"latency.seconds is 'inf': expected a finite number"),
+        ("train: {data: imagenet}", r"train.data is 'imagenet': expected 'digits'"),
+        ("train: {lr: -1}", r"train.lr is '-1'"),
+        ("train: 5", r"train is '5': expected keys with values"),
+        ("points: [{method: se}]", r"points.backbone is missing"),
+        ("points:\n- backbone: resnet18\n- {backbone: resnet18, M: 2}", r"line 3: method 'plain' has no M"),
+        ("points: []", r"points is empty"),
+        ("M: [1]\nM: [2]", r"line 2: key 'M' stands twice"),
+        ("M: [1", r"line 1: not valid YAML"),
+        ("- a", r"line 1: expected keys"),
+        ("1: 2", r"line 1: expected keys"),
+        ("\0", r"not valid YAML"),
+        ("&x [*x]", r"expected keys"),
+        ("M: &x [*x]", r"line 1: M is"),
+        ("M: [!!python/object:os.system x]", r"line 1: not valid YAML: could not determine a constructor"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(InputError, match=told) as error:
+        expand(load_sweep(path))
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_nested_aliases_do_not_blow_up(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+    with pytest.raises(InputError, match="unknown key 'a0'"):
+        load_sweep(_write(tmp_path, "\n".join(lines)))
+
+
+def test_not_text_and_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    with pytest.raises(InputError, match="can't read sweep file"):
+        load_sweep(path)
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        load_sweep(path)
+    with pytest.raises(InputError, match="can't read sweep file"):
+        load_sweep(tmp_path)
+
+
+def test_options_override_the_file_and_are_named_when_wrong(tmp_path: Path) -> None:
+    path = _write(tmp_path, EXAMPLE)
+    good: Overrides = {
+        ("M",): ("--M", ["2", "1/2"]),
+        ("train", "seeds"): ("--seeds", 5),
+        ("latency",): ("--no-latency", False),
+    }
+    spec = load_sweep(path, good)
+    assert spec.M == (2, Fraction(1, 2))
+    assert spec.train is not None
+    assert (spec.train.seeds, spec.train.epochs) == (5, 5)
+    assert spec.latency is None
+    with pytest.raises(InputError, match=r"^option --M: M is 'x'"):
+        load_sweep(path, {("M",): ("--M", ["x"])})
+    kept = load_sweep(path, {("train",): ("--train", True)})
+    assert kept.train is not None
+    assert kept.train.epochs == 5
+
+
+def test_every_shipped_sweep_is_read_and_has_points() -> None:
+    shipped = shipped_sweeps()
+    assert {"quickstart", "published", "shufflenet_grid", "resnet50_grid"} <= shipped.keys()
+    for path in shipped.values():
+        assert expand(load_sweep(path)).points
+
+
+def test_quickstart_has_the_grid_and_the_baselines() -> None:
+    space = expand(load_sweep(find_sweep("quickstart")))
+    pairs = {(int(p.M), int(p.G)) for p in space.points if p.M and p.G}
+    assert pairs == {(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2)}
+    assert {"plain", "se"} <= {p.method for p in space.points}
+
+
+def test_a_sweep_is_found_by_path_before_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_sweep("quickstart") == shipped_sweeps()["quickstart"]
+    (tmp_path / "quickstart").write_text("M: [1]")
+    assert find_sweep("quickstart") == Path("quickstart")
+    with pytest.raises(InputError, match="did you mean 'resnet50_grid'"):
+        find_sweep("resnet50grid")
+    with pytest.raises(InputError, match=r"no sweep file at a/b\.yaml"):
+        find_sweep("a/b.yaml")

@@ -1,0 +1,73 @@
+"""The convolutions of a backbone that a method may replace: those of its blocks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from wnexplore.design.backbones import ResNetSpec, ShuffleNetV2Spec, backbone_spec
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """One convolution of a block; `name` is its module's dotted name in the built network."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    groups: int = 1
+
+    @property
+    def fan_in(self) -> int:
+        """F = C_in/g · k², the length of one filter."""
+        return self.in_channels // self.groups * self.kernel_size**2
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel has a filter of its own."""
+        return self.groups == self.in_channels == self.out_channels
+
+
+@cache
+def generated_layers(backbone: str) -> tuple[ConvShape, ...]:
+    """Every convolution of every block, in the network's order; the first and last are ordinary."""
+    spec = backbone_spec(backbone)
+    walk = _shufflenet_v2(spec) if isinstance(spec, ShuffleNetV2Spec) else _resnet(spec)
+    return tuple(walk)
+
+
+def _shufflenet_v2(spec: ShuffleNetV2Spec) -> Iterator[ConvShape]:
+    channels = spec.stem_width
+    for stage, (width, repeats) in enumerate(zip(spec.widths, spec.repeats, strict=True), start=2):
+        half = width // 2
+        for index in range(repeats):
+            name = f"stage{stage}.{index}"
+            into = kept = half
+            if index == 0:
+                into, kept = channels, spec.projection_width(channels, width)
+                yield ConvShape(f"{name}.branch1.0", into, into, 3, groups=into)
+                yield ConvShape(f"{name}.branch1.2", into, kept, 1)
+            yield ConvShape(f"{name}.branch2.0", into, half, 1)
+            yield ConvShape(f"{name}.branch2.3", half, half, 3, groups=half)
+            yield ConvShape(f"{name}.branch2.5", half, width - kept, 1)
+        channels = width
+
+
+def _resnet(spec: ResNetSpec) -> Iterator[ConvShape]:
+    channels = spec.stem_width
+    for stage, (width, repeats) in enumerate(zip(spec.widths, spec.repeats, strict=True), start=1):
+        out = width * spec.expansion
+        for index in range(repeats):
+            name = f"layer{stage}.{index}"
+            if spec.bottleneck:
+                yield ConvShape(f"{name}.conv1", channels, width, 1)
+                yield ConvShape(f"{name}.conv2", width, width, 3)
+                yield ConvShape(f"{name}.conv3", width, out, 1)
+            else:
+                yield ConvShape(f"{name}.conv1", channels, width, 3)
+                yield ConvShape(f"{name}.conv2", width, width, 3)
+            if index == 0 and (stage > 1 or channels != out):
+                yield ConvShape(f"{name}.downsample.0", channels, out, 1)
+            channels = out

@@ -1,0 +1,51 @@
+"""The record: one measured fact about one design point under one protocol on one machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wnexplore.design.point import DesignPoint
+
+Figure = Literal["complexity", "latency", "training"]
+Status = Literal["ok", "out_of_memory", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one measurement found, or how it failed.
+
+    `protocol`, `value`, `samples` and `environment` hold what JSON can hold, unrounded. By figure:
+
+    - complexity: protocol {}; value params, flops, fvcore_flops, operators {name: multiply-adds of
+      one image}, uncounted {name: calls}.
+    - latency: protocol device, device_name, dtype, batch_size, runtime, threads, ...; value
+      latency_ms, latency_ms_low, latency_ms_high, latency_ratio, latency_ratio_low,
+      latency_ratio_high, peak_memory_mb (None on a CPU); samples latency_ms and baseline_ms.
+    - training: protocol dataset, epochs, seed, ...; value top1 (percent), seconds; samples loss
+      (one mean an epoch).
+    """
+
+    figure: Figure
+    point: DesignPoint
+    protocol: Mapping[str, Any]
+    status: Status = "ok"
+    value: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, list[float]] = field(default_factory=dict)
+    error: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What makes this measurement the same as another: figure, point and protocol, hashed."""
+        return record_key(self.figure, self.point, self.protocol)
+
+
+def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) -> str:
+    """The key that a record of this figure, point and protocol will have."""
+    identity = [figure, point.to_dict(), dict(protocol)]
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

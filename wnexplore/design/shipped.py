@@ -1,0 +1,40 @@
+"""The sweep files and the published table that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wnexplore.errors import InputError, unknown
+
+
+def find_sweep(name: str) -> Path:
+    """The sweep file `name`: a path, or the name of a shipped one, from whichever folder.
+
+    Raises `InputError` with the nearest shipped name if there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_sweeps()
+    if name in shipped:
+        return shipped[name]
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(f"no sweep file at {name}; shipped sweeps: {', '.join(shipped)}")
+    raise unknown("sweep", name, shipped)
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Name -> file of every sweep that ships with wnexplore."""
+    return {path.stem: path for path in sorted(_folder().glob("*.yaml"))}
+
+
+def published_table() -> Path:
+    """The CSV of published figures."""
+    return _folder() / "published.csv"
+
+
+def _folder() -> Path:
+    package = Path(__file__).parents[1]
+    # A wheel carries the folder inside the package; a checkout has it beside.
+    inside = package / "sweeps"
+    return inside if inside.is_dir() else package.parent / "sweeps"

@@ -1,0 +1,224 @@
+"""Sweep files: a set of design points and what to measure of each, declared in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from wnexplore.design.backbones import BACKBONES, STEMS
+from wnexplore.design.methods import ACTIVATIONS, METHODS
+from wnexplore.design.multiplier import parse_multiplier
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import DEVICES, LatencySpec, Positive, TrainSpec
+from wnexplore.errors import InputError, unknown
+
+
+def _one_of(what: str, valid: Iterable[str]) -> BeforeValidator:
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value not in valid:
+            raise unknown(what, value, valid)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _multiplier(name: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_multiplier(value, name))
+
+
+def _switch(value: object) -> object:
+    """`train: true` measures with the defaults, `latency: false` doesn't measure at all."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+_Backbone = Annotated[str, _one_of("backbone", BACKBONES)]
+_Method = Annotated[str, _one_of("method", METHODS)]
+_M = Annotated[Fraction, _multiplier("M")]
+_G = Annotated[Fraction, _multiplier("G")]
+_Stem = Annotated[str, _one_of("stem", STEMS)]
+_Activation = Annotated[str, _one_of("activation", ACTIVATIONS)]
+_Axis = Field(min_length=1)
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class PointSpec(_Spec):
+    """One point written out, beside or instead of a grid."""
+
+    backbone: _Backbone
+    method: _Method = "plain"
+    M: _M | None = None
+    G: _G | None = None
+    experts: Positive | None = None
+    stem: _Stem = "imagenet"
+    resolution: Positive | None = None
+    num_classes: Positive = 1000
+    reduction: Positive | None = None
+    activation: _Activation | None = None
+
+    @model_validator(mode="after")
+    def _is_a_point(self) -> PointSpec:
+        self.point()
+        return self
+
+    def point(self) -> DesignPoint:
+        """The design point written here."""
+        return DesignPoint.of(**dict(self))
+
+
+class SweepSpec(_Spec):
+    """A whole sweep: the axes of the space, each a list, and what to measure of each point.
+
+    The grid is crossed from the axes unless `points` stands alone; a method reads only its own axes.
+    """
+
+    backbones: Annotated[tuple[_Backbone, ...], _Axis] = ("shufflenet_v2_x0_5",)
+    methods: Annotated[tuple[_Method, ...], _Axis] = ("plain", "weightnet")
+    M: Annotated[tuple[_M, ...], _Axis] = (Fraction(2),)
+    G: Annotated[tuple[_G, ...], _Axis] = (Fraction(2),)
+    experts: Annotated[tuple[Positive, ...], _Axis] = (4,)
+    stem: Annotated[tuple[_Stem, ...], _Axis] = ("imagenet",)
+    resolution: Annotated[tuple[Positive, ...], _Axis] | None = None
+    num_classes: Annotated[tuple[Positive, ...], _Axis] = (1000,)
+    reduction: Annotated[tuple[Positive, ...], _Axis] = (16,)
+    activation: Annotated[tuple[_Activation, ...], _Axis] = ("sigmoid",)
+    points: Annotated[tuple[PointSpec, ...], _Axis] | None = None
+    latency: Annotated[LatencySpec | None, BeforeValidator(_switch)] = LatencySpec()
+    train: Annotated[TrainSpec | None, BeforeValidator(_switch)] = None
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether the axes are to be crossed: always, but where only `points` were written."""
+        return self.points is None or "backbones" in self.model_fields_set
+
+    def on_device(self, device: str) -> SweepSpec:
+        """This sweep with all that it measures measured on `device` (auto, cpu, cuda)."""
+        if device not in DEVICES:
+            raise unknown("device", device, DEVICES)
+        figures = {"latency": self.latency, "train": self.train}
+        moved = {k: s.model_copy(update={"device": device}) for k, s in figures.items() if s is not None}
+        return self.model_copy(update=moved)
+
+    def to_yaml(self) -> str:
+        """This sweep as a sweep file, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+
+
+Overrides = Mapping[tuple[str, ...], tuple[str, Any]]
+"""Path in the sweep file -> (option that sets it, value): how flags override a file."""
+
+
+def load_sweep(path: Path | None, overrides: Overrides | None = None) -> SweepSpec:
+    """The sweep of a file (None: all defaults), with `overrides` on top.
+
+    Raises `InputError` naming file and line (or the option) and what was expected, for a file that
+    can't be read or isn't YAML, an unknown or repeated key, an illegal value, an empty axis.
+    """
+    content, where = ({}, {}) if path is None else _read(path)
+    for key_path, (option, value) in (overrides or {}).items():
+        target: dict[str, Any] = content
+        for key in key_path[:-1]:
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            target = target[key]
+        if value is True and isinstance(target.get(key_path[-1]), dict):
+            continue
+        target[key_path[-1]] = value
+        for stale in [p for p in where if p[: len(key_path)] == key_path]:
+            del where[stale]
+        where[key_path] = f"option {option}"
+    try:
+        return SweepSpec.model_validate(content)
+    except ValidationError as error:
+        raise InputError(_explain(error, where, "sweep" if path is None else str(path))) from None
+
+
+_Places = dict[tuple[str | int, ...], str]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], _Places]:
+    """A YAML mapping, and where ("file, line 3") each of its keys and values stands."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"can't read sweep file {path}: {reason}") from None
+    where: _Places = {(): str(path)}
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return {}, where
+        _locate(root, (), str(path), where, set())
+        content = loader.construct_document(root)
+    except InputError:
+        raise
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "a character that YAML doesn't allow"
+        raise InputError(f"{path}{line}: not valid YAML: {problem}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not valid YAML: a value that can't be read") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path}, line 1: expected keys such as 'backbones: [shufflenet_v2_x0_5]'")
+    return content, where
+
+
+def _locate(node: yaml.Node, at: tuple[str | int, ...], file: str, where: _Places, seen: set[int]) -> None:
+    """Note the line of every key and value; a node that aliases repeat is walked only once."""
+    where.setdefault(at, f"{file}, line {node.start_mark.line + 1}")
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*at, str(key.value))
+            line = f"{file}, line {key.start_mark.line + 1}"
+            if below in where:
+                raise InputError(f"{line}: key '{key.value}' stands twice")
+            where[below] = line
+            _locate(value, below, file, where, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _locate(value, (*at, index), file, where, seen)
+
+
+def _explain(error: ValidationError, where: _Places, file: str) -> str:
+    # A list whose every value is wrong is also reported as too short: one fault, told once.
+    errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
+    first = errors[0]
+    location = first["loc"]
+    place = next((where[location[:n]] for n in range(len(location), -1, -1) if location[:n] in where), file)
+    name = ".".join(str(part) for part in location if not isinstance(part, int)) or "the file"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{place}: {_what_is_wrong(first, name)}{more}"
+
+
+def _what_is_wrong(error: Any, name: str) -> str:
+    kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        owner = _OWNERS.get(error["loc"][0], SweepSpec) if len(error["loc"]) > 1 else SweepSpec
+        return str(unknown("key", error["loc"][-1], owner.model_fields))
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if kind == "too_short":
+        return f"{name} is empty: expected at least one value"
+    if kind == "tuple_type":
+        return f"{name} is '{given}': expected a list, such as [{given}]"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{name} is '{given}': expected keys with values"
+    if kind == "missing":
+        return f"{name} is missing"
+    expected = error["msg"].replace("Input should be", "expected")
+    return f"{name} is '{given}': {expected[0].lower()}{expected[1:]}"
+
+
+_OWNERS: dict[Any, type[BaseModel]] = {"latency": LatencySpec, "train": TrainSpec, "points": PointSpec}
