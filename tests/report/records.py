@@ -1,0 +1,102 @@
+"""Records as a sweep would leave them, for the tests of this folder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from wnexplore.design.legality import IllegalPointError, check_legal
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.record import Record
+
+BATCH_SIZES = (1, 16)
+SEEDS = (0, 1, 2)
+SMALL = {"stem": "small", "num_classes": 10}
+LATENCY: dict[str, Any] = {
+    "device": "cpu",
+    "device_name": "AMD EPYC 7B13",
+    "dtype": "float32",
+    "batch_size": 1,
+    "runtime": "eager",
+    "threads": 2,
+    "budget_s": 1.0,
+}
+TRAINING: dict[str, Any] = {
+    "dataset": "digits",
+    "epochs": 5,
+    "seed": 0,
+    "lr": 0.1,
+    "batch_size": 64,
+    "device": "cuda",
+}
+
+
+def points(backbone: str = "shufflenet_v2_x0_5") -> list[DesignPoint]:
+    """Plain, se, condconv and the legal ones of a grid over M and G."""
+    found = [DesignPoint.of(backbone, method, **SMALL) for method in ("plain", "se", "condconv")]  # type: ignore[arg-type]
+    for M in (1, 2, 4, 8):
+        for G in (1, 2, 4):
+            point = DesignPoint.of(backbone, "weightnet", M, G, **SMALL)  # type: ignore[arg-type]
+            try:
+                check_legal(point)
+            except IllegalPointError:
+                continue
+            found.append(point)
+    return found
+
+
+def complexity(point: DesignPoint, params: int = 350_001, flops: int = 40_700_003) -> Record:
+    """A count."""
+    return Record(
+        "complexity", point, {}, value={"params": params, "flops": flops, "fvcore_flops": flops + 7}
+    )
+
+
+def latency(point: DesignPoint, ms: float = 5.25, **protocol: Any) -> Record:
+    """A timing whose interval is 1 % below and 2 % above it."""
+    value = {"latency_ms": ms, "latency_ms_low": 0.99 * ms, "latency_ms_high": 1.02 * ms}
+    value |= {"latency_ratio": ms / 4, "latency_ratio_low": ms / 4.1, "latency_ratio_high": ms / 3.9}
+    return Record("latency", point, LATENCY | protocol, value=value | {"peak_memory_mb": None})
+
+
+def training(point: DesignPoint, top1: float = 91.25, **protocol: Any) -> Record:
+    """A training of one seed."""
+    return Record("training", point, TRAINING | protocol, value={"top1": top1, "seconds": 12.5})
+
+
+def failure(
+    figure: Any, point: DesignPoint, status: Any = "failed", error: str = "boom", **keys: Any
+) -> Record:
+    """A measurement that gave no figure."""
+    protocol = {"complexity": {}, "latency": LATENCY, "training": TRAINING}[figure]
+    return Record(figure, point, protocol | keys, status=status, error=error)
+
+
+def sweep(backbone: str = "shufflenet_v2_x0_5") -> list[Record]:
+    """All figures of `points`, one timing out of memory and one point that failed to build."""
+    return list(_sweep(backbone))
+
+
+def _sweep(backbone: str) -> Iterator[Record]:
+    noise = random.Random(7)
+    size = float(backbone.rpartition("x")[2].replace("_", ".")) if "shuffle" in backbone else 3.0
+    for point in points(backbone):
+        M, G = point.M or Fraction(0), point.G or Fraction(1)
+        share = float(M / G) if point.M else {"plain": 1.0, "se": 1.0, "condconv": 4.0}[point.method]
+        params = int(size * 700_000 * (0.35 + 0.65 * share) + 40_000 * float(M))
+        flops = int(size**1.6 * 120_000_000 + 0.6 * params + 900_000 * float(M))
+        yield complexity(point, params, flops)
+        for batch in BATCH_SIZES:
+            if point.M == 8 and point.G == 1 and batch == 16:
+                error = "CUDA out of memory: tried to allocate 2.00 GiB"
+                yield failure("latency", point, "out_of_memory", error, batch_size=batch)
+                continue
+            ms = (3 + 2.2 * size) * batch**0.8 * (1 + 0.12 * share + 0.05 * float(G) * (point.M is not None))
+            yield latency(point, ms * noise.uniform(0.97, 1.03), batch_size=batch)
+        for seed in SEEDS:
+            gain = {"plain": 0.0, "se": 1.2, "condconv": 1.6}.get(point.method, 1 + 0.9 * float(M) ** 0.5)
+            yield training(point, 84 + 3 * size + gain + noise.gauss(0, 0.35), seed=seed)
+    broken = DesignPoint.of(backbone, "weightnet", 64, 1, **SMALL)  # type: ignore[arg-type]
+    yield failure("complexity", broken, error="RuntimeError: [enforce fail] not enough | memory_for_weights")

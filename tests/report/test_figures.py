@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from tests.report.records import complexity, failure, latency, points, sweep, training
+from wnexplore.errors import InputError
+from wnexplore.report.figure_info import HeatPanel, ScatterPanel, heat_infos, scatter_info
+from wnexplore.report.figures import save, scatter, standard_set
+from wnexplore.report.frame import frame
+from wnexplore.report.placement import Box, Label, place
+
+RECORDS = sweep()
+TABLE = frame(RECORDS)
+
+
+def panels(x: str, y: str, **keys: object) -> list[ScatterPanel]:
+    return [p for p in scatter_info(TABLE, x, y, **keys).panels if isinstance(p, ScatterPanel)]  # type: ignore[arg-type]
+
+
+def assert_drawn(path: Path) -> None:
+    with Image.open(path) as image:
+        assert len(set(image.convert("L").get_flattened_data())) > 10
+
+
+def test_standard_set_is_drawn(tmp_path: Path) -> None:
+    figures = standard_set(TABLE)
+    assert list(figures) == ["accuracy", "accuracy_latency", "latency_flops", "heatmap"]
+    for name, figure in figures.items():
+        save(figure, tmp_path / f"{name}.png")
+        assert_drawn(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_saves_the_same_bytes_every_time(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        save(scatter(TABLE.iloc[4:12], "flops", "top1"), tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    if suffix == ".svg":
+        assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+    if suffix == ".pdf":
+        assert b"CreationDate" not in (tmp_path / "a.pdf").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "png", "a.png.txt"])
+def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
+        save(scatter(TABLE.iloc[:1], "flops", "params"), tmp_path / name)
+
+
+def test_accuracy_is_drawn_once_for_all_batch_sizes() -> None:
+    (panel,) = panels("flops", "top1")
+    assert {series.name: len(series.points) for series in panel.series} == {
+        "Plain": 1,
+        "SE": 1,
+        "CondConv": 1,
+        "WeightNet (M, G)": 9,
+    }
+    assert all(p.y_interval is not None and p.x_interval is None for s in panel.series for p in s.points)
+    assert len({(series.colour, series.marker) for series in panel.series}) == 4
+
+
+def test_front_rises_from_left_to_right() -> None:
+    (panel,) = panels("flops", "top1")
+    assert len(panel.front) > 2
+    assert list(panel.front) == sorted(panel.front)
+    assert [y for _, y in panel.front] == sorted(y for _, y in panel.front)
+    assert panels("flops", "top1", pareto=False)[0].front == ()
+
+
+def test_each_batch_size_has_its_own_panel() -> None:
+    assert [panel.title for panel in panels("flops", "latency_ms")] == ["batch 1", "batch 16"]
+    first, second = panels("flops", "latency_ms")
+    assert sum(len(s.points) for s in first.series) == sum(len(s.points) for s in second.series) + 1
+
+
+def test_devices_have_their_own_panels() -> None:
+    both = frame([*RECORDS, *(latency(point, device="cuda", device_name="H100") for point in points())])
+    titles = {panel.title for panel in scatter_info(both, "flops", "latency_ms").panels}
+    assert titles == {
+        "cpu · AMD EPYC 7B13 · batch 1",
+        "cpu · AMD EPYC 7B13 · batch 16",
+        "cuda · H100 · batch 1",
+    }
+
+
+def test_backbones_differ_in_their_markers() -> None:
+    both = frame([*RECORDS, *sweep("resnet18")])
+    (panel,) = (p for p in scatter_info(both, "params", "top1").panels if isinstance(p, ScatterPanel))
+    assert len({(series.colour, series.marker) for series in panel.series}) == len(panel.series) == 8
+
+
+def test_heat_map_has_the_grid_and_leaves_gaps() -> None:
+    (info,) = heat_infos(TABLE).values()
+    heats = [panel for panel in info.panels if isinstance(panel, HeatPanel)]
+    assert [panel.title.split("\n")[0].split(" ")[0] for panel in heats] == [
+        *("Parameters", "FLOPs", "Latency", "Latency", "Top-1"),
+    ]
+    assert (heats[0].M, heats[0].G) == (("1", "2", "4", "8"), ("1", "2", "4"))
+    assert heats[0].values[1][0] is None
+    assert heats[0].texts[1][0] == ""
+
+
+@pytest.mark.parametrize("logx", [False, True])
+def test_one_point_and_equal_values(tmp_path: Path, logx: bool) -> None:
+    same = [r for p in points() for r in (complexity(p), latency(p, 1.0), training(p, 50.0))]
+    for number, records in enumerate((same[:3], same)):
+        figure = scatter(frame(records), "flops", "top1", logx=logx)
+        save(figure, tmp_path / f"{number}.png")
+        assert_drawn(tmp_path / f"{number}.png")
+    assert heat_infos(frame(same))
+
+
+def test_counts_alone_are_plotted() -> None:
+    assert list(standard_set(frame([complexity(point) for point in points()[:3]]))) == ["parameters_flops"]
+
+
+def test_what_is_empty_is_named_with_what_can_be_plotted() -> None:
+    counts = frame([complexity(points()[0])])
+    with pytest.raises(InputError, match=r"'top1' is empty; these can be plotted: .*params, flops"):
+        scatter(counts, "flops", "top1")
+    with pytest.raises(InputError, match="holds text"):
+        scatter(counts, "method", "flops")
+    with pytest.raises(InputError, match="did you mean 'flops'"):
+        scatter(counts, "flop", "params")
+    for records in ([], [failure("complexity", points()[0])]):
+        with pytest.raises(InputError, match="nothing to plot"):
+            standard_set(frame(records))
+
+
+def test_too_many_series_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 10"):
+        scatter(TABLE, "flops", "top1", color="flops")
+
+
+def test_labels_cover_neither_markers_nor_each_other() -> None:
+    area = Box(0, 0, 200, 200)
+    labels = [Label(20 + 23 * (i % 8), 30 + 45 * (i // 8), 25, 7) for i in range(32)]
+    markers = [Box(label.x - 3, label.y - 3, label.x + 3, label.y + 3) for label in labels]
+    placed = [box for box in place(labels, markers, [], area) if box is not None]
+    assert len(placed) > 24
+    for index, box in enumerate(placed):
+        assert box.inside(area)
+        assert not any(box.overlap(other) for other in (*markers, *placed[:index]))
+
+
+def test_neither_torch_nor_pyplot_is_imported() -> None:
+    code = """
+import sys
+from wnexplore.report import export, figures, filters, frame, fronts, tables
+print({"torch", "matplotlib.pyplot"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.report.records import complexity, latency, sweep
+from wnexplore.design.point import DesignPoint
+from wnexplore.errors import InputError
+from wnexplore.report.filters import sort, where
+from wnexplore.report.frame import cells, frame
+
+TABLE = frame(sweep())
+TINY = frame([complexity(DesignPoint.of("resnet18", "weightnet", M, "1/64")) for M in ("1/64", "1/32", 1)])
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [
+        ("method == weightnet and M == 2 and batch_size == 1", 2),
+        ("method=='weightnet' and G<=2 and batch_size==1 and M in [1, 2]", 3),
+        ('method in ["plain", se] and batch_size == 16', 2),
+        ("method not in [plain, se, condconv, weightnet]", 0),
+        ("1 < M <= 4 and batch_size == 1", 5),
+        ("not (method == weightnet)", 6),
+        ("params < 0.5M", 8),
+        ("params < 500k", 8),
+        ("params < 5e5", 8),
+        ("status == out_of_memory", 1),
+        ("device_name == 'AMD EPYC 7B13' and method == plain", 2),
+        ("latency_ms > latency_ms_low and method == plain", 2),
+        ("M == G and batch_size == 1", 3),
+        ("params > -1 and method == plain or method == se", 4),
+        ("2 == M and batch_size == 1", 2),
+    ],
+)
+def test_selects(expression: str, count: int) -> None:
+    assert len(where(TABLE, expression)) == count
+
+
+def test_fractions_are_exact() -> None:
+    assert len(where(TINY, "M == 1/64")) == 1
+    assert len(where(TINY, "M > 1/64 and M <= 2/64")) == 1
+    assert len(where(TINY, "M in [1/64, 1/32]")) == 2
+    assert len(where(TINY, "M == 0.015625")) == 1
+
+
+def test_a_float_matches_what_it_prints_as() -> None:
+    table = frame([latency(DesignPoint.of("resnet18"), 0.1)])
+    assert len(where(table, "latency_ms == 0.1")) == 1
+
+
+@pytest.mark.parametrize(
+    "condition", ["M < 100", "M >= 100", "M != 2", "M in [1]", "top1 < 200", "error != x"]
+)
+def test_missing_values_match_neither_a_condition_nor_its_negation(condition: str) -> None:
+    name = condition.split()[0]
+    for expression in (condition, f"not ({condition})"):
+        assert None not in cells(where(TABLE, expression), name)
+
+
+HOSTILE = [
+    *("", "   ", "(", ")", "()", "[", "M", "M ==", "== 2", "M == == 2", "M = 2", "M == 2 M", "M == 2 and"),
+    *("and", "not", "not not", "M in", "M in []", "M in [1", "M in [1,]", "M in 1", "M not 1", "1 == 1"),
+    *(
+        "'a' == 'b'",
+        "method == 'weightnet",
+        "method < plain",
+        "method == 1",
+        "params == plain",
+        "params == 'x'",
+    ),
+    *(
+        "__import__('os').system('true')",
+        "().__class__",
+        "M.__class__ == 1",
+        "method.upper() == 'SE'",
+        "@frame",
+    ),
+    *(
+        "M == 1/0",
+        "M == 1/0.0",
+        "M == 1//2",
+        "M == 2**9",
+        "M == 9**9**9",
+        "M + 1 == 2",
+        "M == 0x10",
+        "lambda: 0",
+    ),
+    *("M == 1e9999999999", "params < " + "9" * 5000, "M == 1_000", "M == 3X", "M == --1", "M == 1/2/3x"),
+    *(
+        "(" * 5000,
+        "not " * 3000 + "M == 1",
+        "M == 1\x00",
+        "M == ٣",
+        "latncy_ms < 5",
+        "M == 1; M == 2",
+        "M == 1 # x",
+    ),
+    *("[x for x in y]", "f'{M}'", "M == `1`", "M && G", "!M", "M == 1 | G == 2", "True", "M is None", "\\"),
+    *("params < topp1", "M == nan and", "{'a': 1}", "M == 1 == ", "é == 1", "method == plain, se", "💥"),
+]
+
+
+@pytest.mark.parametrize("expression", HOSTILE)
+def test_hostile_input_is_an_input_error_of_one_line(expression: str) -> None:
+    with pytest.raises(InputError) as caught:
+        where(TABLE, expression)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+_PIECES = st.sampled_from(
+    [
+        "M",
+        "G",
+        "method",
+        "top1",
+        "==",
+        "<",
+        "in",
+        "[",
+        "]",
+        "(",
+        ")",
+        "not",
+        "and",
+        "or",
+        "1",
+        "1/48",
+        "'x'",
+        ",",
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.text(max_size=30), st.lists(_PIECES, max_size=12).map(" ".join)))
+def test_any_text_filters_or_is_an_input_error(expression: str) -> None:
+    with suppress(InputError):
+        where(TINY, expression)
+
+
+def test_errors_say_where_and_what() -> None:
+    with pytest.raises(InputError, match="'latncy_ms': did you mean 'latency_ms'"):
+        where(TABLE, "latncy_ms < 5")
+    with pytest.raises(InputError, match=r"character 3: .*write =="):
+        where(TABLE, "M = 2")
+    with pytest.raises(InputError, match=r"character 12: expected .*found 'and'"):
+        where(TABLE, "M == 2 and and G == 1")
+
+
+def test_huge_numbers_compare_as_infinite() -> None:
+    assert len(where(TABLE, "latency_ms < 1e999")) == 23
+    assert len(where(TABLE, "latency_ms < -1e999")) == 0
+
+
+def test_sort_puts_missing_last_either_way() -> None:
+    for key, order in (("latency_ms", 1), ("-latency_ms", -1)):
+        values = cells(sort(TABLE, key), "latency_ms")
+        known = [value for value in values if value is not None]
+        assert values == [*sorted(known, reverse=order < 0), None, None]
+
+
+def test_sort_by_several_columns_and_by_fractions() -> None:
+    table = sort(TABLE, "method, -M")
+    assert cells(table, "method") == sorted(cells(TABLE, "method"))
+    Ms = [M for M in cells(table, "M") if M is not None]
+    assert Ms == sorted(Ms, reverse=True)
+
+
+@pytest.mark.parametrize("key", ["", "-", "nope", "top1,", "--top1", "-top"])
+def test_sort_refuses_what_is_no_column(key: str) -> None:
+    with pytest.raises(InputError):
+        sort(TABLE, key)

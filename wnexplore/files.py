@@ -1,0 +1,137 @@
+"""Write files so that a reader sees all of one or nothing of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from wnexplore.errors import InputError, RunError, WnexploreError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_GIVEN_WRONG = {
+    errno.ENOENT: "its folder does not exist",
+    errno.ENOTDIR: "part of its path is not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its symbolic links go round in a circle",
+    errno.ENXIO: "nothing can be written there",
+}
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`: the file appears whole, under its name, or it stays as it was.
+
+    A symbolic link is followed and kept; an existing file's permissions are kept. What is no regular
+    file (a pipe, /dev/stdout, /dev/null) is written to and never replaced. Raises `InputError` if the
+    path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is
+    full or fails.
+    """
+    try:
+        target = _resolve(path)
+        if target is None:
+            _write_into(path, data)
+        else:
+            _replace(target, data)
+    except OSError as error:
+        raise _readable(path, error) from error
+    except ValueError:  # a NUL in the name
+        raise InputError(f"can't write {os.fspath(path)!r}: it is not a file name") from None
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path | None:
+    """The regular file that `path` means, there or not yet; None if it has to be written in place."""
+    link = Path(os.path.abspath(path)) if os.fspath(path) else Path("")
+    if link == Path(""):
+        raise OSError(errno.EISDIR, "")
+    seen = 0
+    # /dev/stdout may lead to a regular file that a shell opened: replacing it would lose what is in it.
+    while not _is_descriptor(link):
+        if not link.is_symlink():
+            return _regular(Path(os.path.realpath(link)))
+        seen += 1
+        if seen > 40:
+            raise OSError(errno.ELOOP, "")
+        link = Path(os.path.abspath(link.parent.resolve() / os.readlink(link)))
+    return None
+
+
+def _is_descriptor(path: Path) -> bool:
+    text = str(path)
+    return text in ("/dev/stdout", "/dev/stderr") or text.startswith(("/dev/fd/", "/proc/"))
+
+
+def _regular(path: Path) -> Path | None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return path
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "")
+    if not stat.S_ISREG(mode):
+        return None
+    if not os.access(path, os.W_OK):
+        # A rename would get round a read-only file's permissions.
+        raise OSError(errno.EACCES, "")
+    return path
+
+
+def _write_into(path: str | os.PathLike[str], data: bytes) -> None:
+    _write(os.open(path, os.O_WRONLY | os.O_APPEND), data, sync=False)
+
+
+def _replace(target: Path, data: bytes) -> None:
+    beside = target.with_name(f".wnexplore-{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _write(descriptor, data, sync=True)
+        if target.exists():
+            _keep_ownership(target, beside)
+        os.replace(beside, target)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _keep_ownership(target: Path, beside: Path) -> None:
+    old = target.stat()
+    with suppress(OSError):  # only root may give a file away
+        os.chown(beside, old.st_uid, old.st_gid)
+    with suppress(OSError):  # file systems without permissions
+        os.chmod(beside, stat.S_IMODE(old.st_mode))
+
+
+def _write(descriptor: int, data: bytes, *, sync: bool) -> None:
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # The name is in place already; that it outlives a power cut is a bonus some file systems refuse.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _readable(path: str | os.PathLike[str], error: OSError) -> WnexploreError:
+    name = repr(os.fspath(path))
+    if error.errno in _FULL:
+        return RunError(f"can't write {name}: no space left (disk, quota or file size limit)")
+    if error.errno in _GIVEN_WRONG:
+        return InputError(f"can't write {name}: {_GIVEN_WRONG[error.errno]}")
+    return RunError(f"can't write {name}: {error.strerror or error}")

@@ -1,0 +1,193 @@
+"""The one table of columns: names, labels, units, formats and directions, for tables, filters and plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from wnexplore.errors import InputError, unknown
+
+Kind = Literal["text", "multiplier", "whole", "count", "number"]
+Direction = Literal["smaller", "larger"]
+
+LATENCY_PROTOCOL = ("device", "device_name", "dtype", "batch_size", "runtime", "threads")
+"""What two rows must share for their latencies or memories to be comparable."""
+
+TRAINING_PROTOCOL = ("dataset", "epochs")
+"""What two rows must share for their accuracies to be comparable."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a frame; `heading` heads it in a table, `label` names it on an axis."""
+
+    name: str
+    kind: Kind
+    heading: str
+    axis: str = ""
+    unit: str = ""
+    decimals: int | None = None
+    """Digits after the point in tables; None for three significant ones."""
+    better: Direction | None = None
+    """Which way a reader wants it; None for what is neither good nor bad."""
+    within: tuple[str, ...] = ()
+    """The columns that must be equal for two of its values to be comparable."""
+    phrase: str = "{}"
+    """How a caption says the value that all rows share."""
+
+    @property
+    def label(self) -> str:
+        """The axis label with its unit."""
+        name = self.axis or self.heading
+        return f"{name} ({self.unit})" if self.unit else name
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values can be ordered and plotted."""
+        return self.kind != "text"
+
+    @property
+    def interval(self) -> tuple[str, str] | None:
+        """The names of the columns that hold its 95 % interval, if it has one."""
+        low, high = f"{self.name}_low", f"{self.name}_high"
+        return (low, high) if low in COLUMNS else None
+
+    def format(self, value: Any) -> str:
+        """`value` for a person, without its unit; "" where it is missing."""
+        if value is None:
+            return ""
+        if self.kind == "count":
+            return prefixed(value)
+        if self.kind == "number":
+            return f"{value:.{decimals(value) if self.decimals is None else self.decimals}f}"
+        return str(value)
+
+    def say(self, value: Any) -> str:
+        """`value` as a caption says it: "batch 16"."""
+        return self.phrase.format(self.format(value))
+
+
+_LATENCY: dict[str, Any] = {"kind": "number", "unit": "ms", "within": LATENCY_PROTOCOL}
+_RATIO: dict[str, Any] = {"kind": "number", "decimals": 2, "within": LATENCY_PROTOCOL}
+_TOP1: dict[str, Any] = {"kind": "number", "unit": "%", "decimals": 1, "within": TRAINING_PROTOCOL}
+
+COLUMNS: dict[str, Column] = {
+    column.name: column
+    for column in (
+        Column("backbone", "text", "backbone", axis="Backbone"),
+        Column("method", "text", "method", axis="Method"),
+        Column("M", "multiplier", "M", phrase="M = {}"),
+        Column("G", "multiplier", "G", phrase="G = {}"),
+        Column("experts", "whole", "experts", axis="Experts", phrase="{} experts"),
+        Column("stem", "text", "stem", axis="Stem", phrase="{} stem"),
+        Column("resolution", "whole", "res.", axis="Resolution", unit="px", phrase="{} px"),
+        Column("num_classes", "whole", "classes", axis="Classes", phrase="{} classes"),
+        Column("reduction", "whole", "red.", axis="Reduction", phrase="reduction {}"),
+        Column("activation", "text", "activation", axis="Activation"),
+        Column("params", "count", "params", axis="Parameters", better="smaller"),
+        Column("flops", "count", "FLOPs", axis="FLOPs", unit="multiply-adds", better="smaller"),
+        Column(
+            "fvcore_flops", "count", "fvcore", axis="FLOPs by fvcore", unit="multiply-adds", better="smaller"
+        ),
+        Column("device", "text", "device", axis="Device"),
+        Column("device_name", "text", "device name", axis="Device name"),
+        Column("dtype", "text", "dtype", axis="Data type"),
+        Column("batch_size", "whole", "batch", axis="Batch size", unit="images", phrase="batch {}"),
+        Column("runtime", "text", "runtime", axis="Runtime"),
+        Column("threads", "whole", "threads", axis="Threads", phrase="{} threads"),
+        Column("latency_ms", heading="latency", axis="Latency", better="smaller", **_LATENCY),
+        Column("latency_ms_low", heading="low", axis="Latency, lower bound", **_LATENCY),
+        Column("latency_ms_high", heading="high", axis="Latency, upper bound", **_LATENCY),
+        Column("latency_ratio", heading="×plain", axis="Latency / plain latency", better="smaller", **_RATIO),
+        Column("latency_ratio_low", heading="low", axis="Latency ratio, lower bound", **_RATIO),
+        Column("latency_ratio_high", heading="high", axis="Latency ratio, upper bound", **_RATIO),
+        Column(
+            "peak_memory_mb",
+            "number",
+            "memory",
+            axis="Peak memory",
+            unit="MB",
+            better="smaller",
+            within=LATENCY_PROTOCOL,
+        ),
+        Column("dataset", "text", "dataset", axis="Dataset"),
+        Column("epochs", "whole", "epochs", axis="Epochs", phrase="{} epochs"),
+        Column("top1", heading="top-1", axis="Top-1 accuracy", better="larger", **_TOP1),
+        Column("top1_low", heading="low", axis="Top-1, lower bound", **_TOP1),
+        Column("top1_high", heading="high", axis="Top-1, upper bound", **_TOP1),
+        Column("seeds", "whole", "seeds", axis="Seeds", phrase="{} seeds"),
+        Column("status", "text", "status", axis="Status"),
+        Column("error", "text", "error", axis="Error"),
+    )
+}
+"""Name -> column, in the order of every export."""
+
+PREFIXES = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
+"""The prefixes of counts and what each multiplies by, largest first."""
+
+
+def column(name: str) -> Column:
+    """The column called `name`; `InputError` with the nearest name if there is none."""
+    try:
+        return COLUMNS[name]
+    except KeyError:
+        raise unknown("column", name, COLUMNS) from None
+
+
+def numeric_column(name: str) -> Column:
+    """The column called `name`; `InputError` if it is unknown or holds text."""
+    found = column(name)
+    if not found.numeric:
+        names = ", ".join(name for name, each in COLUMNS.items() if each.numeric)
+        raise InputError(f"column '{name}' holds text, not numbers: choose from {names}")
+    return found
+
+
+def comparable_within(names: Iterable[str]) -> tuple[str, ...]:
+    """The columns in which rows must agree for all of `names` to be comparable among them."""
+    return tuple(dict.fromkeys(key for name in names for key in COLUMNS[name].within))
+
+
+def decimals(value: float, significant: int = 3) -> int:
+    """Digits after the point that show `value` with that many significant digits."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    # Rounding first: 9.996 shows as 10.0, not as 10.00.
+    exponent = int(f"{abs(value):.{significant - 1}e}".partition("e")[2])
+    return max(0, significant - 1 - exponent)
+
+
+def prefixed(value: float) -> str:
+    """A count with a prefix and two decimals: "1.46 M"; below 1000 as it is."""
+    for prefix, scale in PREFIXES:
+        # Compared after rounding, so that 999 999 is 1.00 M and not 1000.00 k.
+        if round(abs(value) / scale, 5 if prefix == "k" else 2) >= 1:
+            return f"{value / scale:.2f} {prefix}"
+    return f"{value:g}"
+
+
+def compact(value: float) -> str:
+    """A count as short as it goes, for ticks and cells: "40M", "1.46M"."""
+    rounded = float(f"{value:.3g}")
+    for prefix, scale in PREFIXES:
+        if abs(rounded) >= scale:
+            return f"{_plain(rounded / scale)}{prefix}"
+    return _plain(rounded)
+
+
+def with_interval(value: float, low: float | None, high: float | None, column: Column) -> str:
+    """`value ± the larger distance to its bounds`, with as many digits as the interval deserves."""
+    text = column.format(value)
+    if low is None or high is None:
+        return text
+    # The larger side, so that ± never claims more than was measured.
+    half = max(high - value, value - low, 0.0)
+    digits = len(text.partition(".")[2])
+    digits = max(digits, min(decimals(half, 1), digits + 2))
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.10f}".rstrip("0").rstrip(".")

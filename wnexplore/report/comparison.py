@@ -1,0 +1,61 @@
+"""The published table beside our counts, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from wnexplore.design.published import Comparison
+
+
+def render_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Table | Text]:
+    """A table with one row a published row, then a line for each figure that does not agree."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("source")
+    for heading in ("backbone", "method", "×"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("M", "G", "params M", "published", "FLOPs M", "published"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("agree", no_wrap=True)
+    for each in comparisons:
+        row, axes = each.row, each.point.to_dict()
+        table.add_row(
+            _short(row.source),
+            row.backbone,
+            row.method,
+            f"{row.multiplier}×" if row.multiplier else "",
+            *("" if axes[axis] is None else str(axes[axis]) for axis in ("M", "G")),
+            f"{each.params / 1e6:.3f}",
+            str(row.params_m),
+            f"{each.flops / 1e6:.2f}",
+            str(row.flops_m),
+            _verdict(each),
+        )
+    yield table
+    apart = [each for each in comparisons if not (each.params_agree and each.flops_agree)]
+    agree = len(comparisons) - len(apart)
+    yield Text(f"\n{agree} of {len(comparisons)} rows agree to the digits printed.")
+    for each in apart:
+        yield Text(f"{each.point}: {', '.join(_differences(each))}")
+
+
+def _short(source: str) -> str:
+    return source.removesuffix(" README")
+
+
+def _verdict(each: Comparison) -> str:
+    apart = [n for n, agrees in (("params", each.params_agree), ("FLOPs", each.flops_agree)) if not agrees]
+    return f"{' and '.join(apart)} differ" if apart else "yes"
+
+
+def _differences(each: Comparison) -> Iterator[str]:
+    figures = (
+        ("parameters", each.params, each.row.params_m, each.params_difference, each.params_agree),
+        ("FLOPs", each.flops, each.row.flops_m, each.flops_difference, each.flops_agree),
+    )
+    for name, count, published, difference, agrees in figures:
+        if not agrees:
+            by = (count - float(published) * 1e6) / 1e6
+            yield f"{name} {count / 1e6:.3f} M counted, {published} M published ({by:+.3f} M, {difference:+.2%})"

@@ -1,0 +1,142 @@
+"""Frames as files: csv, json and parquet hold every digit, markdown and latex are for papers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+
+from wnexplore.errors import InputError, unknown
+from wnexplore.report.columns import COLUMNS
+from wnexplore.report.frame import cells
+from wnexplore.report.layout import Layout, layout
+
+
+def export(frame: pd.DataFrame, format: str, *, pareto: Sequence[str] | None = None) -> str | bytes:
+    """`frame` in one of `FORMATS`: bytes for parquet, text that ends in a newline for the others.
+
+    csv, json and parquet have all `COLUMNS` in order, unrounded (a float reads back as the same
+    float), M and G as exact text ("2", "1/48"), and nothing, null, where a figure was not measured.
+    markdown and latex have the columns and marks of the terminal's table with units in the headings;
+    `pareto` as in `tables.table`; LaTeX needs the package booktabs. Times are in ms, memory in MB,
+    accuracies in percent. Raises `InputError` for an unknown format, for parquet without pyarrow, and
+    for a column that can't be an objective.
+    """
+    if format in _PAPER:
+        return _PAPER[format](layout(frame, pareto=pareto, units_in_headings=True))
+    if format in _EXACT:
+        return _EXACT[format](frame)
+    raise unknown("export format", format, FORMATS)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    # csv writes a float's repr, the shortest text that reads back as the same float, and None as "".
+    writer.writerows(zip(*_columns(frame).values(), strict=True))
+    return text.getvalue()
+
+
+def _json(frame: pd.DataFrame) -> str:
+    rows = zip(*_columns(frame).values(), strict=True)
+    objects = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    return json.dumps(objects, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError("parquet needs pyarrow: pip install 'wnexplore[parquet]'") from None
+    types = {"whole": pa.int64(), "count": pa.int64(), "number": pa.float64()}
+    schema = pa.schema([(name, types.get(column.kind, pa.string())) for name, column in COLUMNS.items()])
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(_columns(frame), schema=schema), buffer)
+    return buffer.getvalue()
+
+
+def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    return {name: [_plain(value) for value in cells(frame, name)] for name in COLUMNS}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Fraction) else value
+
+
+def _markdown(contents: Layout) -> str:
+    rules = ["---:" if numeric else ":---" for numeric in contents.numeric]
+    body = [[_escape_markdown(cell) for cell in row] for row in (contents.headings, *contents.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in (body[0], rules, *body[1:])]
+    head = [f"**{_escape_markdown(contents.title)}**", ""] if contents.title else []
+    return _lines([*head, *lines, *(f"\n{_escape_markdown(line)}" for line in contents.caption)])
+
+
+def _latex(contents: Layout) -> str:
+    spec = "".join("r" if numeric else "l" for numeric in contents.numeric)
+    head, *body = (
+        f"{' & '.join(_escape_latex(cell) for cell in row)} \\\\"
+        for row in (contents.headings, *contents.rows)
+    )
+    caption = ". ".join(_escape_latex(text) for text in (contents.title, *contents.caption) if text)
+    return _lines(
+        [
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}",
+            "\\centering",
+            *([f"\\caption{{{caption}.}}"] if caption else []),
+            f"\\begin{{tabular}}{{{spec}}}",
+            "\\toprule",
+            head,
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
+    )
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<>[]"})
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "★": "$\\star$",
+        "✗": "$\\times$",
+        "±": "$\\pm$",
+        "×": "$\\times$",
+        "·": "$\\cdot$",
+        "…": "\\dots{}",
+    }
+)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.translate(_MARKDOWN)
+
+
+def _escape_latex(text: str) -> str:
+    # A bracket after \\ would be read as its argument.
+    escaped = text.translate(_LATEX)
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
+
+
+_EXACT: dict[str, Callable[[pd.DataFrame], str | bytes]] = {"csv": _csv, "json": _json, "parquet": _parquet}
+_PAPER: dict[str, Callable[[Layout], str]] = {"markdown": _markdown, "latex": _latex}
+FORMATS = (*_EXACT, *_PAPER)
+"""The formats of `export`."""

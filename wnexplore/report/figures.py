@@ -1,0 +1,90 @@
+"""Figures for papers: scatter plots with error bars and Pareto fronts, heat maps over M and G."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from wnexplore.errors import InputError
+from wnexplore.files import write_whole
+from wnexplore.report.figure_info import FigureInfo, heat_infos, scatter_info
+from wnexplore.report.render import STYLE, render
+
+DPI = 200
+"""Dots per inch of a .png."""
+
+# What would make the same figure another file the next time.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def scatter(
+    frame: pd.DataFrame, x: str, y: str, *, color: str = "method", pareto: bool = True, logx: bool = False
+) -> Figure:
+    """Column `y` over column `x`, a colour for each value of `color`, 95 % intervals as bars.
+
+    With `pareto` a stepped line joins the Pareto-optimal points, if `x` and `y` both have a better
+    direction. WeightNet's points are labelled (M, G). Rows of different devices, batch sizes or data
+    sets have panels of their own where `x` or `y` depends on those; rows without a value are left
+    out. Raises `InputError` if a column is unknown, holds text or is empty.
+    """
+    return render(scatter_info(frame, x, y, color=color, pareto=pareto, logx=logx))
+
+
+def standard_set(frame: pd.DataFrame) -> dict[str, Figure]:
+    """The figures that `frame` has the data for, by file name without suffix.
+
+    accuracy: top-1 over FLOPs and over parameters, side by side; accuracy_latency; latency_flops;
+    parameters_flops where nothing was trained or timed; heatmap: every figure over M and G (with more
+    than one backbone heatmap_NAME). Raises `InputError` if not even a count is there.
+    """
+    counted = _has(frame, "params", "flops")
+    infos: dict[str, FigureInfo] = {}
+    if _has(frame, "top1", "flops") and _has(frame, "top1", "params"):
+        infos["accuracy"] = _accuracy(frame)
+    if _has(frame, "top1", "latency_ms"):
+        infos["accuracy_latency"] = scatter_info(frame, "latency_ms", "top1")
+    if _has(frame, "latency_ms", "flops"):
+        infos["latency_flops"] = scatter_info(frame, "flops", "latency_ms", pareto=False)
+    if not infos and counted:
+        infos["parameters_flops"] = scatter_info(frame, "flops", "params", pareto=False)
+    infos |= heat_infos(frame)
+    if not infos:
+        raise InputError("nothing to plot: no row has counts, latencies or accuracies")
+    return {name: render(info) for name, info in infos.items()}
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write `figure` to `path`, whole: .png (200 dpi), .svg or .pdf, the same bytes every time.
+
+    Raises `InputError` for another suffix or a path that can't be written, `RunError` for a full disk.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _METADATA:
+        raise InputError(
+            f"can't save a figure as {os.fspath(path)!r}: its name must end in .png, .svg or .pdf"
+        )
+    data = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
+    write_whole(path, data.getvalue())
+
+
+def _accuracy(frame: pd.DataFrame) -> FigureInfo:
+    left, right = (scatter_info(frame, cost, "top1") for cost in ("flops", "params"))
+    panels = [panel for pair in zip(left.panels, right.panels, strict=False) for panel in pair]
+    # Only one data set's accuracies share an axis.
+    return FigureInfo(tuple(panels), columns=2, note=left.note, share_y=len(panels) == 2)
+
+
+def _has(frame: pd.DataFrame, *names: str) -> bool:
+    return bool(frame[list(names)].notna().all(axis=1).any())

@@ -1,0 +1,138 @@
+"""What a table for a person shows: which columns, rounded how, and what its caption says instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from wnexplore.report.columns import COLUMNS, PREFIXES, Column, with_interval
+from wnexplore.report.frame import cells, distinct, shared
+from wnexplore.report.fronts import default_objectives, objectives_caption, pareto_rows
+
+STAR = "★"
+"""Marks a Pareto-optimal row."""
+
+FAILED = "✗"
+"""Marks a row with a failed measurement, with the number of the line that says why."""
+
+_MAX_NOTES = 8
+_MAX_REASON = 84
+
+_FIGURES = ("params", "flops", "latency_ms", "latency_ratio", "peak_memory_mb", "top1")
+_ALWAYS = ("method", "M", "G", *_FIGURES)
+_SHOWN = (
+    *("backbone", "method", "M", "G", "experts", "stem", "resolution", "num_classes", "reduction"),
+    *("activation", "params", "flops", "device", "device_name", "dtype", "batch_size", "runtime", "threads"),
+    *("latency_ms", "latency_ratio", "peak_memory_mb", "dataset", "epochs", "top1", "seeds"),
+)
+# With both intervals a row no longer fits 100 characters; the latency's says what the ratio's would.
+_WITH_INTERVAL = ("latency_ms", "top1")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table as text, ready for any renderer."""
+
+    title: str
+    """What every network shares."""
+    headings: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    """For each column whether it is to be set flush right."""
+    rows: tuple[tuple[str, ...], ...]
+    failed: tuple[bool, ...]
+    """For each row whether one of its measurements failed."""
+    caption: tuple[str, ...]
+    """Lines: how everything was measured; what the marks mean."""
+
+
+def layout(
+    frame: pd.DataFrame,
+    *,
+    pareto: Sequence[str] | None = None,
+    title: str | None = None,
+    units_in_headings: bool = False,
+) -> Layout:
+    """Lay `frame` out: constant columns to title and caption, empty ones dropped, figures rounded.
+
+    `pareto` names the objectives of the ★ mark (None: `default_objectives`, (): no mark). Counts get
+    a prefix each ("1.46 M"), or one for the column in its heading if `units_in_headings`. Raises
+    `InputError` for an objective that is unknown or has no better direction.
+    """
+    objectives = default_objectives(frame) if pareto is None else tuple(pareto)
+    optimal = pareto_rows(frame, objectives)
+    shown = [name for name in _SHOWN if _is_shown(frame, name)]
+    headings = [_heading(frame, name, units_in_headings) for name in shown]
+    columns = [_texts(frame, name, units_in_headings) for name in shown]
+    numeric = [COLUMNS[name].numeric for name in shown]
+    failures = _failures(frame)
+    notes = list(dict.fromkeys(failure for failure in failures if failure))
+    if any(optimal) or notes:
+        marks = [_mark(best, notes, failure) for best, failure in zip(optimal, failures, strict=True)]
+        headings, numeric, columns = ["", *headings], [False, *numeric], [marks, *columns]
+    constant = [name for name in _SHOWN if name not in shown and name != "backbone"]
+    caption = [shared(frame, constant), f"{STAR} {objectives_caption(objectives)}" if any(optimal) else ""]
+    caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]
+    if len(notes) > _MAX_NOTES:
+        caption.append(f"{FAILED} and {len(notes) - _MAX_NOTES} more errors: see column error of the export")
+    if title is None:
+        title = "" if "backbone" in shown else " ".join(distinct(frame, "backbone"))
+    return Layout(
+        title=title,
+        headings=tuple(headings),
+        numeric=tuple(numeric),
+        rows=tuple(zip(*columns, strict=True)),
+        failed=tuple(bool(failure) for failure in failures),
+        caption=tuple(line for line in caption if line),
+    )
+
+
+def _is_shown(frame: pd.DataFrame, name: str) -> bool:
+    return len(distinct(frame, name)) > (0 if name in _ALWAYS else 1)
+
+
+def _heading(frame: pd.DataFrame, name: str, units_in_headings: bool) -> str:
+    column = COLUMNS[name]
+    unit = column.unit if name in ("latency_ms", "peak_memory_mb", "top1") else ""
+    if units_in_headings and column.kind == "count":
+        unit = _common_prefix(frame, name)[0]
+    return f"{column.heading} ({unit})" if unit else column.heading
+
+
+def _texts(frame: pd.DataFrame, name: str, units_in_headings: bool) -> list[str]:
+    column, values = COLUMNS[name], cells(frame, name)
+    if units_in_headings and column.kind == "count":
+        scale = _common_prefix(frame, name)[1]
+        digits = 2 if scale > 1 else 0
+        return ["" if value is None else f"{value / scale:.{digits}f}" for value in values]
+    if name in _WITH_INTERVAL:
+        return _with_intervals(frame, column)
+    return [column.format(value) for value in values]
+
+
+def _with_intervals(frame: pd.DataFrame, column: Column) -> list[str]:
+    low, high = column.interval or (column.name, column.name)
+    rows = zip(cells(frame, column.name), cells(frame, low), cells(frame, high), strict=True)
+    return ["" if value is None else with_interval(value, a, b, column) for value, a, b in rows]
+
+
+def _common_prefix(frame: pd.DataFrame, name: str) -> tuple[str, int]:
+    """The prefix that suits the smallest value, so that none of a column is rounded away."""
+    smallest = min(distinct(frame, name), default=0)
+    return next(((prefix, scale) for prefix, scale in PREFIXES if smallest >= scale), ("", 1))
+
+
+def _failures(frame: pd.DataFrame) -> list[str]:
+    """For each row what failed, on one line; "" if nothing did."""
+    texts = []
+    for status, error in zip(cells(frame, "status"), cells(frame, "error"), strict=True):
+        reason = " ".join(str(error or "").split())
+        reason = reason if len(reason) <= _MAX_REASON else f"{reason[: _MAX_REASON - 1]}…"
+        word = "" if status in ("ok", None) else status.replace("_", " ")
+        texts.append(f"{word}: {reason}" if word and reason else word)
+    return texts
+
+
+def _mark(optimal: bool, notes: list[str], failure: str) -> str:
+    return (STAR if optimal else "") + (f"{FAILED}{notes.index(failure) + 1}" if failure else "")
