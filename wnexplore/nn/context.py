@@ -1,0 +1,35 @@
+"""The context: the pooled and reduced vector that the generators of a block read.
+
+Source: Ma et al., WeightNet, ECCV 2020, section 3, https://arxiv.org/abs/2007.11823
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wnexplore.nn.init import init_linear_
+
+
+def reduced_channels(channels: int, reduction: int) -> int:
+    """Features left of `channels`: max(16, channels // reduction)."""
+    return max(16, channels // reduction)
+
+
+class Context(nn.Linear):
+    """Mean over space, then one biased linear layer: (N, C, H, W) -> (N, R), R = max(16, C // reduction).
+
+    Kept in an attribute `reduce`, a block's parameters are `reduce.weight` (R, C) and `reduce.bias` (R).
+    They start at the variance that keeps the size of the means; the published code starts them with
+    std 1/C.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__(channels, reduced_channels(channels, reduction))
+
+    def reset_parameters(self) -> None:
+        """Draw the starting parameters."""
+        init_linear_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The context of a batch: (N, C, H, W) -> (N, R)."""
+        return super().forward(x.mean((2, 3)))

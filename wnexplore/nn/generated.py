@@ -1,0 +1,113 @@
+"""What every convolution with a kernel of its own for each image has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from wnexplore.errors import InputError
+from wnexplore.nn.functional import Size2d, conv2d_per_sample, pair
+
+
+class GeneratedConv2d(nn.Module, ABC):
+    """A convolution without bias whose kernel is made from a context, anew for each image.
+
+    With `context_features` R, the context (N, R) is handed over by the block that the layer stands in;
+    without (None) the layer makes its own from its input. `padding` None keeps the size of the input at
+    stride 1, dilation·(k-1)/2 on each side. Raises `InputError` for sizes that fit no convolution.
+
+    A subclass says in `kernels` how they are made.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        stride: Size2d,
+        padding: Size2d | None,
+        dilation: Size2d,
+        groups: int,
+        context_features: int | None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = at_least(1, "in_channels", in_channels)
+        self.out_channels = at_least(1, "out_channels", out_channels)
+        self.groups = at_least(1, "groups", groups)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups != 0:
+                raise InputError(f"groups = {groups} doesn't divide {name} = {channels}")
+        self.kernel_size = _size("kernel_size", kernel_size)
+        self.stride = _size("stride", stride)
+        self.dilation = _size("dilation", dilation)
+        if padding is None:
+            self.padding = self._same_padding()
+        else:
+            self.padding = _size("padding", padding, least=0)
+        if context_features is not None:
+            at_least(1, "context_features", context_features)
+        self.context_features = context_features
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one image's kernel, (C_out, C_in/g, kh, kw)."""
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+
+    @property
+    def fan_in(self) -> int:
+        """F = C_in/g · kh · kw, the length of one filter."""
+        return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
+
+    @abstractmethod
+    def kernels(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The kernels of a batch, (N, C_out, C_in/g, kh, kw), from its context or, if None, from `x`."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H_out, W_out), each image with its own kernel.
+
+        `context` is (N, R), and given if and only if the layer was made with `context_features`. Raises
+        `InputError` for tensors of the wrong shape.
+        """
+        self._check(x, context)
+        kernels = self.kernels(x, context)
+        return conv2d_per_sample(x, kernels, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, context_features={self.context_features}"
+        )
+
+    def _same_padding(self) -> tuple[int, int]:
+        (high, wide), (down, across) = self.kernel_size, self.dilation
+        if high % 2 == 0 or wide % 2 == 0:
+            raise InputError(f"kernel_size = {self.kernel_size} is even: say which padding it gets")
+        return down * (high - 1) // 2, across * (wide - 1) // 2
+
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")
+        if self.context_features is None:
+            if context is not None:
+                raise InputError("a context was given to a layer that makes its own (context_features=None)")
+        elif context is None:
+            raise InputError(f"context is missing: expected shape (N, {self.context_features})")
+        elif context.shape != (x.shape[0], self.context_features):
+            expected = (x.shape[0], self.context_features)
+            raise InputError(f"context has shape {tuple(context.shape)}: expected {expected}")
+
+
+def at_least(least: int, name: str, value: int) -> int:
+    """`value`, if it is a whole number of at least `least`; `InputError` naming `name` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is '{value}': expected a whole number of at least {least}")
+    return value
+
+
+def _size(name: str, size: Size2d, least: int = 1) -> tuple[int, int]:
+    if not isinstance(size, int) and (not isinstance(size, tuple) or len(size) != 2):
+        raise InputError(f"{name} is '{size}': expected a whole number or (height, width)")
+    high, wide = pair(size)
+    return at_least(least, name, high), at_least(least, name, wide)

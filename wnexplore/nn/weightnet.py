@@ -1,0 +1,131 @@
+"""WeightNet: kernels made from a context by two fully-connected layers, the second one grouped.
+
+Source: Ma, Zhang, Huang, Sun, WeightNet: Revisiting the Design Space of Weight Networks, ECCV 2020,
+section 3, https://arxiv.org/abs/2007.11823
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wnexplore.design.legality import generator_shape
+from wnexplore.design.methods import ACTIVATIONS
+from wnexplore.design.multiplier import Multiplier, parse_multiplier
+from wnexplore.errors import unknown
+from wnexplore.nn.context import Context
+from wnexplore.nn.functional import Size2d, generate_kernels
+from wnexplore.nn.generated import GeneratedConv2d, at_least
+from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
+
+
+class WeightNetConv2d(GeneratedConv2d):
+    """A convolution whose kernel is alpha = activation(fc1(context)) through the grouped layer fc2.
+
+    fc1 is a biased linear layer from the context's R features to M·C_out, fc2 a grouped one without bias
+    from there to C_out·F in G·C_out groups of lambda = M/G inputs; `M` and `G` may be whole numbers,
+    decimals or fractions ("1/48"). `context_features` None adds the layer's own `reduce`, a `Context`
+    with `reduction`. `activation` is sigmoid (published), hard_sigmoid, or softmax over the lambda
+    inputs of each group (all ones where lambda is 1).
+
+    Parameters: `fc1.weight` (M·C_out, R), `fc1.bias`, `fc2.weight` (C_out·F, lambda) and, when it stands
+    alone, `reduce.weight` (R, C_in), `reduce.bias`.
+
+    A depthwise convolution is no special case here; the published networks give it (M/G, 1), see
+    `wnexplore.design.legality.published_pair`.
+
+    Raises `InputError` for an (M, G), a name or a size that can't be had.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
+        groups: int = 1,
+        *,
+        M: Multiplier = 2,
+        G: Multiplier = 2,
+        reduction: int = 16,
+        activation: str = "sigmoid",
+        context_features: int | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, context_features
+        )
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
+        at_least(1, "reduction", reduction)
+        self.M = parse_multiplier(M, "M")
+        self.G = parse_multiplier(G, "G")
+        self.activation = activation
+        shape = generator_shape(self.M, self.G, out_channels, self.fan_in)
+
+        self.reduce: Context | None = None
+        if context_features is None:
+            self.reduce = Context(in_channels, reduction)
+            context_features = self.reduce.out_features
+        self.fc1 = nn.Linear(context_features, shape.inputs)
+        self.fc2 = GroupedLinear(shape.inputs, shape.outputs, shape.groups)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the starting parameters.
+
+        fc1 is small, so that alpha starts near its value alpha0 at 0 (1/2, or 1/lambda for softmax), and
+        fc2 such that the kernels, sums of lambda terms alpha0·B, start with the variance 2/F of a
+        plain convolution's. The published code draws fc1 and fc2 with std 1 over the second dimension
+        of their weights instead, 1/R and 1/lambda, whatever the kernel's fan-in, and leaves the scale
+        to batch normalisation, whose bias it starts at 0.0001.
+        """
+        if self.reduce is not None:
+            self.reduce.reset_parameters()
+        init_linear_(self.fc1, SMALL_GAIN)
+        terms = self.fc2.inputs_per_group
+        alpha0 = 1 / terms if self.activation == "softmax" else 0.5
+        nn.init.normal_(self.fc2.weight, std=kaiming_std(self.fan_in) / (alpha0 * math.sqrt(terms)))
+
+    def kernels(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The kernels of a batch, (N, C_out, C_in/g, kh, kw), from `context` (N, R) or else from `x`."""
+        if self.reduce is not None:
+            context = self.reduce(x)
+        alpha = self._activate(self.fc1(context))
+        kernels: Tensor = self.fc2(alpha)
+        return kernels.view(-1, *self.kernel_shape)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, M={self.M}, G={self.G}, activation={self.activation}"
+
+    def _activate(self, z: Tensor) -> Tensor:
+        if self.activation == "softmax":
+            groups = z.view(len(z), self.fc2.groups, self.fc2.inputs_per_group)
+            return groups.softmax(-1).flatten(1)
+        return functional.hardsigmoid(z) if self.activation == "hard_sigmoid" else z.sigmoid()
+
+
+class GroupedLinear(nn.Module):
+    """A linear layer without bias in `groups` groups that know nothing of one another.
+
+    (N, in_features) -> (N, out_features); `groups` divides both. Its `weight` has shape
+    (out_features, in_features/groups), row i reading group i // (out_features/groups), and is drawn by
+    the layer that owns it, who alone knows what the outputs are.
+    """
+
+    def __init__(self, in_features: int, out_features: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.inputs_per_group = in_features // groups
+        self.weight = nn.Parameter(torch.empty(out_features, self.inputs_per_group))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return generate_kernels(x, self.weight, self.groups)
+
+    def extra_repr(self) -> str:
+        outputs = self.weight.shape[0]
+        return f"{self.inputs_per_group * self.groups}, {outputs}, groups={self.groups}"
