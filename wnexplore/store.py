@@ -158,7 +158,9 @@ def read_records(directory: Path) -> list[Record]:
         raise InputError(f"{directory} is no run directory: it holds no {FILE_NAME}")
     with _told(path):
         try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            # Not opened read-only: the last reader could then not tidy WAL's side files away.
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+            connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA schema_version").fetchone()
         except sqlite3.OperationalError:
             # Where the folder can't be written, WAL's side files can't be made: nobody else writes.

@@ -42,12 +42,18 @@ class Recipe(_Spec):
     """How one short training runs; the same for every point and seed of a sweep."""
 
     epochs: Positive = 5
-    batch_size: Positive = 64
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    batch_size: Positive = 32
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    """Peak learning rate; `kernel_lr` times as much for kernels and what they are generated from.
+
+    Batch normalisation makes the loss blind to the scale of a kernel, so that what counts is the
+    rate over the kernel's squared norm, and kernels of Kaiming's variance have a large one.
+    """
+    kernel_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 12.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
 
 
 class TrainSpec(Recipe):

@@ -57,5 +57,6 @@ def _differences(each: Comparison) -> Iterator[str]:
     )
     for name, count, published, difference, agrees in figures:
         if not agrees:
-            by = (count - float(published) * 1e6) / 1e6
-            yield f"{name} {count / 1e6:.3f} M counted, {published} M published ({by:+.3f} M, {difference:+.2%})"
+            by = count / 1e6 - float(published)
+            told = f"{count / 1e6:.3f} M counted, {published} M published"
+            yield f"{name} {told} ({by:+.3f} M, {difference:+.2%})"

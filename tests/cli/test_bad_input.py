@@ -1,0 +1,181 @@
+"""Bad input gets one clear line and exit code 2, and nothing is written."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from wnexplore.store import FILE_NAME, Store
+
+_PROFILE = ("profile", "--backbone", "resnet18")
+_WEIGHTNET = (*_PROFILE, "--method", "weightnet")
+
+WRONG = [
+    # commands and options
+    (("swep",), "Did you mean 'sweep'"),
+    (("sweep", "--bogus"), "--bogus"),
+    (("profile",), "--backbone"),
+    (("profile", "--backbone"), "--backbone"),
+    (("export",), "DIR"),
+    (("published", "extra"), "extra"),
+    # backbone, method, M, G
+    (("profile", "--backbone", "resnet19"), "did you mean 'resnet18'"),
+    (("profile", "--backbone", ""), "unknown backbone ''"),
+    ((*_PROFILE, "--method", "wightnet"), "did you mean 'weightnet'"),
+    ((*_PROFILE, "--M", "2"), "method 'plain' has no M"),
+    ((*_WEIGHTNET, "--M", "x"), "M is 'x'"),
+    ((*_WEIGHTNET, "--M", "0"), "M is '0'"),
+    ((*_WEIGHTNET, "--M", "-1"), "M is '-1'"),
+    ((*_WEIGHTNET, "--M", "1/0"), "M is '1/0'"),
+    ((*_WEIGHTNET, "--M", "1", "--G", "2"), "layer layer1.0.conv1: G·C_out = 128 groups"),
+    ((*_WEIGHTNET, "--M", "1/3", "--G", "1/3"), "is not a whole number"),
+    ((*_WEIGHTNET, "--experts", "4"), "has no experts"),
+    ((*_WEIGHTNET, "--activation", "relu"), "unknown activation 'relu'"),
+    ((*_PROFILE, "--method", "condconv", "--experts", "0"), "experts is '0'"),
+    ((*_PROFILE, "--stem", "smal"), "did you mean 'small'"),
+    ((*_PROFILE, "--resolution", "0"), "resolution is '0'"),
+    ((*_PROFILE, "--resolution", "big"), "--resolution"),
+    ((*_PROFILE, "--num-classes", "-5"), "num_classes is '-5'"),
+    # protocol
+    ((*_PROFILE, "--dtype", "float8"), "--dtype"),
+    ((*_PROFILE, "--dtype", ""), "latency.dtypes is empty"),
+    ((*_PROFILE, "--batch-size", "0"), "option --batch-size"),
+    ((*_PROFILE, "--batch-size", "1,x"), "'x'"),
+    ((*_PROFILE, "--device", "gpu"), "'gpu'"),
+    ((*_PROFILE, "--seconds", "-1"), "--seconds"),
+    ((*_PROFILE, "--seconds", "nan"), "--seconds"),
+    ((*_PROFILE, "--threads", "0"), "--threads"),
+    # sweeps
+    (("sweep",), "nothing to sweep"),
+    (("sweep", "quickstar"), "did you mean 'quickstart'"),
+    (("sweep", "nowhere/sweep.yaml"), "no sweep file at nowhere/sweep.yaml"),
+    (("sweep", "--backbone", "resnet19"), "option --backbone: unknown backbone"),
+    (("sweep", "--backbone", ""), "backbones is empty"),
+    (("sweep", "--method", "plain,foo"), "option --method: unknown method 'foo'"),
+    (("sweep", "--M", "1,,2"), "option --M: M is ''"),
+    (("sweep", "--M", "1", "--G", "2", "--method", "weightnet"), "no legal point"),
+    (("sweep", "quickstart", "--device", "tpu"), "unknown device 'tpu'"),
+    (("sweep", "quickstart", "--seeds", "0"), "option --seeds"),
+    (("sweep", "quickstart", "--seeds", "x"), "--seeds"),
+    (("sweep", "quickstart", "--epochs", "-1"), "option --epochs"),
+    (("sweep", "quickstart", "--data", "imagenet"), "option --data"),
+    (("sweep", "quickstart", "--data", "cifar10"), "cifar10"),
+    (("sweep", "quickstart", "--data", "cifar10", "--data-path", "nowhere"), "nowhere"),
+    (("sweep", "quickstart", "--data", "folder", "--data-path", "nowhere"), "nowhere"),
+    (("sweep", "quickstart", "--data-path", "somewhere"), "digits"),
+    (("sweep", "quickstart", "--dtype", "int8"), "option --dtype"),
+    (("sweep", "quickstart", "--sort", "speed"), "unknown column 'speed'"),
+    # run directories
+    (("table", "nowhere"), "no run directory at nowhere"),
+    (("export", "nowhere"), "no run directory at nowhere"),
+    (("plot", "nowhere"), "no run directory at nowhere"),
+    (("table", "."), "is no run directory"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=lambda value: " ".join(value)[:60])
+def test_one_line_exit_2_nothing_written(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command(*arguments)
+    _is_one_line(outcome.err, told)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+READING = [
+    (("table", "{}", "--sort", "speed"), "unknown column 'speed'"),
+    (("table", "{}", "--where", "params <"), "filter, character"),
+    (("table", "{}", "--where", "parms < 3e6"), "did you mean 'params'"),
+    (("table", "{}", "--where", "__import__('os')"), "unknown column '__import__'"),
+    (("table", "{}", "--pareto", "--objectives", "speed"), "unknown column 'speed'"),
+    (("table", "{}", "--objectives", "backbone"), "column 'backbone' is no objective"),
+    (("export", "{}", "--format", "xlsx"), "unknown format 'xlsx'"),
+    (("export", "{}", "--format", "cvs"), "did you mean 'csv'"),
+    (("export", "{}", "--out", "nowhere/x.csv"), "its folder does not exist"),
+    (("export", "{}", "--out", "."), "it is a folder"),
+    (("plot", "{}", "--x", "flop"), "did you mean 'flops'"),
+    (("plot", "{}", "--y", "method"), "holds text, not numbers"),
+    (("plot", "{}", "--y", "peak_memory_mb"), "peak_memory_mb"),
+    (("plot", "{}", "--color", "colour"), "unknown column 'colour'"),
+    (("plot", "{}", "--x", "flops", "--out", "fig.gif"), "must end in .png, .svg or .pdf"),
+    (("plot", "{}", "--x", "flops", "--out", "nowhere/fig.png"), "its folder does not exist"),
+    (("plot", "{}", "--out", "nowhere/fig.png"), "its folder does not exist"),
+    (("plot", "{}", "--where", "params < 0"), "no figures to plot"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), READING, ids=lambda value: " ".join(value)[:60])
+def test_a_good_run_directory_read_wrongly(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_directory: Path,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(run_directory.iterdir())
+    outcome = command(*(argument.format(run_directory) for argument in arguments))
+    _is_one_line(outcome.err, told)
+    assert outcome.code == 2
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(run_directory.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["table", "export", "plot", "sweep"])
+@pytest.mark.parametrize("harm", ["newer", "damaged", "other"])
+def test_a_store_that_cannot_be_read(command: Command, tmp_path: Path, name: str, harm: str) -> None:
+    path = tmp_path / FILE_NAME
+    if harm == "damaged":
+        path.write_bytes(b"SQLite format 3\0" + b"\xff" * 9000)
+    elif harm == "other":
+        sqlite3.connect(path).execute("CREATE TABLE cats (name)").connection.close()
+    else:
+        Store.create(tmp_path).__exit__(None, None, None)
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 99")
+        connection.close()
+    told = {"newer": "newer wnexplore", "damaged": "damaged", "other": "no store of wnexplore's"}[harm]
+    given = ("--backbone", "resnet18", "--out", tmp_path) if name == "sweep" else (tmp_path,)
+    outcome = command(name, *given)
+    _is_one_line(outcome.err, told)
+    assert outcome.code == 2
+
+
+def test_a_foreign_folder_and_a_file_are_no_run_directories(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for out, told in ((tmp_path, "holds other things"), (tmp_path / "notes.txt", "is a file")):
+        outcome = command("sweep", "--backbone", "resnet18", "--out", out)
+        _is_one_line(outcome.err, told)
+        assert outcome.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_traceback_is_for_debug_alone(command: Command) -> None:
+    quiet = command("table", "nowhere")
+    loud = command("table", "nowhere", "--debug")
+    assert quiet.code == loud.code == 2
+    assert "Traceback" not in quiet.err
+    assert "Traceback" in loud.err
+    assert loud.err.endswith(quiet.err)
+
+
+def test_a_full_disk_is_a_failure_of_the_run(command: Command, run_directory: Path) -> None:
+    outcome = command("export", run_directory, "--out", "/dev/full")
+    _is_one_line(outcome.err, "/dev/full")
+    assert outcome.code == 1
+
+
+def _is_one_line(text: str, told: str) -> None:
+    assert text.startswith("wnexplore: "), text
+    assert text.count("\n") == 1, text
+    assert told in text
+    assert "Traceback" not in text

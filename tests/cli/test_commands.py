@@ -1,0 +1,247 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Command
+from tests.sweeps import TINY, write_sweep
+from wnexplore import __version__
+from wnexplore.store import FILE_NAME, read_records
+
+HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "scipy", "numpy")
+
+
+@pytest.mark.parametrize("name", ["", "sweep", "profile", "plot", "export", "table", "published"])
+def test_help_loads_nothing_heavy(name: str) -> None:
+    script = (
+        "import sys\nfrom wnexplore.cli import main\n"
+        f"try:\n    main({[name] if name else []} + ['--help'])\n"
+        f"except SystemExit:\n    print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stderr.strip() == "[]"
+    assert f"Usage: wnexplore {name}".strip() in shown.stdout
+
+
+def test_the_version(command: Command) -> None:
+    assert command("--version").out == f"wnexplore {__version__}\n"
+
+
+def test_shell_completion() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "wnexplore", "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "complete" in shown.stdout + shown.stderr
+
+
+def test_profile_prints_one_json_object(command: Command) -> None:
+    outcome = command(
+        *("profile", "--backbone", "shufflenet_v2_x0_5", "--method", "weightnet", "--M", 2, "--G", 2),
+        *("--batch-size", "1,2", "--seconds", 0.001, "--device", "cpu", "--layers", "--json"),
+    )
+    assert outcome.code == 0
+    profile = json.loads(outcome.out)
+    assert (profile["backbone"], profile["method"], profile["M"], profile["G"]) == (
+        "shufflenet_v2_x0_5",
+        "weightnet",
+        2,
+        2,
+    )
+    assert (profile["params"], profile["flops"]) == (1_462_880, 40_704_040)
+    assert profile["fvcore_flops"] > profile["flops"]
+    assert [(e["batch_size"], e["dtype"]) for e in profile["latency"]] == [(1, "float32"), (2, "float32")]
+    assert all(e["latency_ms_low"] <= e["latency_ms"] <= e["latency_ms_high"] for e in profile["latency"])
+    assert sum(layer["flops"] for layer in profile["layers"]) == profile["flops"]
+
+
+def test_profile_without_latency_for_a_person(command: Command) -> None:
+    outcome = command("profile", "--backbone", "resnet18", "--no-latency", "--stem", "small")
+    assert outcome.code == 0
+    assert "11.68 M (11,683,240)" in outcome.out or "11.6" in outcome.out
+    assert "latency" not in outcome.out
+
+
+def test_a_profile_that_does_not_fit_in_memory_fails_with_one_line(command: Command) -> None:
+    outcome = command("profile", "--backbone", "resnet18", "--resolution", 10_000_000)
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert "memory" in outcome.err
+
+
+def test_a_sweep_leaves_its_files_and_says_so(command: Command, run_directory: Path) -> None:
+    names = {path.name for path in run_directory.iterdir()}
+    assert names >= {
+        FILE_NAME,
+        "sweep.yaml",
+        "results.csv",
+        "accuracy.png",
+        "latency_flops.png",
+        "heatmap.png",
+    }
+    outcome = command("sweep", run_directory / "sweep.yaml", "--out", run_directory, "--sort", "-params")
+    assert outcome.code == 0
+    assert "20 of 20 measurements are done already" in outcome.err
+    assert "skipped as illegal: shufflenet_v2_x0_5 weightnet M=1 G=2: layer" in outcome.err
+    assert f"wrote {run_directory / FILE_NAME}" in outcome.err
+    assert "Pareto-optimal" in outcome.out
+
+
+def test_the_csv_pipes_and_holds_every_column(command: Command, run_directory: Path) -> None:
+    outcome = command("export", run_directory)
+    rows = list(csv.DictReader(io.StringIO(outcome.out)))
+    assert len(rows) == 8
+    wanted = [
+        *("backbone", "method", "M", "G", "params", "flops", "device", "dtype", "batch_size", "runtime"),
+        *("latency_ms", "latency_ms_low", "latency_ms_high", "latency_ratio", "peak_memory_mb", "dataset"),
+        *("top1", "top1_low", "top1_high", "seeds", "status", "error"),
+    ]
+    columns = list(rows[0])
+    assert [name for name in columns if name in wanted] == wanted
+    assert columns.index("fvcore_flops") == columns.index("flops") + 1
+    plain = [row for row in rows if row["method"] == "plain"]
+    assert {(row["M"], row["peak_memory_mb"], row["error"]) for row in plain} == {("", "", "")}
+    assert {row["latency_ratio"] for row in plain} == {"1.0"}
+    records = [r for r in read_records(run_directory) if r.figure == "latency" and r.point.method == "plain"]
+    assert {float(row["latency_ms"]) for row in plain} == {r.value["latency_ms"] for r in records}
+    assert outcome.out == (run_directory / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "parquet", "markdown", "latex"])
+def test_every_format_goes_to_a_file(
+    command: Command, run_directory: Path, tmp_path: Path, format: str
+) -> None:
+    out = tmp_path / "figures"
+    outcome = command("export", run_directory, "--format", format, "--out", out)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert out.stat().st_size > 100
+
+
+def test_a_table_is_filtered_sorted_and_marked(command: Command, run_directory: Path) -> None:
+    whole = command("table", run_directory, "--sort", "-params").out
+    assert "★" in whole
+    some = command(
+        "table", run_directory, "--where", "method=='weightnet' and batch_size==1", "--sort", "params"
+    ).out
+    assert "plain" not in some.replace("×plain", "")
+    assert some.index("(") if "(" in some else True
+    best = command("table", run_directory, "--pareto", "--objectives", "params,flops").out
+    assert "weightnet" not in best
+
+
+def test_plots_are_real_pictures(command: Command, run_directory: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fig.png"
+    assert (
+        command(
+            "plot", run_directory, "--x", "params", "--y", "top1", "--logx", "--pareto", "--out", out
+        ).code
+        == 0
+    )
+    with Image.open(out) as picture:
+        assert picture.width > 500
+        assert len(picture.convert("L").getcolors(1 << 16) or []) > 10
+    standard = command("plot", run_directory, "--out", tmp_path / "paper.pdf")
+    written = [Path(line) for line in standard.out.split()]
+    assert written
+    assert all(path.read_bytes().startswith(b"%PDF") for path in written)
+
+
+def test_a_dry_run_writes_nothing(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome = command("sweep", write_sweep(tmp_path), "--out", out, "--dry-run", "--seeds", 2)
+    assert outcome.code == 0
+    assert not out.exists()
+    assert (
+        "weightnet M=2 G=2: counting; latency, float32, batch 1; latency, float32, batch 2; training"
+        in outcome.out
+    )
+    assert "4 points, 20 measurements to make" in outcome.err
+    assert "skipped as illegal" in outcome.err
+
+
+def test_options_make_a_sweep_of_their_own(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command(
+        *(
+            "sweep",
+            "--backbone",
+            "shufflenet_v2_x0_5",
+            "--method",
+            "plain,weightnet",
+            "--M",
+            "1/2",
+            "--G",
+            "1/2",
+        ),
+        *("--stem", "small", "--no-latency", "--no-train"),
+    )
+    assert outcome.code == 0
+    assert [str(r.point.M) for r in read_records(Path("runs/sweep"))] == ["None", "1/2"]
+
+
+def test_two_sweeps_in_one_folder_the_second_is_told(command: Command, tmp_path: Path) -> None:
+    from wnexplore.store import Store
+
+    with Store.create(tmp_path / "run"):
+        outcome = command("sweep", write_sweep(tmp_path), "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "another wnexplore process is working in" in outcome.err
+
+
+def test_ctrl_c_says_what_is_done_and_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+    import sqlite3
+    import time
+
+    file = write_sweep(tmp_path, TINY.replace("0.001", "0.5"))
+    arguments = [sys.executable, "-m", "wnexplore", "sweep", str(file), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done, until = 0, time.monotonic() + 120
+    while done < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+        try:
+            connection = sqlite3.connect(f"file:{tmp_path}/run/{FILE_NAME}?mode=ro", uri=True)
+            done = connection.execute("SELECT count(*) FROM records").fetchone()[0]
+            connection.close()
+        except sqlite3.OperationalError:
+            continue
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "of 12 measurements are done and kept in" in err
+    assert f"to go on: wnexplore sweep {file} --out {tmp_path / 'run'}" in err
+    assert "Traceback" not in err
+    kept = len(read_records(tmp_path / "run"))
+    assert f"stopped: {kept} of 12" in err
+
+
+def test_a_reader_who_has_had_enough_is_no_error(run_directory: Path) -> None:
+    export = f"{sys.executable} -m wnexplore export {run_directory} --format json"
+    script = f"{export} | head -c 1; echo ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert (shown.stdout, shown.stderr) == ("[0\n", "")
+
+
+@pytest.mark.slow
+def test_published_says_where_the_rows_do_not_agree(command: Command) -> None:
+    rows = json.loads(command("published", "--json").out)
+    assert len(rows) == 14
+    apart = {
+        (row["backbone"], row["multiplier"])
+        for row in rows
+        if not (row["params_agree"] and row["flops_agree"])
+    }
+    assert apart == {("shufflenet_v2_x2_0", 1), ("shufflenet_v2_x2_0", 4)}
+    text = command("published").out
+    assert "12 of 14 rows agree to the digits printed." in text
+    assert "parameters 6.197 M counted, 6.1 M published (+0.097 M" in text

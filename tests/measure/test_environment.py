@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from wnexplore.errors import InputError
+from wnexplore.measure.environment import (
+    device_name,
+    environment,
+    resolve_device,
+    source_commit,
+    usable_cores,
+)
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+
+def test_environment_is_json_and_says_what_this_process_runs() -> None:
+    found = environment("cpu")
+    assert json.loads(json.dumps(found)) == found
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == torch.__version__
+    assert found["device_name"] == device_name("cpu")
+    assert found["fvcore"]
+
+
+def test_environment_reads_the_switches_of_torch_as_they_are_now() -> None:
+    matmul = torch.backends.cuda.matmul
+    threads, tf32 = torch.get_num_threads(), matmul.allow_tf32
+    try:
+        for value, count in ((True, 1), (False, 2)):
+            torch.set_num_threads(count)
+            matmul.allow_tf32 = value
+            torch.use_deterministic_algorithms(value)
+            found = environment("cpu")
+            assert (found["threads"], found["matmul_tf32"], found["deterministic"]) == (count, value, value)
+    finally:
+        torch.set_num_threads(threads)
+        matmul.allow_tf32 = tf32
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")
+def test_usable_cores_are_those_of_the_affinity_mask() -> None:
+    mask = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(mask)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, mask)
+    assert usable_cores() == len(mask)
+
+
+@pytest.mark.skipif(shutil.which("lscpu") is None, reason="lscpu is not installed")
+def test_device_name_of_the_cpu_is_its_model() -> None:
+    lines = subprocess.run(["lscpu", "--json"], capture_output=True, text=True, check=True).stdout
+    fields = {f["field"]: f["data"] for f in json.loads(lines)["lscpu"]}
+    if "Model name:" not in fields:
+        pytest.skip("lscpu gives no model name")
+    assert device_name("cpu") == fields["Model name:"]
+
+
+def test_auto_takes_the_gpu_where_there_is_one() -> None:
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused_with_what_would_be_right() -> None:
+    with pytest.raises(InputError, match=r"'cuda' asked for.*use 'cpu', or 'auto'"):
+        resolve_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_environment_of_a_gpu_names_it_and_its_driver() -> None:
+    found = environment(resolve_device("cuda"))
+    assert found["device_name"] == torch.cuda.get_device_properties(0).name
+    assert found["cuda"]
+    assert found["cudnn"]
+
+
+def test_unknown_device_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="unknown device 'cudaa': did you mean 'cuda'"):
+        resolve_device("cudaa")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@needs_git
+def test_commit_is_that_of_the_checkout_and_says_if_files_were_changed(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("one.py", "two.py", "three.py"):
+        (package / name).write_text("")
+    _git(tmp_path, "init")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-m", "first")
+    _git(tmp_path, "tag", "-a", "v1", "-m", "a tag must not change the answer")
+    head = _git(tmp_path, "rev-parse", "HEAD")
+    assert source_commit(package / "one.py") == head
+    (package / "three.py").write_text("changed = True")
+    assert source_commit(package / "two.py") == f"{head}-dirty"
+
+
+@needs_git
+def test_commit_of_a_file_that_git_does_not_track_is_none(tmp_path: Path) -> None:
+    (tmp_path / "loose.py").write_text("")
+    assert source_commit(tmp_path / "loose.py") is None
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    _git(checkout, "init")
+    _git(checkout, "commit", "--allow-empty", "-m", "someone else's project")
+    (checkout / "installed.py").write_text("")
+    assert source_commit(checkout / "installed.py") is None
+
+
+def test_environment_without_any_program_in_reach_still_answers() -> None:
+    code = (
+        "from wnexplore.measure.environment import environment; found = environment('cpu');"
+        "print(found['commit'], found['driver'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["None", "None"]

@@ -1,0 +1,23 @@
+"""Sweeps small enough for tests."""
+
+from pathlib import Path
+
+TINY = """\
+backbones: [shufflenet_v2_x0_5]
+methods: [plain, weightnet]
+M: [1, 2]
+G: [1, 2]
+stem: [small]
+resolution: [16]
+num_classes: [10]
+latency: {device: cpu, batch_sizes: [1, 2], seconds: 0.001}
+"""
+
+TRAINED = TINY + "train: {data: digits, device: cpu, epochs: 1, seeds: 2, batch_size: 256}\n"
+
+
+def write_sweep(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:
+    """`text` as a sweep file in `folder`."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path

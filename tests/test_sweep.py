@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps import TINY, TRAINED, write_sweep
+from wnexplore.design.record import Record
+from wnexplore.design.sweep_file import SweepSpec, load_sweep
+from wnexplore.errors import InputError
+from wnexplore.measure.complexity import measure_complexity
+from wnexplore.models import build
+from wnexplore.store import Store, read_records
+from wnexplore.sweep import Step, measure, plan, remaining, run
+
+
+def _spec(folder: Path, text: str = TINY) -> SweepSpec:
+    return load_sweep(write_sweep(folder, text))
+
+
+def _run(spec: SweepSpec, directory: Path, retry_failed: bool = False) -> list[Step]:
+    steps: list[Step] = []
+    with Store.create(directory) as store:
+        run(spec, remaining(plan(spec), store.keys(), retry_failed), store, steps.append)
+    return steps
+
+
+def test_each_point_is_counted_timed_and_trained(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, TRAINED.replace("M: [1, 2]", "M: [2]").replace("G: [1, 2]", "G: [2]"))
+    _run(spec, tmp_path / "run")
+    records = read_records(tmp_path / "run")
+    assert [r.figure for r in records] == (["complexity"] + ["latency"] * 2 + ["training"] * 2) * 2
+    assert {r.status for r in records} == {"ok"}
+    for record in records:
+        assert record.environment["torch"]
+        if record.figure == "complexity":
+            counts = measure_complexity(build(record.point), record.point.resolution)
+            assert record.value == counts.to_dict()
+        elif record.figure == "latency":
+            assert (
+                record.value["latency_ms_low"]
+                <= record.value["latency_ms"]
+                <= record.value["latency_ms_high"]
+            )
+            assert ("baseline_ms" in record.samples) == (record.point.method != "plain")
+            assert record.protocol["device_name"]
+        else:
+            assert 0 <= record.value["top1"] <= 100
+            assert len(record.samples["loss"]) == 1
+
+
+def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, TRAINED + "points: [{backbone: shufflenet_v2_x0_5, stem: small}]\n")
+    todo = [m for m in plan(spec).measurements if m.figure == "training"][:2]
+    first, second = list(measure(spec, todo)), list(measure(spec, todo))
+    assert [(r.value["top1"], r.samples) for r in first] == [(r.value["top1"], r.samples) for r in second]
+    assert first[0].samples != first[1].samples
+
+
+def test_illegal_points_are_skipped_with_the_reason(tmp_path: Path) -> None:
+    planned = plan(_spec(tmp_path))
+    ((point, reason),) = planned.skipped
+    assert (point.M, point.G) == (1, 2)
+    assert reason.startswith("layer stage2.0.branch1.0")
+    assert point not in planned.points
+
+
+def test_a_finished_sweep_measures_nothing_again(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+    assert len(_run(spec, tmp_path / "run")) == 12
+    before = read_records(tmp_path / "run")
+    assert _run(spec, tmp_path / "run") == []
+    assert read_records(tmp_path / "run") == before
+
+
+def test_only_what_is_new_runs_when_the_sweep_changes(tmp_path: Path) -> None:
+    _run(_spec(tmp_path), tmp_path / "run")
+    wider = _spec(tmp_path, TINY.replace("M: [1, 2]", "M: [2, 4]"))
+    steps = _run(wider, tmp_path / "run")
+    assert {str(s.measurement.point) for s in steps} == {
+        "shufflenet_v2_x0_5 weightnet M=4 G=1",
+        "shufflenet_v2_x0_5 weightnet M=4 G=2",
+    }
+    assert [s.total for s in steps] == [6] * 6
+    assert [s.done for s in steps] == list(range(6))
+
+
+def test_what_was_under_way_when_it_stopped_is_all_that_is_lost(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+
+    def stop_at_seven(step: Step) -> None:
+        if step.done == 7:
+            raise KeyboardInterrupt
+
+    with Store.create(tmp_path / "run") as store, pytest.raises(KeyboardInterrupt):
+        run(spec, remaining(plan(spec), store.keys()), store, stop_at_seven)
+    assert len(read_records(tmp_path / "run")) == 7
+    assert len(_run(spec, tmp_path / "run")) == 5
+    keys = [r.key for r in read_records(tmp_path / "run")]
+    assert sorted(keys) == sorted(m.key for m in plan(spec).measurements)
+
+
+def _failures(records: list[Record]) -> list[tuple[str, str, str | None]]:
+    return [(r.figure, r.status, r.error) for r in records if r.status != "ok"]
+
+
+def test_a_point_that_does_not_fit_in_memory_becomes_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    text = (
+        "methods: [plain]\nstem: [small]\nresolution: [10000000, 32]\nlatency: {seconds: 0.001, device: cpu}"
+    )
+    _run(_spec(tmp_path, text), tmp_path / "run")
+    records = read_records(tmp_path / "run")
+    assert [(r.point.resolution, r.figure, r.status) for r in records] == [
+        (10_000_000, "complexity", "out_of_memory"),
+        (10_000_000, "latency", "out_of_memory"),
+        (32, "complexity", "ok"),
+        (32, "latency", "ok"),
+    ]
+    assert all(r.error and "\n" not in r.error and r.value == {} for r in records[:2])
+
+
+def test_a_training_that_diverges_becomes_a_row_and_is_tried_again_only_when_asked(tmp_path: Path) -> None:
+    text = TRAINED.replace("latency: {", "latency: false\n#").replace("epochs: 1", "epochs: 1, lr: 1.0e+30")
+    spec = _spec(tmp_path, text.replace("methods: [plain, weightnet]", "methods: [plain]"))
+    _run(spec, tmp_path / "run")
+    failed = _failures(read_records(tmp_path / "run"))
+    assert [f[:2] for f in failed] == [("training", "failed")] * 2
+    assert failed[0][2] is not None
+    assert "the loss is nan in epoch 1 of 1 (seed 0)" in failed[0][2]
+    assert _run(spec, tmp_path / "run") == []
+    assert len(_run(spec, tmp_path / "run", retry_failed=True)) == 2
+    assert len(read_records(tmp_path / "run")) == 3
+
+
+def test_a_missing_data_set_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cifar10"):
+        plan(_spec(tmp_path, f"train: {{data: cifar10, path: {tmp_path}}}"))
+    with pytest.raises(InputError, match="path"):
+        plan(_spec(tmp_path, "train: {data: folder}"))

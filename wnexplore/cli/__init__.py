@@ -1,0 +1,85 @@
+"""The command line: parses, calls, prints. Heavy libraries load inside the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from wnexplore import __version__
+from wnexplore.cli import export, plot, profile, published, sweep, table
+from wnexplore.errors import WnexploreError
+
+app = typer.Typer(
+    name="wnexplore",
+    help="Explore the design space of WeightNet: count, time, train and compare its networks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for command in (sweep.sweep, profile.profile, plot.plot, export.export, table.table, published.published):
+    app.command()(command)
+
+# Typer is built on click, and carries a copy of it from some version on: this is whichever it uses.
+_UsageError = typer.BadParameter.__bases__[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad input, 130 Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        result = app([a for a in given if a != "--debug"], prog_name="wnexplore", standalone_mode=False)
+        sys.stdout.flush()
+        code = result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        # Whoever read our output has had enough of it (`| head`): no error of anyone's.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("wnexplore: stopped", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code, line = _explain(error)
+        if line:
+            print(f"wnexplore: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    if isinstance(error, WnexploreError):
+        return error.exit_code, str(error)
+    if isinstance(error, _UsageError):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "wnexplore"
+        message = getattr(error, "format_message", lambda: str(error))()
+        if not message:
+            return 2, ""
+        return 2, f"{' '.join(message.split())} (see '{command} --help')"
+    reason = " ".join(str(error).split())
+    return 1, f"unexpected {type(error).__name__}: {reason} (add --debug for the traceback)"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wnexplore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,34 @@
+"""wnexplore export: the figures of a run directory as a file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import Out, RunDirectory, Sort, Where
+
+
+def export(
+    directory: RunDirectory,
+    format: Annotated[str, typer.Option(help="csv, json, parquet, markdown or latex.")] = "csv",
+    out: Out = None,
+    where: Where = None,
+    sort: Sort = None,
+) -> None:
+    """Export every figure of a run: CSV on standard output unless told otherwise.
+
+    csv, json and parquet hold all columns unrounded; markdown and latex are tables for a paper.
+    """
+    import sys
+
+    from wnexplore.cli.show import load_rows, write_output
+    from wnexplore.errors import InputError, unknown
+    from wnexplore.report.export import FORMATS
+    from wnexplore.report.export import export as export_rows
+
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if format == "parquet" and out is None and sys.stdout.isatty():
+        raise InputError("parquet is not for a terminal: give --out FILE or send it to a file")
+    write_output(export_rows(load_rows(directory, where, sort), format), out)

@@ -1,0 +1,81 @@
+"""wnexplore profile: one design point, counted and timed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wnexplore.cli.options import comma_list
+
+if TYPE_CHECKING:
+    from wnexplore.design.protocol import LatencySpec
+    from wnexplore.design.sweep_file import Overrides
+
+
+def profile(
+    backbone: Annotated[str, typer.Option(help="Backbone, such as shufflenet_v2_x0_5.")],
+    method: Annotated[str, typer.Option(help="plain, se, condconv or weightnet.")] = "plain",
+    M: Annotated[str | None, typer.Option("--M", help="M of weightnet; 2 if left out.")] = None,
+    G: Annotated[str | None, typer.Option("--G", help="G of weightnet; 2 if left out.")] = None,
+    experts: Annotated[int | None, typer.Option(help="Experts of condconv.")] = None,
+    stem: Annotated[str, typer.Option(help="imagenet, or small for 32x32 images.")] = "imagenet",
+    resolution: Annotated[int | None, typer.Option(help="Image size in pixels.")] = None,
+    num_classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
+    reduction: Annotated[int | None, typer.Option(help="Reduction of the context.")] = None,
+    activation: Annotated[str | None, typer.Option(help="sigmoid, hard_sigmoid or softmax.")] = None,
+    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure latency.")] = True,
+    batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1",
+    dtype: Annotated[str, typer.Option(help="Dtypes: float32,bfloat16,float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads on a CPU.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time for one latency, in seconds.")] = 2.0,
+    layers: Annotated[bool, typer.Option("--layers", help="Also a table by layer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Count and time one design point: parameters, FLOPs, latency, and each layer's share."""
+    import json
+
+    from wnexplore.design.legality import check_legal
+    from wnexplore.design.point import DesignPoint
+
+    point = DesignPoint.of(
+        backbone,
+        method,
+        M,
+        G,
+        experts=experts,
+        stem=stem,
+        resolution=resolution,
+        num_classes=num_classes,
+        reduction=reduction,
+        activation=activation,
+    )
+    check_legal(point)
+    asked = {"batch_sizes": comma_list(batch_size), "dtypes": comma_list(dtype), "device": device}
+    spec = _latency_spec({**asked, "threads": threads, "seconds": seconds})
+
+    from wnexplore.profile import profile as profile_point
+
+    result = profile_point(point, spec, timed=latency, layers=layers)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        from wnexplore.cli.show import console
+        from wnexplore.report.profiles import render
+
+        for part in render(result):
+            console().print(part)
+    if any(entry["error"] for entry in result["latency"]):
+        raise typer.Exit(1)
+
+
+def _latency_spec(asked: dict[str, Any]) -> LatencySpec:
+    from wnexplore.design.sweep_file import load_sweep
+
+    places = {"batch_sizes": "--batch-size", "dtypes": "--dtype", "device": "--device"}
+    places |= {"threads": "--threads", "seconds": "--seconds"}
+    overrides: Overrides = {("latency", name): (places[name], value) for name, value in asked.items()}
+    spec = load_sweep(None, overrides).latency
+    assert spec is not None
+    return spec

@@ -1,0 +1,29 @@
+"""wnexplore published: our counts beside the published ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def published(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array on standard output.")] = False,
+) -> None:
+    """Count every row of the published table and set it beside the published figures.
+
+    For each multiplier M/G the legal (M, G) is taken whose counts come nearest.
+    """
+    import json
+
+    from wnexplore.published import compare_published
+
+    comparisons = list(compare_published())
+    if as_json:
+        typer.echo(json.dumps([comparison.to_dict() for comparison in comparisons], indent=2))
+        return
+    from wnexplore.cli.show import console
+    from wnexplore.report.comparison import render_comparisons
+
+    for part in render_comparisons(comparisons):
+        console().print(part)

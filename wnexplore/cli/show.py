@@ -1,0 +1,51 @@
+"""Printing what the report room makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+
+def load_rows(directory: Path, where: str | None, sort: str | None) -> pd.DataFrame:
+    """The rows of a run directory that `where` keeps, ordered by `sort`."""
+    from wnexplore.report import filters
+    from wnexplore.report.frame import frame
+    from wnexplore.store import read_records
+
+    rows = frame(read_records(directory))
+    if where is not None:
+        rows = filters.where(rows, where)
+    return rows if sort is None else filters.sort(rows, sort)
+
+
+def print_table(rows: pd.DataFrame, pareto: Sequence[str] | None = None) -> None:
+    """The table of `rows` on standard output, as wide as the terminal."""
+    from wnexplore.report.tables import table
+
+    console().print(table(rows, pareto=pareto))
+
+
+def console() -> Console:
+    """Standard output for rich; a pipe, which has no width of its own, gets room for every cell."""
+    from rich.console import Console
+
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=200)
+
+
+def write_output(content: str | bytes, out: Path | None) -> None:
+    """`content` to a file, which appears whole, or to standard output."""
+    import sys
+
+    from wnexplore.files import write_whole
+
+    data = content.encode() if isinstance(content, str) else content
+    if out is None:
+        sys.stdout.buffer.write(data)
+    else:
+        write_whole(out, data)

@@ -1,0 +1,228 @@
+"""wnexplore sweep: measure every point of a sweep; stop and resume at will."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wnexplore.cli.options import Sort, comma_list
+from wnexplore.errors import InputError
+
+if TYPE_CHECKING:
+    from wnexplore.design.record import Record
+    from wnexplore.design.sweep_file import Overrides, SweepSpec
+    from wnexplore.sweep import Plan, Step
+
+
+def sweep(
+    context: typer.Context,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file, or a shipped one: quickstart.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbones, comma-separated.")] = None,
+    method: Annotated[str | None, typer.Option(help="Methods: plain,se,condconv,weightnet.")] = None,
+    M: Annotated[str | None, typer.Option("--M", help="Values of M: 1,2,4 or 1/2.")] = None,
+    G: Annotated[str | None, typer.Option("--G", help="Values of G.")] = None,
+    experts: Annotated[str | None, typer.Option(help="Numbers of experts of condconv.")] = None,
+    stem: Annotated[str | None, typer.Option(help="Stems: imagenet, small (for 32x32 images).")] = None,
+    resolution: Annotated[str | None, typer.Option(help="Image sizes in pixels.")] = None,
+    num_classes: Annotated[str | None, typer.Option(help="Numbers of classes.")] = None,
+    reduction: Annotated[str | None, typer.Option(help="Reductions of the context.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Activations: sigmoid,hard_sigmoid,softmax.")] = None,
+    latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Batch sizes of the latency: 1,16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Dtypes: float32,bfloat16,float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, to time and to train on.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads on a CPU.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time for one latency, in seconds.")] = None,
+    train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set: digits, cifar10 or folder.")] = None,
+    data_path: Annotated[str | None, typer.Option(help="Folder of cifar10 or folder.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if left out.")] = None,
+    sort: Sort = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured.")] = False,
+) -> None:
+    """Measure every point of a sweep: parameters, FLOPs, latency, top-1 after a short training.
+
+    FILE_OR_NAME is a sweep file or a shipped sweep (quickstart, published, shufflenet_grid,
+    resnet50_grid); options override it, and make a sweep of their own without one. Results are kept
+    in a run directory as they come: the same command goes on where it was stopped.
+    """
+    from wnexplore.design.shipped import find_sweep
+    from wnexplore.design.sweep_file import load_sweep
+    from wnexplore.report.columns import column
+
+    overrides = _overrides(context.params)
+    if file is None and not overrides:
+        raise InputError(
+            "nothing to sweep: name a sweep file, a shipped sweep (quickstart, published, shufflenet_grid,"
+            " resnet50_grid) or options such as --backbone"
+        )
+    path = None if file is None else find_sweep(file)
+    spec = load_sweep(path, overrides)
+    if device is not None:
+        spec = spec.on_device(device)
+    directory = out or Path("runs") / ("sweep" if path is None else path.stem)
+    if sort is not None:
+        for name in comma_list(sort):
+            column(name.removeprefix("-"))
+    planned = _plan(spec)
+    if dry_run:
+        _show_plan(planned, directory, retry_failed)
+        return
+    failed = _measure(spec, planned, directory, retry_failed)
+    _show_results(directory, planned, failed, sort)
+
+
+_PLACES: dict[str, tuple[str, ...]] = {
+    "backbone": ("backbones",),
+    "method": ("methods",),
+    **{axis: (axis,) for axis in ("M", "G", "experts", "stem", "resolution")},
+    **{axis: (axis,) for axis in ("num_classes", "reduction", "activation")},
+    "batch_size": ("latency", "batch_sizes"),
+    "dtype": ("latency", "dtypes"),
+    "threads": ("latency", "threads"),
+    "seconds": ("latency", "seconds"),
+    "data": ("train", "data"),
+    "data_path": ("train", "path"),
+    "epochs": ("train", "epochs"),
+    "seeds": ("train", "seeds"),
+    "latency": ("latency",),
+    "train": ("train",),
+}
+"""Parameter of `sweep` -> what it sets in the sweep file; whole figures last, so that --no-train wins."""
+
+
+def _overrides(given: Mapping[str, Any]) -> Overrides:
+    overrides: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for name, path in _PLACES.items():
+        value = given[name]
+        if value is None:
+            continue
+        lists = len(path) == 1 or name in ("batch_size", "dtype")
+        option = f"--{name.replace('_', '-')}"
+        overrides[path] = (option, comma_list(value) if lists and isinstance(value, str) else value)
+    if any(len(path) == 1 and path[0] not in ("latency", "train") for path in overrides):
+        # Axes given as options are a grid of their own, in place of a file's written points.
+        overrides[("points",)] = ("--backbone", None)
+    return overrides
+
+
+def _plan(spec: SweepSpec) -> Plan:
+    from wnexplore.sweep import plan
+
+    planned = plan(spec)
+    if not planned.points:
+        point, reason = planned.skipped[0]
+        raise InputError(f"no legal point in this sweep: {point}: {reason}")
+    return planned
+
+
+def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool) -> list[Record]:
+    from wnexplore.files import write_whole
+    from wnexplore.store import Store
+    from wnexplore.sweep import remaining, run
+
+    with Store.create(directory) as store:
+        write_whole(directory / "sweep.yaml", spec.to_yaml().encode())
+        todo = remaining(planned, store.keys(), retry_failed)
+        done = len(planned.measurements) - len(todo)
+        if done:
+            _say(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
+        try:
+            with _progress(planned) as on_step:
+                return run(spec, todo, store, on_step)
+        except KeyboardInterrupt:
+            done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
+            _say(
+                f"stopped: {done} of {len(planned.measurements)} measurements are done and kept in"
+                f" {directory}; to go on: {shlex.join(['wnexplore', *sys.argv[1:]])}"
+            )
+            raise typer.Exit(130) from None
+
+
+@contextmanager
+def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
+    """One bar over the variants, the current step, time left; nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    order = {point: number for number, point in enumerate(planned.points, start=1)}
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+
+        def on_step(step: Step) -> None:
+            point = step.measurement.point
+            at = f"{order[point]}/{len(order)} {point}: {step.measurement}"
+            progress.update(bar, total=step.total, completed=step.done, description=at, refresh=True)
+
+        yield on_step
+
+
+def _show_plan(planned: Plan, directory: Path, retry_failed: bool) -> None:
+    from wnexplore.design.record import record_key
+    from wnexplore.store import FILE_NAME, read_records
+    from wnexplore.sweep import remaining
+
+    records = read_records(directory) if (directory / FILE_NAME).exists() else []
+    keys = {record_key(r.figure, r.point, r.protocol): r.status for r in records}
+    todo = remaining(planned, keys, retry_failed)
+    for point in planned.points:
+        steps = [str(m) for m in todo if m.point == point]
+        typer.echo(f"{point}: {'; '.join(steps) or 'done'}")
+    _say_skipped(planned)
+    _say(
+        f"{len(planned.points)} points, {len(todo)} measurements to make,"
+        f" {len(planned.measurements) - len(todo)} done in {directory}; nothing was written"
+    )
+
+
+def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: str | None) -> None:
+    from wnexplore.cli.show import print_table
+    from wnexplore.files import write_whole
+    from wnexplore.report import filters
+    from wnexplore.report.export import export
+    from wnexplore.report.figures import save, standard_set
+    from wnexplore.report.frame import frame
+    from wnexplore.store import FILE_NAME, read_records
+
+    rows = frame(read_records(directory))
+    print_table(filters.sort(rows, sort) if sort else rows)
+    _say_skipped(planned)
+    for record in failed:
+        _say(f"failed: {record.point}: {record.error}")
+    written = [directory / FILE_NAME, directory / "sweep.yaml", directory / "results.csv"]
+    content = export(rows, "csv")
+    write_whole(directory / "results.csv", content.encode() if isinstance(content, str) else content)
+    for name, figure in standard_set(rows).items():
+        written.append(directory / f"{name}.png")
+        save(figure, written[-1])
+    _say("wrote " + ", ".join(str(path) for path in written))
+
+
+def _say_skipped(planned: Plan) -> None:
+    for point, reason in planned.skipped:
+        _say(f"skipped as illegal: {point}: {reason}")
+
+
+def _say(line: str) -> None:
+    """What is about the run, not of its results, goes to stderr."""
+    typer.echo(line, err=True)

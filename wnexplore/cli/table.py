@@ -1,0 +1,38 @@
+"""wnexplore table: the figures of a run directory in the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import RunDirectory, Sort, Where, comma_list
+
+
+def table(
+    directory: RunDirectory,
+    sort: Sort = None,
+    where: Where = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Only Pareto-optimal rows.")] = False,
+    objectives: Annotated[
+        str | None, typer.Option(help="Columns that Pareto-optimal is meant in: top1,latency_ms.")
+    ] = None,
+) -> None:
+    """Show the figures of a run as a table, Pareto-optimal rows marked.
+
+    Optimal is meant in accuracy against FLOPs where something was trained; choose with --objectives.
+    """
+    from wnexplore.cli.show import load_rows, print_table
+    from wnexplore.errors import InputError
+    from wnexplore.report.fronts import default_objectives, pareto_rows
+
+    rows = load_rows(directory, where, sort)
+    chosen = default_objectives(rows) if objectives is None else tuple(comma_list(objectives))
+    if pareto:
+        if not chosen:
+            raise InputError(
+                "nothing was trained in this run, so there is no accuracy to trade: choose what"
+                " Pareto-optimal is meant in, such as --objectives params,latency_ms"
+            )
+        rows = rows[pareto_rows(rows, chosen)]
+    print_table(rows, chosen)

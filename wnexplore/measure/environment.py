@@ -1,0 +1,119 @@
+"""The machine and the software that a figure was measured with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from wnexplore.design.protocol import Device
+from wnexplore.errors import InputError, unknown
+
+
+def resolve_device(name: str) -> str:
+    """The device that "auto", "cpu" or "cuda" means here; auto takes the GPU where torch sees one.
+
+    Raises `InputError` for another name, or for cuda where torch sees no GPU.
+    """
+    if name not in get_args(Device):
+        raise unknown("device", name, get_args(Device))
+    if name == "cuda" and not torch.cuda.is_available():
+        why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no CUDA GPU"
+        raise InputError(f"device 'cuda' asked for, but {why} here: use 'cpu', or 'auto' for what there is")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+@cache
+def device_name(device: str) -> str:
+    """The model name of the GPU (device "cuda") or of the processor (device "cpu")."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return _cpu_model() or platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """How many processor cores this process may run on."""
+    # The affinity mask is what a container or taskset leaves; not every system has one.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Software versions, hardware, and the switches of torch as they are now, as JSON can hold them.
+
+    `device` is "cpu" or "cuda"; what this machine doesn't have is None. `commit` is `source_commit`
+    of wnexplore's own source, taken once a process.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "wnexplore": _installed("wnexplore"),
+        "commit": source_commit(Path(__file__)),
+        "torch": torch.__version__,
+        "torchvision": _installed("torchvision"),
+        "fvcore": _installed("fvcore"),
+        "numpy": _installed("numpy"),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": _driver(),
+        "device_name": device_name(device),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@cache
+def source_commit(source: Path) -> str | None:
+    """The git commit that the file `source` is checked out from, or None.
+
+    "-dirty" follows it if tracked files of that checkout were changed.
+    """
+    git = ("git", "-C", str(source.resolve().parent))
+    # An environment inside somebody's checkout would give that project's commit: it must track the file.
+    if _output(*git, "ls-files", "--error-unmatch", source.name) is None:
+        return None
+    return _output(*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+@cache
+def _installed(package: str) -> str | None:
+    # Not `package.__version__`: fvcore and torchvision take long to import.
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None)
+
+
+@cache
+def _driver() -> str | None:
+    answer = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return answer.splitlines()[0] if answer else None
+
+
+def _output(*command: str) -> str | None:
+    """What a program prints; None if it is not there, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() or None
