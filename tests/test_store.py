@@ -96,7 +96,7 @@ def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection.close()
     for use in (read_records, Store.create):
         with pytest.raises(InputError, match="written by a newer wnexplore"):
-            use(tmp_path)  # type: ignore[operator]
+            use(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_another_programs_database_is_no_store(tmp_path: Path) -> None:
     connection.close()
     for use in (read_records, Store.create):
         with pytest.raises(InputError, match="no store of wnexplore's"):
-            use(tmp_path)  # type: ignore[operator]
+            use(tmp_path)
 
 
 def test_a_row_that_makes_no_sense_is_told(tmp_path: Path) -> None:

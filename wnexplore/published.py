@@ -12,7 +12,7 @@ from wnexplore.models import build
 
 
 def compare_published() -> Iterator[Comparison]:
-    """Each row of the published table beside the legal point of its multiplier that comes nearest."""
+    """Each row of the published table beside the legal point of its multiplier that comes nearest to it."""
     for row in published_rows():
         counted = [(point, _count(point)) for point in row.candidates()]
         comparisons = [Comparison(row, point, counts.params, counts.flops) for point, counts in counted]

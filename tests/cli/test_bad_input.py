@@ -96,7 +96,7 @@ READING = [
     (("table", "{}", "--where", "parms < 3e6"), "did you mean 'params'"),
     (("table", "{}", "--where", "__import__('os')"), "unknown column '__import__'"),
     (("table", "{}", "--pareto", "--objectives", "speed"), "unknown column 'speed'"),
-    (("table", "{}", "--objectives", "backbone"), "column 'backbone' is no objective"),
+    (("table", "{}", "--objectives", "backbone"), "column 'backbone' holds text, not numbers"),
     (("export", "{}", "--format", "xlsx"), "unknown format 'xlsx'"),
     (("export", "{}", "--format", "cvs"), "did you mean 'csv'"),
     (("export", "{}", "--out", "nowhere/x.csv"), "its folder does not exist"),
@@ -108,7 +108,7 @@ READING = [
     (("plot", "{}", "--x", "flops", "--out", "fig.gif"), "must end in .png, .svg or .pdf"),
     (("plot", "{}", "--x", "flops", "--out", "nowhere/fig.png"), "its folder does not exist"),
     (("plot", "{}", "--out", "nowhere/fig.png"), "its folder does not exist"),
-    (("plot", "{}", "--where", "params < 0"), "no figures to plot"),
+    (("plot", "{}", "--where", "params < 0"), "nothing to plot"),
 ]
 
 

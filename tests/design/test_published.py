@@ -1,5 +1,7 @@
 from decimal import Decimal
 
+import pytest
+
 from wnexplore.design.published import Comparison, PublishedRow, published_rows
 from wnexplore.design.shipped import shipped_sweeps
 from wnexplore.design.space import expand
@@ -31,6 +33,13 @@ def test_agreement_is_to_the_digits_printed() -> None:
     assert not Comparison(_row(), point, 1_449_999, 41_500_000).params_agree
     assert not Comparison(_row(), point, 1_449_999, 41_500_000).flops_agree
     assert Comparison(_row("1.46"), point, 1_462_880, 40_704_040).params_agree
+
+
+def test_counts_that_print_as_published_are_at_no_distance() -> None:
+    (point, *_) = _row().candidates()
+    assert Comparison(_row(), point, 1_450_000, 41_500_000).distance == 0
+    assert Comparison(_row(), point, 1_700_000, 41_000_000).distance == pytest.approx(0.15 / 1.5)
+    assert Comparison(_row(), point, 1_500_000, 40_090_000).distance == pytest.approx(0.41 / 41)
 
 
 def test_the_shipped_sweep_has_a_point_for_every_row() -> None:

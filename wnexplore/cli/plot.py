@@ -29,8 +29,10 @@ def plot(
     """
     from wnexplore.cli.show import load_rows
     from wnexplore.errors import InputError
+    from wnexplore.report.columns import column
     from wnexplore.report.figures import save, scatter, standard_set
 
+    column(color)
     rows = load_rows(directory, where, None)
     if x is None and y is None:
         figures = standard_set(rows)
