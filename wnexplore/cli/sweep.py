@@ -155,14 +155,15 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
     """One bar over the variants, the current step, time left; nothing where there is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("·"),
         TimeRemainingColumn(),
+        TextColumn("left · {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     console = Console(stderr=True)
     order = {point: number for number, point in enumerate(planned.points, start=1)}

@@ -79,18 +79,18 @@ def measure_latency(
     of a monotonic clock. At least 10 and at most 300 pairs, after 3 passes of warm-up. Both modules
     are moved to the device and dtype, and left there. Out of memory is raised as torch raises it.
     """
+    networks = [network for network in (model, baseline) if network is not None]
+    occupied = _occupied(networks, device)
     images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
     timers: list[Callable[[], float]] = []
-    with torch.inference_mode(), threads_set(threads):
-        for network in (model, baseline):
-            if network is None:
-                continue
+    with threads_set(threads):
+        for network in networks:
             timer = _timer(network.eval().to(device=device, dtype=DTYPES[dtype]), images)
             for _ in range(WARM_UP_PASSES):
                 timer()
             if not timers:
                 # Before the baseline's weights are on the device too.
-                peak = _peak_memory_mb(timer, device)
+                peak = _peak_memory_mb(timer, device, occupied)
             timers.append(timer)
         rounds = _rounds(timers, seconds)
     return Latency(
@@ -113,13 +113,15 @@ def threads_set(count: int | None) -> Iterator[None]:
 
 
 def _timer(network: nn.Module, images: torch.Tensor) -> Callable[[], float]:
-    """A function that runs one forward pass and returns its milliseconds."""
+    """A function that runs one forward pass in inference mode and returns its milliseconds."""
 
+    @torch.inference_mode()
     def on_cpu() -> float:
         start = time.perf_counter_ns()
         network(images)
         return (time.perf_counter_ns() - start) / 1e6
 
+    @torch.inference_mode()
     def on_cuda() -> float:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(images.device)
@@ -145,9 +147,18 @@ def _rounds(timers: list[Callable[[], float]], seconds: float) -> list[list[floa
     return rounds
 
 
-def _peak_memory_mb(run: Callable[[], float], device: str) -> float | None:
+def _occupied(networks: list[nn.Module], device: str) -> int:
+    """Bytes of the device that others than these networks hold; the networks leave it for that."""
+    if device != "cuda":
+        return 0
+    for network in networks:
+        network.cpu()
+    return torch.cuda.memory_allocated()
+
+
+def _peak_memory_mb(run: Callable[[], float], device: str, occupied: int) -> float | None:
     if device != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()
     run()
-    return torch.cuda.max_memory_allocated() / 2**20
+    return (torch.cuda.max_memory_allocated() - occupied) / 2**20

@@ -66,7 +66,8 @@ class Column:
 
     def say(self, value: Any) -> str:
         """`value` as a caption says it: "batch 16"."""
-        return self.phrase.format(self.format(value))
+        said = self.phrase.format(self.format(value))
+        return said.removesuffix("s") if value == 1 and self.kind == "whole" else said
 
 
 _LATENCY: dict[str, Any] = {"kind": "number", "unit": "ms", "within": LATENCY_PROTOCOL}
