@@ -44,7 +44,7 @@ def test_public_names_are_there_and_load_when_used() -> None:
         assert getattr(wnexplore, name) is not None
     assert set(wnexplore.__all__) <= set(dir(wnexplore))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = wnexplore.nonsense  # type: ignore[attr-defined]
+        _ = wnexplore.nonsense
 
 
 def test_design_and_report_never_load_torch() -> None:

@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from wnexplore.design.backbones import BACKBONES, STEMS
 from wnexplore.design.methods import ACTIVATIONS, METHODS
-from wnexplore.design.multiplier import parse_multiplier
+from wnexplore.design.multiplier import parse_multiplier, plain_multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import DEVICES, LatencySpec, Positive, TrainSpec
 from wnexplore.errors import InputError, unknown
@@ -38,8 +46,9 @@ def _switch(value: object) -> object:
 
 _Backbone = Annotated[str, _one_of("backbone", BACKBONES)]
 _Method = Annotated[str, _one_of("method", METHODS)]
-_M = Annotated[Fraction, _multiplier("M")]
-_G = Annotated[Fraction, _multiplier("G")]
+_plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
+_M = Annotated[Fraction, _multiplier("M"), _plainly]
+_G = Annotated[Fraction, _multiplier("G"), _plainly]
 _Stem = Annotated[str, _one_of("stem", STEMS)]
 _Activation = Annotated[str, _one_of("activation", ACTIVATIONS)]
 _Axis = Field(min_length=1)
