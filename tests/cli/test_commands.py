@@ -186,6 +186,15 @@ def test_options_make_a_sweep_of_their_own(
     assert [str(r.point.M) for r in read_records(Path("runs/sweep"))] == ["None", "1/2"]
 
 
+def test_a_sweep_in_which_everything_failed_fails(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome = command("sweep", "--method", "plain", "--resolution", 10_000_000, "--no-latency", "--out", out)
+    assert outcome.code == 1
+    assert "failed: shufflenet_v2_x0_5 plain: " in outcome.err
+    assert "out of memory" in outcome.out
+    assert [r.status for r in read_records(out)] == ["out_of_memory"]
+
+
 def test_two_sweeps_in_one_folder_the_second_is_told(command: Command, tmp_path: Path) -> None:
     from wnexplore.store import Store
 

@@ -79,8 +79,10 @@ def sweep(
     if dry_run:
         _show_plan(planned, directory, retry_failed)
         return
-    failed = _measure(spec, planned, directory, retry_failed)
+    made, failed = _measure(spec, planned, directory, retry_failed)
     _show_results(directory, planned, failed, sort)
+    if failed and len(failed) == made:
+        raise typer.Exit(1)
 
 
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -127,7 +129,8 @@ def _plan(spec: SweepSpec) -> Plan:
     return planned
 
 
-def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool) -> list[Record]:
+def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool) -> tuple[int, list[Record]]:
+    """Measure what is not done yet: how many measurements were made, and those that failed."""
     from wnexplore.files import write_whole
     from wnexplore.store import Store
     from wnexplore.sweep import remaining, run
@@ -140,7 +143,7 @@ def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool
             _say(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
         try:
             with _progress(planned) as on_step:
-                return run(spec, todo, store, on_step)
+                return len(todo), run(spec, todo, store, on_step)
         except KeyboardInterrupt:
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
             _say(
@@ -213,7 +216,8 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     written = [directory / FILE_NAME, directory / "sweep.yaml", directory / "results.csv"]
     content = export(rows, "csv")
     write_whole(directory / "results.csv", content.encode() if isinstance(content, str) else content)
-    for name, figure in standard_set(rows).items():
+    measured = bool(rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any())
+    for name, figure in standard_set(rows).items() if measured else ():
         written.append(directory / f"{name}.png")
         save(figure, written[-1])
     _say("wrote " + ", ".join(str(path) for path in written))

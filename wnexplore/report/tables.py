@@ -34,18 +34,15 @@ class _ConsoleTable(Table):
 
     def __init__(self, contents: Layout, encode: Callable[[str], str], twin: Table | None) -> None:
         super().__init__(
-            title=Text(encode(contents.title)) if contents.title else None,
-            caption=Text(encode("\n".join(contents.caption))) if contents.caption else None,
-            title_justify="left",
-            caption_justify="left",
-            caption_style="",
-            title_style="bold",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
             show_edge=False,
         )
         self._twin = twin
+        # Not the table's own title and caption, which a narrow table would fold to its width.
+        self._title = [Text(encode(contents.title), style="bold")] if contents.title else []
+        self._caption = [Text(encode(line)) for line in contents.caption]
         for heading, numeric in zip(contents.headings, contents.numeric, strict=True):
             self.add_column(
                 Text(encode(heading.replace(" (", "\n("))),
@@ -60,7 +57,9 @@ class _ConsoleTable(Table):
         if options.ascii_only and self._twin is not None:
             yield self._twin
         else:
+            yield from self._title
             yield from super().__rich_console__(console, options)
+            yield from self._caption
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         if options.ascii_only and self._twin is not None:
