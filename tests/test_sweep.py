@@ -17,10 +17,12 @@ def _spec(folder: Path, text: str = TINY) -> SweepSpec:
 
 
 def _run(spec: SweepSpec, directory: Path, retry_failed: bool = False) -> list[Step]:
+    """Run what is left of a sweep; the step at which each measurement began."""
     steps: list[Step] = []
     with Store.create(directory) as store:
         run(spec, remaining(plan(spec), store.keys(), retry_failed), store, steps.append)
-    return steps
+    assert all(0 <= step.part <= 1 for step in steps)
+    return [step for step in steps if step.part == 0]
 
 
 def test_each_point_is_counted_timed_and_trained(tmp_path: Path) -> None:
@@ -128,6 +130,21 @@ def test_a_training_that_diverges_becomes_a_row_and_is_tried_again_only_when_ask
     assert _run(spec, tmp_path / "run") == []
     assert len(_run(spec, tmp_path / "run", retry_failed=True)) == 2
     assert len(read_records(tmp_path / "run")) == 3
+
+
+def test_what_is_asked_for_twice_is_measured_once(tmp_path: Path) -> None:
+    text = TINY.replace("batch_sizes: [1, 2]", "batch_sizes: [1, 1]")
+    keys = [m.key for m in plan(_spec(tmp_path, text)).measurements]
+    assert len(keys) == len(set(keys)) == 8
+
+
+def test_the_environment_is_that_of_the_measurement(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, TRAINED.replace("seconds: 0.001", "seconds: 0.001, threads: 2"))
+    todo = [m for m in plan(spec).measurements if m.point.method == "plain"]
+    found = {r.figure: r.environment for r in measure(spec, todo)}
+    assert found["latency"]["threads"] == 2
+    assert found["training"]["deterministic"]
+    assert not found["latency"]["deterministic"]
 
 
 def test_a_missing_data_set_is_told_before_anything_is_measured(tmp_path: Path) -> None:

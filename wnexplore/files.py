@@ -45,6 +45,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         raise InputError(f"can't write {os.fspath(path)!r}: it is not a file name") from None
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a process that was killed while it wrote a file of `directory` has left there."""
+    for path in directory.glob(".wnexplore-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def _resolve(path: str | os.PathLike[str]) -> Path | None:
     """The regular file that `path` means, there or not yet; None if it has to be written in place."""
     link = Path(os.path.abspath(path)) if os.fspath(path) else Path("")

@@ -21,7 +21,7 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     The point's axes, `params`, `flops`, `fvcore_flops`, `operators` and `uncounted` at the top level;
     `latency` a list with one entry for each dtype and batch size of `latency`, a failed one with its
     error; `layers`, where asked for, timed at the first dtype and batch size. Raises `RunError` if
-    the network can't be built and counted.
+    the network can't be built and counted, or its layers not timed.
     """
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency if timed else None)
     complexity, *latencies = measure(spec, plan(spec).measurements)
@@ -33,15 +33,18 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
         "latency": [_entry(record) for record in latencies],
     }
     if layers:
-        taken_apart = measure_layers(
-            build(point),
-            resolution=point.resolution,
-            batch_size=latency.batch_sizes[0],
-            dtype=latency.dtypes[0],
-            device=resolve_device(latency.device),
-            threads=latency.threads,
-            seconds=latency.seconds,
-        )
+        try:
+            taken_apart = measure_layers(
+                build(point),
+                resolution=point.resolution,
+                batch_size=latency.batch_sizes[0],
+                dtype=latency.dtypes[0],
+                device=resolve_device(latency.device),
+                threads=latency.threads,
+                seconds=latency.seconds,
+            )
+        except (RuntimeError, MemoryError) as error:
+            raise RunError(f"{point}: its layers can't be timed: {' '.join(str(error).split())}") from None
         result["layers"] = [layer.to_dict() for layer in taken_apart]
     return {**result, "environment": dict((latencies or [complexity])[-1].environment)}
 

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.record import Record
 from wnexplore.errors import InputError, RunError
+from wnexplore.files import remove_unfinished
 
 FILE_NAME = "results.sqlite"
 VERSION = 1
@@ -74,17 +75,26 @@ class Store:
         except OSError as error:
             raise InputError(f"can't write to run directory {directory}: {error.strerror}") from None
         try:
+            remove_unfinished(directory)
             with _told(path):
                 connection = sqlite3.connect(path, isolation_level=None)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                if connection.execute("PRAGMA schema_version").fetchone() == (0,):
-                    connection.executescript(_SCHEMA)
-                _check(connection, path)
         except BaseException:
             lock.release()
             raise
-        return cls(path, connection, lock)
+        store = cls(path, connection, lock)
+        try:
+            with _told(path):
+                new = connection.execute("PRAGMA schema_version").fetchone() == (0,)
+                if new:
+                    connection.executescript(_SCHEMA)
+                # Checked before anything is changed: it may be another program's.
+                _check(connection, path)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def keys(self) -> dict[str, str]:
         """Key of every record -> its status."""
@@ -112,6 +122,11 @@ class Store:
     def records(self) -> list[Record]:
         """Every record, the oldest first."""
         return _records(self._connection, self.path)
+
+    def close(self) -> None:
+        """Close the file and let others append."""
+        self._connection.close()
+        self._lock.release()
 
     def _insert(self, record: Record) -> None:
         environment = _text(record.environment)
@@ -142,8 +157,7 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
-        self._lock.release()
+        self.close()
 
 
 def read_records(directory: Path) -> list[Record]:
@@ -163,6 +177,13 @@ def read_records(directory: Path) -> list[Record]:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA schema_version").fetchone()
         except sqlite3.OperationalError:
+            connection.close()
+            journal = path.with_name(f"{path.name}-wal")
+            if journal.exists() and journal.stat().st_size:
+                raise InputError(
+                    f"{path} has records that only its journal holds yet, and {directory} can't be written:"
+                    " copy the folder to where it can"
+                ) from None
             # Where the folder can't be written, WAL's side files can't be made: nobody else writes.
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     try:

@@ -18,7 +18,7 @@ from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.data import Data, load_data
 from wnexplore.measure.environment import device_name, environment, resolve_device
-from wnexplore.measure.latency import measure_latency
+from wnexplore.measure.latency import measure_latency, threads_set
 from wnexplore.measure.training import train
 from wnexplore.models import build
 from wnexplore.store import Store
@@ -62,6 +62,8 @@ class Step:
     done: int
     """Measurements of this run behind this one."""
     total: int
+    part: float = 0.0
+    """How much of this one is done, where that is known."""
 
 
 def plan(spec: SweepSpec) -> Plan:
@@ -81,7 +83,9 @@ def plan(spec: SweepSpec) -> Plan:
         for figure, protocols in figures.items()
         for protocol in protocols
     ]
-    return Plan(space.points, tuple(measurements), space.skipped)
+    # A batch size written twice is measured once.
+    once = {measurement.key: measurement for measurement in measurements}
+    return Plan(space.points, tuple(once.values()), space.skipped)
 
 
 def remaining(plan: Plan, keys: Mapping[str, str], retry_failed: bool = False) -> list[Measurement]:
@@ -120,8 +124,9 @@ def measure(
     bench = _Bench(spec)
     todo = list(todo)
     for done, measurement in enumerate(todo):
-        on_step(Step(measurement, done, len(todo)))
-        yield bench.measure(measurement)
+        step = Step(measurement, done, len(todo))
+        on_step(step)
+        yield bench.measure(measurement, lambda part, step=step: on_step(replace(step, part=part)))  # type: ignore[misc]
 
 
 class _Bench:
@@ -131,29 +136,41 @@ class _Bench:
         self._spec = spec
         self._networks: dict[tuple[DesignPoint, str], torch.nn.Module] = {}
 
-    def measure(self, measurement: Measurement) -> Record:
+    def measure(self, measurement: Measurement, on_part: Callable[[float], None]) -> Record:
+        """The record of one measurement; `on_part` is told how much of a training is done."""
         record = Record(measurement.figure, measurement.point, measurement.protocol)
-        device = measurement.protocol.get("device", "cpu")
-        record = replace(record, environment=environment(device))
-        kept = (record.point, record.point.baseline())
-        self._networks = {key: network for key, network in self._networks.items() if key[0] in kept}
+        self._keep_only(record)
         try:
-            if measurement.figure == "complexity":
+            if record.figure == "complexity":
                 return self._count(record)
-            if measurement.figure == "latency":
+            if record.figure == "latency":
                 return self._time(record)
-            return self._train(record)
+            return self._train(record, on_part)
         except Exception as error:
-            self._networks.clear()
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-            return replace(record, status=_failure(error), error=text)
+            told = " ".join(str(error).split())
+            failed = replace(
+                record,
+                status=_failure(error),
+                error=f"{type(error).__name__}: {told}" if told else type(error).__name__,
+                environment=environment(record.protocol.get("device", "cpu")),
+            )
+        # Only here, out of the error's reach, do its tensors go.
+        self._networks.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return failed
+
+    def _keep_only(self, record: Record) -> None:
+        """Forget the networks that this measurement doesn't read, so that they take no memory from it."""
+        points = () if record.figure == "training" else (record.point, record.point.baseline())
+        dtype = record.protocol.get("dtype", "float32")
+        wanted = {(point, dtype) for point in points}
+        self._networks = {key: network for key, network in self._networks.items() if key in wanted}
 
     def _count(self, record: Record) -> Record:
         complexity = measure_complexity(self._network(record.point, "float32"), record.point.resolution)
-        return replace(record, value=complexity.to_dict())
+        return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
 
     def _time(self, record: Record) -> Record:
         protocol, point = record.protocol, record.point
@@ -168,22 +185,33 @@ class _Bench:
             threads=protocol["threads"],
             seconds=protocol["seconds"],
         )
-        return replace(record, value=latency.to_dict(), samples=latency.samples())
+        with threads_set(protocol["threads"]):
+            surroundings = environment(protocol["device"])
+        value, samples = latency.to_dict(), latency.samples()
+        return replace(record, value=value, samples=samples, environment=surroundings)
 
-    def _train(self, record: Record) -> Record:
+    def _train(self, record: Record, on_part: Callable[[float], None]) -> Record:
         spec, point = self._spec.train, record.point
         assert spec is not None
         data = _data(spec, point.resolution)
         network = replace(point, num_classes=data.num_classes)
+        surroundings: dict[str, Any] = {}
+
+        def make() -> torch.nn.Module:
+            # Called with the switches set as the training has them.
+            surroundings.update(environment(record.protocol["device"]))
+            return build(network)
+
         figure = train(
-            lambda: build(network),
+            make,
             data,
             spec.recipe,
             seed=record.protocol["seed"],
             device=record.protocol["device"],
+            progress=lambda step, steps: on_part(step / steps),
         )
         value = {"top1": figure.top1, "seconds": figure.seconds}
-        return replace(record, value=value, samples={"loss": figure.losses})
+        return replace(record, value=value, samples={"loss": figure.losses}, environment=surroundings)
 
     def _network(self, point: DesignPoint, dtype: str) -> torch.nn.Module:
         if (point, dtype) not in self._networks:
@@ -237,6 +265,7 @@ def _data(spec: TrainSpec, resolution: int) -> Data:
 
 def _failure(error: Exception) -> Status:
     told = str(error)
-    # On a CPU torch reports it as a RuntimeError of its allocator.
-    out = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in told
+    # The CPU's allocator and the CUDA libraries report it as a RuntimeError of their own.
+    signs = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    out = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in told for sign in signs)
     return "out_of_memory" if out else "failed"

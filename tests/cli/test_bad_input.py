@@ -1,6 +1,8 @@
 """Bad input gets one clear line and exit code 2, and nothing is written."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,8 @@ WRONG = [
     (("sweep", "--method", "plain,foo"), "option --method: unknown method 'foo'"),
     (("sweep", "--M", "1,,2"), "option --M: M is ''"),
     (("sweep", "--M", "1", "--G", "2", "--method", "weightnet"), "no legal point"),
+    (("sweep", "published", "--M", "2"), "--M needs --backbone"),
+    (("sweep", "quickstart", "--resolution", "1000000000000"), "option --resolution"),
     (("sweep", "quickstart", "--device", "tpu"), "unknown device 'tpu'"),
     (("sweep", "quickstart", "--seeds", "0"), "option --seeds"),
     (("sweep", "quickstart", "--seeds", "x"), "--seeds"),
@@ -104,6 +108,7 @@ READING = [
     (("plot", "{}", "--x", "flop"), "did you mean 'flops'"),
     (("plot", "{}", "--y", "method"), "holds text, not numbers"),
     (("plot", "{}", "--y", "peak_memory_mb"), "peak_memory_mb"),
+    (("plot", "{}", "--logx"), "--logx is for one plot"),
     (("plot", "{}", "--color", "colour"), "unknown column 'colour'"),
     (("plot", "{}", "--x", "flops", "--out", "fig.gif"), "must end in .png, .svg or .pdf"),
     (("plot", "{}", "--x", "flops", "--out", "nowhere/fig.png"), "its folder does not exist"),
@@ -172,6 +177,14 @@ def test_a_full_disk_is_a_failure_of_the_run(command: Command, run_directory: Pa
     outcome = command("export", run_directory, "--out", "/dev/full")
     _is_one_line(outcome.err, "/dev/full")
     assert outcome.code == 1
+
+
+def test_a_full_disk_behind_standard_output(run_directory: Path) -> None:
+    with open("/dev/full", "w") as full:
+        arguments = [sys.executable, "-m", "wnexplore", "export", str(run_directory)]
+        shown = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    _is_one_line(shown.stderr, "can't write standard output")
+    assert shown.returncode == 1
 
 
 def _is_one_line(text: str, told: str) -> None:

@@ -23,7 +23,7 @@ def test_what_people_write_is_taken_exactly(written: int | float | str, number: 
 
 
 @pytest.mark.parametrize(
-    "wrong", [0, -1, "0", "x", "", "1/0", "inf", float("inf"), float("nan"), True, "2,4"]
+    "wrong", [0, -1, "0", "x", "", "1/0", "inf", "1e999999999", float("inf"), float("nan"), True, "2,4"]
 )
 def test_what_is_no_number_above_zero_is_refused_by_name(wrong: int | float | str) -> None:
     with pytest.raises(InputError, match=r"^G is '.*': expected a number above 0"):

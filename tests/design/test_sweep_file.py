@@ -59,8 +59,16 @@ def test_points_stand_alone_or_beside_a_grid(tmp_path: Path) -> None:
     points = "points: [{backbone: resnet18, method: weightnet, M: 4, G: 2}]\n"
     alone = expand(load_sweep(_write(tmp_path, points)))
     assert [str(p) for p in alone.points] == ["resnet18 weightnet M=4 G=2"]
+    assert expand(load_sweep(_write(tmp_path, load_sweep(tmp_path / "sweep.yaml").to_yaml()))) == alone
+    crossed = expand(load_sweep(_write(tmp_path, points + "methods: [se]\n")))
+    assert [str(p) for p in crossed.points] == ["shufflenet_v2_x0_5 se", "resnet18 weightnet M=4 G=2"]
     beside = expand(load_sweep(_write(tmp_path, points + "backbones: [resnet50]\n")))
     assert [p.backbone for p in beside.points] == ["resnet50", "resnet50", "resnet18"]
+
+
+def test_what_is_switched_off_stays_off_when_written(tmp_path: Path) -> None:
+    spec = load_sweep(_write(tmp_path, "latency: false\n"))
+    assert load_sweep(_write(tmp_path, spec.to_yaml())).latency is None
 
 
 def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_real_networks_run_in_every_dtype(dtype: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_is_timed_by_its_own_clock_and_its_peak_memory_is_read() -> None:
     model = wnexplore.build(backbone="shufflenet_v2_x0_5", stem="small", num_classes=10)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
     latency = measure_latency(
         model, None, resolution=32, batch_size=8, dtype="float32", device="cuda", seconds=0.1
     )

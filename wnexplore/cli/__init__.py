@@ -41,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has had enough of it (`| head`): no error of anyone's.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        # What is left in the buffer can't be written either; the interpreter would try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"wnexplore: can't write standard output: {error.strerror}", file=sys.stderr)
+        code = 1
     except (KeyboardInterrupt, typer.Abort):
         print("wnexplore: stopped", file=sys.stderr)
         code = 130
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, WnexploreError):
-        return error.exit_code, str(error)
+        return error.exit_code, " ".join(str(error).split())
     if isinstance(error, _UsageError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "wnexplore"

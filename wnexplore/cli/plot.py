@@ -35,9 +35,10 @@ def plot(
     column(color)
     rows = load_rows(directory, where, None)
     if x is None and y is None:
+        for option, given in (("--pareto", pareto), ("--logx", logx), ("--color", color != "method")):
+            if given:
+                raise InputError(f"{option} is for one plot: give --x or --y with it")
         figures = standard_set(rows)
-        if not figures:
-            raise InputError(f"{directory} holds no figures to plot yet")
         suffix, folder = ".png", out or directory
         if out is not None and out.suffix:
             suffix, folder = out.suffix, out.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -69,9 +70,10 @@ def sweep(
         )
     path = None if file is None else find_sweep(file)
     spec = load_sweep(path, overrides)
+    _refuse_axes_beside_points(spec, overrides)
     if device is not None:
         spec = spec.on_device(device)
-    directory = out or Path("runs") / ("sweep" if path is None else path.stem)
+    directory = out or _run_directory(path)
     if sort is not None:
         for name in comma_list(sort):
             column(name.removeprefix("-"))
@@ -113,10 +115,28 @@ def _overrides(given: Mapping[str, Any]) -> Overrides:
         lists = len(path) == 1 or name in ("batch_size", "dtype")
         option = f"--{name.replace('_', '-')}"
         overrides[path] = (option, comma_list(value) if lists and isinstance(value, str) else value)
-    if any(len(path) == 1 and path[0] not in ("latency", "train") for path in overrides):
-        # Axes given as options are a grid of their own, in place of a file's written points.
+    if ("backbones",) in overrides:
+        # A grid of one's own, in place of a file's written points.
         overrides[("points",)] = ("--backbone", None)
     return overrides
+
+
+def _refuse_axes_beside_points(spec: SweepSpec, overrides: Overrides) -> None:
+    """An axis given as an option changes a grid; it can't change points that are written one by one."""
+    axes = [
+        option for path, (option, _) in overrides.items() if path[0] not in ("points", "latency", "train")
+    ]
+    if spec.points is not None and axes:
+        raise InputError(f"this sweep lists its points one by one: {axes[0]} needs --backbone, for a grid")
+
+
+def _run_directory(path: Path | None) -> Path:
+    """Where a sweep's results go by default: runs/NAME, or where its file itself is that of a run."""
+    from wnexplore.store import FILE_NAME
+
+    if path is None:
+        return Path("runs/sweep")
+    return path.parent if (path.parent / FILE_NAME).exists() else Path("runs") / path.stem
 
 
 def _plan(spec: SweepSpec) -> Plan:
@@ -148,9 +168,17 @@ def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
             _say(
                 f"stopped: {done} of {len(planned.measurements)} measurements are done and kept in"
-                f" {directory}; to go on: {shlex.join(['wnexplore', *sys.argv[1:]])}"
+                f" {directory}; to go on: {shlex.join([*_program(), *sys.argv[1:]])}"
             )
             raise typer.Exit(130) from None
+
+
+def _program() -> list[str]:
+    """How this program was called."""
+    called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return ["python", "-m", "wnexplore"]
+    return ["wnexplore"] if shutil.which("wnexplore") == called else [called]
 
 
 @contextmanager
@@ -176,18 +204,19 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
         def on_step(step: Step) -> None:
             point = step.measurement.point
             at = f"{order[point]}/{len(order)} {point}: {step.measurement}"
-            progress.update(bar, total=step.total, completed=step.done, description=at, refresh=True)
+            progress.update(
+                bar, total=step.total, completed=step.done + step.part, description=at, refresh=True
+            )
 
         yield on_step
 
 
 def _show_plan(planned: Plan, directory: Path, retry_failed: bool) -> None:
-    from wnexplore.design.record import record_key
     from wnexplore.store import FILE_NAME, read_records
     from wnexplore.sweep import remaining
 
     records = read_records(directory) if (directory / FILE_NAME).exists() else []
-    keys = {record_key(r.figure, r.point, r.protocol): r.status for r in records}
+    keys = {record.key: record.status for record in records}
     todo = remaining(planned, keys, retry_failed)
     for point in planned.points:
         steps = [str(m) for m in todo if m.point == point]
@@ -208,11 +237,12 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     from wnexplore.report.frame import frame
     from wnexplore.store import FILE_NAME, read_records
 
-    rows = frame(read_records(directory))
+    wanted = {measurement.key for measurement in planned.measurements}
+    rows = frame(record for record in read_records(directory) if record.key in wanted)
     print_table(filters.sort(rows, sort) if sort else rows)
     _say_skipped(planned)
     for record in failed:
-        _say(f"failed: {record.point}: {record.error}")
+        _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
     written = [directory / FILE_NAME, directory / "sweep.yaml", directory / "results.csv"]
     content = export(rows, "csv")
     write_whole(directory / "results.csv", content.encode() if isinstance(content, str) else content)

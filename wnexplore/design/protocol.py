@@ -19,7 +19,7 @@ def _no_bool(value: object) -> object:
     return value
 
 
-Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=10**9)]
 
 
 class _Spec(BaseModel):

@@ -104,8 +104,8 @@ class SweepSpec(_Spec):
 
     @property
     def has_grid(self) -> bool:
-        """Whether the axes are to be crossed: always, but where only `points` were written."""
-        return self.points is None or "backbones" in self.model_fields_set
+        """Whether the axes are to be crossed: always, but where `points` were written and no axis."""
+        return self.points is None or bool(self.model_fields_set - {"points", "latency", "train"})
 
     def on_device(self, device: str) -> SweepSpec:
         """This sweep with all that it measures measured on `device` (auto, cpu, cuda)."""
@@ -117,7 +117,15 @@ class SweepSpec(_Spec):
 
     def to_yaml(self) -> str:
         """This sweep as a sweep file, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+        measured = {"points", "latency", "train"}
+        content = self.model_dump(mode="json", include=None if self.has_grid else measured)
+        # A null stands for "measure nothing" here and for a default there: false says the one.
+        content |= {figure: content[figure] or False for figure in ("latency", "train")}
+        return yaml.safe_dump(
+            {key: value for key, value in content.items() if value is not None},
+            sort_keys=False,
+            default_flow_style=None,
+        )
 
 
 Overrides = Mapping[tuple[str, ...], tuple[str, Any]]

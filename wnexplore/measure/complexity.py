@@ -27,7 +27,7 @@ class Complexity:
     flops: int
     """Multiply-adds of convolutions, linear layers and matrix products."""
     fvcore_flops: int
-    """fvcore's own total: the same and batch normalisation and pooling, by its conventions."""
+    """fvcore's own total: the same and batch normalisation, by its conventions."""
     operators: dict[str, int] = field(default_factory=dict)
     """Operator -> its share of `fvcore_flops`."""
     uncounted: dict[str, int] = field(default_factory=dict)

@@ -28,7 +28,7 @@ class Latency:
     baseline_ms: list[float] | None
     """The plain network's, each taken right beside the sample of the same place; None for itself."""
     peak_memory_mb: float | None
-    """Most memory allocated during a pass, weights included, in 2**20 bytes; None on a CPU."""
+    """Most memory allocated during a pass, weights included, in 10**6 bytes; None on a CPU."""
 
     @property
     def median(self) -> Interval:
@@ -77,7 +77,8 @@ def measure_latency(
     Inference mode, images (batch_size, 3, resolution, resolution) made on the device beforehand. On
     a GPU the time is that between two CUDA events, the device idle before the first; on a CPU that
     of a monotonic clock. At least 10 and at most 300 pairs, after 3 passes of warm-up. Both modules
-    are moved to the device and dtype, and left there. Out of memory is raised as torch raises it.
+    are put in evaluation mode and moved to the device and dtype, and left so. Out of memory is
+    raised as torch raises it.
     """
     networks = [network for network in (model, baseline) if network is not None]
     occupied = _occupied(networks, device)
@@ -161,4 +162,4 @@ def _peak_memory_mb(run: Callable[[], float], device: str, occupied: int) -> flo
         return None
     torch.cuda.reset_peak_memory_stats()
     run()
-    return (torch.cuda.max_memory_allocated() - occupied) / 2**20
+    return (torch.cuda.max_memory_allocated() - occupied) / 1e6

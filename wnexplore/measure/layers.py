@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -136,7 +137,7 @@ def _times(
                 for name, taken in clock.read().items():
                     samples[name].append(taken)
                 passes += 1
-    return {name: float(torch.tensor(taken).median()) for name, taken in samples.items()}
+    return {name: median(taken) for name, taken in samples.items()}
 
 
 class _CpuClock:
