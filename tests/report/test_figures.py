@@ -25,7 +25,7 @@ def panels(x: str, y: str, **keys: object) -> list[ScatterPanel]:
 
 def assert_drawn(path: Path) -> None:
     with Image.open(path) as image:
-        assert len(set(image.convert("L").get_flattened_data())) > 10
+        assert len(set(image.convert("L").tobytes())) > 10
 
 
 def test_standard_set_is_drawn(tmp_path: Path) -> None:

@@ -238,8 +238,17 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     from wnexplore.store import FILE_NAME, read_records
 
     wanted = {measurement.key for measurement in planned.measurements}
-    rows = frame(record for record in read_records(directory) if record.key in wanted)
+    records = [record for record in read_records(directory) if record.key in wanted]
+    rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
+    if rows["top1"].isna().all():
+        _say(
+            "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
+            f" wnexplore table {shlex.quote(str(directory))} --objectives params,latency_ms"
+        )
+    uncounted = {operator for record in records for operator in record.value.get("uncounted", ())}
+    if uncounted:
+        _say(f"not in FLOPs, as fvcore has no rule for it: {', '.join(sorted(uncounted))}")
     _say_skipped(planned)
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
