@@ -119,10 +119,6 @@ class Store:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def records(self) -> list[Record]:
-        """Every record, the oldest first."""
-        return _records(self._connection, self.path)
-
     def close(self) -> None:
         """Close the file and let others append."""
         self._connection.close()

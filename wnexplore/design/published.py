@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
 from typing import Any
 
 from wnexplore.design.legality import IllegalPointError, check_legal
@@ -99,9 +98,9 @@ class Comparison:
         }
 
 
-def published_rows(path: Path | None = None) -> list[PublishedRow]:
-    """The rows of the table that ships with wnexplore, or of another file in its form."""
-    with (path or published_table()).open(newline="", encoding="utf-8") as file:
+def published_rows() -> list[PublishedRow]:
+    """The rows of the table that ships with wnexplore."""
+    with published_table().open(newline="", encoding="utf-8") as file:
         return [
             PublishedRow(
                 source=row["source"],

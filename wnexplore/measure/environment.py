@@ -8,11 +8,11 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from wnexplore.design.protocol import Device
+from wnexplore.design.protocol import DEVICES
 from wnexplore.errors import InputError, unknown
 
 
@@ -21,8 +21,8 @@ def resolve_device(name: str) -> str:
 
     Raises `InputError` for another name, or for cuda where torch sees no GPU.
     """
-    if name not in get_args(Device):
-        raise unknown("device", name, get_args(Device))
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no CUDA GPU"
         raise InputError(f"device 'cuda' asked for, but {why} here: use 'cpu', or 'auto' for what there is")
