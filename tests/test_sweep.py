@@ -17,19 +17,23 @@ def _spec(folder: Path, text: str = TINY) -> SweepSpec:
 
 
 def _run(spec: SweepSpec, directory: Path, retry_failed: bool = False) -> list[Step]:
-    """Run what is left of a sweep; the step at which each measurement began."""
+    """Run what is left of a sweep; the step at which each measurement began, of those timed together
+    that at which each was made ready."""
     steps: list[Step] = []
     with Store.create(directory) as store:
         run(spec, remaining(plan(spec), store.keys(), retry_failed), store, steps.append)
-    assert all(0 <= step.part <= 1 for step in steps)
-    return [step for step in steps if step.part == 0]
+    assert all(0 <= step.done + step.part <= step.total for step in steps)
+    begun = {step.measurement.key: step for step in reversed(steps) if step.part == 0}
+    return list(reversed(begun.values()))
 
 
 def test_each_point_is_counted_timed_and_trained(tmp_path: Path) -> None:
     spec = _spec(tmp_path, TRAINED.replace("M: [1, 2]", "M: [2]").replace("G: [1, 2]", "G: [2]"))
     _run(spec, tmp_path / "run")
     records = read_records(tmp_path / "run")
-    assert [r.figure for r in records] == (["complexity"] + ["latency"] * 2 + ["training"] * 2) * 2
+    assert [r.figure for r in records] == ["complexity"] * 2 + ["latency"] * 4 + ["training"] * 4
+    assert [r.protocol["batch_size"] for r in records if r.figure == "latency"] == [1, 1, 2, 2]
+    assert [r.protocol["seed"] for r in records if r.figure == "training"] == [0, 1, 0, 1]
     assert {r.status for r in records} == {"ok"}
     for record in records:
         assert record.environment["torch"]
@@ -44,6 +48,9 @@ def test_each_point_is_counted_timed_and_trained(tmp_path: Path) -> None:
             )
             assert ("baseline_ms" in record.samples) == (record.point.method != "plain")
             assert record.protocol["device_name"]
+            assert record.protocol["target"] == 0.03
+            assert record.value["rounds"] == len(record.samples["latency_ms"])
+            assert record.value["peak_memory_mb"] > 1
         else:
             assert 0 <= record.value["top1"] <= 100
             assert len(record.samples["loss"]) == 1
@@ -82,20 +89,20 @@ def test_only_what_is_new_runs_when_the_sweep_changes(tmp_path: Path) -> None:
         "shufflenet_v2_x0_5 weightnet M=4 G=2",
     }
     assert [s.total for s in steps] == [6] * 6
-    assert [s.done for s in steps] == list(range(6))
+    assert [s.done for s in steps] == [0, 1, 2, 2, 4, 4], "latencies of one batch size go together"
 
 
 def test_what_was_under_way_when_it_stopped_is_all_that_is_lost(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
 
-    def stop_at_seven(step: Step) -> None:
-        if step.done == 7:
+    def stop_amid_the_second_batch_size(step: Step) -> None:
+        if step.done == 8 and step.part > 0:
             raise KeyboardInterrupt
 
     with Store.create(tmp_path / "run") as store, pytest.raises(KeyboardInterrupt):
-        run(spec, remaining(plan(spec), store.keys()), store, stop_at_seven)
-    assert len(read_records(tmp_path / "run")) == 7
-    assert len(_run(spec, tmp_path / "run")) == 5
+        run(spec, remaining(plan(spec), store.keys()), store, stop_amid_the_second_batch_size)
+    assert len(read_records(tmp_path / "run")) == 8
+    assert len(_run(spec, tmp_path / "run")) == 4
     keys = [r.key for r in read_records(tmp_path / "run")]
     assert sorted(keys) == sorted(m.key for m in plan(spec).measurements)
 
@@ -112,11 +119,11 @@ def test_a_point_that_does_not_fit_in_memory_becomes_a_row_and_the_sweep_goes_on
     records = read_records(tmp_path / "run")
     assert [(r.point.resolution, r.figure, r.status) for r in records] == [
         (10_000_000, "complexity", "out_of_memory"),
-        (10_000_000, "latency", "out_of_memory"),
         (32, "complexity", "ok"),
+        (10_000_000, "latency", "out_of_memory"),
         (32, "latency", "ok"),
     ]
-    assert all(r.error and "\n" not in r.error and r.value == {} for r in records[:2])
+    assert all(r.error and "\n" not in r.error and r.value == {} for r in records[::2])
 
 
 def test_a_training_that_diverges_becomes_a_row_and_is_tried_again_only_when_asked(tmp_path: Path) -> None:
@@ -136,6 +143,24 @@ def test_what_is_asked_for_twice_is_measured_once(tmp_path: Path) -> None:
     text = TINY.replace("batch_sizes: [1, 2]", "batch_sizes: [1, 1]")
     keys = [m.key for m in plan(_spec(tmp_path, text)).measurements]
     assert len(keys) == len(set(keys)) == 8
+
+
+def test_every_axis_of_the_protocol_is_crossed(tmp_path: Path) -> None:
+    axes = "{device: cpu, dtypes: [float32, bfloat16], memory_formats: [contiguous, channels_last]"
+    axes += ", threads: [1, 2], caches: [warm, cold], modes: [inference, train], seconds: 0.001}"
+    spec = _spec(tmp_path, f"methods: [plain]\nlatency: {axes}")
+    protocols = [m.protocol for m in plan(spec).measurements if m.figure == "latency"]
+    assert len({m.key for m in plan(spec).measurements}) == 1 + 2**5
+    assert {p["threads"] for p in protocols} == {1, 2}
+    assert {(p["cache"], p["mode"]) for p in protocols} == {
+        (cache, mode) for cache in ("warm", "cold") for mode in ("inference", "train")
+    }
+
+
+@pytest.mark.parametrize("asked", ["dtypes: [tf32]", "runtimes: [eager, cudagraph]"])
+def test_what_only_a_gpu_has_is_told_before_anything_is_measured(tmp_path: Path, asked: str) -> None:
+    with pytest.raises(InputError, match="is for a CUDA GPU, and this is measured on a CPU"):
+        plan(_spec(tmp_path, f"methods: [plain]\nlatency: {{device: cpu, {asked}}}"))
 
 
 def test_the_environment_is_that_of_the_measurement(tmp_path: Path) -> None:

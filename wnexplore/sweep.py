@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import torch
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
-from wnexplore.design.record import Figure, Record, Status, record_key
+from wnexplore.design.record import Figure, Record, record_key
 from wnexplore.design.space import expand
 from wnexplore.design.sweep_file import SweepSpec
+from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.data import Data, load_data
 from wnexplore.measure.environment import device_name, environment, resolve_device
-from wnexplore.measure.latency import measure_latency, threads_set
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
+from wnexplore.measure.switches import precision_set, threads_set
 from wnexplore.measure.training import train
 from wnexplore.models import build
 from wnexplore.store import Store
@@ -39,7 +44,7 @@ class Measurement:
 
     def __str__(self) -> str:
         if self.figure == "latency":
-            return f"latency, {self.protocol['dtype']}, batch {self.protocol['batch_size']}"
+            return f"latency, {', '.join(_spoken(self.protocol))}"
         if self.figure == "training":
             return f"training on {self.protocol['dataset']}, seed {self.protocol['seed']}"
         return "counting"
@@ -47,7 +52,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is to measure, variant by variant, and the points that it skips as illegal."""
+    """What a sweep is to measure, figure by figure, and the points that it skips as illegal."""
 
     points: tuple[DesignPoint, ...]
     measurements: tuple[Measurement, ...]
@@ -56,14 +61,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a running sweep stands, told before each measurement."""
+    """Where a running sweep stands, told before each measurement and while it goes on."""
 
     measurement: Measurement
     done: int
     """Measurements of this run behind this one."""
     total: int
     part: float = 0.0
-    """How much of this one is done, where that is known."""
+    """How many of those under way are done: networks are timed together."""
 
 
 def plan(spec: SweepSpec) -> Plan:
@@ -72,17 +77,13 @@ def plan(spec: SweepSpec) -> Plan:
     if spec.train is not None:
         for resolution in {point.resolution for point in space.points}:
             _data(spec.train, resolution)
-    figures: dict[Figure, list[dict[str, Any]]] = {
-        "complexity": [{}],
-        "latency": list(_latency_protocols(spec.latency)),
-        "training": list(_training_protocols(spec.train)),
-    }
-    measurements = [
-        Measurement(figure, point, protocol)
-        for point in space.points
-        for figure, protocols in figures.items()
-        for protocol in protocols
-    ]
+    latencies = list(_latency_protocols(spec.latency))
+    trainings = list(_training_protocols(spec.train))
+    measurements = (
+        *(Measurement("complexity", point, {}) for point in space.points),
+        *(Measurement("latency", point, protocol) for protocol in latencies for point in space.points),
+        *(Measurement("training", point, protocol) for point in space.points for protocol in trainings),
+    )
     # A batch size written twice is measured once.
     once = {measurement.key: measurement for measurement in measurements}
     return Plan(space.points, tuple(once.values()), space.skipped)
@@ -117,123 +118,154 @@ def measure(
     todo: Iterable[Measurement],
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Iterator[Record]:
-    """The record of each measurement of `spec`, one by one.
+    """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
 
-    A measurement that runs out of memory or fails becomes a record that says so, and the next follows.
+    Latencies of one protocol are taken in rounds together, so that they may come in another order. A
+    measurement that runs out of memory or fails becomes a record that says so, and the next follows.
     """
-    bench = _Bench(spec)
     todo = list(todo)
-    for done, measurement in enumerate(todo):
-        step = Step(measurement, done, len(todo))
-        on_step(step)
-        yield bench.measure(measurement, lambda part, step=step: on_step(replace(step, part=part)))  # type: ignore[misc]
+    done = 0
+
+    def at(measurement: Measurement, part: float = 0.0) -> None:
+        on_step(Step(measurement, done, len(todo), part))
+
+    for group in _groups(todo):
+        for record in _measure_group(spec, group, at):
+            yield record
+            done += 1
 
 
-class _Bench:
-    """Takes measurements, keeping the networks of the point at hand from one to the next."""
+def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
+    """Latencies that are to be taken together, and every other measurement by itself."""
+    groups: dict[Any, list[Measurement]] = {}
+    for measurement in measurements:
+        shared = (measurement.point.baseline(), tuple(sorted(measurement.protocol.items())))
+        groups.setdefault(shared if measurement.figure == "latency" else measurement.key, []).append(
+            measurement
+        )
+    return list(groups.values())
 
-    def __init__(self, spec: SweepSpec) -> None:
-        self._spec = spec
-        self._networks: dict[tuple[DesignPoint, str], torch.nn.Module] = {}
 
-    def measure(self, measurement: Measurement, on_part: Callable[[float], None]) -> Record:
-        """The record of one measurement; `on_part` is told how much of a training is done."""
-        record = Record(measurement.figure, measurement.point, measurement.protocol)
-        self._keep_only(record)
-        try:
-            if record.figure == "complexity":
-                return self._count(record)
-            if record.figure == "latency":
-                return self._time(record)
-            return self._train(record, on_part)
-        except Exception as error:
-            told = " ".join(str(error).split())
-            failed = replace(
-                record,
-                status=_failure(error),
-                error=f"{type(error).__name__}: {told}" if told else type(error).__name__,
-                environment=environment(record.protocol.get("device", "cpu")),
-            )
+_At = Callable[[Measurement, float], None]
+
+
+def _measure_group(spec: SweepSpec, group: list[Measurement], at: _At) -> Iterator[Record]:
+    if group[0].figure == "latency":
+        yield from _time(group, at)
+        return
+    (measurement,) = group
+    at(measurement, 0.0)
+    record = Record(measurement.figure, measurement.point, measurement.protocol)
+    try:
+        record = (
+            _count(record)
+            if record.figure == "complexity"
+            else _train(spec, record, partial(at, measurement))
+        )
+    except Exception as error:
+        record = _failed(record, Failure.of(error))
+    yield record
+    if record.status != "ok":
         # Only here, out of the error's reach, do its tensors go.
-        self._networks.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return failed
 
-    def _keep_only(self, record: Record) -> None:
-        """Forget the networks that this measurement doesn't read, so that they take no memory from it."""
-        points = () if record.figure == "training" else (record.point, record.point.baseline())
-        dtype = record.protocol.get("dtype", "float32")
-        wanted = {(point, dtype) for point in points}
-        self._networks = {key: network for key, network in self._networks.items() if key in wanted}
 
-    def _count(self, record: Record) -> Record:
-        complexity = measure_complexity(self._network(record.point, "float32"), record.point.resolution)
-        return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
+def _count(record: Record) -> Record:
+    complexity = measure_complexity(build(record.point), record.point.resolution)
+    return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
 
-    def _time(self, record: Record) -> Record:
-        protocol, point = record.protocol, record.point
-        plain = point.baseline()
-        latency = measure_latency(
-            self._network(point, protocol["dtype"]),
-            None if point == plain else self._network(plain, protocol["dtype"]),
-            resolution=point.resolution,
-            batch_size=protocol["batch_size"],
-            dtype=protocol["dtype"],
-            device=protocol["device"],
-            threads=protocol["threads"],
-            seconds=protocol["seconds"],
-        )
-        with threads_set(protocol["threads"]):
-            surroundings = environment(protocol["device"])
-        value, samples = latency.to_dict(), latency.samples()
-        return replace(record, value=value, samples=samples, environment=surroundings)
 
-    def _train(self, record: Record, on_part: Callable[[float], None]) -> Record:
-        spec, point = self._spec.train, record.point
-        assert spec is not None
-        data = _data(spec, point.resolution)
-        network = replace(point, num_classes=data.num_classes)
-        surroundings: dict[str, Any] = {}
+def _time(group: list[Measurement], at: _At) -> Iterator[Record]:
+    """The records of latencies that share protocol and baseline, as they are known."""
+    by_point = {measurement.point: measurement for measurement in group}
+    plain, protocol = group[0].point.baseline(), group[0].protocol
+    latencies = measure_latencies(
+        {point: partial(build, point) for point in by_point},
+        plain,
+        partial(build, plain),
+        LatencyProtocol.of(protocol, plain.resolution),
+        lambda point, spent: at(by_point[point], spent * len(by_point)),
+    )
+    with threads_set(protocol["threads"]), precision_set(protocol["dtype"]):
+        surroundings = environment(protocol["device"])
+    for point, latency in latencies:
+        by_point.pop(point)
+        record = Record("latency", point, protocol, environment=surroundings)
+        if isinstance(latency, Failure):
+            yield _failed(record, latency)
+        else:
+            yield replace(record, value=latency.to_dict(), samples=latency.samples())
 
-        def make() -> torch.nn.Module:
-            # Called with the switches set as the training has them.
-            surroundings.update(environment(record.protocol["device"]))
-            return build(network)
 
-        figure = train(
-            make,
-            data,
-            spec.recipe,
-            seed=record.protocol["seed"],
-            device=record.protocol["device"],
-            progress=lambda step, steps: on_part(step / steps),
-        )
-        value = {"top1": figure.top1, "seconds": figure.seconds}
-        return replace(record, value=value, samples={"loss": figure.losses}, environment=surroundings)
+def _train(spec: SweepSpec, record: Record, on_part: Callable[[float], None]) -> Record:
+    assert spec.train is not None
+    point = record.point
+    data = _data(spec.train, point.resolution)
+    network = replace(point, num_classes=data.num_classes)
+    surroundings: dict[str, Any] = {}
 
-    def _network(self, point: DesignPoint, dtype: str) -> torch.nn.Module:
-        if (point, dtype) not in self._networks:
-            self._networks[point, dtype] = build(point)
-        return self._networks[point, dtype]
+    def make() -> torch.nn.Module:
+        # Called with the switches set as the training has them.
+        surroundings.update(environment(record.protocol["device"]))
+        return build(network)
+
+    figure = train(
+        make,
+        data,
+        spec.train.recipe,
+        seed=record.protocol["seed"],
+        device=record.protocol["device"],
+        progress=lambda step, steps: on_part(step / steps),
+    )
+    value = {"top1": figure.top1, "seconds": figure.seconds}
+    return replace(record, value=value, samples={"loss": figure.losses}, environment=surroundings)
+
+
+def _failed(record: Record, failure: Failure) -> Record:
+    device = record.protocol.get("device", "cpu")
+    return replace(record, status=failure.status, error=failure.error, environment=environment(device))
+
+
+def _spoken(protocol: Mapping[str, Any]) -> Iterator[str]:
+    """A latency protocol as a line of progress says it, defaults left out."""
+    yield protocol["dtype"]
+    yield f"batch {protocol['batch_size']}"
+    plainly = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
+    yield from (protocol[name] for name, usual in plainly.items() if protocol[name] != usual)
 
 
 def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
     if spec is None:
         return
     device = resolve_device(spec.device)
-    for dtype in spec.dtypes:
-        for batch_size in spec.batch_sizes:
-            yield {
-                "device": device,
-                "device_name": device_name(device),
-                "dtype": dtype,
-                "batch_size": batch_size,
-                "runtime": "eager",
-                "threads": (spec.threads or torch.get_num_threads()) if device == "cpu" else None,
-                "seconds": spec.seconds,
-            }
+    only_cuda = [("dtype", "tf32", spec.dtypes), ("runtime", "cudagraph", spec.runtimes)]
+    for axis, value, asked in only_cuda:
+        if device != "cuda" and value in asked:
+            raise InputError(
+                f"{axis} '{value}' is for a CUDA GPU, and this is measured on a CPU: leave it out"
+            )
+    threads: Sequence[int | None] = (
+        (spec.threads or (torch.get_num_threads(),)) if device == "cpu" else (None,)
+    )
+    axes = {
+        "dtype": spec.dtypes,
+        "batch_size": spec.batch_sizes,
+        "runtime": spec.runtimes,
+        "memory_format": spec.memory_formats,
+        "threads": threads,
+        "cache": spec.caches,
+        "mode": spec.modes,
+    }
+    for values in itertools.product(*axes.values()):
+        yield {
+            "device": device,
+            "device_name": device_name(device),
+            **dict(zip(axes, values, strict=True)),
+            "target": spec.target or DEFAULT_TARGETS[device],
+            "seconds": spec.seconds,
+        }
 
 
 def _training_protocols(spec: TrainSpec | None) -> Iterator[dict[str, Any]]:
@@ -261,11 +293,3 @@ def _data(spec: TrainSpec, resolution: int) -> Data:
     if key not in _DATA:
         _DATA[key] = load_data(spec.data, resolution=resolution, path=spec.path)
     return _DATA[key]
-
-
-def _failure(error: Exception) -> Status:
-    told = str(error)
-    # The CPU's allocator and the CUDA libraries report it as a RuntimeError of their own.
-    signs = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-    out = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in told for sign in signs)
-    return "out_of_memory" if out else "failed"

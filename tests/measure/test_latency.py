@@ -1,88 +1,235 @@
+"""Latencies of real networks; what the rounds do with scripted ones is in test_rounds.py."""
+
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import wnexplore
-from wnexplore.measure.latency import MAX_PAIRS, MIN_PAIRS, Latency, measure_latency, threads_set
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.latency import Latency, LatencyProtocol, measure_latencies
+from wnexplore.measure.rounds import MIN_ROUNDS, WARM_UP_MIN
+from wnexplore.measure.switches import precision_set, threads_set
+
+Call = tuple[str, bool, torch.dtype, torch.Size, int, bool]
 
 
 class _Recorder(nn.Module):
     """Notes every pass in a shared list."""
 
-    def __init__(self, name: str, calls: list[tuple[str, bool, torch.dtype, torch.Size, int]]) -> None:
+    def __init__(self, name: str, calls: list[Call], fails_at: int | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-        self.name, self.calls = name, calls
+        self.linear = nn.Linear(3, 5)
+        self.name, self.calls, self.fails_at = name, calls, fails_at
+        self.passes = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        grad = torch.is_inference_mode_enabled()
-        self.calls.append((self.name, grad, x.dtype, x.shape, torch.get_num_threads()))
-        return x * self.weight
+        self.passes += 1
+        if self.passes == self.fails_at:
+            raise torch.OutOfMemoryError("no room")
+        inference, layout = (
+            torch.is_inference_mode_enabled(),
+            x.is_contiguous(memory_format=torch.channels_last),
+        )
+        self.calls.append((self.name, inference, x.dtype, x.shape, torch.get_num_threads(), layout))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
-def test_passes_alternate_in_inference_mode_after_a_warm_up() -> None:
-    calls: list[tuple[str, bool, torch.dtype, torch.Size, int]] = []
-    latency = measure_latency(
-        _Recorder("model", calls),
-        _Recorder("plain", calls),
-        resolution=4,
-        batch_size=3,
-        dtype="bfloat16",
-        device="cpu",
-        threads=1,
-        seconds=1e-9,
+def _protocol(**changes: object) -> LatencyProtocol:
+    usual = {"resolution": 4, "batch_size": 3, "dtype": "float32", "device": "cpu", "seconds": 1e-6}
+    return LatencyProtocol(**(usual | changes))  # type: ignore[arg-type]
+
+
+def _measure(
+    names: list[str], calls: list[Call], protocol: LatencyProtocol, fails_at: dict[str, int] | None = None
+) -> dict[str, Latency | Failure]:
+    fails_at = fails_at or {}
+
+    def make(name: str) -> Callable[[], nn.Module]:
+        return lambda: _Recorder(name, calls, fails_at.get(name))
+
+    return dict(measure_latencies({n: make(n) for n in names}, "plain", make("plain"), protocol))
+
+
+def _ok(latency: Latency | Failure) -> Latency:
+    assert isinstance(latency, Latency)
+    return latency
+
+
+def test_networks_are_timed_in_rounds_with_one_baseline_as_the_protocol_says() -> None:
+    calls: list[Call] = []
+    protocol = _protocol(dtype="bfloat16", threads=1, memory_format="channels_last")
+    found = _measure(["plain", "a", "b"], calls, protocol)
+    assert set(found) == {"plain", "a", "b"}
+    assert {call[1:] for call in calls} == {(True, torch.bfloat16, (3, 3, 4, 4), 1, True)}
+    timed = [call[0] for call in calls[-3 * MIN_ROUNDS :]]
+    assert all(sorted(timed[i : i + 3]) == ["a", "b", "plain"] for i in range(0, len(timed), 3))
+    a, plain = _ok(found["a"]), _ok(found["plain"])
+    assert len(a.samples_ms) == MIN_ROUNDS
+    assert a.baseline_ms == plain.samples_ms
+    assert plain.baseline_ms is None
+    assert plain.ratio == (1, 1, 1)
+    # Warmed up, and twice more for its memory.
+    assert len(calls) == 3 * (WARM_UP_MIN + 2 + MIN_ROUNDS)
+
+
+def test_a_baseline_that_nobody_asked_for_is_timed_and_not_told() -> None:
+    calls: list[Call] = []
+    found = _measure(["a"], calls, _protocol())
+    assert list(found) == ["a"]
+    assert [call[0] for call in calls].count("plain") == [call[0] for call in calls].count("a")
+
+
+def test_training_steps_are_timed_in_training_mode() -> None:
+    calls: list[Call] = []
+    found = _measure(["plain", "a"], calls, _protocol(mode="train"))
+    assert {call[1] for call in calls} == {False}
+    assert _ok(found["a"]).ratio.median > 0
+
+
+@pytest.mark.parametrize("fails_at", [1, WARM_UP_MIN + 1, WARM_UP_MIN + 5])
+def test_a_network_that_fails_at_any_moment_is_told_and_the_others_go_on(fails_at: int) -> None:
+    found = _measure(["plain", "bad", "b"], [], _protocol(), {"bad": fails_at})
+    assert found["bad"] == Failure("out_of_memory", "OutOfMemoryError: no room")
+    assert len(_ok(found["b"]).samples_ms) == MIN_ROUNDS
+    assert len(_ok(found["plain"]).samples_ms) == MIN_ROUNDS
+
+
+def test_what_is_out_of_memory_beside_others_is_tried_again_by_itself() -> None:
+    tries: list[str] = []
+
+    def crowded() -> nn.Module:
+        tries.append("built")
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("no room beside the others")
+        return _Recorder("crowded", [])
+
+    networks: dict[str, Callable[[], nn.Module]] = {"a": lambda: _Recorder("a", []), "crowded": crowded}
+    found = dict(measure_latencies(networks, "plain", lambda: _Recorder("plain", []), _protocol()))
+    assert len(_ok(found["crowded"]).samples_ms) == MIN_ROUNDS
+    assert len(tries) == 2
+
+
+def test_without_the_plain_network_nothing_is_timed() -> None:
+    calls: list[Call] = []
+    found = _measure(["plain", "a"], calls, _protocol(), {"plain": 1})
+    assert found["plain"] == Failure("out_of_memory", "OutOfMemoryError: no room")
+    assert found["a"] == Failure(
+        "out_of_memory", "the plain network to compare with: OutOfMemoryError: no room"
     )
-    assert len(latency.samples_ms) == MIN_PAIRS
-    assert latency.baseline_ms is not None
-    assert len(latency.baseline_ms) == MIN_PAIRS
-    assert {call[1:] for call in calls} == {(True, torch.bfloat16, (3, 3, 4, 4), 1)}
-    timed = [call[0] for call in calls[-2 * MIN_PAIRS :]]
-    rounds = [timed[i : i + 2] for i in range(0, len(timed), 2)]
-    assert rounds == [["model", "plain"], ["plain", "model"]] * (MIN_PAIRS // 2)
-    assert len(calls) > 2 * MIN_PAIRS
+    assert calls == []
 
 
-def test_rounds_are_bounded() -> None:
-    latency = measure_latency(
-        _Recorder("model", []), None, resolution=1, batch_size=1, dtype="float32", device="cpu", seconds=60
+def test_memory_bounds_how_many_networks_are_there_at_once() -> None:
+    alive: set[int] = set()
+    most = 0
+
+    class Counted(_Recorder):
+        def __init__(self, name: str) -> None:
+            nonlocal most
+            super().__init__(name, [])
+            alive.add(id(self))
+            most = max(most, len(alive))
+
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    def free(device: str) -> int:
+        return 100 - 10 * len(alive)
+
+    names = [f"n{i}" for i in range(20)]
+    networks: dict[str, Callable[[], nn.Module]] = {n: (lambda n=n: Counted(n)) for n in names}  # type: ignore[misc]
+    order = [
+        n for n, _ in measure_latencies(networks, "plain", lambda: Counted("plain"), _protocol(), free=free)
+    ]
+    assert sorted(order) == sorted(names)
+    # The baseline and five more leave less than half of what was free.
+    assert most == 6
+    assert not alive
+
+
+def test_progress_is_told_for_each_network_and_each_round() -> None:
+    told: list[tuple[str, float]] = []
+    networks: dict[str, Callable[[], nn.Module]] = {n: (lambda n=n: _Recorder(n, [])) for n in ("a", "b")}  # type: ignore[misc]
+    list(
+        measure_latencies(
+            networks,
+            "plain",
+            lambda: _Recorder("plain", []),
+            _protocol(),
+            on_progress=lambda key, spent: told.append((key, spent)),
+        )
     )
-    assert len(latency.samples_ms) == MAX_PAIRS
-    assert latency.baseline_ms is None
-    assert latency.ratio == (1, 1, 1)
+    assert told[:3] == [("a", 0.0), ("a", 0.0), ("b", 0.0)]
+    assert len(told) == 3 + MIN_ROUNDS
+    assert all(0 <= spent <= 1 for _, spent in told)
 
 
 def test_the_summary_is_made_of_the_samples() -> None:
-    latency = Latency([10.0, 20.0, 30.0, 20.0, 20.0], [5.0, 10.0, 15.0, 10.0, 20.0], peak_memory_mb=None)
+    samples = [10.0, 20.0, 30.0, 20.0, 20.0] * 4
+    latency = Latency(samples, [s / 2 for s in samples], "budget", 12.5, None, None, [], {"power_w": [1.0]})
     value = latency.to_dict()
-    assert (value["latency_ms"], value["latency_ms_low"], value["latency_ms_high"]) == (20, 10, 30)
-    # Pair by pair 2, 2, 2, 2, 1: the machine's drift between the pairs cancels.
-    assert (value["latency_ratio"], value["latency_ratio_low"], value["latency_ratio_high"]) == (2, 1, 2)
-    assert latency.samples() == {"latency_ms": latency.samples_ms, "baseline_ms": latency.baseline_ms}
+    assert (value["latency_ms"], value["latency_ratio"], value["rounds"]) == (20, 2, 20)
+    assert (value["latency_ratio_low"], value["latency_ratio_high"]) == (2, 2)
+    assert value["latency_ms_low"] <= 20 <= value["latency_ms_high"]
+    assert (value["stopped_by"], value["peak_memory_mb"], value["warnings"]) == ("budget", 12.5, [])
+    assert latency.samples() == {
+        "latency_ms": samples,
+        "baseline_ms": [s / 2 for s in samples],
+        "power_w": [1.0],
+    }
 
 
-def test_threads_are_put_back() -> None:
-    before = torch.get_num_threads()
-    with threads_set(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-
-
+@pytest.mark.parametrize("mode", ["inference", "train"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_real_networks_run_in_every_dtype(dtype: str) -> None:
-    model = wnexplore.build(backbone="shufflenet_v2_x0_5", method="weightnet", stem="small", num_classes=10)
-    latency = measure_latency(
-        model, None, resolution=32, batch_size=2, dtype=dtype, device="cpu", seconds=1e-9
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_real_networks_run_in_every_dtype_and_format(dtype: str, memory_format: str, mode: str) -> None:
+    def build() -> nn.Module:
+        return wnexplore.build(
+            backbone="shufflenet_v2_x0_5", method="weightnet", stem="small", num_classes=10
+        )
+
+    protocol = _protocol(
+        resolution=32, batch_size=2, dtype=dtype, memory_format=memory_format, mode=mode, cache="cold"
     )
+    latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol))["a"])
     assert all(sample > 0 for sample in latency.samples_ms)
-    assert latency.peak_memory_mb is None
+    # At the least the weights, and in training their gradients and momentum too.
+    size = 4 if dtype == "float32" else 2
+    weights = sum(p.numel() for p in build().parameters()) * size / 1e6
+    assert latency.peak_memory_mb is not None
+    assert latency.peak_memory_mb > weights * (3 if mode == "train" else 1)
+    assert latency.compile_s is None
+    assert latency.energy_j is None
+
+
+def test_threads_and_precision_are_put_back() -> None:
+    before = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with threads_set(before[0] + 1), precision_set("tf32"):
+        assert torch.get_num_threads() == before[0] + 1
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    with precision_set("float32"):
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    after = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert after == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_is_timed_by_its_own_clock_and_its_peak_memory_is_read() -> None:
-    model = wnexplore.build(backbone="shufflenet_v2_x0_5", stem="small", num_classes=10)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
-    latency = measure_latency(
-        model, None, resolution=32, batch_size=8, dtype="float32", device="cuda", seconds=0.1
+@pytest.mark.parametrize("runtime", ["eager", "cudagraph"])
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
+def test_a_gpu_is_timed_by_its_own_clock_and_its_peak_memory_is_read(dtype: str, runtime: str) -> None:
+    def build() -> nn.Module:
+        return wnexplore.build(backbone="shufflenet_v2_x0_5", stem="small", num_classes=10)
+
+    protocol = _protocol(
+        resolution=32, batch_size=8, device="cuda", dtype=dtype, runtime=runtime, seconds=0.1
     )
+    latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol))["a"])
+    assert latency.ratio.low < 1.05
     assert latency.peak_memory_mb is not None
-    assert latency.peak_memory_mb > weights
+    assert latency.peak_memory_mb > sum(p.numel() for p in build().parameters()) * 2 / 1e6
+    assert (latency.compile_s is not None) == (runtime == "cudagraph")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,10 +39,20 @@ def sweep(
     activation: Annotated[str | None, typer.Option(help="Activations: sigmoid,hard_sigmoid,softmax.")] = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Batch sizes of the latency: 1,16.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Dtypes: float32,bfloat16,float16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Runtimes: eager,compile,cudagraph.")] = None,
+    memory_format: Annotated[
+        str | None, typer.Option(help="Memory formats: contiguous,channels_last.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, to time and to train on.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads on a CPU.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time for one latency, in seconds.")] = None,
+    threads: Annotated[str | None, typer.Option(help="Numbers of threads on a CPU: 1,2.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Caches: warm,cold (flushed before each pass).")] = None,
+    mode: Annotated[str | None, typer.Option(help="What to time: inference,train (a training step).")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Interval at which a latency is known well enough: 0.01 for 1 % either side."),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time for one latency at most, in seconds.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
     data: Annotated[str | None, typer.Option(help="Data set: digits, cifar10 or folder.")] = None,
     data_path: Annotated[str | None, typer.Option(help="Folder of cifar10 or folder.")] = None,
@@ -94,7 +105,12 @@ _PLACES: dict[str, tuple[str, ...]] = {
     **{axis: (axis,) for axis in ("num_classes", "reduction", "activation")},
     "batch_size": ("latency", "batch_sizes"),
     "dtype": ("latency", "dtypes"),
+    "runtime": ("latency", "runtimes"),
+    "memory_format": ("latency", "memory_formats"),
     "threads": ("latency", "threads"),
+    "cache": ("latency", "caches"),
+    "mode": ("latency", "modes"),
+    "target": ("latency", "target"),
     "seconds": ("latency", "seconds"),
     "data": ("train", "data"),
     "data_path": ("train", "path"),
@@ -112,7 +128,7 @@ def _overrides(given: Mapping[str, Any]) -> Overrides:
         value = given[name]
         if value is None:
             continue
-        lists = len(path) == 1 or name in ("batch_size", "dtype")
+        lists = len(path) == 1 or path[0] == "latency"
         option = f"--{name.replace('_', '-')}"
         overrides[path] = (option, comma_list(value) if lists and isinstance(value, str) else value)
     if ("backbones",) in overrides:
@@ -188,6 +204,7 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
+    # Drawn where a measurement says so and not by a thread of its own, which would run while it times.
     columns = (
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -198,10 +215,16 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
     )
     console = Console(stderr=True)
     order = {point: number for number, point in enumerate(planned.points, start=1)}
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    off = not console.is_terminal
+    with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=None)
+        drawn = 0.0
 
         def on_step(step: Step) -> None:
+            nonlocal drawn
+            if off or (step.part and monotonic() < drawn + _REDRAW_S):
+                return
+            drawn = monotonic()
             point = step.measurement.point
             at = f"{order[point]}/{len(order)} {point}: {step.measurement}"
             progress.update(
@@ -209,6 +232,9 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
             )
 
         yield on_step
+
+
+_REDRAW_S = 0.2
 
 
 def _show_plan(planned: Plan, directory: Path, retry_failed: bool) -> None:

@@ -9,7 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
+Runtime = Literal["eager", "compile", "cudagraph"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+Cache = Literal["warm", "cold"]
+Mode = Literal["inference", "train"]
 DataName = Literal["digits", "cifar10", "folder"]
 
 
@@ -19,7 +23,13 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _alone(value: object) -> object:
+    """One value where a list of them is expected: `threads: 2`."""
+    return (value,) if isinstance(value, int) else value
+
+
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=10**9)]
+_Axis = Field(min_length=1)
 
 
 class _Spec(BaseModel):
@@ -27,15 +37,27 @@ class _Spec(BaseModel):
 
 
 class LatencySpec(_Spec):
-    """What latency to measure of each point, and for how long."""
+    """What latency to measure of each point, how exactly, and for how long at most.
+
+    Every axis is crossed with every other; threads are an axis of a CPU alone.
+    """
 
     device: Device = "auto"
-    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
-    dtypes: Annotated[tuple[Dtype, ...], Field(min_length=1)] = ("float32",)
-    threads: Positive | None = None
+    batch_sizes: Annotated[tuple[Positive, ...], _Axis] = (1,)
+    dtypes: Annotated[tuple[Dtype, ...], _Axis] = ("float32",)
+    runtimes: Annotated[tuple[Runtime, ...], _Axis] = ("eager",)
+    memory_formats: Annotated[tuple[MemoryFormat, ...], _Axis] = ("contiguous",)
+    threads: Annotated[tuple[Positive, ...], BeforeValidator(_alone), _Axis] | None = None
     """Threads on a CPU; left out: as many as torch takes by itself."""
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    """Time budget of one measurement, its interleaved baseline included, warm-up apart."""
+    caches: Annotated[tuple[Cache, ...], _Axis] = ("warm",)
+    """warm: as the passes before left them; cold: flushed before every sample."""
+    modes: Annotated[tuple[Mode, ...], _Axis] = ("inference",)
+    """inference: one forward pass; train: one training step, its update of the weights included."""
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Half-width of the latency ratio's 95 % interval, relative to it, at which a measurement ends;
+    left out: 0.01 on a GPU, 0.03 on a CPU."""
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    """Time budget of one measurement: it ends then, whatever its interval; warm-up apart."""
 
 
 class Recipe(_Spec):

@@ -22,9 +22,12 @@ class Record:
 
     - complexity: protocol {}; value params, flops, fvcore_flops, operators {name: multiply-adds of
       one image}, uncounted {name: calls}.
-    - latency: protocol device, device_name, dtype, batch_size, runtime, threads, ...; value
-      latency_ms, latency_ms_low, latency_ms_high, latency_ratio, latency_ratio_low,
-      latency_ratio_high, peak_memory_mb (None on a CPU); samples latency_ms and baseline_ms.
+    - latency: protocol device, device_name, dtype, batch_size, runtime, memory_format, threads,
+      cache, mode, target, seconds; value latency_ms and latency_ratio with their _low and _high,
+      peak_memory_mb, compile_s (None where nothing is compiled), energy_j (joules an image; None
+      where no counter tells), rounds, stopped_by ("target" or "budget"), warnings [{kind, text}];
+      samples latency_ms, baseline_ms and, on a GPU that tells, sm_clock_mhz, temperature_c,
+      power_w and throttle_reasons (a bit mask).
     - training: protocol dataset, epochs, seed, ...; value top1 (percent), seconds; samples loss
       (one mean an epoch).
     """

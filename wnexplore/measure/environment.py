@@ -45,6 +45,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_memory(device: str) -> int | None:
+    """Bytes of memory that are free on the device, for this process; None where nothing tells.
+
+    On a CPU what Linux calls available, or what the container's limit leaves, if that is less.
+    """
+    if device == "cuda":
+        free: int = torch.cuda.mem_get_info()[0]
+        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    available = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    limit, used = (_whole(_CGROUP / name) for name in ("memory.max", "memory.current"))
+    left = [n for n in (available, None if limit is None or used is None else limit - used) if n is not None]
+    return min(left, default=None)
+
+
 def environment(device: str) -> dict[str, Any]:
     """Software versions, hardware, and the switches of torch as they are now, as JSON can hold them.
 
@@ -92,6 +106,25 @@ def _installed(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
+        return None
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """The line `name` of a file such as /proc/meminfo, in bytes."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
+
+
+def _whole(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
         return None
 
 

@@ -1,46 +1,90 @@
-"""Latency: one forward pass of a network, timed in turn with its plain baseline."""
+"""Latency: networks timed in rounds beside their plain baseline, until their ratios are known."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import gc
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from wnexplore.measure.statistics import Interval, median_interval, ratio_interval
+from wnexplore.measure.advice import Warning, warnings_of
+from wnexplore.measure.conditions import Watch
+from wnexplore.measure.environment import free_memory
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.gpu import energy_per_image
+from wnexplore.measure.memory import peak_memory
+from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
+from wnexplore.measure.runtimes import Pass, make_pass
+from wnexplore.measure.statistics import Interval, bootstrap_interval
+from wnexplore.measure.stopwatch import before_sample, sampler
+from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_RESIDENT = 16
+"""Networks timed in the same rounds: with more, a round no longer sees one speed of the machine."""
 
-WARM_UP_PASSES = 3
-MIN_PAIRS = 10
-MAX_PAIRS = 300
+DEFAULT_TARGETS = {"cpu": 0.03, "cuda": 0.01}
+"""Relative half-width of the ratio's 95 % interval at which a network is known well enough."""
+
+Key = TypeVar("Key", bound=Hashable)
+Build = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class LatencyProtocol:
+    """How a group of networks is timed: what they must share for their ratios to mean anything."""
+
+    resolution: int
+    batch_size: int
+    dtype: str
+    device: str
+    runtime: str = "eager"
+    memory_format: str = "contiguous"
+    threads: int | None = None
+    cache: str = "warm"
+    mode: str = "inference"
+    target: float = 0.03
+    seconds: float = 5.0
+    """For each network, its share of the baseline's passes included, warm-up apart."""
+
+    @classmethod
+    def of(cls, protocol: Mapping[str, Any], resolution: int) -> LatencyProtocol:
+        """The protocol of a latency record, for images of `resolution` pixels."""
+        names = [field.name for field in fields(cls) if field.name in protocol]
+        return cls(resolution=resolution, **{name: protocol[name] for name in names})
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of single forward passes of one batch, in milliseconds, in the order they were taken."""
+    """Times of single passes over one batch, in milliseconds, in the order they were taken."""
 
     samples_ms: list[float]
     baseline_ms: list[float] | None
-    """The plain network's, each taken right beside the sample of the same place; None for itself."""
+    """The plain network's, each from the round of the sample of the same place; None for itself."""
+    stopped_by: StoppedBy
     peak_memory_mb: float | None
-    """Most memory allocated during a pass, weights included, in 10**6 bytes; None on a CPU."""
+    """Most memory that tensors held during a pass, weights included, in 10**6 bytes; None if unknown."""
+    compile_s: float | None
+    energy_j: float | None
+    """Joules an image."""
+    warnings: list[Warning]
+    readings: Mapping[str, list[float]] = field(default_factory=dict)
+    """Clock, temperature, power and throttle reasons of the GPU meanwhile."""
 
     @property
     def median(self) -> Interval:
-        """Median of the samples with its 95 % interval."""
-        return median_interval(self.samples_ms)
+        """Median of the samples with its 95 % bootstrap interval."""
+        return bootstrap_interval(self.samples_ms)
 
     @property
     def ratio(self) -> Interval:
-        """Median of the ratios to the baseline, pair by pair, with its 95 % interval."""
+        """Median of the ratios to the baseline, round by round, with its 95 % bootstrap interval."""
         if self.baseline_ms is None:
             return Interval(1.0, 1.0, 1.0)
-        return ratio_interval(self.samples_ms, self.baseline_ms)
+        return bootstrap_interval(Timing(self.samples_ms, self.baseline_ms).deciding)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as a record's value."""
@@ -53,113 +97,168 @@ class Latency:
             "latency_ratio_low": ratio.low,
             "latency_ratio_high": ratio.high,
             "peak_memory_mb": self.peak_memory_mb,
+            "compile_s": self.compile_s,
+            "energy_j": self.energy_j,
+            "rounds": len(self.samples_ms),
+            "stopped_by": self.stopped_by,
+            "warnings": [asdict(warning) for warning in self.warnings],
         }
 
     def samples(self) -> dict[str, list[float]]:
         """The raw times as a record's samples."""
         baseline = {} if self.baseline_ms is None else {"baseline_ms": self.baseline_ms}
-        return {"latency_ms": self.samples_ms, **baseline}
+        return {"latency_ms": self.samples_ms, **baseline, **self.readings}
 
 
-def measure_latency(
-    model: nn.Module,
-    baseline: nn.Module | None,
-    *,
-    resolution: int,
-    batch_size: int,
-    dtype: str,
-    device: str,
-    threads: int | None = None,
-    seconds: float = 2.0,
-) -> Latency:
-    """Time forward passes of `model` and `baseline` in turn for about `seconds` seconds.
+Progress = Callable[[Any, float], None]
+"""Told a network that is worked on, and the part of its group's time budget that is spent."""
 
-    Inference mode, images (batch_size, 3, resolution, resolution) made on the device beforehand. On
-    a GPU the time is that between two CUDA events, the device idle before the first; on a CPU that
-    of a monotonic clock. At least 10 and at most 300 pairs, after 3 passes of warm-up. Both modules
-    are put in evaluation mode and moved to the device and dtype, and left so. Out of memory is
-    raised as torch raises it.
+
+def measure_latencies(
+    networks: Mapping[Key, Build],
+    baseline: Key,
+    baseline_build: Build,
+    protocol: LatencyProtocol,
+    on_progress: Progress = lambda key, spent: None,
+    free: Callable[[str], int | None] = free_memory,
+) -> Iterator[tuple[Key, Latency | Failure]]:
+    """Time `networks` beside the plain network `baseline`, which may be one of them, as `protocol` says.
+
+    Each is yielded as soon as it is known well enough; one that can't be built, runs out of memory or
+    fails is yielded as a `Failure`, and the others go on. Networks stay on the device together, the
+    baseline throughout, as long as they leave half of the memory free that was free at the start, and
+    at most 16; the rest follow in further rounds. Images (batch_size, 3, resolution, resolution) are
+    made on the device beforehand.
     """
-    networks = [network for network in (model, baseline) if network is not None]
-    occupied = _occupied(networks, device)
-    images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
-    timers: list[Callable[[], float]] = []
-    with threads_set(threads):
-        for network in networks:
-            timer = _timer(network.eval().to(device=device, dtype=DTYPES[dtype]), images)
-            for _ in range(WARM_UP_PASSES):
-                timer()
-            if not timers:
-                # Before the baseline's weights are on the device too.
-                peak = _peak_memory_mb(timer, device, occupied)
-            timers.append(timer)
-        rounds = _rounds(timers, seconds)
-    return Latency(
-        samples_ms=[times[0] for times in rounds],
-        baseline_ms=None if baseline is None else [times[1] for times in rounds],
-        peak_memory_mb=peak,
-    )
+    waiting = deque(networks)
+    with threads_set(protocol.threads), precision_set(protocol.dtype):
+        bench = _Bench(protocol)
+        at_start = free(protocol.device)
+        if waiting:
+            on_progress(waiting[0], 0.0)
+        plain = bench.ready(baseline_build)
+        while waiting:
+            residents: dict[Key, _Ready] = {}
+            while waiting and len(residents) < MAX_RESIDENT:
+                left = free(protocol.device)
+                if residents and at_start is not None and left is not None and left < at_start / 2:
+                    break
+                key = waiting.popleft()
+                on_progress(key, 0.0)
+                ready = plain if key == baseline else _uncompared(plain) or bench.ready(networks[key])
+                if isinstance(ready, _Ready):
+                    residents[key] = ready
+                elif ready.status == "out_of_memory" and residents:
+                    # It may fit once the others are gone.
+                    waiting.appendleft(key)
+                    break
+                else:
+                    yield key, ready
+            if isinstance(plain, _Ready):
+                yield from bench.time({baseline: plain, **residents}, baseline, tuple(residents), on_progress)
+            residents.clear()
+            bench.release()
+        del plain
+        bench.release()
+        if protocol.runtime == "compile":
+            torch.compiler.reset()
 
 
-@contextmanager
-def threads_set(count: int | None) -> Iterator[None]:
-    """Run with `count` threads on the CPU (None: as many as before), then as before."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)
+@dataclass
+class _Ready:
+    """A network on the device, warmed up."""
+
+    work: Pass
+    sampler: Sampler
+    peak_memory: int | None
+    energy_j: float | None
 
 
-def _timer(network: nn.Module, images: torch.Tensor) -> Callable[[], float]:
-    """A function that runs one forward pass in inference mode and returns its milliseconds."""
-
-    @torch.inference_mode()
-    def on_cpu() -> float:
-        start = time.perf_counter_ns()
-        network(images)
-        return (time.perf_counter_ns() - start) / 1e6
-
-    @torch.inference_mode()
-    def on_cuda() -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize(images.device)
-        start.record()
-        network(images)
-        end.record()
-        torch.cuda.synchronize(images.device)
-        return float(start.elapsed_time(end))
-
-    return on_cuda if images.is_cuda else on_cpu
-
-
-def _rounds(timers: list[Callable[[], float]], seconds: float) -> list[list[float]]:
-    """One time of each timer a round; who goes first alternates, so that neither gains by it."""
-    rounds: list[list[float]] = []
-    end = time.perf_counter() + seconds
-    while len(rounds) < MIN_PAIRS or (time.perf_counter() < end and len(rounds) < MAX_PAIRS):
-        order = list(enumerate(timers))
-        if len(rounds) % 2:
-            order.reverse()
-        times = {index: timer() for index, timer in order}
-        rounds.append([times[index] for index in range(len(timers))])
-    return rounds
-
-
-def _occupied(networks: list[nn.Module], device: str) -> int:
-    """Bytes of the device that others than these networks hold; the networks leave it for that."""
-    if device != "cuda":
-        return 0
-    for network in networks:
-        network.cpu()
-    return torch.cuda.memory_allocated()
-
-
-def _peak_memory_mb(run: Callable[[], float], device: str, occupied: int) -> float | None:
-    if device != "cuda":
+def _uncompared(plain: _Ready | Failure) -> Failure | None:
+    """Why nothing can be timed where the plain network can't."""
+    if isinstance(plain, _Ready):
         return None
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    return (torch.cuda.max_memory_allocated() - occupied) / 1e6
+    return Failure(plain.status, f"the plain network to compare with: {plain.error}")
+
+
+class _Bench:
+    """Makes networks ready and times them, all by one protocol."""
+
+    def __init__(self, protocol: LatencyProtocol) -> None:
+        self._protocol = protocol
+        self._images: Tensor | None = None
+
+    def ready(self, build: Build) -> _Ready | Failure:
+        """The network that `build` gives, on the device and warmed up; or why it can't be timed."""
+        protocol = self._protocol
+        try:
+            work = self._work(build())
+            before = before_sample(work.run, protocol.device, protocol.cache)
+            sample = sampler(work.run, protocol.device, before)
+            warm_up(sample, protocol.seconds / 4)
+            return _Ready(
+                work,
+                sample,
+                peak_memory(work.step, protocol.device, work.held()),
+                energy_per_image(work.run, protocol.batch_size) if protocol.device == "cuda" else None,
+            )
+        except Exception as error:
+            failure = Failure.of(error)
+        # Only here, out of the error's reach, do its tensors go.
+        self.release()
+        return failure
+
+    def time(
+        self,
+        residents: Mapping[Key, _Ready],
+        baseline: Key,
+        wanted: tuple[Key, ...],
+        on_progress: Progress,
+    ) -> Iterator[tuple[Key, Latency | Failure]]:
+        """Time those `wanted` of `residents` in rounds."""
+        protocol = self._protocol
+        watch = Watch(protocol.device, protocol.threads)
+
+        def after_round(at: Round[Key]) -> None:
+            watch.look()
+            on_progress(at.active[0], at.spent)
+
+        rounds = time_in_rounds(
+            {key: ready.sampler for key, ready in residents.items()},
+            baseline,
+            wanted,
+            target=protocol.target,
+            seconds=protocol.seconds * len(wanted),
+            on_round=after_round,
+        )
+        for key, timing in rounds:
+            yield key, timing if isinstance(timing, Failure) else self._latency(timing, residents[key], watch)
+
+    def release(self) -> None:
+        """Give back the memory of what is no longer referred to."""
+        gc.collect()
+        if self._protocol.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _work(self, network: nn.Module) -> Pass:
+        protocol = self._protocol
+        dtype, layout = DTYPES[protocol.dtype], MEMORY_FORMATS[protocol.memory_format]
+        if self._images is None:
+            size = (protocol.batch_size, 3, protocol.resolution, protocol.resolution)
+            images = torch.randn(size, device=protocol.device, dtype=dtype)
+            self._images = images.contiguous(memory_format=layout)
+        network.to(device=protocol.device, dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
+        return make_pass(network, self._images, protocol.mode, protocol.runtime)
+
+    def _latency(self, timing: Timing, ready: _Ready, watch: Watch) -> Latency:
+        protocol = self._protocol
+        return Latency(
+            samples_ms=timing.samples_ms,
+            baseline_ms=timing.baseline_ms,
+            stopped_by=timing.stopped_by,
+            peak_memory_mb=None if ready.peak_memory is None else ready.peak_memory / 1e6,
+            compile_s=ready.work.prepared_s,
+            energy_j=ready.energy_j,
+            warnings=warnings_of(timing, protocol.target, watch.conditions()),
+            readings=watch.readings(),
+        )

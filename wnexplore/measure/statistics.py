@@ -1,14 +1,17 @@
-"""Medians with an error bar that assumes nothing about how the samples are distributed."""
+"""Medians with an error bar, and what samples tell about how far to trust them. Pure arithmetic."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import bdtr
 
 from wnexplore.errors import InputError
+
+_Samples = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Interval(NamedTuple):
@@ -17,6 +20,11 @@ class Interval(NamedTuple):
     median: float
     low: float
     high: float
+
+    @property
+    def half_width(self) -> float:
+        """The larger distance from the median to a bound, relative to the median."""
+        return max(self.high - self.median, self.median - self.low) / self.median
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -42,16 +50,101 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     return Interval(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
 
 
-def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float], confidence: float = 0.95
-) -> Interval:
-    """The median of the pairwise ratios a_i / b_i and its interval, as `median_interval` gives it.
+def bootstrap_interval(samples: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The median of samples in the order they were taken, and its bootstrap percentile interval.
 
-    For samples taken in pairs, one after the other: what slows both of a pair cancels. Raises
-    `InputError` if the lengths differ or a denominator is 0, and as `median_interval` does.
+    Where neighbouring samples resemble each other (a burst of load slows several in a row), whole
+    blocks of them are drawn, from a circle, so that the interval is as wide as the fewer independent
+    facts deserve (Politis and Romano, A circular block-resampling procedure for stationary data,
+    1992; the length of a block as Politis and White, Automatic block-length selection, 2004, have it
+    for a first-order process). The draws are seeded: the same samples give the same interval. Raises
+    `InputError` as `median_interval` does.
+    """
+    plain = median_interval(samples, confidence)
+    values = np.asarray(samples, dtype=np.float64)
+    n = values.size
+    block = _block_length(values)
+    starts = np.random.default_rng(0).integers(0, n, (_RESAMPLES, -(-n // block)))
+    drawn = (starts[:, :, None] + np.arange(block)).reshape(_RESAMPLES, -1)[:, :n] % n
+    medians = np.median(values[drawn], axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(medians, (tail, 1 - tail))
+    return Interval(plain.median, min(float(low), plain.median), max(float(high), plain.median))
+
+
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    """The ratios a_i / b_i of samples taken in the same rounds: what slows a whole round cancels.
+
+    Raises `InputError` if the lengths differ or a denominator is 0.
     """
     if len(numerators) != len(denominators):
         raise InputError(f"ratios need pairs: got {len(numerators)} samples and {len(denominators)}")
     if 0 in denominators:
         raise InputError("ratios need denominators other than 0")
-    return median_interval([a / b for a, b in zip(numerators, denominators, strict=True)], confidence)
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
+def slow_outliers(samples: Sequence[float]) -> int:
+    """How many samples lie far above the median: by more than 5 standard deviations.
+
+    The deviation is estimated by 1.4826 times the median absolute deviation, which the outliers
+    themselves hardly move (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    return int((values > _far_above(values)).sum())
+
+
+def slow_start(samples: Sequence[float]) -> float | None:
+    """How many times the median the first samples took, if they lie far above the later ones.
+
+    The first 3 by their median, as one outlier is no slow start; None if they don't, or if there are
+    fewer than 12 samples.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    first, later = np.median(values[:_FIRST]), values[_FIRST:]
+    if values.size < 4 * _FIRST or first <= _far_above(later):
+        return None
+    return float(first / np.median(later))
+
+
+def drift(samples: Sequence[float], least: float = 0.05) -> float | None:
+    """How much slower the last third of the samples is than the first, relative to it; None if alike.
+
+    They differ if their medians' 95 % intervals part and the medians differ by more than `least`.
+    Negative where the last third is the faster. None for fewer than 30 samples.
+    """
+    third = len(samples) // 3
+    if third < 10:
+        return None
+    first, last = bootstrap_interval(samples[:third]), bootstrap_interval(samples[-third:])
+    change = last.median / first.median - 1
+    apart = first.high < last.low or last.high < first.low
+    return change if apart and abs(change) > least else None
+
+
+_RESAMPLES = 1000
+
+
+def _block_length(values: _Samples) -> int:
+    """How many neighbours to draw together: 1 where the ranks of neighbours aren't correlated."""
+    n = len(values)
+    # Equal samples share the mean of their ranks.
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: _Samples = (np.cumsum(counts) - (counts - 1) / 2)[inverse] - (n + 1) / 2
+    spread = float(ranks @ ranks)
+    correlation = float(ranks[1:] @ ranks[:-1]) / spread if spread else 0.0
+    if correlation < 2 / math.sqrt(n):
+        return 1
+    best: float = (3 * correlation**2 / (1 - correlation**2) ** 2 * n) ** (1 / 3)
+    return min(n // 2, math.ceil(best))
+
+
+_FIRST = 3
+_FAR = 5.0
+
+
+def _far_above(values: _Samples) -> float:
+    median = np.median(values)
+    # Times of a clock's own grain may all be the same: 1 % is not far, however alike the rest are.
+    deviation = max(1.4826 * float(np.median(np.abs(values - median))), 0.01 * float(median))
+    return float(median) + _FAR * deviation

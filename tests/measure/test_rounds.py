@@ -1,0 +1,199 @@
+"""The rounds by scripted samples and a clock that only they move."""
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.rounds import (
+    MAX_ROUNDS,
+    MIN_ROUNDS,
+    MIN_SETTLED,
+    WARM_UP_MAX,
+    Round,
+    Timing,
+    time_in_rounds,
+    warm_up,
+)
+
+
+class Bench:
+    """Networks whose passes take what a script says, on a clock that stands still in between."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.order: list[str] = []
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def network(self, name: str, script: Callable[[float], float]) -> Callable[[], float]:
+        """A sampler; `script` gives the milliseconds of a pass that begins at that second."""
+
+        def sample() -> float:
+            self.order.append(name)
+            taken = script(self.seconds)
+            self.seconds += taken / 1000
+            return taken
+
+        return sample
+
+    def run(
+        self, scripts: dict[str, Callable[[float], float]], wanted: tuple[str, ...], **options: float
+    ) -> dict[str, Timing | Failure]:
+        """All that the rounds yield, by name, in the order they yield it."""
+        samplers = {name: self.network(name, script) for name, script in scripts.items()}
+        asked = {"target": 0.01, "seconds": 10.0} | options
+        found = time_in_rounds(samplers, "plain", wanted, clock=self.clock, **asked)  # type: ignore[arg-type]
+        return dict(found)
+
+
+def _noise(mean: float, sigma: float, seed: int) -> Callable[[float], float]:
+    dice = np.random.default_rng(seed)
+    return lambda now: float(mean * dice.lognormal(sigma=sigma))
+
+
+def _ok(outcome: Timing | Failure) -> Timing:
+    assert isinstance(outcome, Timing)
+    return outcome
+
+
+def test_every_network_is_timed_once_a_round_in_an_order_that_changes() -> None:
+    bench = Bench()
+    names = ("plain", "a", "b", "c")
+    scripts = {name: _noise(10, 0.5, seed) for seed, name in enumerate(names)}
+    bench.run(scripts, names, seconds=4.0, target=1e-6)
+    rounds = [tuple(bench.order[i : i + 4]) for i in range(0, len(bench.order), 4)]
+    assert len(rounds) > 50
+    assert all(sorted(one) == sorted(names) for one in rounds)
+    for place in range(4):
+        seen = [one[place] for one in rounds]
+        assert all(seen.count(name) > len(rounds) / 8 for name in names), "each network at each place"
+    assert len(set(rounds)) > 12
+
+
+def test_samples_of_the_same_round_stand_at_the_same_place() -> None:
+    bench = Bench()
+    # The machine becomes slower and slower; each network takes its multiple of that.
+    outcomes = bench.run(
+        {"plain": lambda now: 10 * 1.02**now, "a": lambda now: 20 * 1.02**now},
+        ("plain", "a"),
+        seconds=50.0,
+        target=1e-9,
+    )
+    a, plain = _ok(outcomes["a"]), _ok(outcomes["plain"])
+    assert a.baseline_ms == plain.samples_ms
+    assert max(plain.samples_ms) > 2 * min(plain.samples_ms)
+    assert np.median(a.deciding) == pytest.approx(2.0, rel=1e-3)
+    assert plain.baseline_ms is None
+    assert plain.deciding == plain.samples_ms
+
+
+def test_a_quiet_network_is_done_early_and_leaves_the_rounds_to_the_noisy_one() -> None:
+    bench = Bench()
+    scripts = {"plain": _noise(10, 0.001, 1), "quiet": _noise(10, 0.001, 2), "noisy": _noise(10, 0.1, 3)}
+    outcomes = bench.run(scripts, ("quiet", "noisy"), seconds=60.0)
+    assert list(outcomes) == ["quiet", "noisy"]
+    quiet, noisy = _ok(outcomes["quiet"]), _ok(outcomes["noisy"])
+    assert len(quiet.samples_ms) == MIN_SETTLED
+    assert quiet.stopped_by == noisy.stopped_by == "target"
+    assert len(noisy.samples_ms) > 10 * MIN_SETTLED
+    assert bench.order.count("quiet") == MIN_SETTLED
+    assert bench.order.count("plain") == len(noisy.samples_ms), "the baseline is in every round"
+
+
+@pytest.mark.parametrize("target", [0.01, 0.03])
+@pytest.mark.parametrize("sigma", [0.04, 0.08])
+def test_what_stopped_at_the_target_is_as_near_the_truth_as_it_says(target: float, sigma: float) -> None:
+    within = 0
+    for seed in range(40):
+        scripts = {"plain": _noise(10, sigma, 2 * seed), "a": _noise(15, sigma, 2 * seed + 1)}
+        timing = _ok(Bench().run(scripts, ("a",), target=target, seconds=1e3)["a"])
+        assert timing.stopped_by == "target"
+        within += bool(abs(np.median(timing.deciding) / 1.5 - 1) <= target)
+    # 95 of 100 by the interval's own word; stopping when it first looks narrow costs a little.
+    assert within >= 0.87 * 40
+
+
+def test_the_budget_ends_what_does_not_settle() -> None:
+    bench = Bench()
+    outcome = _ok(bench.run({"plain": _noise(10, 1, 0), "a": _noise(10, 1, 1)}, ("a",), seconds=2.0)["a"])
+    assert outcome.stopped_by == "budget"
+    assert 2.0 <= bench.seconds < 2.5
+
+
+def test_rounds_are_bounded_from_below_and_above() -> None:
+    slow = {"plain": _noise(1e4, 0.1, 0), "a": _noise(1e4, 0.1, 1)}
+    assert len(_ok(Bench().run(slow, ("a",), seconds=0.001)["a"]).samples_ms) == MIN_ROUNDS
+    endless = {"plain": _noise(1e-3, 2, 0), "a": _noise(1e-3, 2, 1)}
+    assert len(_ok(Bench().run(endless, ("a",), seconds=1e6)["a"]).samples_ms) == MAX_ROUNDS
+
+
+def test_the_last_look_says_what_is_true_at_the_end() -> None:
+    # Settled when the budget ends, though no look in between came to tell.
+    outcome = Bench().run({"plain": lambda now: 10.0, "a": lambda now: 20.0}, ("a",), seconds=0.7)["a"]
+    assert len(_ok(outcome).samples_ms) >= MIN_SETTLED
+    assert _ok(outcome).stopped_by == "target"
+
+
+def _fails_at(second: float) -> Callable[[float], float]:
+    def script(now: float) -> float:
+        if now >= second:
+            raise torch.OutOfMemoryError("no room")
+        return 10.0
+
+    return script
+
+
+def test_a_network_that_fails_leaves_the_others_to_go_on() -> None:
+    scripts = {"plain": _noise(10, 0.5, 0), "bad": _fails_at(0.2), "good": _noise(10, 0.5, 1)}
+    outcomes = Bench().run(scripts, ("bad", "good"), seconds=2.0)
+    assert outcomes["bad"] == Failure("out_of_memory", "OutOfMemoryError: no room")
+    assert len(_ok(outcomes["good"]).samples_ms) > 50
+
+
+def test_without_its_baseline_no_network_has_a_figure() -> None:
+    scripts = {"plain": _fails_at(0.2), "a": _noise(10, 0.5, 0), "b": _noise(10, 0.5, 1)}
+    outcomes = Bench().run(scripts, ("a", "b"), seconds=2.0)
+    assert set(outcomes.values()) == {Failure("out_of_memory", "OutOfMemoryError: no room")}
+
+
+def test_each_round_is_told_with_the_budget_spent() -> None:
+    told: list[Round[str]] = []
+    bench = Bench()
+    samplers = {name: bench.network(name, lambda now: 10 + now) for name in ("plain", "a")}
+    list(
+        time_in_rounds(
+            samplers, "plain", ("a",), target=1e-9, seconds=0.5, clock=bench.clock, on_round=told.append
+        )
+    )
+    assert [at.spent for at in told] == sorted(at.spent for at in told)
+    assert told[0].spent == pytest.approx(0.04, rel=0.01)
+    assert told[-1].spent == 1.0
+    assert {at.active for at in told} == {("a",)}
+    assert 2 * len(told) == len(bench.order)
+
+
+def _scripted(samples: Iterator[float], bench: Bench) -> Callable[[], float]:
+    return bench.network("a", lambda now: next(samples))
+
+
+def test_warm_up_ends_when_the_median_settles() -> None:
+    bench = Bench()
+    slow_start = iter([100.0] * 7 + [10.0] * 100)
+    passes = warm_up(_scripted(slow_start, bench), 60.0, bench.clock)
+    # The first five of the last ten passes are steady from the seventeenth on but for two slow ones.
+    assert 13 <= passes <= 17
+
+
+def test_warm_up_of_what_never_settles_is_bounded() -> None:
+    bench = Bench()
+    dice = random.Random(0)
+    growing = iter(range(1, 1000))
+    passes = warm_up(_scripted((1.2**n + dice.random() for n in growing), bench), 1e9, bench.clock)
+    assert passes == WARM_UP_MAX
+    bench = Bench()
+    assert warm_up(_scripted(iter([1e4] * 100), bench), 1.0, bench.clock) == 3

@@ -1,0 +1,186 @@
+"""What a GPU tells about itself through NVML. Everything is read, nothing ever set.
+
+A reading that can't be had is None: no library, no driver, no permission, a field that this GPU lacks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+Clock = Callable[[], float]
+"""Seconds, from whenever."""
+
+THROTTLING = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+"""NVML's bits (nvmlClocksEventReason...) for clocks held down against the load's wish -> what to call it.
+
+Not among them: idle, clocks set by a person, the slowest of a group (sync boost), display settings.
+"""
+
+MIN_PASSES = 20
+"""The counter of energy is read between passes: one pass at either end more or less is the error."""
+
+TICK_LIMIT_S = 1.0
+"""A counter of energy that stands still for so long while the GPU works isn't one."""
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """One moment of a GPU."""
+
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    """Averaged by the driver over up to a second."""
+    throttle_reasons: int | None = None
+    """Bit mask, see `throttle_names`."""
+
+
+def throttle_names(mask: int) -> list[str]:
+    """The reasons in `GpuState.throttle_reasons` that mean that the GPU was slower than it could be."""
+    return [name for bit, name in THROTTLING.items() if mask & bit]
+
+
+class Gpu:
+    """One GPU as NVML sees it."""
+
+    def __init__(self, nvml: Any, uuid: str | None) -> None:
+        """`nvml` is the module `pynvml` or what has its names; `uuid` "GPU-..." or None for no GPU.
+
+        A GPU that is divided (MIG) counts as none: its readings would be those of all parts.
+        """
+        self._nvml = nvml
+        self._handle: Any = None
+        if nvml is not None and uuid is not None and self._has_begun():
+            self._handle = self._call("nvmlDeviceGetHandleByUUID", uuid)
+            divided = self._read("nvmlDeviceGetMigMode")
+            if divided is not None and divided[0]:
+                self._handle = None
+
+    def read_state(self) -> GpuState:
+        """The state now; all None where nothing can be read."""
+        nvml = self._nvml
+        if self._handle is None:
+            return GpuState()
+        milliwatts = self._read("nvmlDeviceGetPowerUsage")
+        reasons = self._read("nvmlDeviceGetCurrentClocksEventReasons")
+        if reasons is None:
+            # The name before driver 535.
+            reasons = self._read("nvmlDeviceGetCurrentClocksThrottleReasons")
+        return GpuState(
+            sm_clock_mhz=self._read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=self._read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+            temperature_c=self._read("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+            power_w=None if milliwatts is None else milliwatts / 1000,
+            throttle_reasons=reasons,
+        )
+
+    def energy_j(self) -> float | None:
+        """Joules since the driver was loaded; a counter that moves some ten times a second."""
+        millijoules = self._read("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1000
+
+    def other_processes(self) -> int | None:
+        """How many other processes have a CUDA context here, asked by a process that has one itself.
+
+        In a container NVML may know this process by another id than its own, or show no process at
+        all. So one of those listed is taken for this one, whatever their ids, and an empty list for
+        no answer.
+        """
+        processes = self._read("nvmlDeviceGetComputeRunningProcesses")
+        return len(processes) - 1 if processes else None
+
+    def _has_begun(self) -> bool:
+        try:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError:
+            return False
+        return True
+
+    def _read(self, function: str, *arguments: object) -> Any:
+        return None if self._handle is None else self._call(function, self._handle, *arguments)
+
+    def _call(self, function: str, *arguments: object) -> Any:
+        try:
+            return getattr(self._nvml, function)(*arguments)
+        except (self._nvml.NVMLError, AttributeError):
+            # AttributeError: a release of the module that lacks the function.
+            return None
+
+
+def current_gpu() -> Gpu:
+    """Torch's current CUDA device; a `Gpu` without readings where there is none."""
+    return _gpu(torch.cuda.current_device() if torch.cuda.is_available() else None)
+
+
+def energy_per_image(
+    run: Callable[[], object],
+    images: int,
+    seconds: float = 1.0,
+    gpu: Gpu | None = None,
+    clock: Clock = time.perf_counter,
+) -> float | None:
+    """Joules that the whole GPU takes for one image, from `run()`, which works on `images` of them.
+
+    `run` goes back to back, each time waited for, from one tick of the GPU's counter of energy to the
+    first tick after `seconds`, and at least 20 times: the error is about a pass. What the GPU takes
+    without any load is included, and what others make it do meanwhile. `gpu` None is the current one.
+    None where there is no counter, or where it stands still for a second.
+    """
+    counter = gpu or current_gpu()
+    begin = _run_until_tick(run, counter, 1, 0.0, clock)
+    if begin is None:
+        return None
+    end = _run_until_tick(run, counter, MIN_PASSES, seconds, clock)
+    return None if end is None else (end.joules - begin.joules) / (end.passes * images)
+
+
+@dataclass(frozen=True)
+class _Tick:
+    passes: int
+    joules: float
+
+
+def _run_until_tick(
+    run: Callable[[], object], gpu: Gpu, passes: int, seconds: float, clock: Clock
+) -> _Tick | None:
+    """Run at least so often and so long, and on until the counter moves: how often, and what it says."""
+    begun = moved = clock()
+    done = 0
+    before = gpu.energy_j()
+    while before is not None:
+        run()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        done += 1
+        joules, now = gpu.energy_j(), clock()
+        if joules == before and now - moved > TICK_LIMIT_S:
+            return None
+        if joules is not None and joules != before:
+            moved = now
+            if done >= passes and now - begun >= seconds:
+                return _Tick(done, joules)
+        before = joules
+    return None
+
+
+@cache
+def _gpu(index: int | None) -> Gpu:
+    try:
+        import pynvml
+    except ImportError:
+        return Gpu(None, None)
+    # Not NVML's number `index`: CUDA_VISIBLE_DEVICES leaves GPUs out and reorders them.
+    return Gpu(pynvml, None if index is None else f"GPU-{torch.cuda.get_device_properties(index).uuid}")

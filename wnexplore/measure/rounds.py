@@ -1,0 +1,155 @@
+"""Timing in rounds: every network once a round, in an order shuffled anew, its baseline among them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.statistics import bootstrap_interval, median_interval, ratios
+
+Sampler = Callable[[], float]
+"""Runs one pass and returns its milliseconds."""
+
+Clock = Callable[[], float]
+"""Seconds, from whenever."""
+
+StoppedBy = Literal["target", "budget"]
+
+MIN_ROUNDS = 10
+"""Of every measurement, whatever its budget."""
+MIN_SETTLED = 20
+"""No interval of fewer rounds is trusted to be narrow."""
+MAX_ROUNDS = 2000
+
+WARM_UP_MIN = 3
+WARM_UP_MAX = 50
+WARM_UP_SETTLED = 0.05
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass
+class Timing:
+    """The samples of one network, in milliseconds, in the order of the rounds they come from."""
+
+    samples_ms: list[float] = field(default_factory=list)
+    baseline_ms: list[float] | None = None
+    """The baseline's samples of the same rounds; None if this is the baseline."""
+    stopped_by: StoppedBy = "budget"
+
+    def add(self, sample_ms: float, baseline_ms: float) -> None:
+        """Note one round."""
+        self.samples_ms.append(sample_ms)
+        if self.baseline_ms is not None:
+            self.baseline_ms.append(baseline_ms)
+
+    @property
+    def deciding(self) -> list[float]:
+        """What the target is about: the ratios within rounds; of the baseline itself, its times."""
+        return self.samples_ms if self.baseline_ms is None else ratios(self.samples_ms, self.baseline_ms)
+
+
+@dataclass(frozen=True)
+class Round(Generic[Key]):
+    """Where the rounds stand: the part of the time budget that is spent, and which networks go on."""
+
+    spent: float
+    active: tuple[Key, ...]
+
+
+def warm_up(sampler: Sampler, seconds: float, clock: Clock = time.perf_counter) -> int:
+    """Run passes until their running median settles, or `seconds` are over; how many it took.
+
+    Settled means that the median of the last 5 passes is within 5 % of that of the 5 before. At
+    least 3 passes, whatever they take, and at most 50.
+    """
+    end = clock() + seconds
+    taken: list[float] = []
+    while len(taken) < WARM_UP_MAX:
+        taken.append(sampler())
+        if len(taken) >= 10:
+            before, last = _middle(taken[-10:-5]), _middle(taken[-5:])
+            if abs(last - before) <= WARM_UP_SETTLED * before:
+                break
+        if len(taken) >= WARM_UP_MIN and clock() >= end:
+            break
+    return len(taken)
+
+
+def time_in_rounds(
+    samplers: Mapping[Key, Sampler],
+    baseline: Key,
+    wanted: tuple[Key, ...],
+    *,
+    target: float,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+    dice: random.Random | None = None,
+    on_round: Callable[[Round[Key]], None] = lambda at: None,
+) -> Iterator[tuple[Key, Timing | Failure]]:
+    """Time the `wanted` of `samplers` round by round; each is yielded as soon as it is done.
+
+    A network is done when the 95 % interval of its latency ratio (the baseline: of its latency) has a
+    relative half-width under `target`, and then leaves the rounds, or when `seconds` are over or 2000
+    rounds done. At least 10 rounds in any case, 20 to be done early. The baseline takes part in every
+    round, wanted or not. A sampler that raises is a `Failure`; the baseline's failure is everyone's.
+    `on_round` is called after every round.
+    """
+    dice = dice or random.Random(0)
+    timings = {key: Timing(baseline_ms=None if key == baseline else []) for key in wanted}
+    next_check = MIN_SETTLED
+    rounds = 0
+    begun = clock()
+    while timings:
+        taken = _one_round({key: samplers[key] for key in (*timings, baseline)}, dice)
+        for key in list(timings):
+            own, plain = taken[key], taken[baseline]
+            if isinstance(plain, Failure) or isinstance(own, Failure):
+                del timings[key]
+                yield key, plain if isinstance(plain, Failure) else own  # type: ignore[misc]
+            else:
+                timings[key].add(own, plain)
+        rounds += 1
+        spent = (clock() - begun) / seconds
+        if timings:
+            on_round(Round(min(spent, 1.0), tuple(timings)))
+        if rounds >= MAX_ROUNDS or (rounds >= MIN_ROUNDS and spent >= 1):
+            break
+        if rounds >= next_check:
+            # Each look at the interval costs time that no pass gets.
+            next_check = rounds + max(5, rounds // 8)
+            for key in [key for key, timing in timings.items() if _settled(timing, target)]:
+                timings[key].stopped_by = "target"
+                yield key, timings.pop(key)
+    for key, timing in timings.items():
+        timing.stopped_by = "target" if rounds >= MIN_SETTLED and _settled(timing, target) else "budget"
+        yield key, timing
+
+
+def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key, float | Failure]:
+    order = list(samplers)
+    dice.shuffle(order)
+    taken: dict[Key, float | Failure] = {}
+    for key in order:
+        try:
+            taken[key] = samplers[key]()
+        except Exception as error:
+            taken[key] = Failure.of(error)
+    return taken
+
+
+def _settled(timing: Timing, target: float) -> bool:
+    deciding = timing.deciding
+    # The order statistics are had at once and tell when the bootstrap is worth asking.
+    return (
+        median_interval(deciding).half_width < 1.25 * target
+        and bootstrap_interval(deciding).half_width < target
+    )
+
+
+def _middle(five: list[float]) -> float:
+    return sorted(five)[2]

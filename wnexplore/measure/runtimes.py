@@ -1,0 +1,154 @@
+"""Runtimes: what executes a network. A new one is a small class and a line in `RUNTIMES`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[], object]
+"""One pass of a network over one batch: inference, or a training step."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over one batch, ready to be run again and again."""
+
+    run: Step
+    step: Step
+    """The same work, run in a way in which its memory can be counted."""
+    held: Callable[[], list[Tensor]]
+    """The tensors alive between two runs: weights, buffers, images, and what training keeps."""
+    prepared_s: float | None
+    """Seconds that the runtime took to get ready, the first pass included; None if it had nothing to do."""
+
+
+class Runtime:
+    """Eager: torch runs operator by operator."""
+
+    prepares = False
+    """Whether it has work to do before the first pass that is worth a figure of its own."""
+
+    def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """What to call in place of `network`."""
+        return network
+
+    def prepare(self, step: Step) -> Step:
+        """What to run in place of `step`, made ready."""
+        return step
+
+
+class Compile(Runtime):
+    """torch.compile, one graph or nothing: a network that breaks into several is an error.
+
+    What was compiled before, in this process or another, is not reused: the time is a first start's.
+    """
+
+    prepares = True
+
+    def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """`network`, to be compiled for the shape that it is called with first."""
+
+        def forward(images: Tensor) -> Tensor:
+            output: Tensor = network(images)
+            return output
+
+        # What is compiled is kept by code object: of one that networks share, each call would try the
+        # others' first, and there would be a limit to how many there may be.
+        own = FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
+        # Without fullgraph, a network that can't be compiled would silently be timed in eager mode.
+        compiled: Callable[[Tensor], Tensor] = torch.compile(own, fullgraph=True, dynamic=False)
+        return compiled
+
+    def prepare(self, step: Step) -> Step:
+        """`step`, after its first run."""
+        # Two seconds to import, and needed here alone.
+        from torch._inductor import config
+
+        with warnings.catch_warnings(), config.patch(force_disable_caches=True):
+            warnings.filterwarnings("ignore", message=".*force_disable_caches")
+            step()
+        return step
+
+
+class CudaGraph(Runtime):
+    """The launches of one step recorded once and replayed: no time of Python or of the host."""
+
+    prepares = True
+
+    def prepare(self, step: Step) -> Step:
+        """A replay of `step` as it ran now; its inputs and outputs stay where they are."""
+        # Handles and workspaces are made, and gradients allocated, before anything is recorded.
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay
+
+
+RUNTIMES: dict[str, Runtime] = {"eager": Runtime(), "compile": Compile(), "cudagraph": CudaGraph()}
+
+
+def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pass:
+    """A pass of `network` over `images` (N, 3, H, W) by one of `RUNTIMES`, made ready.
+
+    `mode` "inference": a forward pass, in evaluation and inference mode. "train": forward, cross-
+    entropy, backward and an update by SGD with momentum, in training mode. The learning rate is 0:
+    the same work, and weights that never drift to where it would be another. The network is left in
+    that mode.
+    """
+    executor = RUNTIMES[runtime]
+    make = _inference if mode == "inference" else _training
+    step, held = make(network, executor.network(network), images)
+    begun = time.perf_counter()
+    run = executor.prepare(step)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return Pass(run, step, held, time.perf_counter() - begun if executor.prepares else None)
+
+
+def _inference(
+    network: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor
+) -> tuple[Step, Callable[[], list[Tensor]]]:
+    network.eval()
+
+    @torch.inference_mode()
+    def step() -> object:
+        return call(images)
+
+    return step, lambda: [*network.parameters(), *network.buffers(), images]
+
+
+def _training(
+    network: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor
+) -> tuple[Step, Callable[[], list[Tensor]]]:
+    network.train()
+    weights = list(network.parameters())
+    optimizer = torch.optim.SGD(weights, lr=0.0, momentum=0.9)
+    with torch.no_grad():
+        classes = network(images).shape[1]
+    labels = torch.randint(classes, (images.shape[0],), device=images.device)
+
+    def step() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(call(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def held() -> list[Tensor]:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        momenta = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+        return [*weights, *network.buffers(), images, labels, *gradients, *momenta]
+
+    return step, held

@@ -1,0 +1,78 @@
+"""A stopwatch for one pass: CUDA events on a GPU, a monotonic clock on a CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from wnexplore.measure.rounds import Sampler
+from wnexplore.measure.runtimes import Step
+
+
+def sampler(step: Step, device: str, before: Step | None = None) -> Sampler:
+    """A function that runs `before` untimed, then `step`, and returns the milliseconds of the latter.
+
+    On a GPU the time is that between two CUDA events, the device idle before the first.
+    """
+
+    def on_cpu() -> float:
+        if before is not None:
+            before()
+        start = time.perf_counter_ns()
+        step()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def on_cuda() -> float:
+        if before is not None:
+            before()
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        return float(start.elapsed_time(end))
+
+    return on_cuda if device == "cuda" else on_cpu
+
+
+def before_sample(step: Step, device: str, cache: str) -> Step | None:
+    """What leaves the caches as `cache` says before each sample of `step`.
+
+    "cold": something larger than the last-level cache is written. "warm": on a GPU the step itself,
+    since the pass that came last was another network's; on a CPU nothing, where it would double the
+    time and made no difference (`python -m tests.benchmarks.warm_cache`).
+    """
+    if cache == "cold":
+        return flusher(device)
+    return step if device == "cuda" else None
+
+
+def flusher(device: str) -> Callable[[], object]:
+    """A function that replaces the content of the last-level cache: by twice its size in zeros."""
+    size = _gpu_cache_bytes() if device == "cuda" else cpu_cache_bytes()
+    block = torch.empty(2 * (size or _UNKNOWN), dtype=torch.uint8, device=device)
+    return block.zero_
+
+
+def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
+    """Size of the processor's largest cache, as Linux tells it in `folder`; None where it doesn't."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    found = []
+    for path in folder.glob("index*/size"):
+        text = path.read_text(encoding="ascii").strip()
+        if text[-1:] in units and text[:-1].isdigit():
+            found.append(int(text[:-1]) * units[text[-1]])
+    return max(found, default=None)
+
+
+_UNKNOWN = 64 * 2**20
+"""For a cache of unknown size: that of a large server's."""
+
+
+def _gpu_cache_bytes() -> int | None:
+    size: int | None = getattr(torch.cuda.get_device_properties(), "L2_cache_size", None)
+    return size

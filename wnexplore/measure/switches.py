@@ -1,0 +1,43 @@
+"""What a measurement asks of torch for as long as it runs: threads, precision, names of dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@contextmanager
+def threads_set(count: int | None) -> Iterator[None]:
+    """Run with `count` threads on the CPU (None: as many as before), then as before."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def precision_set(dtype: str) -> Iterator[None]:
+    """Let CUDA's convolutions and matrix products use TF32 if `dtype` is "tf32" and not otherwise.
+
+    Torch's own default is mixed: TF32 in convolutions, float32 in matrix products.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = dtype == "tf32"
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
