@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import RunError
-from wnexplore.measure.environment import resolve_device
+from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.layers import measure_layers
+from wnexplore.measure.roofline import device_peaks
 from wnexplore.models import build
 from wnexplore.sweep import measure, plan
 
@@ -19,9 +23,10 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     """What `wnexplore profile` shows of `point`, as JSON can hold it.
 
     The point's axes, `params`, `flops`, `fvcore_flops`, `operators` and `uncounted` at the top level;
-    `latency` a list with one entry for each dtype and batch size of `latency`, a failed one with its
-    error; `layers`, where asked for, timed at the first dtype and batch size. Raises `RunError` if
-    the network can't be built and counted, or its layers not timed.
+    `latency` a list with one entry for each protocol of `latency`, a failed one with its error;
+    `layers`, where asked for, of eager inference at the first dtype, batch size, memory format and
+    number of threads, which `layers_protocol` tells with the device's `peaks`. Raises `RunError` if the
+    network can't be built and counted, or its layers not timed.
     """
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency if timed else None)
     complexity, *latencies = measure(spec, plan(spec).measurements)
@@ -34,19 +39,38 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     }
     if layers:
         try:
-            taken_apart = measure_layers(
-                build(point),
-                resolution=point.resolution,
-                batch_size=latency.batch_sizes[0],
-                dtype=latency.dtypes[0],
-                device=resolve_device(latency.device),
-                threads=latency.threads,
-                seconds=latency.seconds,
-            )
+            result |= _layers(point, latency)
         except (RuntimeError, MemoryError) as error:
             raise RunError(f"{point}: its layers can't be timed: {' '.join(str(error).split())}") from None
-        result["layers"] = [layer.to_dict() for layer in taken_apart]
     return {**result, "environment": dict((latencies or [complexity])[-1].environment)}
+
+
+def _layers(point: DesignPoint, latency: LatencySpec) -> dict[str, Any]:
+    device = resolve_device(latency.device)
+    dtype = latency.dtypes[0]
+    threads = latency.threads[0] if latency.threads and device == "cpu" else None
+    peaks = device_peaks(device, dtype, threads)
+    layers = measure_layers(
+        build(point),
+        resolution=point.resolution,
+        batch_size=latency.batch_sizes[0],
+        dtype=dtype,
+        device=device,
+        peaks=peaks,
+        memory_format=latency.memory_formats[0],
+        threads=threads,
+        seconds=latency.seconds,
+    )
+    protocol = {
+        "device": device,
+        "device_name": device_name(device),
+        "dtype": dtype,
+        "batch_size": latency.batch_sizes[0],
+        "memory_format": latency.memory_formats[0],
+        "threads": (threads or torch.get_num_threads()) if device == "cpu" else None,
+        **asdict(peaks),
+    }
+    return {"layers_protocol": protocol, "layers": [layer.to_dict() for layer in layers]}
 
 
 def _entry(record: Record) -> dict[str, Any]:

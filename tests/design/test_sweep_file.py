@@ -94,7 +94,7 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("methods: [[plain]]", r"line 1: unknown method"),
         ("latency:\n  batch_sizes: [0]", r"line 2: latency.batch_sizes is '0': expected greater than 0"),
         ("latency:\n  batchsize: [1]", r"line 2: unknown key 'batchsize': did you mean 'batch_sizes'\?"),
-        ("latency: {dtypes: [float8]}", r"'float8': expected 'float32', 'bfloat16' or 'float16'$"),
+        ("latency: {dtypes: [float8]}", r"'float8': expected 'float32', 'tf32', 'bfloat16' or 'float16'$"),
         ("latency: {seconds: .inf}", r"latency.seconds is 'inf': expected a finite number"),
         ("train: {data: imagenet}", r"train.data is 'imagenet': expected 'digits'"),
         ("train: {lr: -1}", r"train.lr is '-1'"),

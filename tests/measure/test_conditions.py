@@ -26,7 +26,8 @@ class _Scripted:
 def test_a_gpu_is_read_now_and_then_and_all_reasons_add_up() -> None:
     now = 0.0
     gpu: Any = _Scripted(
-        [GpuState(1980, 2619, 40, 120.5, 0), GpuState(1410, 2619, None, 700.0, 0x04), GpuState(1200)], others=2
+        [GpuState(1980, 2619, 40, 120.5, 0), GpuState(1410, None, None, 700.0, 0x04), GpuState(1200)],
+        others=2,
     )
     watch = Watch("cuda", None, gpu, clock=lambda: now)
     for now in (0.0, LOOK_S / 2, 1.1 * LOOK_S, 1.5 * LOOK_S, 2.5 * LOOK_S):  # noqa: B007

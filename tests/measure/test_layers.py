@@ -1,12 +1,16 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
 import wnexplore
 from wnexplore import DesignPoint
 from wnexplore.design.layers import generated_layers
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.layers import Layer, measure_layers
-from wnexplore.nn import GeneratedConv2d
+from wnexplore.measure.roofline import Peaks
+from wnexplore.nn import GeneratedConv2d, WeightNetConv2d
+
+PEAKS = Peaks(bytes_per_s=2e10, multiply_adds_per_s=5e10)
 
 
 def _measured(point: DesignPoint, model: torch.nn.Module, batch_size: int = 2) -> list[Layer]:
@@ -16,6 +20,7 @@ def _measured(point: DesignPoint, model: torch.nn.Module, batch_size: int = 2) -
         batch_size=batch_size,
         dtype="float32",
         device="cpu",
+        peaks=PEAKS,
         seconds=0.05,
     )
 
@@ -56,3 +61,80 @@ def test_the_clocks_are_taken_away_again() -> None:
         assert not module._forward_pre_hooks
         if isinstance(module, GeneratedConv2d):
             assert "kernels" not in vars(module)
+
+
+def _layers(
+    *modules: nn.Module, batch_size: int = 1, dtype: str = "float32", memory_format: str = "contiguous"
+) -> list[Layer]:
+    """Of modules in a row, for images of 8x8 pixels."""
+    return measure_layers(
+        nn.Sequential(*modules),
+        resolution=8,
+        batch_size=batch_size,
+        dtype=dtype,
+        device="cpu",
+        peaks=PEAKS,
+        memory_format=memory_format,
+        seconds=1e-6,
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_bytes_are_those_of_inputs_weights_and_outputs(
+    batch: int, dtype: str, size: int, memory_format: str
+) -> None:
+    convolution, depthwise, relu, pool, flatten, linear = _layers(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 5),
+        batch_size=batch,
+        dtype=dtype,
+        memory_format=memory_format,
+    )
+    assert convolution.bytes == size * (batch * 3 * 64 + 6 * 3 * 9 + batch * 6 * 64)
+    assert depthwise.bytes == size * (batch * 6 * 64 + 6 * 9 + 6 + batch * 6 * 16)
+    assert relu.bytes == size * 2 * batch * 6 * 16
+    assert pool.bytes == size * batch * (6 * 16 + 6)
+    assert flatten.bytes == size * 2 * batch * 6
+    assert linear.bytes == size * (batch * 6 + 6 * 5 + 5 + batch * 5)
+    assert convolution.intensity == pytest.approx(batch * 6 * 64 * 27 / convolution.bytes)
+    assert depthwise.intensity == pytest.approx(batch * 6 * 16 * 9 / depthwise.bytes)
+    assert relu.intensity == 0
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_generated_layer_writes_its_kernels_and_reads_them_again(batch: int) -> None:
+    layer = WeightNetConv2d(3, 8, kernel_size=3, M=2, G=1)
+    generator, convolution = _layers(layer, batch_size=batch)
+    kernels = 4 * batch * 8 * 3 * 9
+    weights = 4 * sum(p.numel() for p in layer.parameters())
+    # It makes its own context: of its input.
+    assert generator.bytes == 4 * batch * 3 * 64 + weights + kernels
+    assert convolution.bytes == 4 * batch * 3 * 64 + kernels + 4 * batch * 8 * 64
+    assert convolution.flops == 8 * 64 * 27
+    assert convolution.intensity == pytest.approx(batch * 8 * 64 * 27 / convolution.bytes)
+
+
+def test_a_module_that_runs_twice_moves_its_bytes_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.layer(self.layer(x))
+            return result
+
+    (layer,) = _layers(Twice())
+    assert layer.bytes == 2 * 4 * (2 * 3 * 64 + 9)
+
+
+def test_the_share_of_the_roofline_is_the_least_time_over_the_time_taken() -> None:
+    for layer in _layers(nn.Conv2d(3, 6, 3), nn.ReLU()):
+        least_s = max(layer.flops / 5e10, layer.bytes / 2e10)
+        assert layer.roofline_share == pytest.approx(least_s * 1e3 / layer.time_ms)

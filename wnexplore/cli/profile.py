@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,11 +27,24 @@ def profile(
     activation: Annotated[str | None, typer.Option(help="sigmoid, hard_sigmoid or softmax.")] = None,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure latency.")] = True,
     batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1",
-    dtype: Annotated[str, typer.Option(help="Dtypes: float32,bfloat16,float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = "float32",
+    runtime: Annotated[str, typer.Option(help="Runtimes: eager,compile,cudagraph.")] = "eager",
+    memory_format: Annotated[
+        str, typer.Option(help="Memory formats: contiguous,channels_last.")
+    ] = "contiguous",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads on a CPU.")] = None,
-    seconds: Annotated[float, typer.Option(help="Time for one latency, in seconds.")] = 2.0,
+    threads: Annotated[str | None, typer.Option(help="Numbers of threads on a CPU: 1,2.")] = None,
+    cache: Annotated[str, typer.Option(help="Caches: warm,cold (flushed before each pass).")] = "warm",
+    mode: Annotated[str, typer.Option(help="What to time: inference,train (a training step).")] = "inference",
+    target: Annotated[
+        float | None,
+        typer.Option(help="Interval at which a latency is known well enough: 0.01 for 1 % either side."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time for one latency at most, in seconds.")] = 5.0,
     layers: Annotated[bool, typer.Option("--layers", help="Also a table by layer.")] = False,
+    roofline: Annotated[
+        Path | None, typer.Option(help="Draw the layers on the device's roofline: .png, .svg or .pdf.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Count and time one design point: parameters, FLOPs, latency, and each layer's share."""
@@ -52,12 +66,29 @@ def profile(
         activation=activation,
     )
     check_legal(point)
-    asked = {"batch_sizes": comma_list(batch_size), "dtypes": comma_list(dtype), "device": device}
-    spec = _latency_spec({**asked, "threads": threads, "seconds": seconds})
+    spec = _latency_spec(
+        {
+            "batch_sizes": comma_list(batch_size),
+            "dtypes": comma_list(dtype),
+            "runtimes": comma_list(runtime),
+            "memory_formats": comma_list(memory_format),
+            "device": device,
+            "threads": None if threads is None else comma_list(threads),
+            "caches": comma_list(cache),
+            "modes": comma_list(mode),
+            "target": target,
+            "seconds": seconds,
+        }
+    )
+    if roofline is not None:
+        from wnexplore.report.roofline import check_target
+
+        # Before anything is measured.
+        check_target(roofline)
 
     from wnexplore.profile import profile as profile_point
 
-    result = profile_point(point, spec, timed=latency, layers=layers)
+    result = profile_point(point, spec, timed=latency, layers=layers or roofline is not None)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -66,6 +97,12 @@ def profile(
 
         for part in render(result):
             console().print(part)
+    if roofline is not None:
+        from wnexplore.report.figures import save
+        from wnexplore.report.roofline import render_roofline, roofline_info
+
+        save(render_roofline(roofline_info(result)), roofline)
+        typer.echo(f"wrote {roofline}", err=True)
     if any(entry["error"] for entry in result["latency"]):
         raise typer.Exit(1)
 
@@ -73,9 +110,14 @@ def profile(
 def _latency_spec(asked: dict[str, Any]) -> LatencySpec:
     from wnexplore.design.sweep_file import load_sweep
 
-    places = {"batch_sizes": "--batch-size", "dtypes": "--dtype", "device": "--device"}
-    places |= {"threads": "--threads", "seconds": "--seconds"}
-    overrides: Overrides = {("latency", name): (places[name], value) for name, value in asked.items()}
+    options = {"batch_sizes", "dtypes", "runtimes", "memory_formats", "caches", "modes"}
+    overrides: Overrides = {
+        ("latency", name): (
+            f"--{(name.removesuffix('s') if name in options else name).replace('_', '-')}",
+            value,
+        )
+        for name, value in asked.items()
+    }
     spec = load_sweep(None, overrides).latency
     assert spec is not None
     return spec

@@ -1,7 +1,8 @@
-"""A network taken apart: parameters, FLOPs and share of the time of each layer."""
+"""A network taken apart: parameters, FLOPs, bytes, time and share of the roofline of each layer."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.measure.complexity import layer_flops
-from wnexplore.measure.latency import DTYPES, WARM_UP_PASSES, threads_set
+from wnexplore.measure.roofline import Peaks
+from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
 from wnexplore.nn import Context, GeneratedConv2d, SqueezeExcite
 
 Part = Literal["layer", "generator", "convolution"]
 
+WARM_UP_PASSES = 3
 MIN_PASSES = 5
 MAX_PASSES = 100
 
@@ -39,6 +42,14 @@ class Layer:
     """Median over the passes."""
     time_share: float
     """`time_ms` over that of a whole pass; the rest of the pass is in no layer (shuffles, additions)."""
+    bytes: int
+    """The least that one pass of the batch moves: inputs, weights and kernels read once, outputs and
+    kernels written once, each in the dtype that it has."""
+    intensity: float
+    """Multiply-adds a byte."""
+    roofline_share: float
+    """The time that the roofline leaves for the layer over `time_ms`: 1 is the limit. Never cut off:
+    above 1 its data was still in a cache, or the device was slower when its peaks were measured."""
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can hold it."""
@@ -52,34 +63,57 @@ def measure_layers(
     batch_size: int,
     dtype: str,
     device: str,
+    peaks: Peaks,
+    memory_format: str = "contiguous",
     threads: int | None = None,
     seconds: float = 2.0,
 ) -> list[Layer]:
     """Each layer of `model`, in the order of its modules, for images of `resolution` pixels.
 
-    Timed pass by pass in inference mode for about `seconds` seconds by clocks around each layer; on a
-    GPU by CUDA events. The clocks themselves cost a few microseconds a layer, so that the shares, not
-    the times, are what to compare. The module is moved to the device and dtype, and left there.
+    Timed pass by pass in eager and inference mode for about `seconds` seconds by clocks around each
+    layer; on a GPU by CUDA events. The clocks themselves cost a few microseconds a layer, so that the
+    shares, not the times, are what to compare. The module is moved to the device and dtype, and left
+    there. `peaks` are those of the device for the dtype, see `wnexplore.measure.roofline`.
     """
     flops = layer_flops(model, resolution)
     units = dict(_units(model))
-    convolution_flops = _convolution_flops(model, units, resolution)
-    times = _times(model, units, resolution, batch_size, dtype, device, threads, seconds)
-    whole = times[""]
-    rows = []
+    images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
+    images = images.contiguous(memory_format=MEMORY_FORMATS[memory_format])
+    place = {"dtype": DTYPES[dtype], "memory_format": MEMORY_FORMATS[memory_format]}
+    model.eval().to(device=device, **place)  # type: ignore[call-overload]
+    with torch.inference_mode(), threads_set(threads), precision_set(dtype):
+        moved = _traffic(model, units, images)
+        times = _times(model, units, images, seconds)
+    pieces = []
     for name, unit in units.items():
         params = sum(p.numel() for p in unit.parameters())
         if not isinstance(unit, GeneratedConv2d):
-            rows.append((name, unit, "layer", params, flops.get(name, 0), times[name]))
+            pieces.append((name, "layer", params, flops.get(name, 0), times[name]))
             continue
-        applied = convolution_flops[name]
-        made = times[f"{name}.kernels"]
-        rows.append((name, unit, "generator", params, flops[name] - applied, made))
-        rows.append((name, unit, "convolution", 0, applied, times[name] - made))
-    return [
-        Layer(name, type(unit).__name__, part, params, count, taken, taken / whole)  # type: ignore[arg-type]
-        for name, unit, part, params, count, taken in rows
-    ]
+        # Applying each kernel to one image: C_out·F·H_out·W_out.
+        applied = moved[_convolution(name)].outputs // batch_size * unit.fan_in
+        made = times[_kernels(name)]
+        pieces.append((_kernels(name), "generator", params, flops[name] - applied, made))
+        pieces.append((_convolution(name), "convolution", 0, applied, times[name] - made))
+    layers = []
+    for piece, part, params, count, taken in pieces:
+        name = piece if part == "layer" else piece.rpartition(":")[0]
+        work, size = batch_size * count, moved[piece].bytes
+        layers.append(
+            Layer(
+                name=name,
+                kind=type(units[name]).__name__,
+                part=part,  # type: ignore[arg-type]
+                params=params,
+                flops=count,
+                time_ms=taken,
+                time_share=taken / times[""],
+                bytes=size,
+                intensity=work / size if size else 0.0,
+                roofline_share=peaks.least_ms(work, size) / taken if taken > 0 else 0.0,
+            )
+        )
+    return layers
 
 
 def _units(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -91,52 +125,67 @@ def _units(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
         yield from _units(child, f"{name}.{child_name}" if name else child_name)
 
 
-def _convolution_flops(model: nn.Module, units: dict[str, nn.Module], resolution: int) -> dict[str, int]:
-    """Multiply-adds of applying each generated kernel to one image: C_out·F·H_out·W_out."""
-    found: dict[str, int] = {}
-    with ExitStack() as hooks:
+def _kernels(name: str) -> str:
+    return f"{name}:kernels"
+
+
+def _convolution(name: str) -> str:
+    return f"{name}:convolution"
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """What one pass of a piece moves at least."""
+
+    bytes: int
+    outputs: int
+    """Numbers in its output."""
+
+
+def _traffic(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict[str, _Traffic]:
+    """The traffic of each unit for `images`; of a generated layer that of either part."""
+    found: dict[str, _Traffic] = {}
+    with ExitStack() as undo:
         for name, unit in units.items():
-            if isinstance(unit, GeneratedConv2d):
 
-                def note(
-                    module: nn.Module, _: Any, output: Tensor, name: str = name, fan_in: int = unit.fan_in
-                ) -> None:
-                    found[name] = output[0].numel() * fan_in
+            def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> None:
+                weights = _bytes(*module.parameters(), *module.buffers())
+                if not isinstance(module, GeneratedConv2d):
+                    # A module may run more than once a pass.
+                    before = found.get(name, _Traffic(0, 0))
+                    own = _bytes(*inputs, output) + weights
+                    found[name] = _Traffic(before.bytes + own, before.outputs + output.numel())
+                    return
+                x, context = inputs[0], inputs[1] if len(inputs) > 1 else None
+                kernels = x.shape[0] * math.prod(module.kernel_shape) * x.element_size()
+                # A layer that makes its own context pools its input for it.
+                read = _bytes(x if context is None else context) + weights
+                found[_kernels(name)] = _Traffic(read + kernels, kernels // x.element_size())
+                found[_convolution(name)] = _Traffic(_bytes(x, output) + kernels, output.numel())
 
-                handle = unit.register_forward_hook(note)
-                hooks.callback(handle.remove)
-        weight = next(model.parameters())
-        with torch.inference_mode():
-            model.eval()(weight.new_zeros(1, 3, resolution, resolution))
+            undo.callback(unit.register_forward_hook(note).remove)
+        model(images)
     return found
 
 
-def _times(
-    model: nn.Module,
-    units: dict[str, nn.Module],
-    resolution: int,
-    batch_size: int,
-    dtype: str,
-    device: str,
-    threads: int | None,
-    seconds: float,
-) -> dict[str, float]:
-    """Median milliseconds of each unit; of its kernels under "name.kernels", of a pass under ""."""
-    model.eval().to(device=device, dtype=DTYPES[dtype])
-    images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
+def _bytes(*values: Any) -> int:
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+
+
+def _times(model: nn.Module, units: dict[str, nn.Module], images: Tensor, seconds: float) -> dict[str, float]:
+    """Median milliseconds of each unit; of its kernels under "name:kernels", of a pass under ""."""
     samples: dict[str, list[float]] = defaultdict(list)
-    with torch.inference_mode(), threads_set(threads):
-        for _ in range(WARM_UP_PASSES):
+    for _ in range(WARM_UP_PASSES):
+        model(images)
+    clock = _CudaClock() if images.is_cuda else _CpuClock()
+    with _clocked(model, units, clock):
+        end = time.perf_counter() + seconds
+        passes = 0
+        while passes < MIN_PASSES or (time.perf_counter() < end and passes < MAX_PASSES):
             model(images)
-        clock = _CudaClock() if device == "cuda" else _CpuClock()
-        with _clocked(model, units, clock):
-            end = time.perf_counter() + seconds
-            passes = 0
-            while passes < MIN_PASSES or (time.perf_counter() < end and passes < MAX_PASSES):
-                model(images)
-                for name, taken in clock.read().items():
-                    samples[name].append(taken)
-                passes += 1
+            for name, taken in clock.read().items():
+                samples[name].append(taken)
+            passes += 1
     return {name: median(taken) for name, taken in samples.items()}
 
 
@@ -188,7 +237,7 @@ def _clocked(model: nn.Module, units: dict[str, nn.Module], clock: _CpuClock) ->
             undo.callback(after.remove)
             if isinstance(module, GeneratedConv2d):
                 # An attribute of the instance hides the method until it is taken away again.
-                module.kernels = _marking(module.kernels, f"{name}.kernels", clock)  # type: ignore[method-assign]
+                module.kernels = _marking(module.kernels, _kernels(name), clock)  # type: ignore[method-assign]
                 undo.callback(delattr, module, "kernels")
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -67,6 +68,8 @@ class Compile(Runtime):
 
     def prepare(self, step: Step) -> Step:
         """`step`, after its first run."""
+        # What compiling imports tells on standard error that there is no CUDA where there is none.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         # Two seconds to import, and needed here alone.
         from torch._inductor import config
 

@@ -53,9 +53,16 @@ def before_sample(step: Step, device: str, cache: str) -> Step | None:
 
 def flusher(device: str) -> Callable[[], object]:
     """A function that replaces the content of the last-level cache: by twice its size in zeros."""
-    size = _gpu_cache_bytes() if device == "cuda" else cpu_cache_bytes()
-    block = torch.empty(2 * (size or _UNKNOWN), dtype=torch.uint8, device=device)
-    return block.zero_
+    return torch.empty(2 * cache_bytes(device), dtype=torch.uint8, device=device).zero_
+
+
+def cache_bytes(device: str) -> int:
+    """Size of the device's last-level cache; where nothing tells, that of a large server's."""
+    if device == "cuda":
+        size: int | None = getattr(torch.cuda.get_device_properties(), "L2_cache_size", None)
+    else:
+        size = cpu_cache_bytes()
+    return size or _UNKNOWN
 
 
 def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
@@ -70,9 +77,3 @@ def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -
 
 
 _UNKNOWN = 64 * 2**20
-"""For a cache of unknown size: that of a large server's."""
-
-
-def _gpu_cache_bytes() -> int | None:
-    size: int | None = getattr(torch.cuda.get_device_properties(), "L2_cache_size", None)
-    return size

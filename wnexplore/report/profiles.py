@@ -16,9 +16,10 @@ def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
     yield Text(_title(profile), style="bold")
     yield _counts(profile)
     if profile["latency"]:
-        yield _latencies(profile["latency"])
+        yield from _latencies(profile["latency"])
     if "layers" in profile:
         yield _layers(profile["layers"])
+        yield _peaks(profile["layers_protocol"])
 
 
 def _title(profile: Mapping[str, Any]) -> str:
@@ -41,21 +42,35 @@ def _counts(profile: Mapping[str, Any]) -> Table:
     return table
 
 
-def _latencies(entries: list[Mapping[str, Any]]) -> Table:
-    table = _table("device", "dtype", "batch", "latency ms", "×plain", "memory MB")
+def _latencies(entries: list[Mapping[str, Any]]) -> Iterator[Table | Text]:
+    # The axes that vary, and those that aren't as usual.
+    axes = [name for name in _USUAL if {entry[name] for entry in entries} - {_USUAL[name]}]
+    figures = [name for name in _OPTIONAL if any(entry.get(name) is not None for entry in entries)]
+    headings = [COLUMNS[name].heading for name in ("dtype", "batch_size", *axes)]
+    units = [f"{COLUMNS[name].heading} {COLUMNS[name].unit}" for name in figures]
+    table = _table("device", *headings, "latency ms", "×plain", *units)
     for entry in entries:
         device = f"{entry['device_name']}"
         if entry["threads"]:
             device += f", {entry['threads']} threads"
-        figures = [entry["error"], "", ""]
+        told = [entry["error"], *[""] * (1 + len(figures))]
         if entry["error"] is None:
-            memory = entry["peak_memory_mb"]
-            figures = [
+            told = [
                 *(_with_interval(entry, name) for name in ("latency_ms", "latency_ratio")),
-                "" if memory is None else f"{memory:.0f}",
+                *(COLUMNS[name].format(entry[name]) for name in figures),
             ]
-        table.add_row(device, entry["dtype"], str(entry["batch_size"]), *figures)
-    return table
+        table.add_row(
+            device, entry["dtype"], str(entry["batch_size"]), *(entry[name] for name in axes), *told
+        )
+    yield table
+    for number, entry in enumerate(entries, start=1):
+        row = f"row {number}: " if len(entries) > 1 else ""
+        for warning in entry.get("warnings", ()):
+            yield Text(f"⚠ {row}{warning['text']}")
+
+
+_USUAL = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
+_OPTIONAL = ("peak_memory_mb", "compile_s", "energy_j")
 
 
 def _with_interval(entry: Mapping[str, Any], name: str) -> str:
@@ -63,18 +78,40 @@ def _with_interval(entry: Mapping[str, Any], name: str) -> str:
 
 
 def _layers(layers: list[Mapping[str, Any]]) -> Table:
-    table = _table("layer", "kind", "part", "params", "FLOPs", "time ms", "share")
+    table = _table(
+        *("layer", "kind", "part", "params", "FLOPs", "bytes", "FLOPs/byte", "time ms", "share", "roofline")
+    )
     for layer in layers:
         part = "" if layer["part"] == "layer" else layer["part"]
-        counts = (prefixed(layer[name]) if layer[name] else "" for name in ("params", "flops"))
-        share = f"{layer['time_share']:.1%}"
-        table.add_row(layer["name"], layer["kind"], part, *counts, f"{layer['time_ms']:.3f}", share)
+        counts = (prefixed(layer[name]) if layer[name] else "" for name in ("params", "flops", "bytes"))
+        table.add_row(
+            layer["name"],
+            layer["kind"],
+            part,
+            *counts,
+            f"{layer['intensity']:.2f}" if layer["flops"] else "",
+            f"{layer['time_ms']:.3f}",
+            f"{layer['time_share']:.1%}",
+            f"{layer['roofline_share']:.0%}",
+        )
     rest = 1 - sum(layer["time_share"] for layer in layers)
-    totals = (prefixed(sum(layer[name] for layer in layers)) for name in ("params", "flops"))
+    totals = (prefixed(sum(layer[name] for layer in layers)) for name in ("params", "flops", "bytes"))
     table.add_section()
-    table.add_row("outside layers", "", "", "", "", "", f"{rest:.1%}", style="dim")
-    table.add_row("sum", "", "", *totals, "", "", style="bold")
+    table.add_row("outside layers", *[""] * 7, f"{rest:.1%}", "", style="dim")
+    table.add_row("sum", "", "", *totals, *[""] * 4, style="bold")
     return table
+
+
+def _peaks(protocol: Mapping[str, Any]) -> Text:
+    told = [
+        COLUMNS[name].say(protocol[name])
+        for name in ("dtype", "batch_size", "memory_format", "threads")
+        if protocol[name] is not None
+    ]
+    rates = (
+        f"{prefixed(protocol['bytes_per_s'])}B/s, {prefixed(protocol['multiply_adds_per_s'])} multiply-adds/s"
+    )
+    return Text(f"layers: eager · {' · '.join(told)}; roofline: {rates}, measured once and kept", style="dim")
 
 
 def _table(*headings: str) -> Table:
@@ -82,17 +119,14 @@ def _table(*headings: str) -> Table:
         box=None, show_header=any(headings), header_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
     )
     for heading in headings:
-        numeric = heading in {
-            "batch",
-            "latency ms",
-            "×plain",
-            "memory MB",
-            "params",
-            "FLOPs",
-            "time ms",
-            "share",
-        }
+        numeric = heading in _NUMERIC or heading.partition(" ")[0] in _NUMERIC
         table.add_column(
             heading, justify="right" if numeric else "left", no_wrap=numeric or heading == "layer"
         )
     return table
+
+
+_NUMERIC = {
+    *("batch", "latency", "×plain", "memory", "compile", "energy"),
+    *("params", "FLOPs", "bytes", "FLOPs/byte", "time", "share", "roofline"),
+}

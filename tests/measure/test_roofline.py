@@ -1,0 +1,111 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wnexplore.measure import roofline
+from wnexplore.measure.roofline import Peaks, cache_folder, device_peaks, measure_peaks
+
+
+@pytest.mark.parametrize(
+    ("multiply_adds", "moved", "least_ms"),
+    [(1e9, 1e6, 100.0), (1e6, 1e9, 200.0), (0, 5e9, 1000.0), (0, 0, 0)],
+)
+def test_the_roofline_is_the_slower_of_memory_and_arithmetic(
+    multiply_adds: float, moved: float, least_ms: float
+) -> None:
+    peaks = Peaks(bytes_per_s=5e9, multiply_adds_per_s=1e10)
+    assert peaks.least_ms(multiply_adds, moved) == pytest.approx(least_ms)
+    assert peaks.ridge == 2.0
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peaks of small work: what they are kept for doesn't depend on it."""
+    monkeypatch.setattr(roofline, "cache_bytes", lambda device: 2**16)
+    monkeypatch.setattr(roofline, "_LONG_MS", {"cpu": 0.0})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.usefixtures("small")
+def test_a_device_moves_and_computes(dtype: str) -> None:
+    peaks = measure_peaks("cpu", dtype)
+    # Any machine of this century, and none.
+    assert 1e7 < peaks.bytes_per_s < 1e14
+    assert 1e6 < peaks.multiply_adds_per_s < 1e15
+
+
+@pytest.mark.usefixtures("small")
+def test_peaks_are_kept_for_dtype_and_threads(tmp_path: Path) -> None:
+    first = device_peaks("cpu", "float32", 1, tmp_path)
+    assert device_peaks("cpu", "float32", 1, tmp_path) == first
+    (file,) = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["of"]["threads"] == 1
+    assert kept["peaks"]["bytes_per_s"] == first.bytes_per_s
+    device_peaks("cpu", "bfloat16", 1, tmp_path)
+    device_peaks("cpu", "float32", 2, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["", "{", "[]", '{"of": {}, "peaks": {}}', '{"peaks": {"bytes_per_s": 1, "multiply_adds_per_s": 2}}'],
+)
+@pytest.mark.usefixtures("small")
+def test_what_can_not_be_read_is_measured_again(tmp_path: Path, harm: str) -> None:
+    device_peaks("cpu", "float32", 1, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text(harm)
+    peaks = device_peaks("cpu", "float32", 1, tmp_path)
+    assert peaks.bytes_per_s > 100
+    assert json.loads(file.read_text())["peaks"]["bytes_per_s"] == peaks.bytes_per_s
+
+
+@pytest.mark.usefixtures("small")
+def test_another_version_of_torch_is_measured_again(tmp_path: Path) -> None:
+    device_peaks("cpu", "float32", 1, tmp_path)
+    (file,) = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    kept["of"]["torch"] = "1.0"
+    kept["peaks"]["bytes_per_s"] = 1.0
+    file.write_text(json.dumps(kept))
+    assert device_peaks("cpu", "float32", 1, tmp_path).bytes_per_s > 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_folder_that_can_not_be_written_is_only_a_lost_cache(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert device_peaks("cpu", "float32", 1, tmp_path / "file" / "folder").bytes_per_s > 0
+
+
+def test_another_process_finds_what_was_kept(tmp_path: Path) -> None:
+    code = (
+        "from wnexplore.measure import roofline\n"
+        "roofline.cache_bytes = lambda device: 2**16\n"
+        "roofline._LONG_MS = {'cpu': 0.0}\n"
+        "print(roofline.device_peaks('cpu', 'float32', 1))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    ]
+    assert told[0].stdout == told[1].stdout
+    assert len(list((tmp_path / "wnexplore").iterdir())) == 1
+
+
+@pytest.mark.parametrize("given", ["", "relative"])
+def test_without_a_cache_folder_of_ones_own_it_is_in_the_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert cache_folder() == tmp_path / ".cache" / "wnexplore"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own" / "wnexplore"

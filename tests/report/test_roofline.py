@@ -1,0 +1,124 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from wnexplore.errors import InputError
+from wnexplore.report.figures import save
+from wnexplore.report.profiles import render
+from wnexplore.report.roofline import check_target, render_roofline, roofline_info
+
+
+def _layer(
+    name: str, flops: int, moved: int, time_ms: float, part: str = "layer", kind: str = "Conv2d"
+) -> Any:
+    return {
+        "name": name,
+        "kind": kind,
+        "part": part,
+        "params": 10,
+        "flops": flops,
+        "bytes": moved,
+        "time_ms": time_ms,
+        "time_share": time_ms / 10,
+        "intensity": 4 * flops / moved,
+        "roofline_share": 0.5,
+    }
+
+
+PROFILE: dict[str, Any] = {
+    "backbone": "resnet18",
+    "method": "weightnet",
+    "M": 2,
+    "G": 1,
+    "experts": None,
+    "stem": "imagenet",
+    "resolution": 224,
+    "num_classes": 1000,
+    "params": 5,
+    "flops": 7,
+    "fvcore_flops": 8,
+    "operators": {"conv": 7},
+    "uncounted": {},
+    "latency": [],
+    "layers_protocol": {
+        "device": "cpu",
+        "device_name": "AMD EPYC",
+        "dtype": "float32",
+        "batch_size": 4,
+        "memory_format": "contiguous",
+        "threads": 2,
+        "bytes_per_s": 2e10,
+        "multiply_adds_per_s": 8e10,
+    },
+    "layers": [
+        _layer("conv1", 1_000_000, 400_000, 2.0),
+        _layer("conv1.norm", 0, 400_000, 1.0, kind="BatchNorm2d"),
+        _layer("block.conv", 3_000, 60_000, 0.5, part="generator", kind="WeightNetConv2d"),
+        _layer("block.conv", 2_000_000, 300_000, 4.0, part="convolution", kind="WeightNetConv2d"),
+        _layer("fc", 512_000, 2_000_000, 0.2, kind="Linear"),
+    ],
+}
+
+
+def test_each_layer_with_work_is_a_mark_at_what_it_attained() -> None:
+    info = roofline_info(PROFILE)
+    assert [mark.name for mark in info.layers] == ["block.conv", "conv1", "block.conv", "fc"], "longest first"
+    first, second = info.layers[:2]
+    assert (first.kind, second.kind) == ("generated convolution", "convolution")
+    # A batch of 4 in 4 ms.
+    assert first.attained == pytest.approx(4 * 2_000_000 / 4e-3)
+    assert first.intensity == pytest.approx(4 * 2_000_000 / 300_000)
+    assert {mark.kind for mark in info.layers[2:]} == {"generator", "linear"}
+    # 2 + 0.5 + 4 + 0.2 of 10 ms are in these layers.
+    assert "33% of a pass" in info.note
+    assert "AMD EPYC · 2 threads · float32 · batch 4" in info.note
+
+
+def test_the_picture_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(render_roofline(roofline_info(PROFILE)), tmp_path / name)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (1040, 780)
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or ()}
+        # White and grey only would mean that no mark was drawn.
+        assert any(max(c) - min(c) > 80 for c in colours if isinstance(c, tuple))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_roofs_and_marks_are_where_the_figures_are() -> None:
+    figure = render_roofline(roofline_info(PROFILE))
+    (ax,) = figure.axes
+    (roof,) = ax.lines
+    xs, ys = (list(map(float, values)) for values in (roof.get_xdata(), roof.get_ydata()))  # type: ignore[arg-type]
+    assert (xs[1], ys[1]) == (4.0, 8e10), "the ridge"
+    assert ys[0] == pytest.approx(xs[0] * 2e10)
+    low, high = ax.get_xlim()
+    for mark in roofline_info(PROFILE).layers:
+        assert low < mark.intensity < high
+        assert ax.get_ylim()[0] < mark.attained < ax.get_ylim()[1]
+    assert {"conv1", "fc"} <= {text.get_text() for text in ax.texts}
+
+
+def test_a_network_without_work_has_no_roofline() -> None:
+    with pytest.raises(InputError, match="no layer of this network has multiply-adds"):
+        roofline_info({**PROFILE, "layers": PROFILE["layers"][1:2]})
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.jpg", "nowhere/figure.png", "folder.png"])
+def test_where_nothing_can_be_drawn_is_told_beforehand(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError):
+        check_target(tmp_path / name)
+    check_target(tmp_path / "figure.png")
+
+
+def test_the_table_of_layers_has_bytes_and_shares() -> None:
+    *_, table, peaks = render(PROFILE)
+    columns = {column.header: list(column.cells) for column in table.columns}  # type: ignore[union-attr]
+    assert columns["bytes"][0] == "400.00 k"
+    assert columns["FLOPs/byte"][0] == "10.00"
+    assert columns["roofline"][0] == "50%"
+    assert columns["FLOPs/byte"][1] == "", "no work"
+    assert "20.00 GB/s, 80.00 G multiply-adds/s" in str(peaks)

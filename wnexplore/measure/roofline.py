@@ -1,0 +1,126 @@
+"""The roofline: what a device can do at best, and how near to that a piece of work comes.
+
+Source: Williams, Waterman, Patterson, Roofline: an insightful visual performance model for multicore
+architectures, 2009. Work is counted in multiply-adds, as everywhere in wnexplore.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wnexplore.errors import WnexploreError
+from wnexplore.files import write_whole
+from wnexplore.measure.environment import device_name
+from wnexplore.measure.stopwatch import cache_bytes, sampler
+from wnexplore.measure.switches import DTYPES, precision_set, threads_set
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The most that a device was seen to do: a large copy and a large matrix product."""
+
+    bytes_per_s: float
+    """Bytes read and written."""
+    multiply_adds_per_s: float
+
+    @property
+    def ridge(self) -> float:
+        """Multiply-adds a byte from which on arithmetic is the limit, and below which memory is."""
+        return self.multiply_adds_per_s / self.bytes_per_s
+
+    def least_ms(self, multiply_adds: float, bytes_moved: float) -> float:
+        """The time that the roofline leaves for so much work: what takes longer, arithmetic or memory."""
+        seconds = max(multiply_adds / self.multiply_adds_per_s, bytes_moved / self.bytes_per_s)
+        return seconds * 1e3
+
+
+def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Path | None = None) -> Peaks:
+    """The peaks of `device` ("cpu", "cuda") for `dtype`, on a CPU with so many threads.
+
+    Measured once, in seconds, and kept in `folder` (None: `cache_folder()`) for this device, number of
+    threads, dtype and version of torch; delete the file to measure again. A file that can't be read or
+    written is as good as none.
+    """
+    with threads_set(threads):
+        of = {
+            "device_name": device_name(device),
+            "dtype": dtype,
+            "threads": torch.get_num_threads() if device == "cpu" else None,
+            "torch": torch.__version__,
+        }
+        words = [re.sub(r"[^A-Za-z0-9.]+", "-", str(value)) for value in of.values() if value is not None]
+        path = (folder or cache_folder()) / f"peaks_{'_'.join(words)}.json"
+        known = _read(path, of)
+        if known is not None:
+            return known
+        with precision_set(dtype):
+            peaks = measure_peaks(device, dtype)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"of": of, "peaks": asdict(peaks)}, indent=1).encode())
+    except (OSError, WnexploreError):
+        pass  # Measured again the next time.
+    return peaks
+
+
+def measure_peaks(device: str, dtype: str) -> Peaks:
+    """The best of several copies of 4 times the last-level cache, and of square matrix products.
+
+    The best and not the median, since a peak is what nothing else disturbed. The products grow until
+    one takes long enough to fill the device.
+    """
+    return Peaks(_copy_rate(device), max(_product_rates(device, dtype)))
+
+
+def cache_folder() -> Path:
+    """Where peaks are kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
+    # The specification has relative paths ignored.
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "wnexplore"
+
+
+_REPEATS = 10
+_LONG_MS = {"cpu": 30.0, "cuda": 3.0}
+_LARGEST = 16384
+
+
+def _read(path: Path, of: dict[str, Any]) -> Peaks | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        peaks = Peaks(**{name: float(rate) for name, rate in content["peaks"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    sound = content.get("of") == of and peaks.bytes_per_s > 0 and peaks.multiply_adds_per_s > 0
+    return peaks if sound else None
+
+
+def _copy_rate(device: str) -> float:
+    source = torch.ones(4 * cache_bytes(device), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _best_s(lambda: target.copy_(source), device)
+
+
+def _product_rates(device: str, dtype: str) -> Iterator[float]:
+    size = 256
+    while size <= _LARGEST:
+        a = torch.randn(size, size, device=device, dtype=DTYPES[dtype])
+        out = torch.empty_like(a)
+        taken = _best_s(lambda a=a, out=out: torch.mm(a, a, out=out), device)  # type: ignore[misc]
+        yield size**3 / taken
+        if taken * 1e3 > _LONG_MS[device]:
+            return
+        size *= 2
+
+
+def _best_s(step: Callable[[], object], device: str) -> float:
+    sample = sampler(step, device)
+    sample()
+    return min(sample() for _ in range(_REPEATS)) / 1e3
