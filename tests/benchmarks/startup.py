@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 
-COMMANDS = ["", "sweep", "profile", "plot", "export", "table", "published"]
+COMMANDS = ["", "sweep", "profile", "plot", "export", "table", "compare", "published"]
 TARGET_S = 0.4
 
 

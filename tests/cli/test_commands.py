@@ -17,7 +17,7 @@ from wnexplore.store import FILE_NAME, read_records
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "scipy", "numpy")
 
 
-@pytest.mark.parametrize("name", ["", "sweep", "profile", "plot", "export", "table", "published"])
+@pytest.mark.parametrize("name", ["", "sweep", "profile", "plot", "export", "table", "compare", "published"])
 def test_help_loads_nothing_heavy(name: str) -> None:
     script = (
         "import sys\nfrom wnexplore.cli import main\n"
@@ -99,14 +99,17 @@ def test_the_csv_pipes_and_holds_every_column(command: Command, run_directory: P
     assert len(rows) == 8
     wanted = [
         *("backbone", "method", "M", "G", "params", "flops", "device", "dtype", "batch_size", "runtime"),
-        *("latency_ms", "latency_ms_low", "latency_ms_high", "latency_ratio", "peak_memory_mb", "dataset"),
-        *("top1", "top1_low", "top1_high", "seeds", "status", "error"),
+        *("memory_format", "threads", "cache", "mode", "latency_ms", "latency_ms_low", "latency_ms_high"),
+        *("latency_ratio", "peak_memory_mb", "energy_j", "compile_s", "rounds", "stopped_by", "warnings"),
+        *("dataset", "top1", "top1_low", "top1_high", "seeds", "status", "error"),
     ]
     columns = list(rows[0])
     assert [name for name in columns if name in wanted] == wanted
     assert columns.index("fvcore_flops") == columns.index("flops") + 1
     plain = [row for row in rows if row["method"] == "plain"]
-    assert {(row["M"], row["peak_memory_mb"], row["error"]) for row in plain} == {("", "", "")}
+    assert {(row["M"], row["energy_j"], row["compile_s"], row["error"]) for row in plain} == {
+        ("", "", "", "")
+    }
     assert {row["latency_ratio"] for row in plain} == {"1.0"}
     records = [r for r in read_records(run_directory) if r.figure == "latency" and r.point.method == "plain"]
     assert {float(row["latency_ms"]) for row in plain} == {r.value["latency_ms"] for r in records}
@@ -132,6 +135,12 @@ def test_a_table_is_filtered_sorted_and_marked(command: Command, run_directory: 
     assert "plain" not in some.replace("×plain", "")
     best = command("table", run_directory, "--pareto", "--objectives", "params,flops").out
     assert "weightnet" not in best
+    rules = [
+        command("table", run_directory, "--objectives", "latency_ms", *rule) for rule in ((), ("--strict",))
+    ]
+    assert ["by their medians alone" in outcome.out for outcome in rules] == [False, True]
+    # At each batch size one row is fastest by its value; by what is certain there may be several.
+    assert rules[1].out.count("\n★") == 2 + 1 <= rules[0].out.count("\n★")
 
 
 def test_plots_are_real_pictures(command: Command, run_directory: Path, tmp_path: Path) -> None:
@@ -145,6 +154,10 @@ def test_plots_are_real_pictures(command: Command, run_directory: Path, tmp_path
     with Image.open(out) as picture:
         assert picture.width > 500
         assert len(picture.convert("L").getcolors(1 << 16) or []) > 10
+    ranks = command("plot", run_directory, "--ranks", "--x", "params", "--out", tmp_path / "ranks.png")
+    assert ranks.out == f"{tmp_path / 'ranks.png'}\n"
+    with Image.open(tmp_path / "ranks.png") as picture:
+        assert picture.width > 500
     standard = command("plot", run_directory, "--out", tmp_path / "paper.pdf")
     written = [Path(line) for line in standard.out.split()]
     assert written

@@ -10,10 +10,13 @@ from PIL import Image
 
 from tests.report.records import complexity, failure, latency, points, sweep, training
 from wnexplore.errors import InputError
-from wnexplore.report.figure_info import HeatPanel, ScatterPanel, heat_infos, scatter_info
+from wnexplore.report.figure_info import HeatPanel, ScatterPanel
 from wnexplore.report.figures import save, scatter, standard_set
 from wnexplore.report.frame import frame
+from wnexplore.report.heat_info import heat_infos
+from wnexplore.report.pareto import pareto
 from wnexplore.report.placement import Box, Label, place
+from wnexplore.report.scatter_info import scatter_info
 
 RECORDS = sweep()
 TABLE = frame(RECORDS)
@@ -30,7 +33,9 @@ def assert_drawn(path: Path) -> None:
 
 def test_standard_set_is_drawn(tmp_path: Path) -> None:
     figures = standard_set(TABLE)
-    assert list(figures) == ["accuracy", "accuracy_latency", "latency_flops", "heatmap"]
+    assert list(figures) == [
+        *("accuracy", "accuracy_latency", "latency_flops", "rank_disagreement", "heatmap"),
+    ]
     for name, figure in figures.items():
         save(figure, tmp_path / f"{name}.png")
         assert_drawn(tmp_path / f"{name}.png")
@@ -71,6 +76,42 @@ def test_front_rises_from_left_to_right() -> None:
     assert list(panel.front) == sorted(panel.front)
     assert [y for _, y in panel.front] == sorted(y for _, y in panel.front)
     assert panels("flops", "top1", pareto=False)[0].front == ()
+
+
+def test_rings_mark_what_may_be_optimal_beside_the_front() -> None:
+    panel, strict = panels("latency_ms", "top1")[0], panels("latency_ms", "top1", strict=True)[0]
+    assert panel.front == strict.front
+    drawn = [point for series in panel.series for point in series.points]
+    kept = pareto([(p.x, p.y) for p in drawn], ["smaller", "larger"], [(p.x_interval, None) for p in drawn])
+    assert [p.ringed or (p.x, p.y) in panel.front for p in drawn] == kept
+    assert 0 < sum(point.ringed for point in drawn) < len(drawn)
+    assert not any(p.ringed and (p.x, p.y) in panel.front for p in drawn)
+    for unmarked in (strict, *panels("latency_ms", "top1", pareto=False), *panels("flops", "top1")):
+        assert not any(point.ringed for series in unmarked.series for point in series.points)
+
+
+def test_the_legend_says_what_a_ring_is() -> None:
+    for strict in (False, True):
+        (legend,) = scatter(TABLE, "latency_ms", "top1", strict=strict).legends
+        said = [text.get_text() for text in legend.get_texts()]
+        assert ("may be optimal (intervals overlap)" in said) is not strict
+        assert "Pareto front" in said
+
+
+def test_of_many_labels_those_on_the_front_stay() -> None:
+    both = frame([*RECORDS, *sweep("shufflenet_v2_x1_0")])
+    (panel,) = (p for p in scatter_info(both, "flops", "top1").panels if isinstance(p, ScatterPanel))
+    labelled = [p for series in panel.series for p in series.points if p.label]
+    assert 0 < len(labelled) <= 16
+    assert all(p.ringed or (p.x, p.y) in panel.front for p in labelled)
+    everything = [p for series in panel.series for p in series.points if "WeightNet" in series.name]
+    assert all(p.label for p in everything if (p.x, p.y) in panel.front)
+
+
+def test_panels_say_what_tells_them_apart_even_if_it_goes_without_saying() -> None:
+    cold = [latency(point, cache="cold") for point in points()[:3]]
+    both = frame([r for p in points()[:3] for r in (complexity(p), latency(p))] + cold)
+    assert {p.title for p in scatter_info(both, "flops", "latency_ms").panels} == {"warm cache", "cold cache"}
 
 
 def test_each_batch_size_has_its_own_panel() -> None:

@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from tests.report.records import SMALL, complexity, failure, latency, sweep, training
+from tests.report.records import LATENCY, SMALL, complexity, failure, latency, sweep, training
 from wnexplore.design.point import DesignPoint
 from wnexplore.report.columns import COLUMNS, compact, decimals, prefixed, with_interval
-from wnexplore.report.frame import cells, frame
+from wnexplore.report.frame import cells, frame, shared
 
 POINT = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", "1/48", "1/48", stem="small", num_classes=10)
 PLAIN = DesignPoint.of("shufflenet_v2_x0_5", **SMALL)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_interval_is_clipped_to_percent_and_empty_for_one_seed() -> None:
 
 
 def test_newest_of_the_same_visible_cell_wins() -> None:
-    assert one(latency(PLAIN, 5.0), latency(PLAIN, 7.0, budget_s=9))["latency_ms"] == 7.0
+    assert one(latency(PLAIN, 5.0), latency(PLAIN, 7.0, seconds=9.0))["latency_ms"] == 7.0
     assert one(complexity(PLAIN, 1), complexity(PLAIN, 2))["params"] == 2
 
 
@@ -94,6 +94,51 @@ def test_failed_seed_is_left_out_of_the_mean() -> None:
 def test_old_records_without_optional_keys_are_read() -> None:
     bare = [replace(r, protocol={}, value={}) for r in (complexity(PLAIN), latency(PLAIN), training(PLAIN))]
     assert one(*bare)["status"] == "ok"
+
+
+def test_what_older_records_leave_out_is_what_they_were_measured_with() -> None:
+    new = ("memory_format", "cache", "mode")
+    old = latency(PLAIN, 7.0)
+    old = replace(old, protocol={name: value for name, value in old.protocol.items() if name not in new})
+    assert [one(old)[name] for name in new] == ["contiguous", "warm", "inference"]
+    # The same measurement made again, by a version that writes the keys, takes its place.
+    assert one(old, latency(PLAIN, 5.0))["latency_ms"] == 5.0
+    assert one(complexity(PLAIN))["cache"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        *(("device", "cuda"), ("device_name", "H100"), ("dtype", "tf32"), ("batch_size", 2), ("threads", 1)),
+        *(("runtime", "compile"), ("memory_format", "channels_last"), ("cache", "cold"), ("mode", "train")),
+    ],
+)
+def test_what_is_measured_otherwise_is_a_row_of_its_own(name: str, other: object) -> None:
+    table = frame([latency(PLAIN), latency(PLAIN, 9.0, **{name: other})])  # type: ignore[arg-type]
+    assert cells(table, name) == [LATENCY[name], other]
+    assert cells(table, "latency_ms") == [5.25, 9.0]
+
+
+def test_warnings_are_their_kinds() -> None:
+    assert one(latency(PLAIN, warnings=("drift", "throttled", "drift")))["warnings"] == "drift; throttled"
+    assert one(latency(PLAIN))["warnings"] is None
+
+
+def test_what_a_latency_says_beside_its_times() -> None:
+    row = one(latency(PLAIN, 4.0))
+    assert (row["peak_memory_mb"], row["rounds"], row["stopped_by"]) == (24.25, 120, "target")
+    assert row["compile_s"] is row["energy_j"] is None
+
+
+def test_captions_leave_out_what_goes_without_saying_and_nothing_else() -> None:
+    names = ("runtime", "memory_format", "cache", "mode")
+    assert shared(frame([latency(PLAIN)]), names) == "eager"
+    assert (
+        shared(frame([latency(PLAIN)]), names, usual=True)
+        == "eager · contiguous · warm cache · inference mode"
+    )
+    other = latency(PLAIN, memory_format="channels_last", cache="cold", mode="train")
+    assert shared(frame([other]), names) == "eager · channels_last · cold cache · train mode"
 
 
 def test_nan_is_a_missing_value() -> None:

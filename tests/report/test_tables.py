@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from tests.report.records import complexity, points, sweep
+from tests.report.records import complexity, failure, latency, points, sweep
+from wnexplore.report.export import export
 from wnexplore.report.frame import frame
-from wnexplore.report.layout import layout
+from wnexplore.report.layout import Layout, layout
 from wnexplore.report.tables import table
 
 ONE = frame(sweep())
 TWO = frame([*sweep(), *sweep("shufflenet_v2_x1_0")])
+
+
+def stars(contents: Layout) -> int:
+    return sum("★" in row[0] for row in contents.rows)
 
 
 def printed(frame: pd.DataFrame, encoding: str = "utf-8", width: int = 100) -> str:
@@ -42,8 +48,8 @@ def test_constant_columns_go_to_title_and_caption_and_empty_ones_away() -> None:
     assert contents.title == "shufflenet_v2_x0_5"
     assert "float32" in contents.caption[0]
     assert "3 seeds" in contents.caption[0]
-    assert not {"backbone", "dtype", "memory (MB)", "experts"} & set(contents.headings)
-    assert {"batch", "latency (ms)", "top-1 (%)"} < set(contents.headings)
+    assert not {"backbone", "dtype", "energy (J)", "compile (s)", "experts"} & set(contents.headings)
+    assert {"batch", "latency (ms)", "memory (MB)", "top-1 (%)"} < set(contents.headings)
 
 
 def test_failures_are_marked_and_explained_below() -> None:
@@ -54,8 +60,59 @@ def test_failures_are_marked_and_explained_below() -> None:
 
 
 def test_pareto_marks_are_explained() -> None:
-    assert "★ Pareto-optimal in top-1 (larger), FLOPs (smaller)" in printed(ONE)
+    assert "★ Pareto-optimal in top-1 (larger), FLOPs (smaller)\n" in printed(ONE)
     assert "★" not in "".join(layout(ONE, pareto=()).caption)
+    in_what = ("top1", "latency_ms")
+    strict = layout(ONE, pareto=in_what, strict=True)
+    assert any(
+        line.endswith("latency (smaller), latencies by their medians alone") for line in strict.caption
+    )
+    assert 0 < stars(strict) < stars(layout(ONE, pareto=in_what))
+
+
+def test_warnings_are_marked_and_each_kind_is_explained_once() -> None:
+    kinds = (("drift",), ("drift", "throttled"), (), ("from_the_future",))
+    records = [latency(p, warnings=own) for p, own in zip(points(), kinds, strict=False)]
+    failed = failure("training", points()[0], error="diverged")
+    contents = layout(frame([*records, failed]))
+    assert [row[0] for row in contents.rows] == ["⚠✗1", "⚠", "", "⚠"]
+    lines = [line for line in contents.caption if line.startswith("⚠")]
+    assert [line.partition(":")[0] for line in lines] == [
+        *("⚠ drift (2 rows)", "⚠ throttled (1 row)", "⚠ from the future (1 row)"),
+    ]
+    assert "latency_ratio" in lines[0]
+    assert "\n!" in printed(frame(records), "ascii")
+    assert "!" not in printed(frame([latency(points()[0])]), "ascii")
+
+
+def test_every_mark_has_a_counterpart_in_latex_and_markdown() -> None:
+    rows = frame([*sweep(), latency(points()[0], batch_size=7, warnings=("drift",))])
+    latex, markdown = str(export(rows, "latex")), str(export(rows, "markdown"))
+    assert all(mark in markdown for mark in "★⚠✗")
+    assert not any(mark in latex for mark in "★⚠✗")
+    assert "$\\triangle$ drift (1 row)" in latex
+
+
+def test_a_narrow_console_does_without_columns_and_says_so() -> None:
+    record = latency(points()[0])
+    costly = replace(record, value={**record.value, "energy_j": 0.0123, "compile_s": 61.5})
+    rows = frame([*sweep(), replace(costly, protocol={**record.protocol, "runtime": "compile"})])
+    wide, narrow, narrower = (printed(rows, width=width) for width in (140, 100, 82))
+    assert "no room" not in wide
+    assert all(unit in wide for unit in ("(MB)", "(J)", "(s)"))
+    assert "no room for energy (J), compile (s)" in narrow
+    assert "no room for memory (MB), energy (J), compile (s)" in narrower
+    for text, width in ((narrow, 100), (narrower, 85)):
+        body = text.partition("─")[2]
+        assert "…" not in body
+        assert max(len(line) for line in text.splitlines()) <= width
+    assert "no room" not in str(export(rows, "markdown"))
+
+
+def test_what_rows_are_marked_for_is_always_shown() -> None:
+    rows = frame([*sweep(), *sweep("shufflenet_v2_x1_0")])
+    contents = layout(rows, pareto=("peak_memory_mb",))
+    assert "memory (MB)" not in {contents.headings[index] for index in contents.spare}
 
 
 def test_one_count_only() -> None:

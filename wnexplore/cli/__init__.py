@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from wnexplore import __version__
-from wnexplore.cli import export, plot, profile, published, sweep, table
+from wnexplore.cli import compare, export, plot, profile, published, sweep, table
 from wnexplore.errors import WnexploreError
 
 app = typer.Typer(
@@ -22,7 +22,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for command in (sweep.sweep, profile.profile, plot.plot, export.export, table.table, published.published):
+for command in (
+    *(sweep.sweep, profile.profile, table.table, plot.plot, export.export),
+    *(compare.compare, published.published),
+):
     app.command()(command)
 
 # Typer is built on click, and carries a copy of it from some version on: this is whichever it uses.

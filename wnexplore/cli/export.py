@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import Out, RunDirectory, Sort, Where
+from wnexplore.cli.options import Out, RunDirectory, Sort, Strict, Where
 
 
 def export(
@@ -15,20 +15,24 @@ def export(
     out: Out = None,
     where: Where = None,
     sort: Sort = None,
+    strict: Strict = False,
 ) -> None:
     """Export every figure of a run: CSV on standard output unless told otherwise.
 
-    csv, json and parquet hold all columns unrounded; markdown and latex are tables for a paper.
+    csv, json and parquet hold all columns unrounded; markdown and latex are tables for a paper, with the
+    marks of wnexplore table.
     """
     import sys
 
     from wnexplore.cli.show import load_rows, write_output
     from wnexplore.errors import InputError, unknown
-    from wnexplore.report.export import FORMATS
+    from wnexplore.report.export import FORMATS, MARKED
     from wnexplore.report.export import export as export_rows
 
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    if strict and format not in MARKED:
+        raise InputError(f"--strict is about Pareto marks, and {format} has none: use markdown or latex")
     if format == "parquet" and out is None and sys.stdout.isatty():
         raise InputError("parquet is not for a terminal: give --out FILE or send it to a file")
-    write_output(export_rows(load_rows(directory, where, sort), format), out)
+    write_output(export_rows(load_rows(directory, where, sort), format, strict=strict), out)

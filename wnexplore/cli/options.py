@@ -13,8 +13,9 @@ Where = Annotated[
     typer.Option(help="Only rows for which this holds, such as \"params<3e6 and method=='weightnet'\"."),
 ]
 Sort = Annotated[str | None, typer.Option(help="Column to sort by; -top1 for the largest first.")]
-
-
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Pareto-optimal by the values alone, whatever their intervals.")
+]
 Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, Where
+from wnexplore.cli.options import RunDirectory, Strict, Where
 
 
 def plot(
@@ -16,6 +16,10 @@ def plot(
     y: Annotated[str | None, typer.Option(help="Column of the vertical axis, such as latency_ms.")] = None,
     color: Annotated[str, typer.Option(help="Column that tells the series apart.")] = "method",
     pareto: Annotated[bool, typer.Option("--pareto", help="Draw the Pareto front.")] = False,
+    strict: Strict = False,
+    ranks: Annotated[
+        bool, typer.Option("--ranks", help="Ranks in the two columns, with Kendall's tau-b.")
+    ] = False,
     logx: Annotated[bool, typer.Option("--logx", help="Logarithmic horizontal axis.")] = False,
     where: Where = None,
     out: Annotated[
@@ -24,21 +28,32 @@ def plot(
 ) -> None:
     """Plot a run: one column against another, or without --x and --y the standard set.
 
-    The standard set: accuracy against FLOPs and parameters, latency against FLOPs, a heat map over M
-    and G, as far as they were measured; PNGs in the run directory unless --out says otherwise.
+    The standard set: accuracy against FLOPs and parameters, latency against FLOPs, their ranks, a heat
+    map over M and G, as far as they were measured; PNGs in the run directory unless --out says
+    otherwise. Beside a Pareto front, points that may be optimal for all that their intervals tell are
+    ringed; --strict leaves the rings out.
     """
     from wnexplore.cli.show import load_rows
     from wnexplore.errors import InputError
     from wnexplore.report.columns import column
-    from wnexplore.report.figures import save, scatter, standard_set
+    from wnexplore.report.figures import rank_disagreement, save, scatter, standard_set
 
     column(color)
+    one = ranks or x is not None or y is not None
+    wrong = {
+        "--pareto is for one plot: give --x or --y with it": pareto and not one,
+        "--logx is for one plot: give --x or --y with it": logx and not one,
+        "--color is for one plot: give --x, --y or --ranks with it": color != "method" and not one,
+        "--pareto is not for --ranks, which draws no front": pareto and ranks,
+        "--logx is not for --ranks: ranks have no logarithmic axis": logx and ranks,
+        "--strict says how a Pareto front is drawn: give --pareto with it": strict and one and not pareto,
+    }
+    for line, applies in wrong.items():
+        if applies:
+            raise InputError(line)
     rows = load_rows(directory, where, None)
-    if x is None and y is None:
-        for option, given in (("--pareto", pareto), ("--logx", logx), ("--color", color != "method")):
-            if given:
-                raise InputError(f"{option} is for one plot: give --x or --y with it")
-        figures = standard_set(rows)
+    if not one:
+        figures = standard_set(rows, strict=strict)
         suffix, folder = ".png", out or directory
         if out is not None and out.suffix:
             suffix, folder = out.suffix, out.parent
@@ -48,6 +63,10 @@ def plot(
             typer.echo(folder / f"{stem}{suffix}")
         return
     x, y = x or "flops", y or "latency_ms"
-    path = out or directory / f"{y}_{x}.png"
-    save(scatter(rows, x, y, color=color, pareto=pareto, logx=logx), path)
-    typer.echo(path)
+    if ranks:
+        path, figure = directory / f"ranks_{y}_{x}.png", rank_disagreement(rows, x, y, color=color)
+    else:
+        path = directory / f"{y}_{x}.png"
+        figure = scatter(rows, x, y, color=color, pareto=pareto, strict=strict, logx=logx)
+    save(figure, out or path)
+    typer.echo(out or path)

@@ -23,11 +23,11 @@ def load_rows(directory: Path, where: str | None, sort: str | None) -> pd.DataFr
     return rows if sort is None else filters.sort(rows, sort)
 
 
-def print_table(rows: pd.DataFrame, pareto: Sequence[str] | None = None) -> None:
+def print_table(rows: pd.DataFrame, pareto: Sequence[str] | None = None, *, strict: bool = False) -> None:
     """The table of `rows` on standard output, as wide as the terminal."""
     from wnexplore.report.tables import table
 
-    console().print(table(rows, pareto=pareto))
+    console().print(table(rows, pareto=pareto, strict=strict))
 
 
 def console() -> Console:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, Sort, Where, comma_list
+from wnexplore.cli.options import RunDirectory, Sort, Strict, Where, comma_list
 
 
 def table(
@@ -17,10 +17,12 @@ def table(
     objectives: Annotated[
         str | None, typer.Option(help="Columns that Pareto-optimal is meant in: top1,latency_ms.")
     ] = None,
+    strict: Strict = False,
 ) -> None:
     """Show the figures of a run as a table, Pareto-optimal rows marked.
 
-    Optimal is meant in accuracy against FLOPs where something was trained; choose with --objectives.
+    Optimal is meant in accuracy against FLOPs where something was trained; choose with --objectives. A
+    row stays marked unless another is better for certain, 95 % intervals apart; --strict goes by values.
     """
     from wnexplore.cli.show import load_rows, print_table
     from wnexplore.errors import InputError
@@ -34,5 +36,5 @@ def table(
                 "nothing was trained in this run, so there is no accuracy to trade: choose what"
                 " Pareto-optimal is meant in, such as --objectives params,latency_ms"
             )
-        rows = rows[pareto_rows(rows, chosen)]
-    print_table(rows, chosen)
+        rows = rows[pareto_rows(rows, chosen, strict=strict)]
+    print_table(rows, chosen, strict=strict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_ASCII = str.maketrans({"★": "*", "✗": "x", "±": "+-", "×": "x", "·": "-", "…": "...", "—": "-", "–": "-"})
+_ASCII = str.maketrans(
+    {"★": "*", "⚠": "!", "✗": "x", "±": "+-", "×": "x", "·": "-", "…": "...", "—": "-", "–": "-"}
+)
 
 
 def to_ascii(text: str) -> str:

@@ -12,8 +12,13 @@ from wnexplore.errors import InputError, unknown
 Kind = Literal["text", "multiplier", "whole", "count", "number"]
 Direction = Literal["smaller", "larger"]
 
-LATENCY_PROTOCOL = ("device", "device_name", "dtype", "batch_size", "runtime", "threads")
-"""What two rows must share for their latencies or memories to be comparable."""
+Interval = tuple[float, float]
+"""The bounds of a 95 % interval, the lower one first."""
+
+LATENCY_PROTOCOL = (
+    *("device", "device_name", "dtype", "batch_size", "runtime", "memory_format", "threads", "cache", "mode"),
+)
+"""What two rows must share for their latencies, memories or energies to be comparable."""
 
 TRAINING_PROTOCOL = ("dataset", "epochs")
 """What two rows must share for their accuracies to be comparable."""
@@ -36,6 +41,8 @@ class Column:
     """The columns that must be equal for two of its values to be comparable."""
     phrase: str = "{}"
     """How a caption says the value that all rows share."""
+    usual: str | None = None
+    """The value that goes without saying, and that records from before the column existed had."""
 
     @property
     def label(self) -> str:
@@ -53,6 +60,14 @@ class Column:
         """The names of the columns that hold its 95 % interval, if it has one."""
         low, high = f"{self.name}_low", f"{self.name}_high"
         return (low, high) if low in COLUMNS else None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether values count as alike where their intervals overlap: latencies do.
+
+        An accuracy goes by its mean: over the few seeds of a sweep its interval would hold every other.
+        """
+        return self.interval is not None and self.within == LATENCY_PROTOCOL
 
     def format(self, value: Any) -> str:
         """`value` for a person, without its unit; "" where it is missing."""
@@ -72,6 +87,7 @@ class Column:
 
 _LATENCY: dict[str, Any] = {"kind": "number", "unit": "ms", "within": LATENCY_PROTOCOL}
 _RATIO: dict[str, Any] = {"kind": "number", "decimals": 2, "within": LATENCY_PROTOCOL}
+_TIMED: dict[str, Any] = {"kind": "number", "better": "smaller", "within": LATENCY_PROTOCOL}
 _TOP1: dict[str, Any] = {"kind": "number", "unit": "%", "decimals": 1, "within": TRAINING_PROTOCOL}
 
 COLUMNS: dict[str, Column] = {
@@ -97,22 +113,22 @@ COLUMNS: dict[str, Column] = {
         Column("dtype", "text", "dtype", axis="Data type"),
         Column("batch_size", "whole", "batch", axis="Batch size", unit="images", phrase="batch {}"),
         Column("runtime", "text", "runtime", axis="Runtime"),
+        Column("memory_format", "text", "memory format", axis="Memory format", usual="contiguous"),
         Column("threads", "whole", "threads", axis="Threads", phrase="{} threads"),
+        Column("cache", "text", "cache", axis="Cache", phrase="{} cache", usual="warm"),
+        Column("mode", "text", "mode", axis="Mode", phrase="{} mode", usual="inference"),
         Column("latency_ms", heading="latency", axis="Latency", better="smaller", **_LATENCY),
         Column("latency_ms_low", heading="low", axis="Latency, lower bound", **_LATENCY),
         Column("latency_ms_high", heading="high", axis="Latency, upper bound", **_LATENCY),
         Column("latency_ratio", heading="×plain", axis="Latency / plain latency", better="smaller", **_RATIO),
         Column("latency_ratio_low", heading="low", axis="Latency ratio, lower bound", **_RATIO),
         Column("latency_ratio_high", heading="high", axis="Latency ratio, upper bound", **_RATIO),
-        Column(
-            "peak_memory_mb",
-            "number",
-            "memory",
-            axis="Peak memory",
-            unit="MB",
-            better="smaller",
-            within=LATENCY_PROTOCOL,
-        ),
+        Column("peak_memory_mb", heading="memory", axis="Peak memory", unit="MB", **_TIMED),
+        Column("energy_j", heading="energy", axis="Energy per image", unit="J", **_TIMED),
+        Column("compile_s", heading="compile", axis="Compile time", unit="s", **_TIMED),
+        Column("rounds", "whole", "rounds", axis="Rounds", within=LATENCY_PROTOCOL, phrase="{} rounds"),
+        Column("stopped_by", "text", "stopped by", axis="Stopped by"),
+        Column("warnings", "text", "warnings", axis="Warnings"),
         Column("dataset", "text", "dataset", axis="Dataset"),
         Column("epochs", "whole", "epochs", axis="Epochs", phrase="{} epochs"),
         Column("top1", heading="top-1", axis="Top-1 accuracy", better="larger", **_TOP1),
@@ -144,6 +160,15 @@ def numeric_column(name: str) -> Column:
         names = ", ".join(name for name, each in COLUMNS.items() if each.numeric)
         raise InputError(f"column '{name}' holds text, not numbers: choose from {names}")
     return found
+
+
+def direction(name: str) -> Direction:
+    """Which way the column called `name` is better; `InputError` if it is unknown or neither way is."""
+    better = numeric_column(name).better
+    if better is None:
+        names = ", ".join(name for name, each in COLUMNS.items() if each.better)
+        raise InputError(f"column '{name}' is neither better small nor better large: choose from {names}")
+    return better
 
 
 def comparable_within(names: Iterable[str]) -> tuple[str, ...]:

@@ -17,18 +17,20 @@ from wnexplore.report.frame import cells
 from wnexplore.report.layout import Layout, layout
 
 
-def export(frame: pd.DataFrame, format: str, *, pareto: Sequence[str] | None = None) -> str | bytes:
+def export(
+    frame: pd.DataFrame, format: str, *, pareto: Sequence[str] | None = None, strict: bool = False
+) -> str | bytes:
     """`frame` in one of `FORMATS`: bytes for parquet, text that ends in a newline for the others.
 
     csv, json and parquet have all `COLUMNS` in order, unrounded (a float reads back as the same
     float), M and G as exact text ("2", "1/48"), and nothing, null, where a figure was not measured.
     markdown and latex have the columns and marks of the terminal's table with units in the headings;
-    `pareto` as in `tables.table`; LaTeX needs the package booktabs. Times are in ms, memory in MB,
-    accuracies in percent. Raises `InputError` for an unknown format, for parquet without pyarrow, and
-    for a column that can't be an objective.
+    `pareto` and `strict` as in `tables.table`; LaTeX needs the package booktabs. Latencies are in ms,
+    memory in MB, energy in J an image, compile times in s, accuracies in percent. Raises `InputError`
+    for an unknown format, for parquet without pyarrow, and for a column that can't be an objective.
     """
     if format in _PAPER:
-        return _PAPER[format](layout(frame, pareto=pareto, units_in_headings=True))
+        return _PAPER[format](layout(frame, pareto=pareto, strict=strict, units_in_headings=True))
     if format in _EXACT:
         return _EXACT[format](frame)
     raise unknown("export format", format, FORMATS)
@@ -117,6 +119,7 @@ _LATEX = str.maketrans(
         "<": "$<$",
         ">": "$>$",
         "★": "$\\star$",
+        "⚠": "$\\triangle$",
         "✗": "$\\times$",
         "±": "$\\pm$",
         "×": "$\\times$",
@@ -140,3 +143,5 @@ _EXACT: dict[str, Callable[[pd.DataFrame], str | bytes]] = {"csv": _csv, "json":
 _PAPER: dict[str, Callable[[Layout], str]] = {"markdown": _markdown, "latex": _latex}
 FORMATS = (*_EXACT, *_PAPER)
 """The formats of `export`."""
+MARKED = tuple(_PAPER)
+"""Those that mark Pareto-optimal rows."""

@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 
 from wnexplore.errors import InputError
 from wnexplore.files import write_whole
-from wnexplore.report.figure_info import FigureInfo, heat_infos, scatter_info
+from wnexplore.report.figure_info import FigureInfo
+from wnexplore.report.heat_info import heat_infos
+from wnexplore.report.rank_info import can_rank, rank_info
 from wnexplore.report.render import STYLE, render
+from wnexplore.report.scatter_info import scatter_info
 
 DPI = 200
 """Dots per inch of a .png."""
@@ -28,33 +31,55 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 def scatter(
-    frame: pd.DataFrame, x: str, y: str, *, color: str = "method", pareto: bool = True, logx: bool = False
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    color: str = "method",
+    pareto: bool = True,
+    strict: bool = False,
+    logx: bool = False,
 ) -> Figure:
     """Column `y` over column `x`, a colour for each value of `color`, 95 % intervals as bars.
 
     With `pareto` a stepped line joins the Pareto-optimal points, if `x` and `y` both have a better
-    direction. WeightNet's points are labelled (M, G). Rows of different devices, batch sizes or data
+    direction, and rings mark others that are optimal for all that their intervals tell, unless
+    `strict`. WeightNet's points are labelled (M, G). Rows of different devices, batch sizes or data
     sets have panels of their own where `x` or `y` depends on those; rows without a value are left
     out. Raises `InputError` if a column is unknown, holds text or is empty.
     """
-    return render(scatter_info(frame, x, y, color=color, pareto=pareto, logx=logx))
+    return render(scatter_info(frame, x, y, color=color, pareto=pareto, strict=strict, logx=logx))
 
 
-def standard_set(frame: pd.DataFrame) -> dict[str, Figure]:
+def rank_disagreement(
+    frame: pd.DataFrame, x: str = "flops", y: str = "latency_ms", *, color: str = "method"
+) -> Figure:
+    """The rank of each point in column `y` over its rank in column `x`, with Kendall's tau-b.
+
+    Panels and colours are as in `scatter`. Raises `InputError` for a column that is unknown, empty or
+    has no better direction, and where fewer than 3 points of one protocol have both.
+    """
+    return render(rank_info(frame, x, y, color=color))
+
+
+def standard_set(frame: pd.DataFrame, *, strict: bool = False) -> dict[str, Figure]:
     """The figures that `frame` has the data for, by file name without suffix.
 
     accuracy: top-1 over FLOPs and over parameters, side by side; accuracy_latency; latency_flops;
-    parameters_flops where nothing was trained or timed; heatmap: every figure over M and G (with more
-    than one backbone heatmap_NAME). Raises `InputError` if not even a count is there.
+    rank_disagreement of latency and FLOPs, from 3 points of one protocol on; parameters_flops where
+    nothing was trained or timed; heatmap: every figure over M and G (with more than one backbone
+    heatmap_NAME). `strict` is as in `scatter`. Raises `InputError` if not even a count is there.
     """
     counted = _has(frame, "params", "flops")
     infos: dict[str, FigureInfo] = {}
     if _has(frame, "top1", "flops") and _has(frame, "top1", "params"):
-        infos["accuracy"] = _accuracy(frame)
+        infos["accuracy"] = _accuracy(frame, strict)
     if _has(frame, "top1", "latency_ms"):
-        infos["accuracy_latency"] = scatter_info(frame, "latency_ms", "top1")
+        infos["accuracy_latency"] = scatter_info(frame, "latency_ms", "top1", strict=strict)
     if _has(frame, "latency_ms", "flops"):
         infos["latency_flops"] = scatter_info(frame, "flops", "latency_ms", pareto=False)
+    if can_rank(frame):
+        infos["rank_disagreement"] = rank_info(frame)
     if not infos and counted:
         infos["parameters_flops"] = scatter_info(frame, "flops", "params", pareto=False)
     infos |= heat_infos(frame)
@@ -79,8 +104,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_whole(path, data.getvalue())
 
 
-def _accuracy(frame: pd.DataFrame) -> FigureInfo:
-    left, right = (scatter_info(frame, cost, "top1") for cost in ("flops", "params"))
+def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:
+    left, right = (scatter_info(frame, cost, "top1", strict=strict) for cost in ("flops", "params"))
     panels = [panel for pair in zip(left.panels, right.panels, strict=False) for panel in pair]
     # Only one data set's accuracies share an axis.
     return FigureInfo(tuple(panels), columns=2, note=left.note, share_y=len(panels) == 2)

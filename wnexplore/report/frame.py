@@ -13,7 +13,7 @@ import pandas as pd
 
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.design.record import Record
-from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, Kind
+from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, Interval, Kind
 
 _DTYPES: dict[Kind, str] = {
     "text": "string",
@@ -32,7 +32,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     `records` come oldest first: of those that would fill the same visible cell the newest wins. Counts
     are Int64, other numbers Float64, M and G `Fraction`, missing ones NA (None for M and G); nothing is
     rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and `top1_high`
-    its 95 % Student-t interval. Times are in milliseconds, memory in megabytes.
+    its 95 % Student-t interval; `warnings` are the kinds of a latency's warnings, "drift; throttled".
+    Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
+    before a column existed leaves out is what its column calls usual.
     """
     by_point: dict[DesignPoint, list[Record]] = {}
     for record in records:
@@ -57,15 +59,34 @@ def numbers(frame: pd.DataFrame, name: str) -> list[float | None]:
     return [None if value is None else float(value) for value in cells(frame, name)]
 
 
+def intervals(frame: pd.DataFrame, name: str) -> list[Interval | None]:
+    """The 95 % intervals of the column called `name`, None where a value is exact or its spread unknown."""
+    bounds = COLUMNS[name].interval
+    if bounds is None:
+        return [None] * len(frame)
+    pairs = zip(*(numbers(frame, bound) for bound in bounds), strict=True)
+    return [None if low is None or high is None else (low, high) for low, high in pairs]
+
+
+def doubts(frame: pd.DataFrame, name: str) -> list[Interval | None]:
+    """The intervals within which values of the column called `name` count as alike, None where exact."""
+    return intervals(frame, name) if COLUMNS[name].unsure else [None] * len(frame)
+
+
 def distinct(frame: pd.DataFrame, name: str) -> list[Any]:
     """The different values of a column, in order of appearance, without the empty ones."""
     return [value for value in dict.fromkeys(cells(frame, name)) if value is not None]
 
 
-def shared(frame: pd.DataFrame, names: Iterable[str]) -> str:
-    """What all rows that have these columns share, for a caption: "cpu · float32 · batch 1"."""
+def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) -> str:
+    """What all rows that have these columns share, for a caption: "cpu · float32 · batch 1".
+
+    What goes without saying ("warm cache") is said only if `usual`.
+    """
     values = {name: distinct(frame, name) for name in names}
-    return " · ".join(COLUMNS[name].say(own[0]) for name, own in values.items() if len(own) == 1)
+    alike = {name: own[0] for name, own in values.items() if len(own) == 1}
+    said = (n for n, value in alike.items() if usual or value != COLUMNS[n].usual)
+    return " · ".join(COLUMNS[name].say(alike[name]) for name in said)
 
 
 def varying(frame: pd.DataFrame, names: Iterable[str]) -> list[str]:
@@ -92,15 +113,24 @@ def _rows(point: DesignPoint, records: Sequence[Record]) -> Iterator[dict[str, A
             for record in complexity:
                 row |= _visible(record.value)
             for record in timed:
-                row |= _pick(record.protocol, LATENCY_PROTOCOL) | _visible(record.value)
+                row |= _latency_protocol(record) | _visible(record.value) | {"warnings": _warnings(record)}
             if seeds:
                 row |= _training(seeds)
             yield row | _outcome([*complexity, *timed, *seeds])
 
 
 def _newest_latencies(records: Iterable[Record]) -> list[Record]:
-    newest = {tuple(_pick(record.protocol, LATENCY_PROTOCOL).values()): record for record in records}
+    newest = {tuple(_latency_protocol(record).values()): record for record in records}
     return list(newest.values())
+
+
+def _latency_protocol(record: Record) -> dict[str, Any]:
+    return {name: record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL}
+
+
+def _warnings(record: Record) -> str | None:
+    kinds = dict.fromkeys(str(warning["kind"]) for warning in record.value.get("warnings", ()))
+    return "; ".join(kinds) or None
 
 
 def _newest_trainings(records: Iterable[Record]) -> list[list[Record]]:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from wnexplore.errors import InputError
-from wnexplore.report.columns import COLUMNS, Column, Direction, comparable_within, numeric_column
-from wnexplore.report.frame import groups, numbers
+from wnexplore.report.columns import COLUMNS, comparable_within, direction
+from wnexplore.report.frame import doubts, groups, numbers
 from wnexplore.report.pareto import pareto
 
 
@@ -21,36 +20,40 @@ def default_objectives(frame: pd.DataFrame) -> tuple[str, ...]:
     return ("top1", "flops") if bool(trained.any()) else ()
 
 
-def pareto_rows(frame: pd.DataFrame, objectives: Sequence[str] | None = None) -> list[bool]:
+def pareto_rows(
+    frame: pd.DataFrame, objectives: Sequence[str] | None = None, *, strict: bool = False
+) -> list[bool]:
     """For each row whether it is Pareto-optimal in `objectives` (column names; None: the default ones).
 
-    Rows compete only with rows of the same protocol: a latency at batch 16 never with one at batch 1.
-    Rows without one of the figures are never marked. Raises `InputError` for a column that is unknown
-    or has no better direction.
+    A row drops out only where another is better for certain: where the intervals of latencies overlap,
+    neither beats the other. `strict` goes by the values alone. Rows compete only with rows of the same
+    protocol: a latency at batch 16 never with one at batch 1. Rows without one of the figures are
+    never marked. Raises `InputError` for a column that is unknown or has no better direction.
     """
     names = default_objectives(frame) if objectives is None else tuple(objectives)
-    directions = [_direction(numeric_column(name)) for name in names]
+    directions = [direction(name) for name in names]
     marked = [False] * len(frame)
     if not names:
         return marked
     points = list(zip(*(numbers(frame, name) for name in names), strict=True))
+    unsure = list(zip(*(doubts(frame, name) for name in names), strict=True))
     for positions in groups(frame, comparable_within(names)).values():
-        kept = pareto([points[position] for position in positions], directions)
+        kept = pareto(
+            [points[position] for position in positions],
+            directions,
+            None if strict else [unsure[position] for position in positions],
+        )
         for position, optimal in zip(positions, kept, strict=True):
             marked[position] = optimal
     return marked
 
 
-def objectives_caption(objectives: Sequence[str]) -> str:
-    """One line that says what a Pareto mark means: "Pareto-optimal in top-1 (larger), FLOPs (smaller)"."""
+def objectives_caption(objectives: Sequence[str], *, strict: bool = False) -> str:
+    """One line that says what a mark means: "Pareto-optimal in top-1 (larger), FLOPs (smaller), ..."."""
     if not objectives:
         return ""
-    parts = (f"{COLUMNS[name].heading} ({COLUMNS[name].better})" for name in objectives)
-    return f"Pareto-optimal in {', '.join(parts)}"
-
-
-def _direction(column: Column) -> Direction:
-    if column.better is None:
-        names = ", ".join(name for name, each in COLUMNS.items() if each.better)
-        raise InputError(f"column '{column.name}' is no objective: choose from {names}")
-    return column.better
+    columns = [COLUMNS[name] for name in objectives]
+    text = f"Pareto-optimal in {', '.join(f'{column.heading} ({column.better})' for column in columns)}"
+    if not any(column.unsure for column in columns):
+        return text
+    return f"{text}, latencies {'by their medians alone' if strict else 'as far as their intervals part'}"

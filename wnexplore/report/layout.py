@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from wnexplore.report.columns import COLUMNS, PREFIXES, Column, with_interval
+from wnexplore.report.advice import warning_kinds, warning_lines
+from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, PREFIXES, Column, with_interval
 from wnexplore.report.frame import cells, distinct, shared
 from wnexplore.report.fronts import default_objectives, objectives_caption, pareto_rows
 
 STAR = "★"
 """Marks a Pareto-optimal row."""
+
+WARNING = "⚠"
+"""Marks a row with a latency that there is reason to doubt."""
 
 FAILED = "✗"
 """Marks a row with a failed measurement, with the number of the line that says why."""
@@ -20,13 +24,15 @@ FAILED = "✗"
 _MAX_NOTES = 8
 _MAX_REASON = 84
 
-_FIGURES = ("params", "flops", "latency_ms", "latency_ratio", "peak_memory_mb", "top1")
-_ALWAYS = ("method", "M", "G", *_FIGURES)
+_TIMED = ("latency_ms", "latency_ratio", "peak_memory_mb", "energy_j", "compile_s")
+_ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "top1")
 _SHOWN = (
     *("backbone", "method", "M", "G", "experts", "stem", "resolution", "num_classes", "reduction"),
-    *("activation", "params", "flops", "device", "device_name", "dtype", "batch_size", "runtime", "threads"),
-    *("latency_ms", "latency_ratio", "peak_memory_mb", "dataset", "epochs", "top1", "seeds"),
+    *("activation", "params", "flops", *LATENCY_PROTOCOL, *_TIMED, "dataset", "epochs", "top1", "seeds"),
 )
+# What a narrow terminal does without, the first one first.
+_SPARE = ("compile_s", "energy_j", "peak_memory_mb")
+_WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", "top1")
 # With both intervals a row no longer fits 100 characters; the latency's says what the ratio's would.
 _WITH_INTERVAL = ("latency_ms", "top1")
 
@@ -45,37 +51,64 @@ class Layout:
     """For each row whether one of its measurements failed."""
     caption: tuple[str, ...]
     """Lines: how everything was measured; what the marks mean."""
+    spare: tuple[int, ...] = ()
+    """The columns that can be left out where there is no room, the first one first."""
+
+    def without(self, columns: Collection[int]) -> Layout:
+        """This table without some of its columns, and a line that says so."""
+        if not columns:
+            return self
+        kept = [index for index in range(len(self.headings)) if index not in columns]
+        missing = ", ".join(self.headings[index] for index in sorted(columns))
+        return Layout(
+            title=self.title,
+            headings=tuple(self.headings[index] for index in kept),
+            numeric=tuple(self.numeric[index] for index in kept),
+            rows=tuple(tuple(row[index] for index in kept) for row in self.rows),
+            failed=self.failed,
+            caption=(
+                *self.caption,
+                f"no room for {missing}: a wider terminal or wnexplore export shows it all",
+            ),
+        )
 
 
 def layout(
     frame: pd.DataFrame,
     *,
     pareto: Sequence[str] | None = None,
+    strict: bool = False,
     title: str | None = None,
     units_in_headings: bool = False,
 ) -> Layout:
     """Lay `frame` out: constant columns to title and caption, empty ones dropped, figures rounded.
 
-    `pareto` names the objectives of the ★ mark (None: `default_objectives`, (): no mark). Counts get
-    a prefix each ("1.46 M"), or one for the column in its heading if `units_in_headings`. Raises
-    `InputError` for an objective that is unknown or has no better direction.
+    `pareto` names the objectives of the ★ mark (None: `default_objectives`, (): no mark), `strict` is
+    as in `pareto_rows`. Counts get a prefix each ("1.46 M"), or one for the column in its heading if
+    `units_in_headings`. Raises `InputError` for an objective that is unknown or has no better direction.
     """
     objectives = default_objectives(frame) if pareto is None else tuple(pareto)
-    optimal = pareto_rows(frame, objectives)
+    optimal = pareto_rows(frame, objectives, strict=strict)
     shown = [name for name in _SHOWN if _is_shown(frame, name)]
     headings = [_heading(frame, name, units_in_headings) for name in shown]
     columns = [_texts(frame, name, units_in_headings) for name in shown]
     numeric = [COLUMNS[name].numeric for name in shown]
     failures = _failures(frame)
     notes = list(dict.fromkeys(failure for failure in failures if failure))
-    if any(optimal) or notes:
-        marks = [_mark(best, notes, failure) for best, failure in zip(optimal, failures, strict=True)]
-        headings, numeric, columns = ["", *headings], [False, *numeric], [marks, *columns]
     constant = [name for name in _SHOWN if name not in shown and name != "backbone"]
-    caption = [shared(frame, constant), f"{STAR} {objectives_caption(objectives)}" if any(optimal) else ""]
+    meaning = objectives_caption(objectives, strict=strict)
+    caption = [shared(frame, constant), f"{STAR} {meaning}" if any(optimal) else ""]
+    caption += [f"{WARNING} {line}" for line in warning_lines(frame)]
     caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]
     if len(notes) > _MAX_NOTES:
         caption.append(f"{FAILED} and {len(notes) - _MAX_NOTES} more errors: see column error of the export")
+    marks = [
+        (STAR if best else "") + (WARNING if kinds else "") + _failure_mark(notes, failure)
+        for best, kinds, failure in zip(optimal, warning_kinds(frame), failures, strict=True)
+    ]
+    if any(marks):
+        shown, headings = ["", *shown], ["", *headings]
+        numeric, columns = [False, *numeric], [marks, *columns]
     if title is None:
         title = "" if "backbone" in shown else " ".join(distinct(frame, "backbone"))
     return Layout(
@@ -85,6 +118,7 @@ def layout(
         rows=tuple(zip(*columns, strict=True)),
         failed=tuple(bool(failure) for failure in failures),
         caption=tuple(line for line in caption if line),
+        spare=tuple(shown.index(name) for name in _SPARE if name in shown and name not in objectives),
     )
 
 
@@ -94,7 +128,7 @@ def _is_shown(frame: pd.DataFrame, name: str) -> bool:
 
 def _heading(frame: pd.DataFrame, name: str, units_in_headings: bool) -> str:
     column = COLUMNS[name]
-    unit = column.unit if name in ("latency_ms", "peak_memory_mb", "top1") else ""
+    unit = column.unit if name in _WITH_UNIT else ""
     if units_in_headings and column.kind == "count":
         unit = _common_prefix(frame, name)[0]
     return f"{column.heading} ({unit})" if unit else column.heading
@@ -134,5 +168,5 @@ def _failures(frame: pd.DataFrame) -> list[str]:
     return texts
 
 
-def _mark(optimal: bool, notes: list[str], failure: str) -> str:
-    return (STAR if optimal else "") + (f"{FAILED}{notes.index(failure) + 1}" if failure else "")
+def _failure_mark(notes: list[str], failure: str) -> str:
+    return f"{FAILED}{notes.index(failure) + 1}" if failure else ""

@@ -16,12 +16,11 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from wnexplore.report.columns import compact
+from wnexplore.report.columns import Interval, compact
 from wnexplore.report.figure_info import (
     Axis,
     FigureInfo,
     HeatPanel,
-    Interval,
     Panel,
     Point,
     ScatterPanel,
@@ -48,9 +47,19 @@ STYLE: Any = {
 """Settings under which figures are drawn and saved, whatever the user's matplotlibrc says."""
 
 _MARKER = 5.0
+_RING = 9.0
 _LABEL = 6.5
 _GREY = "#595959"
 _MISSING = "not legal or not measured"
+_FRONT_LINE: Any = {"color": _GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
+_DIAGONAL: Any = {"color": _GREY, "linewidth": 0.7, "linestyle": (0, (1, 2))}
+_RING_MARK: Any = {
+    "marker": "o",
+    "markersize": _RING,
+    "markerfacecolor": "none",
+    "markeredgecolor": _GREY,
+    "markeredgewidth": 0.6,
+}
 _MARGIN = 0.09
 
 
@@ -107,15 +116,25 @@ def _draw_scatter(ax: Axes, panel: ScatterPanel) -> None:
     if panel.front:
         steps = "steps-pre" if panel.front_rises_before else "steps-post"
         xs, ys = zip(*panel.front, strict=True)
-        ax.plot(xs, ys, drawstyle=steps, color=_GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+        ax.plot(xs, ys, drawstyle=steps, zorder=1, **_FRONT_LINE)
     for series in panel.series:
         _draw_series(ax, series)
+    if panel.diagonal:
+        ax.axline((1, 1), slope=1, zorder=1, **_DIAGONAL)
     points = [point for series in panel.series for point in series.points]
+    ringed = [point for point in points if point.ringed]
+    ax.plot(
+        [point.x for point in ringed], [point.y for point in ringed], linestyle="none", zorder=2, **_RING_MARK
+    )
     ax.set_xlim(*_limits(_reach(points, "x"), panel.x.log))
     ax.set_ylim(*_limits(_reach(points, "y"), panel.y.log))
     if panel.x.log:
         ax.set_xscale("log")
         ax.set_xlim(*_limits(_reach(points, "x"), log=True))
+    if panel.diagonal:
+        low, high = _limits(_reach(points, "x") + _reach(points, "y"), log=False)
+        # No rank is below 1, and no tick should be.
+        ax.set(xlim=(max(low, 0.25), high), ylim=(max(low, 0.25), high))
     _ticks(ax, panel.x, "x")
     _ticks(ax, panel.y, "y")
     ax.set_xlabel(panel.x.label)
@@ -199,6 +218,8 @@ def _ticks(ax: Axes, axis: Axis, name: str) -> None:
         where.set_major_locator(LogLocator(base=10, subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0)))
     elif axis.log:
         where.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    elif axis.whole:
+        where.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
     else:
         where.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     where.set_minor_locator(NullLocator())
@@ -220,7 +241,7 @@ def _tick_text(value: float) -> str:
 
 def _legend(panels: Iterable[Panel]) -> list[Line2D | Patch]:
     handles: dict[str, Line2D | Patch] = {}
-    fronts = False
+    fronts = rings = diagonals = False
     for panel in panels:
         if isinstance(panel, HeatPanel):
             if any(value is None for row in panel.values for value in row):
@@ -233,13 +254,19 @@ def _legend(panels: Iterable[Panel]) -> list[Line2D | Patch]:
                 )
             continue
         fronts = fronts or len(panel.front) > 1
+        diagonals = diagonals or panel.diagonal
+        rings = rings or any(point.ringed for series in panel.series for point in series.points)
         for series in panel.series:
             handles.setdefault(
                 series.name, Line2D([], [], linestyle="none", label=series.name, **_marker(series))
             )
     if fronts:
-        handles["front"] = Line2D(
-            [], [], color=_GREY, linewidth=0.9, linestyle=(0, (4, 2)), label="Pareto front"
+        handles["front"] = Line2D([], [], label="Pareto front", **_FRONT_LINE)
+    if diagonals:
+        handles["diagonal"] = Line2D([], [], label="same rank", **_DIAGONAL)
+    if rings:
+        handles["ring"] = Line2D(
+            [], [], linestyle="none", label="may be optimal (intervals overlap)", **_RING_MARK
         )
     return list(handles.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -15,53 +16,58 @@ from wnexplore.report.ascii import to_ascii
 from wnexplore.report.layout import Layout, layout
 
 
-def table(frame: pd.DataFrame, *, pareto: Sequence[str] | None = None, title: str | None = None) -> Table:
+def table(
+    frame: pd.DataFrame,
+    *,
+    pareto: Sequence[str] | None = None,
+    strict: bool = False,
+    title: str | None = None,
+) -> ConsoleTable:
     """`frame` as a table of about 100 characters, to be printed by a rich console.
 
     What all rows share stands in the title (the backbone, unless `title` says otherwise) and the
     caption, columns without a value are left out. ★ marks the rows that are Pareto-optimal in the
-    columns `pareto` (None: accuracy and FLOPs where trained; (): no marks); ± is the larger side of
-    the 95 % interval. Rows of failed measurements are dim and marked ✗ with the number of the line
-    below that says why. Where the console can't encode that, it is ASCII. Raises `InputError` for a
-    column that can't be an objective.
+    columns `pareto` (None: accuracy and FLOPs where trained; (): no marks), as far as their intervals
+    tell or, if `strict`, by their values alone; ± is the larger side of the 95 % interval. ⚠ marks the
+    rows whose latency came with warnings; rows of failed measurements are dim and marked ✗ with the
+    number of the line below that says why. Raises `InputError` for a column that can't be an objective.
     """
-    contents = layout(frame, pareto=pareto, title=title)
-    return _ConsoleTable(contents, str, _ConsoleTable(contents, to_ascii, None))
+    return ConsoleTable(layout(frame, pareto=pareto, strict=strict, title=title))
 
 
-class _ConsoleTable(Table):
-    """A table with an ASCII twin: only when it is printed is it known what the console can encode."""
+class ConsoleTable:
+    """A layout as a rich console can print it: as wide as that is, in ASCII where it encodes no more."""
 
-    def __init__(self, contents: Layout, encode: Callable[[str], str], twin: Table | None) -> None:
-        super().__init__(
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-            show_edge=False,
-        )
-        self._twin = twin
-        # Not the table's own title and caption, which a narrow table would fold to its width.
-        self._title = [Text(encode(contents.title), style="bold")] if contents.title else []
-        self._caption = [Text(encode(line)) for line in contents.caption]
-        for heading, numeric in zip(contents.headings, contents.numeric, strict=True):
-            self.add_column(
-                Text(encode(heading.replace(" (", "\n("))),
-                justify="right" if numeric else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-            )
-        for row, failed in zip(contents.rows, contents.failed, strict=True):
-            self.add_row(*(Text(encode(cell)) for cell in row), style="dim" if failed else None)
+    def __init__(self, contents: Layout) -> None:
+        self._contents = contents
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if options.ascii_only and self._twin is not None:
-            yield self._twin
-        else:
-            yield from self._title
-            yield from super().__rich_console__(console, options)
-            yield from self._caption
+        encode = to_ascii if options.ascii_only else str
+        spare = self._contents.spare
+        for padding, count in itertools.product((1, 0), range(len(spare) + 1)):
+            contents = self._contents.without(spare[:count])
+            body = _table(contents, encode, padding)
+            if Measurement.get(console, options.update_width(_UNBOUNDED), body).maximum <= options.max_width:
+                break
+        # Not the table's own title and caption, which a narrow table would fold to its width.
+        if contents.title:
+            yield Text(encode(contents.title), style="bold")
+        yield body
+        yield from (Text(encode(line)) for line in contents.caption)
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        if options.ascii_only and self._twin is not None:
-            return Measurement.get(console, options, self._twin)
-        return super().__rich_measure__(console, options)
+
+_UNBOUNDED = 10_000
+
+
+def _table(contents: Layout, encode: Callable[[str], str], padding: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
+    for heading, numeric in zip(contents.headings, contents.numeric, strict=True):
+        table.add_column(
+            Text(encode(heading.replace(" (", "\n("))),
+            justify="right" if numeric else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for row, failed in zip(contents.rows, contents.failed, strict=True):
+        table.add_row(*(Text(encode(cell)) for cell in row), style="dim" if failed else None)
+    return table

@@ -1,0 +1,70 @@
+"""wnexplore compare: the same points in two runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import Where
+
+
+def compare(
+    directory_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="Run directory to compare with.")],
+    directory_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Run directory that is compared.")],
+    column: Annotated[
+        str, typer.Option(help="What to compare: latency_ratio, peak_memory_mb, params, flops, top1, ...")
+    ] = "latency_ms",
+    where: Where = None,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(help="Exit with 1 if B is certainly worse somewhere, by more than this factor: 1.05."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Compare two runs point by point: two GPUs, two versions, eager and compiled.
+
+    Rows belong together if they are of one design point and agree in every part of the protocol that
+    varies within a run; what a run holds one value of (device, runtime, dtype, ...) may differ between
+    the two, but for batch size, mode and data set. B/A comes with an interval from B's lower bound over
+    A's upper one to the reverse; B is faster or slower only where the 95 % intervals of A and B don't
+    overlap. Between machines compare latency_ratio, in which the machine's own speed cancels.
+    """
+    import json
+    import math
+
+    from wnexplore.cli.show import console
+    from wnexplore.errors import InputError
+    from wnexplore.report import filters
+    from wnexplore.report.frame import frame
+    from wnexplore.report.tables import ConsoleTable
+    from wnexplore.report.versus import software, versus
+    from wnexplore.report.versus_table import failures, lonely_lines, versus_dict, versus_layout
+    from wnexplore.store import read_records
+
+    if fail_above is not None and not (math.isfinite(fail_above) and fail_above >= 1):
+        raise InputError(f"--fail-above is {fail_above:g}: expected a factor of at least 1, such as 1.05")
+    directories = (directory_a, directory_b)
+    records = [read_records(directory) for directory in directories]
+    frames = [frame(own) for own in records]
+    if where is not None:
+        frames = [filters.where(own, where) for own in frames]
+    found = versus(frames[0], frames[1], column)
+    described = (
+        found,
+        software(records[0], records[1], column),
+        (str(directory_a), str(directory_b)),
+        fail_above,
+    )
+    if as_json:
+        typer.echo(json.dumps(versus_dict(*described), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        console().print(ConsoleTable(versus_layout(*described)))
+    for line in lonely_lines(found):
+        typer.echo(line, err=True)
+    failed = [] if fail_above is None else failures(found, fail_above)
+    for line in failed:
+        typer.echo(line, err=True)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,107 @@
+"""How far two columns order the same networks alike: rank over rank, with Kendall's tau-b."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from wnexplore.design.point import AXES
+from wnexplore.errors import InputError
+from wnexplore.report.columns import COLUMNS, Column, column, comparable_within, direction
+from wnexplore.report.figure_info import Axis, FigureInfo, Point, ScatterPanel
+from wnexplore.report.frame import groups, shared, varying
+from wnexplore.report.scatter_info import LABEL_ALL, labels, plottable
+from wnexplore.report.series import fill, series_keys, styles
+
+_FEWEST = 3
+"""Points of one protocol: of two the ranks agree or they don't."""
+
+
+def rank_info(
+    frame: pd.DataFrame, x: str = "flops", y: str = "latency_ms", *, color: str = "method"
+) -> FigureInfo:
+    """The rank of each point in column `x` and in column `y`; rank 1 is best, equal values share the mean.
+
+    A panel for each protocol that at least 3 points have both figures in, with Kendall's tau-b, which
+    is 1 where the columns order all pairs alike and -1 where none, and the diagonal on which points of
+    the same rank lie. Raises `InputError` for columns that are unknown, empty or have no better
+    direction, where no protocol has 3 points, and for more than 10 series.
+    """
+    color_column = column(color)
+    for name in (x, y):
+        direction(name)
+    frame = plottable(frame, (x, y))
+    parts = _rankable(frame, x, y)
+    if not parts:
+        raise InputError(f"nothing to rank: no protocol has both {x} and {y} of {_FEWEST} points or more")
+    frame = pd.concat(parts, ignore_index=True)
+    looks = styles(frame, color_column)
+    keys = comparable_within((x, y))
+    panels = []
+    for own in parts:
+        xs, ys = ranks(own, x), ranks(own, y)
+        points = [Point(a, b, label=label) for a, b, label in zip(xs, ys, labels(own), strict=True)]
+        keyed = zip(series_keys(own, color), _fewer_labels(points), strict=True)
+        said = [shared(own, varying(frame, keys), usual=True), _agreement(xs, ys)]
+        panels.append(
+            ScatterPanel(
+                title=" · ".join(text for text in said if text),
+                x=_axis(COLUMNS[x]),
+                y=_axis(COLUMNS[y]),
+                series=fill(looks, keyed),
+                diagonal=True,
+            )
+        )
+    meaning = f"above the line: worse in {COLUMNS[y].heading} than in {COLUMNS[x].heading}"
+    note = " · ".join(text for text in (shared(frame, ("backbone", *keys)), meaning) if text)
+    return FigureInfo(tuple(panels), columns=min(3, len(panels)), note=note)
+
+
+def can_rank(frame: pd.DataFrame, x: str = "flops", y: str = "latency_ms") -> bool:
+    """Whether some protocol has both columns of enough points."""
+    return bool(_rankable(frame[frame[[x, y]].notna().all(axis=1)], x, y))
+
+
+def ranks(frame: pd.DataFrame, name: str) -> list[float]:
+    """The rank of each row by column `name`, which all have: 1 is best, equal ones share the mean."""
+    best_first = direction(name) == "smaller"
+    return [float(rank) for rank in frame[name].rank(method="average", ascending=best_first)]
+
+
+def tau_b(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau-b, which allows for ties; NaN where all of one are equal."""
+    # scipy.stats takes long to import, and nothing else here needs it.
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(a, b, variant="b").statistic)
+
+
+def _rankable(frame: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
+    """The rows of each protocol that has enough points, one row a point."""
+    parts = []
+    for positions in groups(frame, comparable_within((x, y))).values():
+        own = frame.iloc[positions]
+        # A point has a row for each batch size or data set; what doesn't depend on it is repeated there.
+        own = own.iloc[[first for first, *_ in groups(own, AXES).values()]]
+        if len(own) >= _FEWEST:
+            parts.append(own)
+    return parts
+
+
+def _agreement(a: Sequence[float], b: Sequence[float]) -> str:
+    tau = tau_b(a, b)
+    return f"{len(a)} points, " + ("all of one rank" if math.isnan(tau) else f"Kendall's τ-b = {tau:.2f}")
+
+
+def _fewer_labels(points: list[Point]) -> list[Point]:
+    """`points`, where too many have labels only with those farthest from the diagonal."""
+    labelled = sorted((p for p in points if p.label), key=lambda p: -abs(p.x - p.y))
+    kept = set(labelled[:LABEL_ALL])
+    return [p if p in kept else replace(p, label="") for p in points]
+
+
+def _axis(column: Column) -> Axis:
+    return Axis(f"{column.axis}, rank (1 is best)", whole=True)

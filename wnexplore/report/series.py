@@ -1,0 +1,89 @@
+"""How points look: a colour and a marker for each method, or for whatever else tells series apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from wnexplore.errors import InputError
+from wnexplore.report.columns import Column
+from wnexplore.report.figure_info import Point, Series
+from wnexplore.report.frame import cells, distinct
+
+Key = tuple[Any, Any]
+"""What a series stands for: a value of the column that tells series apart, and a backbone."""
+
+_MAX_SERIES = 10
+
+
+def series_keys(frame: pd.DataFrame, color: str) -> list[Key]:
+    """For each row the series that it belongs to."""
+    return list(zip(cells(frame, color), cells(frame, "backbone"), strict=True))
+
+
+def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
+    """An empty series for each (value of `color`, backbone), in the order of the legend.
+
+    The value has the colour; it has the marker too, unless there are several backbones to tell apart.
+    Raises `InputError` for more than 10 values or backbones.
+    """
+    values, backbones = distinct(frame, color.name), distinct(frame, "backbone")
+    if color.numeric:
+        values.sort()
+    if None in cells(frame, color.name):
+        values = [None, *values]
+    if max(len(values), len(backbones)) > _MAX_SERIES:
+        raise InputError(
+            f"column '{color.name}' splits the rows into {len(values)} series, "
+            f"{len(backbones)} backbones: at most {_MAX_SERIES} of each can be told apart"
+        )
+    several = len(backbones) > 1 and color.name != "backbone"
+    free = iter(zip(_COLOURS, _MARKERS, strict=True))
+    own = {value: _METHOD_STYLE[value] for value in values if value in _METHOD_STYLE}
+    unused = (style for style in free if style not in own.values())
+    looks = {value: own[value] if value in own else next(unused) for value in values}
+    present = set(series_keys(frame, color.name))
+    found = {}
+    for index, backbone in enumerate(backbones):
+        for value in values:
+            if (value, backbone) in present:
+                colour, marker = looks[value]
+                name = _series_name(color, value)
+                if several:
+                    name, marker = f"{name}, {backbone}", _MARKERS[index]
+                if value == "weightnet":
+                    name = f"{name} (M, G)"
+                found[value, backbone] = Series(name, colour, marker, ())
+    return found
+
+
+def fill(styles: Mapping[Key, Series], keyed: Iterable[tuple[Key, Point]]) -> tuple[Series, ...]:
+    """Those of `styles` that have points, with them, in the order of `styles`."""
+    points: dict[Key, list[Point]] = {}
+    for key, point in keyed:
+        points.setdefault(key, []).append(point)
+    return tuple(replace(styles[key], points=tuple(points[key])) for key in styles if key in points)
+
+
+def _series_name(color: Column, value: Any) -> str:
+    if value is None:
+        return f"no {color.heading}"
+    return _METHOD_NAME.get(value, color.say(value)) if color.name == "method" else color.say(value)
+
+
+# Lightness 0, 38, 66, 88, 52, 78, ... of 100: in greyscale they still differ, and so do the markers.
+_COLOURS = (
+    *("#0060A8", "#E8862E", "#000000", "#F2D74E", "#009E73", "#8CC9F0"),
+    *("#CC79A7", "#8A3B12", "#9A9A9A", "#C9E4A0"),
+)
+_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "p")
+_METHOD_STYLE = {
+    "weightnet": (_COLOURS[0], "o"),
+    "condconv": (_COLOURS[1], "^"),
+    "plain": (_COLOURS[2], "s"),
+    "se": (_COLOURS[3], "D"),
+}
+_METHOD_NAME = {"weightnet": "WeightNet", "condconv": "CondConv", "plain": "Plain", "se": "SE"}
