@@ -8,12 +8,12 @@ methods: [plain, weightnet]
 M: [1, 2]
 G: [1, 2]
 stem: [small]
-resolution: [16]
+resolution: [8]
 num_classes: [10]
 latency: {device: cpu, batch_sizes: [1, 2], seconds: 0.001}
 """
 
-TRAINED = TINY + "train: {data: digits, device: cpu, epochs: 1, seeds: 2, batch_size: 256}\n"
+TRAINED = TINY + "train: {data: digits, device: cpu, epochs: 1, seeds: 2, batch_size: 512}\n"
 
 
 def write_sweep(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:

@@ -16,7 +16,7 @@ from wnexplore.design.sweep_file import load_sweep
 from wnexplore.store import FILE_NAME, read_records
 from wnexplore.sweep import plan
 
-KILLS = 25
+KILLS = 20
 
 
 def _sweep(file: str, directory: str) -> None:
@@ -48,6 +48,7 @@ def _start(processes: ForkServerContext, file: Path, directory: Path) -> BasePro
     return process
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_many_moments_ends_with_each_record_once(
     tmp_path: Path, processes: ForkServerContext
 ) -> None:

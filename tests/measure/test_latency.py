@@ -182,9 +182,17 @@ def test_the_summary_is_made_of_the_samples() -> None:
     }
 
 
-@pytest.mark.parametrize("mode", ["inference", "train"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("dtype", "memory_format", "mode"),
+    [
+        ("float32", "contiguous", "train"),
+        ("float32", "channels_last", "inference"),
+        ("bfloat16", "contiguous", "inference"),
+        pytest.param("bfloat16", "channels_last", "train", marks=pytest.mark.slow),
+        pytest.param("float16", "channels_last", "inference", marks=pytest.mark.slow),
+        pytest.param("float16", "contiguous", "train", marks=pytest.mark.slow),
+    ],
+)
 def test_real_networks_run_in_every_dtype_and_format(dtype: str, memory_format: str, mode: str) -> None:
     def build() -> nn.Module:
         return wnexplore.build(

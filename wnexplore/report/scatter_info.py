@@ -40,8 +40,8 @@ def scatter_info(
     A panel for each protocol (device, batch size, data set), as far as `x` or `y` depend on one.
     With `pareto` the front goes through the points that are optimal by their values; those beside it
     that may be optimal too, as latencies' intervals overlap, are ringed unless `strict`. Rows without
-    one of the figures are left out. Raises `InputError` for columns that are unknown, hold text, are empty, or
-    split the rows into more than 10 series, and for a logarithm of what is not above 0.
+    one of the figures are left out. Raises `InputError` for columns that are unknown, hold text, are
+    empty, or split the rows into more than 10 series, and for a logarithm of what is not above 0.
     """
     x_column, y_column, color_column = numeric_column(x), numeric_column(y), column(color)
     frame = plottable(frame, (x, y))
