@@ -139,7 +139,7 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--target", type=float, help="of measure_latencies")
-    options.add_argument("--seconds", type=float, default=60.0, help="of measure_latencies, for each network")
+    options.add_argument("--seconds", type=float, default=20.0, help="of measure_latencies, for each network")
     options.add_argument("--quiet", action="store_true", help="no other process")
     asked = options.parse_args()
     device = resolve_device(asked.device)
