@@ -7,16 +7,24 @@ from PIL import Image
 from wnexplore.errors import InputError
 from wnexplore.report.figures import save
 from wnexplore.report.profiles import render
-from wnexplore.report.roofline import check_target, render_roofline, roofline_info
+from wnexplore.report.roofline import render_roofline
+from wnexplore.report.roofline_info import check_target, roofline_info
 
 
 def _layer(
-    name: str, flops: int, moved: int, time_ms: float, part: str = "layer", kind: str = "Conv2d"
+    name: str,
+    flops: int,
+    moved: int,
+    time_ms: float,
+    part: str = "layer",
+    kind: str = "Conv2d",
+    depthwise: bool = False,
 ) -> Any:
     return {
         "name": name,
         "kind": kind,
         "part": part,
+        "depthwise": depthwise,
         "params": 10,
         "flops": flops,
         "bytes": moved,
@@ -72,7 +80,7 @@ def test_each_layer_with_work_is_a_mark_at_what_it_attained() -> None:
     assert first.intensity == pytest.approx(4 * 2_000_000 / 300_000)
     assert {mark.kind for mark in info.layers[2:]} == {"generator", "linear"}
     # 2 + 0.5 + 4 + 0.2 of 10 ms are in these layers.
-    assert "33% of a pass" in info.note
+    assert "33% of it is in no layer" in info.note
     assert "AMD EPYC · 2 threads · float32 · batch 4" in info.note
 
 
@@ -80,7 +88,7 @@ def test_the_picture_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(render_roofline(roofline_info(PROFILE)), tmp_path / name)
     with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size == (1040, 780)
+        assert picture.size == (1040, 820)
         colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or ()}
         # White and grey only would mean that no mark was drawn.
         assert any(max(c) - min(c) > 80 for c in colours if isinstance(c, tuple))
@@ -98,7 +106,26 @@ def test_roofs_and_marks_are_where_the_figures_are() -> None:
     for mark in roofline_info(PROFILE).layers:
         assert low < mark.intensity < high
         assert ax.get_ylim()[0] < mark.attained < ax.get_ylim()[1]
-    assert {"conv1", "fc"} <= {text.get_text() for text in ax.texts}
+    assert {"conv1 20%", "fc 2%"} <= {text.get_text() for text in ax.texts}
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "depthwise", "told"),
+    [
+        ("layer", "Conv2d", False, "convolution"),
+        ("layer", "Conv2d", True, "depthwise convolution"),
+        ("convolution", "WeightNetConv2d", False, "generated convolution"),
+        ("convolution", "CondConv2d", True, "generated depthwise convolution"),
+        ("generator", "WeightNetConv2d", True, "generator"),
+        ("layer", "Context", False, "context"),
+        ("layer", "SqueezeExcite", False, "squeeze-and-excitation"),
+        ("layer", "PReLU", False, "other"),
+    ],
+)
+def test_kinds_of_layers_are_told_apart(part: str, kind: str, depthwise: bool, told: str) -> None:
+    layer = _layer("a", 10, 10, 1.0, part, kind, depthwise)
+    (mark,) = roofline_info({**PROFILE, "layers": [layer]}).layers
+    assert mark.kind == told
 
 
 def test_a_network_without_work_has_no_roofline() -> None:
@@ -118,7 +145,7 @@ def test_the_table_of_layers_has_bytes_and_shares() -> None:
     *_, table, peaks = render(PROFILE)
     columns = {column.header: list(column.cells) for column in table.columns}  # type: ignore[union-attr]
     assert columns["bytes"][0] == "400.00 k"
-    assert columns["FLOPs/byte"][0] == "10.00"
-    assert columns["roofline"][0] == "50%"
+    assert columns["FLOPs/byte"][0] == "10.0"
+    assert columns["roofline"][0] == "50.0%"
     assert columns["FLOPs/byte"][1] == "", "no work"
     assert "20.00 GB/s, 80.00 G multiply-adds/s" in str(peaks)

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wnexplore.cli.options import comma_list
+from wnexplore.cli.options import (
+    Activation,
+    Backbone,
+    Experts,
+    GofOne,
+    Method,
+    MofOne,
+    NumClasses,
+    Reduction,
+    Resolution,
+    Stem,
+    comma_list,
+    legal_point,
+)
 
 if TYPE_CHECKING:
     from wnexplore.design.protocol import LatencySpec
@@ -15,20 +28,21 @@ if TYPE_CHECKING:
 
 
 def profile(
-    backbone: Annotated[str, typer.Option(help="Backbone, such as shufflenet_v2_x0_5.")],
-    method: Annotated[str, typer.Option(help="plain, se, condconv or weightnet.")] = "plain",
-    M: Annotated[str | None, typer.Option("--M", help="M of weightnet; 2 if left out.")] = None,
-    G: Annotated[str | None, typer.Option("--G", help="G of weightnet; 2 if left out.")] = None,
-    experts: Annotated[int | None, typer.Option(help="Experts of condconv.")] = None,
-    stem: Annotated[str, typer.Option(help="imagenet, or small for 32x32 images.")] = "imagenet",
-    resolution: Annotated[int | None, typer.Option(help="Image size in pixels.")] = None,
-    num_classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
-    reduction: Annotated[int | None, typer.Option(help="Reduction of the context.")] = None,
-    activation: Annotated[str | None, typer.Option(help="sigmoid, hard_sigmoid or softmax.")] = None,
+    context: typer.Context,
+    backbone: Backbone,
+    method: Method = "plain",
+    M: MofOne = None,
+    G: GofOne = None,
+    experts: Experts = None,
+    stem: Stem = "imagenet",
+    resolution: Resolution = None,
+    num_classes: NumClasses = 1000,
+    reduction: Reduction = None,
+    activation: Activation = None,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure latency.")] = True,
     batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1",
     dtype: Annotated[str, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = "float32",
-    runtime: Annotated[str, typer.Option(help="Runtimes: eager,compile,cudagraph.")] = "eager",
+    runtime: Annotated[str, typer.Option(help="Runtimes: eager,compile,cudagraph,onnxruntime.")] = "eager",
     memory_format: Annotated[
         str, typer.Option(help="Memory formats: contiguous,channels_last.")
     ] = "contiguous",
@@ -43,29 +57,18 @@ def profile(
     seconds: Annotated[float, typer.Option(help="Time for one latency at most, in seconds.")] = 5.0,
     layers: Annotated[bool, typer.Option("--layers", help="Also a table by layer.")] = False,
     roofline: Annotated[
-        Path | None, typer.Option(help="Draw the layers on the device's roofline: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            help="Draw the layers on the device's roofline: .png, .svg or .pdf. The device's peaks are "
+            "measured once and kept in ~/.cache/wnexplore (or $XDG_CACHE_HOME); delete them to measure again."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Count and time one design point: parameters, FLOPs, latency, and each layer's share."""
     import json
 
-    from wnexplore.design.legality import check_legal
-    from wnexplore.design.point import DesignPoint
-
-    point = DesignPoint.of(
-        backbone,
-        method,
-        M,
-        G,
-        experts=experts,
-        stem=stem,
-        resolution=resolution,
-        num_classes=num_classes,
-        reduction=reduction,
-        activation=activation,
-    )
-    check_legal(point)
+    point = legal_point(context.params)
     spec = _latency_spec(
         {
             "batch_sizes": comma_list(batch_size),
@@ -81,7 +84,7 @@ def profile(
         }
     )
     if roofline is not None:
-        from wnexplore.report.roofline import check_target
+        from wnexplore.report.roofline_info import check_target
 
         # Before anything is measured.
         check_target(roofline)
@@ -99,7 +102,8 @@ def profile(
             console().print(part)
     if roofline is not None:
         from wnexplore.report.figures import save
-        from wnexplore.report.roofline import render_roofline, roofline_info
+        from wnexplore.report.roofline import render_roofline
+        from wnexplore.report.roofline_info import roofline_info
 
         save(render_roofline(roofline_info(result)), roofline)
         typer.echo(f"wrote {roofline}", err=True)

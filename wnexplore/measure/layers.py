@@ -35,6 +35,8 @@ class Layer:
     """Class of the module."""
     part: Part
     """A layer with generated kernels has two rows: what makes its kernels and what applies them."""
+    depthwise: bool
+    """Whether it is a convolution of each channel by itself."""
     params: int
     flops: int
     """Multiply-adds for one image."""
@@ -44,12 +46,13 @@ class Layer:
     """`time_ms` over that of a whole pass; the rest of the pass is in no layer (shuffles, additions)."""
     bytes: int
     """The least that one pass of the batch moves: inputs, weights and kernels read once, outputs and
-    kernels written once, each in the dtype that it has."""
+    kernels written once, each in the dtype that it has; 0 where the input is only handed on."""
     intensity: float
-    """Multiply-adds a byte."""
+    """Multiply-adds a byte: half of what it is in papers that count a multiply-add as two operations."""
     roofline_share: float
     """The time that the roofline leaves for the layer over `time_ms`: 1 is the limit. Never cut off:
-    above 1 its data was still in a cache, or the device was slower when its peaks were measured."""
+    above 1 its data was still in a cache, or the device was slower when its peaks were measured. Far
+    below 1 in a layer of microseconds on a GPU, launching its kernels took longer than running them."""
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can hold it."""
@@ -104,6 +107,7 @@ def measure_layers(
                 name=name,
                 kind=type(units[name]).__name__,
                 part=part,  # type: ignore[arg-type]
+                depthwise=_is_depthwise(units[name]),
                 params=params,
                 flops=count,
                 time_ms=taken,
@@ -123,6 +127,14 @@ def _units(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
         return
     for child_name, child in module.named_children():
         yield from _units(child, f"{name}.{child_name}" if name else child_name)
+
+
+_VIEWS = (nn.Identity, nn.Flatten)
+"""What hands its input on as it is: no byte moves."""
+
+
+def _is_depthwise(unit: nn.Module) -> bool:
+    return isinstance(unit, (nn.Conv2d, GeneratedConv2d)) and unit.groups == unit.in_channels > 1
 
 
 def _kernels(name: str) -> str:
@@ -149,11 +161,13 @@ def _traffic(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> d
         for name, unit in units.items():
 
             def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> None:
-                weights = _bytes(*module.parameters(), *module.buffers())
+                # Batch normalisation's count of the batches is read in training alone.
+                statistics = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+                weights = _bytes(*module.parameters(), *statistics)
                 if not isinstance(module, GeneratedConv2d):
                     # A module may run more than once a pass.
                     before = found.get(name, _Traffic(0, 0))
-                    own = _bytes(*inputs, output) + weights
+                    own = 0 if isinstance(module, _VIEWS) else _bytes(*inputs, output) + weights
                     found[name] = _Traffic(before.bytes + own, before.outputs + output.numel())
                     return
                 x, context = inputs[0], inputs[1] if len(inputs) > 1 else None

@@ -7,6 +7,7 @@ architectures, 2009. Work is counted in multiply-adds, as everywhere in wnexplor
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 
 from wnexplore.errors import WnexploreError
 from wnexplore.files import write_whole
-from wnexplore.measure.environment import device_name
+from wnexplore.measure.environment import device_name, environment
 from wnexplore.measure.stopwatch import cache_bytes, sampler
 from wnexplore.measure.switches import DTYPES, precision_set, threads_set
 
@@ -45,13 +46,14 @@ class Peaks:
 def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Path | None = None) -> Peaks:
     """The peaks of `device` ("cpu", "cuda") for `dtype`, on a CPU with so many threads.
 
-    Measured once, in seconds, and kept in `folder` (None: `cache_folder()`) for this device, number of
-    threads, dtype and version of torch; delete the file to measure again. A file that can't be read or
-    written is as good as none.
+    Measured once, in seconds, and kept in `folder` (None: `cache_folder()`) for this device and its
+    driver, number of threads, dtype and version of torch; delete the file to measure again. A file that
+    can't be read or written is as good as none.
     """
     with threads_set(threads):
         of = {
             "device_name": device_name(device),
+            "driver": environment(device)["driver"] if device == "cuda" else None,
             "dtype": dtype,
             "threads": torch.get_num_threads() if device == "cpu" else None,
             "torch": torch.__version__,
@@ -82,9 +84,15 @@ def measure_peaks(device: str, dtype: str) -> Peaks:
 
 def cache_folder() -> Path:
     """Where peaks are kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
-    # The specification has relative paths ignored.
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "wnexplore"
+    # The specification has relative paths ignored.
+    if given.is_absolute():
+        return given / "wnexplore"
+    try:
+        return Path.home() / ".cache" / "wnexplore"
+    except RuntimeError:
+        # A user without a home: where no folder can be.
+        return Path(os.devnull) / "wnexplore"
 
 
 _REPEATS = 10
@@ -96,10 +104,10 @@ def _read(path: Path, of: dict[str, Any]) -> Peaks | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         peaks = Peaks(**{name: float(rate) for name, rate in content["peaks"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    sound = content.get("of") == of and peaks.bytes_per_s > 0 and peaks.multiply_adds_per_s > 0
-    return peaks if sound else None
+    sound = all(math.isfinite(rate) and rate > 0 for rate in asdict(peaks).values())
+    return peaks if sound and content.get("of") == of else None
 
 
 def _copy_rate(device: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from wnexplore.report.columns import COLUMNS, prefixed, with_interval
+from wnexplore.report.columns import COLUMNS, decimals, prefixed, with_interval
 
 
 def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
@@ -79,26 +79,26 @@ def _with_interval(entry: Mapping[str, Any], name: str) -> str:
 
 def _layers(layers: list[Mapping[str, Any]]) -> Table:
     table = _table(
-        *("layer", "kind", "part", "params", "FLOPs", "bytes", "FLOPs/byte", "time ms", "share", "roofline")
+        *("layer", "kind", "params", "FLOPs", "bytes", "FLOPs/byte", "time ms", "share", "roofline")
     )
     for layer in layers:
-        part = "" if layer["part"] == "layer" else layer["part"]
         counts = (prefixed(layer[name]) if layer[name] else "" for name in ("params", "flops", "bytes"))
+        intensity = layer["intensity"]
         table.add_row(
             layer["name"],
-            layer["kind"],
-            part,
+            # The method, which a generated layer's class repeats, is in the title.
+            layer["kind"] if layer["part"] == "layer" else layer["part"],
             *counts,
-            f"{layer['intensity']:.2f}" if layer["flops"] else "",
+            f"{intensity:.{decimals(intensity)}f}" if layer["flops"] else "",
             f"{layer['time_ms']:.3f}",
             f"{layer['time_share']:.1%}",
-            f"{layer['roofline_share']:.0%}",
+            f"{layer['roofline_share']:.1%}" if layer["bytes"] else "",
         )
     rest = 1 - sum(layer["time_share"] for layer in layers)
     totals = (prefixed(sum(layer[name] for layer in layers)) for name in ("params", "flops", "bytes"))
     table.add_section()
-    table.add_row("outside layers", *[""] * 7, f"{rest:.1%}", "", style="dim")
-    table.add_row("sum", "", "", *totals, *[""] * 4, style="bold")
+    table.add_row("outside layers", *[""] * 6, f"{rest:.1%}", "", style="dim")
+    table.add_row("sum", "", *totals, *[""] * 4, style="bold")
     return table
 
 

@@ -1,13 +1,8 @@
-"""The layers of a network on its device's roofline: what they attain over how much they reuse."""
+"""Draw a `RooflineInfo` with matplotlib: both roofs, a mark for each layer, names of those that cost most."""
 
 from __future__ import annotations
 
 import math
-import os
-import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -15,203 +10,164 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
-from wnexplore.errors import InputError
-from wnexplore.report.columns import COLUMNS, prefixed
-from wnexplore.report.placement import Box, Label, leader, place
+from wnexplore.report.columns import compact, prefixed
+from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.report.render import STYLE
+from wnexplore.report.roofline_info import KINDS, LayerMark, RooflineInfo
 
-_LABELLED = 6
-_TITLE = ("backbone", "method", "M", "G", "experts", "stem", "resolution")
-_PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
+_INCHES = 5.2, 4.1
+_NAMED = 6
+_TEXT = 6.5
 _GREY = "#595959"
-_KINDS = {
-    "convolution": ("#000000", "s"),
-    "generated convolution": ("#0060A8", "o"),
-    "generator": ("#E8862E", "^"),
-    "linear": ("#009E73", "v"),
-    "other": ("#9A9A9A", "D"),
+_BLACK = "#222222"
+_ON_GRID = (withStroke(linewidth=2, foreground="white"),)
+# Colour, marker, and whether it is filled: depthwise convolutions are hollow.
+_LOOKS = {
+    "convolution": ("#000000", "s", True),
+    "depthwise convolution": ("#000000", "s", False),
+    "generated convolution": ("#0060A8", "o", True),
+    "generated depthwise convolution": ("#0060A8", "o", False),
+    "generator": ("#E8862E", "^", True),
+    "context": ("#009E73", "v", True),
+    "squeeze-and-excitation": ("#8A3B12", "P", True),
+    "linear": ("#CC79A7", "D", True),
+    "other": ("#9A9A9A", "X", True),
 }
 
 
-@dataclass(frozen=True)
-class LayerMark:
-    """One layer: multiply-adds a byte, multiply-adds a second, its share of the time of a pass."""
-
-    name: str
-    kind: str
-    intensity: float
-    attained: float
-    time_share: float
-
-
-@dataclass(frozen=True)
-class RooflineInfo:
-    """What a roofline plot shows."""
-
-    title: str
-    note: str
-    bytes_per_s: float
-    multiply_adds_per_s: float
-    layers: tuple[LayerMark, ...]
-    """Those with multiply-adds, the ones that take longest first."""
-
-
-def check_target(path: Path) -> None:
-    """Raise `InputError` if no figure can be written to `path`, as far as that shows beforehand."""
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise InputError(f"can't draw to {str(path)!r}: its name must end in .png, .svg or .pdf")
-    if not path.parent.is_dir():
-        raise InputError(f"can't write {path}: its folder does not exist")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(
-            f"can't write {path}: " + ("it is a folder" if path.is_dir() else "permission denied")
-        )
-
-
-def roofline_info(profile: Mapping[str, Any]) -> RooflineInfo:
-    """The plot of a profile with layers, as `wnexplore profile --layers --json` has it.
-
-    Raises `InputError` if no layer has multiply-adds.
-    """
-    protocol = profile["layers_protocol"]
-    marks = [
-        LayerMark(
-            name=layer["name"],
-            kind=_kind(layer),
-            intensity=layer["intensity"],
-            attained=protocol["batch_size"] * layer["flops"] / (layer["time_ms"] / 1e3),
-            time_share=layer["time_share"],
-        )
-        for layer in profile["layers"]
-        if layer["flops"] and layer["bytes"] and layer["time_ms"] > 0
-    ]
-    if not marks:
-        raise InputError("nothing to draw: no layer of this network has multiply-adds")
-    rest = 1 - sum(mark.time_share for mark in marks)
-    told = [COLUMNS[name].say(protocol[name]) for name in _PROTOCOL if protocol[name] is not None]
-    return RooflineInfo(
-        title=" · ".join(COLUMNS[name].say(profile[name]) for name in _TITLE if profile[name] is not None),
-        note=" · ".join([*told, "eager"])
-        + f" · area: share of the time; {rest:.0%} of a pass is in no layer with multiply-adds",
-        bytes_per_s=protocol["bytes_per_s"],
-        multiply_adds_per_s=protocol["multiply_adds_per_s"],
-        layers=tuple(sorted(marks, key=lambda mark: -mark.time_share)),
-    )
-
-
 def render_roofline(info: RooflineInfo) -> Figure:
-    """The figure: both roofs, a mark for each layer, names beside the ones that take longest."""
+    """The figure that `info` describes, laid out and with its labels placed."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+        figure = Figure(figsize=_INCHES, layout="constrained")
         FigureCanvasAgg(figure)
         ax = figure.subplots()
-        ax.set(xscale="log", yscale="log")
-        _set_limits(ax, info)
+        _draw_axes(ax, info)
         _draw_roofs(ax, info)
         for mark in reversed(info.layers):
-            colour, marker = _KINDS[mark.kind]
-            ax.scatter(
-                mark.intensity,
-                mark.attained,
-                s=8 + 900 * mark.time_share,
-                marker=marker,
-                facecolor=colour,
-                edgecolor="white",
-                linewidth=0.5,
-                alpha=0.8,
-                zorder=3,
-            )
-        ax.set_xlabel("Arithmetic intensity (multiply-adds / byte)")
-        ax.set_ylabel("Attained (multiply-adds / s)")
-        ax.set_title(info.title)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: prefixed(value).replace(".00", "")))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.grid(color="#E4E4E4", linewidth=0.5)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-        figure.suptitle("\n".join(textwrap.wrap(info.note, 92)), fontsize=7, color=_GREY)
-        kinds = [kind for kind in _KINDS if any(mark.kind == kind for mark in info.layers)]
+            ax.scatter(mark.intensity, mark.attained, s=_area(mark), zorder=3, **_look(mark.kind))
+        figure.suptitle(info.note, fontsize=7, color=_GREY)
         handles = [
-            Line2D([], [], linestyle="none", marker=_KINDS[kind][1], color=_KINDS[kind][0], label=kind)
-            for kind in kinds
+            Line2D([], [], linestyle="none", label=kind, **_handle(kind))
+            for kind in KINDS
+            if any(mark.kind == kind for mark in info.layers)
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        columns = len(handles) if len(handles) <= 3 else math.ceil(len(handles) / 2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
         figure.draw_without_rendering()
         _name_layers(ax, info)
     return figure
 
 
-def _kind(layer: Mapping[str, Any]) -> str:
-    if layer["part"] != "layer":
-        return "generated convolution" if layer["part"] == "convolution" else "generator"
-    return {"Conv2d": "convolution", "Linear": "linear", "Context": "linear"}.get(layer["kind"], "other")
-
-
-def _set_limits(ax: Axes, info: RooflineInfo) -> None:
-    ridge = info.multiply_adds_per_s / info.bytes_per_s
-    across = [ridge, *(mark.intensity for mark in info.layers)]
+def _draw_axes(ax: Axes, info: RooflineInfo) -> None:
+    ax.set(xscale="log", yscale="log", title=info.title)
+    across = [info.ridge, *(mark.intensity for mark in info.layers)]
     up = [info.multiply_adds_per_s, *(mark.attained for mark in info.layers)]
+    # The ridge is always in sight, with room for both labels of the roofs.
     ax.set_xlim(min(across) / 2, max(across) * 3)
     ax.set_ylim(min(up) / 2, max(up) * 2.5)
+    ax.set_xlabel("Arithmetic intensity (multiply-adds / byte)")
+    ax.set_ylabel("Attained (multiply-adds / s)")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    ax.grid(color="#E4E4E4", linewidth=0.5)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_roofs(ax: Axes, info: RooflineInfo) -> None:
-    (left, right), ridge = ax.get_xlim(), info.multiply_adds_per_s / info.bytes_per_s
+    left, right = ax.get_xlim()
     roof = [left * info.bytes_per_s, info.multiply_adds_per_s, info.multiply_adds_per_s]
-    ax.plot([left, ridge, right], roof, color="#222222", linewidth=1.0, zorder=2)
-    ax.annotate(
-        f"{prefixed(info.multiply_adds_per_s)} multiply-adds/s",
-        (right, info.multiply_adds_per_s),
-        xytext=(-2, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=6.5,
-        color="#222222",
-    )
-    # Along the slope, from a third of it on.
-    at = math.exp(math.log(left) + (math.log(ridge) - math.log(left)) / 3)
-    ax.annotate(
-        f"{prefixed(info.bytes_per_s)}B/s",
-        (at, at * info.bytes_per_s),
-        xytext=(-4, 4),
-        textcoords="offset points",
-        ha="right",
-        fontsize=6.5,
-        color="#222222",
-    )
+    ax.plot([left, info.ridge, right], roof, color=_BLACK, linewidth=1.0, zorder=2)
+    style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": _TEXT}
+    told = f"{prefixed(info.multiply_adds_per_s)} multiply-adds/s"
+    ax.annotate(told, (right, info.multiply_adds_per_s), xytext=(-2, 3), color=_BLACK, **style)
+    # Halfway up what is to be seen of the slope.
+    low = max(left, ax.get_ylim()[0] / info.bytes_per_s)
+    at = math.sqrt(low * info.ridge)
+    told = f"{prefixed(info.bytes_per_s)}B/s"
+    ax.annotate(told, (at, at * info.bytes_per_s), xytext=(-4, 4), color=_BLACK, **style)
 
 
 def _name_layers(ax: Axes, info: RooflineInfo) -> None:
-    """Names where they cover no mark; a layer that has no room for one stays without."""
-    scale = 72 / ax.figure.dpi
-    marks = [(mark, ax.transData.transform((mark.intensity, mark.attained)) * scale) for mark in info.layers]
-    hard = [_box(x, y, math.sqrt(8 + 900 * mark.time_share) / 2) for mark, (x, y) in marks]
-    labels = [Label(x, y, 0.56 * 6 * len(mark.name), 6.5) for mark, (x, y) in marks[:_LABELLED]]
-    window = ax.get_window_extent()
-    area = Box(window.x0 * scale, window.y0 * scale, window.x1 * scale, window.y1 * scale)
-    for (mark, (x, y)), label, box in zip(marks, labels, place(labels, hard, [], area), strict=False):
-        if box is None:
-            continue
-        end = leader(label, box)
-        ax.annotate(
-            mark.name,
-            (mark.intensity, mark.attained),
-            xytext=(box.left - x, box.bottom - y + 1),
-            textcoords="offset points",
-            fontsize=6,
-            color="#222222",
-            zorder=4,
-        )
-        if end is not None:
-            ax.annotate(
-                "",
-                (mark.intensity, mark.attained),
-                xytext=(end[0] - x, end[1] - y),
-                textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": _GREY},
-            )
+    """Names in the colours of their marks, covering nothing; where there is no room there is none."""
+    scale = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        pixel = ax.transData.transform((x, y))
+        return float(pixel[0]) * scale, float(pixel[1]) * scale
+
+    places = [at(mark.intensity, mark.attained) for mark in info.layers]
+    hard = [_box(*where, math.sqrt(_area(mark)) / 2) for mark, where in zip(info.layers, places, strict=True)]
+    texts = [f"{mark.name} {mark.time_share:.0%}" for mark in info.layers[:_NAMED]]
+    # A letter of matplotlib's own font is 0.56 em wide on average.
+    labels = [
+        Label(x, y, 0.56 * _TEXT * len(text), _TEXT) for text, (x, y) in zip(texts, places, strict=False)
+    ]
+    edges = [float(edge) * scale for edge in ax.get_window_extent().extents]
+    boxes = place(labels, hard, _roof_boxes(ax, info, at), Box(*edges))
+    for text, mark, label, box in zip(texts, info.layers, labels, boxes, strict=False):
+        if box is not None:
+            _write(ax, text, mark, label, box)
+
+
+def _write(ax: Axes, text: str, mark: LayerMark, label: Label, box: Box) -> None:
+    point, end = (mark.intensity, mark.attained), leader(label, box)
+    if end is not None:
+        line = {"arrowstyle": "-", "linewidth": 0.5, "color": _GREY, "shrinkA": 0, "shrinkB": 2}
+        offset = end[0] - label.x, end[1] - label.y
+        ax.annotate("", point, xytext=offset, textcoords="offset points", arrowprops=line, zorder=4)
+    ax.annotate(
+        text,
+        point,
+        xytext=(box.left - label.x, box.bottom - label.y + 1),
+        textcoords="offset points",
+        fontsize=_TEXT,
+        color=_LOOKS[mark.kind][0],
+        path_effects=_ON_GRID,
+        zorder=5,
+    )
+
+
+def _roof_boxes(ax: Axes, info: RooflineInfo, at: Any) -> list[Box]:
+    """Small boxes along both roofs, for labels to keep clear of."""
+    (left, right), steps = ax.get_xlim(), 40
+    found = []
+    for step in range(steps):
+        x = left * (right / left) ** (step / steps)
+        start = at(x, min(x * info.bytes_per_s, info.multiply_adds_per_s))
+        found.append(straight(start, (start[0] + 4, start[1])))
+    return found
+
+
+def _area(mark: LayerMark) -> float:
+    """In square points; a mark of no time at all is still to be seen."""
+    return 8 + 900 * mark.time_share
+
+
+def _look(kind: str) -> dict[str, Any]:
+    colour, marker, filled = _LOOKS[kind]
+    # A white rim keeps marks apart that lie on one another.
+    face, edge = (colour, "white") if filled else ("white", colour)
+    return {
+        "marker": marker,
+        "facecolor": face,
+        "edgecolor": edge,
+        "linewidth": 0.5 if filled else 0.9,
+        "alpha": 0.85,
+    }
+
+
+def _handle(kind: str) -> dict[str, Any]:
+    colour, marker, filled = _LOOKS[kind]
+    return {
+        "marker": marker,
+        "markersize": 5.5,
+        "markeredgecolor": colour,
+        "markerfacecolor": colour if filled else "white",
+    }
 
 
 def _box(x: float, y: float, radius: float) -> Box:
