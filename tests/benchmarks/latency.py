@@ -139,11 +139,11 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--target", type=float, help="of measure_latencies")
-    options.add_argument("--seconds", type=float, default=20.0, help="of measure_latencies, for each network")
+    options.add_argument("--seconds", type=float, default=30.0, help="of measure_latencies, for each network")
     options.add_argument("--quiet", action="store_true", help="no other process")
     asked = options.parse_args()
     device = resolve_device(asked.device)
-    target = asked.target or {"cpu": 0.015, "cuda": 0.005}[device]
+    target = asked.target or {"cpu": 0.01, "cuda": 0.003}[device]
     protocol = LatencyProtocol(RESOLUTION, 1, "float32", device, target=target, seconds=asked.seconds)
     ours = Ours(protocol)
     images = torch.randn(1, 3, RESOLUTION, RESOLUTION, device=device)

@@ -98,10 +98,10 @@ def test_a_quiet_network_is_done_early_and_leaves_the_rounds_to_the_noisy_one() 
     outcomes = bench.run(scripts, ("quiet", "noisy"), seconds=60.0)
     assert list(outcomes) == ["quiet", "noisy"]
     quiet, noisy = _ok(outcomes["quiet"]), _ok(outcomes["noisy"])
-    assert len(quiet.samples_ms) == MIN_SETTLED
+    assert MIN_SETTLED < len(quiet.samples_ms) <= MIN_SETTLED + 5, "the first two looks"
     assert quiet.stopped_by == noisy.stopped_by == "target"
     assert len(noisy.samples_ms) > 10 * MIN_SETTLED
-    assert bench.order.count("quiet") == MIN_SETTLED
+    assert bench.order.count("quiet") == len(quiet.samples_ms)
     assert bench.order.count("plain") == len(noisy.samples_ms), "the baseline is in every round"
 
 
@@ -114,7 +114,7 @@ def test_what_stopped_at_the_target_is_as_near_the_truth_as_it_says(target: floa
         timing = _ok(Bench().run(scripts, ("a",), target=target, seconds=1e3)["a"])
         assert timing.stopped_by == "target"
         within += bool(abs(np.median(timing.deciding) / 1.5 - 1) <= target)
-    # 95 of 100 by the interval's own word; stopping when it first looks narrow costs a little.
+    # 95 of 100 by the interval's own word; stopping when it looks narrow costs a little.
     assert within >= 0.8 * 20
 
 

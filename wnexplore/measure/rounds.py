@@ -94,14 +94,15 @@ def time_in_rounds(
     """Time the `wanted` of `samplers` round by round; each is yielded as soon as it is done.
 
     A network is done when the 95 % interval of its latency ratio (the baseline: of its latency) has a
-    relative half-width under `target`, and then leaves the rounds, or when `seconds` are over or 2000
-    rounds done. At least 10 rounds in any case, 20 to be done early. The baseline takes part in every
-    round, wanted or not. A sampler that raises is a `Failure`; the baseline's failure is everyone's.
-    `on_round` is called after every round.
+    relative half-width under `target` at two looks in a row, and then leaves the rounds, or when
+    `seconds` are over or 2000 rounds done. At least 10 rounds in any case, 20 to be done early. The
+    baseline takes part in every round, wanted or not. A sampler that raises is a `Failure`; the
+    baseline's failure is everyone's. `on_round` is called after every round.
     """
     dice = dice or random.Random(0)
     timings = {key: Timing(baseline_ms=None if key == baseline else []) for key in wanted}
     next_check = MIN_SETTLED
+    narrow: set[Key] = set()
     rounds = 0
     begun = clock()
     while timings:
@@ -122,11 +123,13 @@ def time_in_rounds(
         if rounds >= next_check:
             # Each look at the interval costs time that no pass gets.
             next_check = rounds + max(5, rounds // 8)
-            for key in [key for key, timing in timings.items() if _settled(timing, target)]:
+            # Who stops at the first narrow interval stops at those that are narrow by chance.
+            narrow_before, narrow = narrow, {key for key in timings if _is_narrow(timings[key], target)}
+            for key in [key for key in timings if key in narrow & narrow_before]:
                 timings[key].stopped_by = "target"
                 yield key, timings.pop(key)
     for key, timing in timings.items():
-        timing.stopped_by = "target" if rounds >= MIN_SETTLED and _settled(timing, target) else "budget"
+        timing.stopped_by = "target" if rounds >= MIN_SETTLED and _is_narrow(timing, target) else "budget"
         yield key, timing
 
 
@@ -142,7 +145,7 @@ def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key
     return taken
 
 
-def _settled(timing: Timing, target: float) -> bool:
+def _is_narrow(timing: Timing, target: float) -> bool:
     deciding = timing.deciding
     # The order statistics are had at once and tell when the bootstrap is worth asking.
     return (
