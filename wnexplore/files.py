@@ -6,7 +6,8 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wnexplore.errors import InputError, RunError, WnexploreError
@@ -33,22 +34,40 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is
     full or fails.
     """
-    try:
+    with _told(path):
         target = _resolve(path)
         if target is None:
             _write_into(path, data)
         else:
             _replace(target, data)
-    except OSError as error:
-        raise _readable(path, error) from error
-    except ValueError:  # a NUL in the name
-        raise InputError(f"can't write {os.fspath(path)!r}: it is not a file name") from None
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the `InputError` that `write_whole` would, as far as that shows before anything is written."""
+    with _told(path):
+        target = _resolve(path)
+        if target is None:
+            return
+        target.parent.stat()
+        if not os.access(target.parent, os.W_OK):
+            raise OSError(errno.EACCES, "")
 
 
 def remove_unfinished(directory: Path) -> None:
     """Remove what a process that was killed while it wrote a file of `directory` has left there."""
     for path in directory.glob(".wnexplore-*.tmp"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What goes wrong with `path` as an error for the person who gave it."""
+    try:
+        yield
+    except OSError as error:
+        raise _readable(path, error) from error
+    except ValueError:  # a NUL in the name
+        raise InputError(f"can't write {os.fspath(path)!r}: it is not a file name") from None
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path | None:

@@ -23,6 +23,7 @@ from wnexplore.measure.data import Data, load_data
 from wnexplore.measure.environment import device_name, environment, resolve_device
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
+from wnexplore.measure.runtimes import RUNTIMES
 from wnexplore.measure.switches import precision_set, threads_set
 from wnexplore.measure.training import train
 from wnexplore.models import build
@@ -249,7 +250,7 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
     threads: Sequence[int | None] = (
         (spec.threads or (torch.get_num_threads(),)) if device == "cpu" else (None,)
     )
-    axes = {
+    axes: dict[str, Sequence[Any]] = {
         "dtype": spec.dtypes,
         "batch_size": spec.batch_sizes,
         "runtime": spec.runtimes,
@@ -258,6 +259,14 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
         "cache": spec.caches,
         "mode": spec.modes,
     }
+    for runtime in spec.runtimes:
+        for axis, value in RUNTIMES[runtime].only.items():
+            others = [other for other in axes[axis] if other != value]
+            if others:
+                raise InputError(
+                    f"runtime '{runtime}' is for {axis} '{value}', not '{others[0]}': leave one of them out"
+                )
+        RUNTIMES[runtime].require(device)
     for values in itertools.product(*axes.values()):
         yield {
             "device": device,

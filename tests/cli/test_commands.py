@@ -14,10 +14,13 @@ from tests.sweeps import TINY, write_sweep
 from wnexplore import __version__
 from wnexplore.store import FILE_NAME, read_records
 
-HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "scipy", "numpy")
+HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "scipy", "numpy", "onnx")
 
 
-@pytest.mark.parametrize("name", ["", "sweep", "profile", "plot", "export", "table", "compare", "published"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "sweep", "profile", "plot", "export", "export-onnx", "table", "compare", "published"],
+)
 def test_help_loads_nothing_heavy(name: str) -> None:
     script = (
         "import sys\nfrom wnexplore.cli import main\n"

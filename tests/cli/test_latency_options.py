@@ -65,6 +65,9 @@ def test_what_is_to_be_timed_is_told_by_a_dry_run(command: Command, tmp_path: Pa
         (("--threads", "0"), "option --threads"),
         (("--dtype", "tf32"), "dtype 'tf32' is for a CUDA GPU"),
         (("--runtime", "cudagraph"), "runtime 'cudagraph' is for a CUDA GPU"),
+        (("--runtime", "onnxruntime", "--mode", "train"), "is for mode 'inference', not 'train': leave one"),
+        (("--runtime", "eager,onnxruntime", "--dtype", "float32,bfloat16"), "is for dtype 'float32', not"),
+        (("--runtime", "onnxruntime", "--memory-format", "channels_last"), "is for memory_format 'contig"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

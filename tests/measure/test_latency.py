@@ -213,6 +213,18 @@ def test_real_networks_run_in_every_dtype_and_format(dtype: str, memory_format: 
     assert latency.energy_j is None
 
 
+def test_onnxruntime_is_timed_and_its_memory_is_not_known() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    protocol = _protocol(runtime="onnxruntime", threads=1)
+    latency = _ok(dict(measure_latencies({"plain": build}, "plain", build, protocol))["plain"])
+    assert len(latency.samples_ms) >= MIN_ROUNDS
+    assert latency.peak_memory_mb is None
+    assert latency.compile_s is not None
+    assert latency.compile_s > 0
+
+
 def test_threads_and_precision_are_put_back() -> None:
     before = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with threads_set(before[0] + 1), precision_set("tf32"):

@@ -121,6 +121,19 @@ def test_a_weightnet_can_be_compiled(mode: str) -> None:
             torch.testing.assert_close(compiled, network(images), rtol=1e-4, atol=1e-5)
 
 
+def test_onnxruntime_gives_the_same_in_memory_that_torch_knows_nothing_of() -> None:
+    network, images = _Silent(), _images()
+    work = make_pass(network, images, "inference", "onnxruntime")
+    for _ in range(2):
+        logits = work.run()
+        with torch.no_grad():
+            torch.testing.assert_close(logits, network(images), rtol=1e-4, atol=1e-5)
+        images.normal_()
+    assert work.step is None
+    assert work.prepared_s is not None
+    assert work.prepared_s > 0
+
+
 class _Silent(_Net):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.norm(self.convolution(images)).mean((2, 3)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wnexplore.errors import InputError, RunError
-from wnexplore.files import write_whole
+from wnexplore.files import check_writable, write_whole
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -22,6 +22,16 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert path.read_bytes() == b"two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_can_not_be_written_shows_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"x")
+    for path in (tmp_path / "there", tmp_path / "not yet", Path("/dev/null")):
+        check_writable(path)
+    assert os.listdir(tmp_path) == ["there"]
+    for wrong, why in {"nowhere/a": "does not exist", "there/a": "is not a folder", ".": "is a fold"}.items():
+        with pytest.raises(InputError, match=why):
+            check_writable(tmp_path / wrong)
 
 
 def test_follows_symbolic_links(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from wnexplore import __version__
-from wnexplore.cli import compare, export, plot, profile, published, sweep, table
+from wnexplore.cli import compare, export, export_onnx, plot, profile, published, sweep, table
 from wnexplore.errors import WnexploreError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 for command in (
     *(sweep.sweep, profile.profile, table.table, plot.plot, export.export),
-    *(compare.compare, published.published),
+    *(export_onnx.export_onnx, compare.compare, published.published),
 ):
     app.command()(command)
 

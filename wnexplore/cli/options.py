@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from wnexplore.design.point import DesignPoint
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of a sweep.")]
 Where = Annotated[
@@ -17,6 +21,31 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Pareto-optimal by the values alone, whatever their intervals.")
 ]
 Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
+
+# The axes of one design point.
+Backbone = Annotated[str, typer.Option(help="Backbone, such as shufflenet_v2_x0_5.")]
+Method = Annotated[str, typer.Option(help="plain, se, condconv or weightnet.")]
+MofOne = Annotated[str | None, typer.Option("--M", help="M of weightnet; 2 if left out.")]
+GofOne = Annotated[str | None, typer.Option("--G", help="G of weightnet; 2 if left out.")]
+Experts = Annotated[int | None, typer.Option(help="Experts of condconv.")]
+Stem = Annotated[str, typer.Option(help="imagenet, or small for 32x32 images.")]
+Resolution = Annotated[int | None, typer.Option(help="Image size in pixels.")]
+NumClasses = Annotated[int, typer.Option(help="Number of classes.")]
+Reduction = Annotated[int | None, typer.Option(help="Reduction of the context.")]
+Activation = Annotated[str | None, typer.Option(help="sigmoid, hard_sigmoid or softmax.")]
+
+
+def legal_point(given: Mapping[str, Any]) -> DesignPoint:
+    """The design point that a command's parameters `given` say, one for each axis and maybe others.
+
+    Raises `InputError` if there is no such point.
+    """
+    from wnexplore.design.legality import check_legal
+    from wnexplore.design.point import AXES, DesignPoint
+
+    point = DesignPoint.of(**{axis: given[axis] for axis in AXES})
+    check_legal(point)
+    return point
 
 
 def comma_list(text: str) -> list[str]:

@@ -40,7 +40,9 @@ def sweep(
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Batch sizes of the latency: 1,16.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="Runtimes: eager,compile,cudagraph.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Runtimes: eager,compile,cudagraph,onnxruntime.")
+    ] = None,
     memory_format: Annotated[
         str | None, typer.Option(help="Memory formats: contiguous,channels_last.")
     ] = None,

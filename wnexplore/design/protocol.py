@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
 Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
-Runtime = Literal["eager", "compile", "cudagraph"]
+Runtime = Literal["eager", "compile", "cudagraph", "onnxruntime"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Cache = Literal["warm", "cold"]
 Mode = Literal["inference", "train"]

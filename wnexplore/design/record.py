@@ -24,10 +24,10 @@ class Record:
       one image}, uncounted {name: calls}.
     - latency: protocol device, device_name, dtype, batch_size, runtime, memory_format, threads,
       cache, mode, target, seconds; value latency_ms and latency_ratio with their _low and _high,
-      peak_memory_mb, compile_s (None where nothing is compiled), energy_j (joules an image; None
-      where no counter tells), rounds, stopped_by ("target" or "budget"), warnings [{kind, text}];
-      samples latency_ms, baseline_ms and, on a GPU that tells, sm_clock_mhz, temperature_c,
-      power_w and throttle_reasons (a bit mask).
+      peak_memory_mb (None where torch doesn't hand out the memory), compile_s (None where nothing is
+      compiled or exported), energy_j (joules an image; None where no counter tells), rounds,
+      stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
+      on a GPU that tells, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
     - training: protocol dataset, epochs, seed, ...; value top1 (percent), seconds; samples loss
       (one mean an epoch).
     """

@@ -74,6 +74,7 @@ def environment(device: str) -> dict[str, Any]:
         "torchvision": _installed("torchvision"),
         "fvcore": _installed("fvcore"),
         "numpy": _installed("numpy"),
+        "onnxruntime": _installed("onnxruntime") or _installed("onnxruntime-gpu"),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "driver": _driver(),

@@ -28,6 +28,9 @@ class Failure:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator and the CUDA libraries report it as a RuntimeError of their own.
-    signs = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    # The CPU's allocator, the CUDA libraries and onnxruntime report it as errors of their own.
+    signs = (
+        *("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"),
+        *("Failed to allocate memory for requested buffer", "std::bad_alloc"),
+    )
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(s in str(error) for s in signs)

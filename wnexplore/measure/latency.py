@@ -199,7 +199,7 @@ class _Bench:
             return _Ready(
                 work,
                 sample,
-                peak_memory(work.step, protocol.device, work.held()),
+                None if work.step is None else peak_memory(work.step, protocol.device, work.held()),
                 energy_per_image(work.run, protocol.batch_size) if protocol.device == "cuda" else None,
             )
         except Exception as error:

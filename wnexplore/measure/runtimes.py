@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FunctionType
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from wnexplore.onnx_export import INPUT, OUTPUT, export_onnx, open_session, require_onnx
 
 Step = Callable[[], object]
 """One pass of a network over one batch: inference, or a training step."""
@@ -21,8 +27,8 @@ class Pass:
     """One pass over one batch, ready to be run again and again."""
 
     run: Step
-    step: Step
-    """The same work, run in a way in which its memory can be counted."""
+    step: Step | None
+    """The same work, run in a way in which its memory can be counted; None if there is no such way."""
     held: Callable[[], list[Tensor]]
     """The tensors alive between two runs: weights, buffers, images, and what training keeps."""
     prepared_s: float | None
@@ -34,6 +40,13 @@ class Runtime:
 
     prepares = False
     """Whether it has work to do before the first pass that is worth a figure of its own."""
+    in_torch_memory = True
+    """Whether it works in memory that torch hands out, and knows of."""
+    only: ClassVar[Mapping[str, str]] = {}
+    """Axis of the latency protocol -> the one value that it can do."""
+
+    def require(self, device: str) -> None:
+        """Raise `InputError` if it can't run here on `device`."""
 
     def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """What to call in place of `network`."""
@@ -99,7 +112,44 @@ class CudaGraph(Runtime):
         return graph.replay
 
 
-RUNTIMES: dict[str, Runtime] = {"eager": Runtime(), "compile": Compile(), "cudagraph": CudaGraph()}
+class OnnxRuntime(Runtime):
+    """onnxruntime runs the network, exported to ONNX: another library, which can't train."""
+
+    prepares = True
+    in_torch_memory = False
+    only: ClassVar[Mapping[str, str]] = {
+        "mode": "inference",
+        "dtype": "float32",
+        "memory_format": "contiguous",
+    }
+
+    def require(self, device: str) -> None:
+        require_onnx(device)
+
+    def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """`network`, to be exported for the images that it is called with first, and for no others."""
+        run: Callable[[], Tensor] | None = None
+
+        def forward(images: Tensor) -> Tensor:
+            nonlocal run
+            if run is None:
+                run = _onnxruntime_pass(network, images)
+            return run()
+
+        return forward
+
+    def prepare(self, step: Step) -> Step:
+        """`step`, after its first run."""
+        step()
+        return step
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "eager": Runtime(),
+    "compile": Compile(),
+    "cudagraph": CudaGraph(),
+    "onnxruntime": OnnxRuntime(),
+}
 
 
 def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pass:
@@ -117,7 +167,8 @@ def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pa
     run = executor.prepare(step)
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
-    return Pass(run, step, held, time.perf_counter() - begun if executor.prepares else None)
+    prepared_s = time.perf_counter() - begun if executor.prepares else None
+    return Pass(run, step if executor.in_torch_memory else None, held, prepared_s)
 
 
 def _inference(
@@ -155,3 +206,23 @@ def _training(
         return [*weights, *network.buffers(), images, labels, *gradients, *momenta]
 
     return step, held
+
+
+def _onnxruntime_pass(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
+    """A pass over `images` from where they are to logits that each pass writes to the same place."""
+    device = images.device
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        export_onnx(network, path, resolution=images.shape[-1])
+        session = open_session(path, device.type)
+    (output,) = session.get_outputs()
+    logits = torch.empty(images.shape[0], output.shape[1], device=device)
+    binding = session.io_binding()
+    for bind, name, tensor in ((binding.bind_input, INPUT, images), (binding.bind_output, OUTPUT, logits)):
+        bind(name, device.type, device.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr())
+
+    def run() -> Tensor:
+        session.run_with_iobinding(binding)
+        return logits
+
+    return run

@@ -1,0 +1,121 @@
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import wnexplore
+from tests.cli.conftest import Command
+from wnexplore.design.point import DesignPoint
+from wnexplore.onnx_export import Check
+
+SMALL = (
+    *("export-onnx", "--backbone", "resnet18", "--stem", "small", "--resolution", "16"),
+    *("--num-classes", "10"),
+)
+TIMED = ("sweep", *SMALL[1:], "--device", "cpu", "--runtime", "onnxruntime", "--seconds", "0.001")
+
+
+def test_writes_the_network_of_the_point_and_the_seed(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    done = command(*SMALL, "--method", "se", "--seed", 3, "--out", path)
+    assert (done.code, done.err) == (0, "")
+    found = re.fullmatch(r"(.+): \d+\.\d MB, opset \d+, logits at most (\S+) of the largest .+\n", done.out)
+    assert found, done.out
+    assert found[1] == str(path)
+    assert float(found[2]) <= 1e-4
+    session = onnxruntime.InferenceSession(path)
+    point = DesignPoint.from_dict(
+        json.loads(session.get_modelmeta().custom_metadata_map["wnexplore.design_point"])
+    )
+    assert (point.method, point.resolution, point.num_classes) == ("se", 16, 10)
+    torch.manual_seed(3)
+    _same(wnexplore.build(point), path)
+
+
+def test_takes_weights_from_a_checkpoint(command: Command, tmp_path: Path) -> None:
+    network = wnexplore.build("resnet18", stem="small", num_classes=10)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    path = tmp_path / "network.onnx"
+    done = command(*SMALL, "--checkpoint", tmp_path / "weights.pth", "--out", path)
+    assert done.code == 0, done.err
+    _same(network, path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--method", "wightnet"), "did you mean 'weightnet'"),
+        (("--method", "weightnet", "--M", "1", "--G", "2"), "groups"),
+        (("--seed", "-1"), "--seed"),
+        (("--seed", "x"), "--seed"),
+        (("--checkpoint", "nowhere.pth"), "can't read weights from nowhere.pth: No such file"),
+        (("--out", "network.pth"), "its name must end in .onnx"),
+        (("--out", "nowhere/network.onnx"), "its folder does not exist"),
+        (("--out", "folder.onnx"), "it is a folder"),
+        (("--out", "a\0.onnx"), "--out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_can_not_be_is_told_in_one_line(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    done = command(*SMALL, "--out", "network.onnx", *asked)
+    assert done.code == 2
+    assert done.out == ""
+    assert told in done.err
+    assert done.err.count("\n") == 1
+    assert os.listdir(tmp_path) == ["folder.onnx"]
+
+
+def test_weights_of_another_network(command: Command, tmp_path: Path) -> None:
+    other = wnexplore.build("resnet18", "se", stem="small", num_classes=10)
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
+    done = command(*SMALL, "--checkpoint", tmp_path / "weights.pth", "--out", tmp_path / "network.onnx")
+    assert done.code == 2
+    assert "holds weights of another network" in done.err
+    assert done.err.count("\n") == 1
+    assert os.listdir(tmp_path) == ["weights.pth"]
+
+
+def test_where_onnx_is_not_installed_the_extra_is_named(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for asked in ((*SMALL, "--out", tmp_path / "network.onnx"), (*TIMED, "--out", tmp_path / "run")):
+        done = command(*asked)
+        assert done.code == 2
+        assert done.err == 'wnexplore: ONNX needs onnxruntime: pip install "wnexplore[onnx]"\n'
+        assert not os.listdir(tmp_path)
+
+
+def test_a_file_that_differs_from_torch_is_an_error(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(network: object, path: Path, **axes: object) -> None:
+        path.write_bytes(b"onnx")
+
+    monkeypatch.setattr("wnexplore.onnx_export.export_onnx", export)
+    monkeypatch.setattr("wnexplore.onnx_export.check_onnx", lambda *a, **b: Check(18, float("nan")))
+    done = command(*SMALL, "--out", tmp_path / "network.onnx")
+    assert (done.code, done.out) == (1, "")
+    assert "nan of the largest from torch's at batch 1 and 7: more than the 0.0001 of rounding" in done.err
+
+
+def _same(network: nn.Module, path: Path) -> None:
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = network.eval()(images)
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)

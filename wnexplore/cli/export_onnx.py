@@ -1,0 +1,74 @@
+"""wnexplore export-onnx: one network as an .onnx file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import (
+    Activation,
+    Backbone,
+    Experts,
+    GofOne,
+    Method,
+    MofOne,
+    NumClasses,
+    Reduction,
+    Resolution,
+    Stem,
+    legal_point,
+)
+
+
+def export_onnx(
+    context: typer.Context,
+    backbone: Backbone,
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write.")],
+    method: Method = "plain",
+    M: MofOne = None,
+    G: GofOne = None,
+    experts: Experts = None,
+    stem: Stem = "imagenet",
+    resolution: Resolution = None,
+    num_classes: NumClasses = 1000,
+    reduction: Reduction = None,
+    activation: Activation = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of this network: its state dict, saved by torch.save."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights without --checkpoint.")] = 0,
+) -> None:
+    """Write one design point's network as an .onnx file, and run it in onnxruntime beside torch.
+
+    The batch size is left open: "images" is (batch, 3, resolution, resolution) and "logits" (batch,
+    classes). The design point is in the file's metadata. Needs pip install "wnexplore[onnx]".
+    """
+    from wnexplore.errors import InputError, RunError
+    from wnexplore.files import check_writable
+
+    point = legal_point(context.params)
+    if out.suffix != ".onnx":
+        raise InputError(f"can't export to {str(out)!r}: its name must end in .onnx")
+    check_writable(out)
+
+    import torch
+
+    from wnexplore import onnx_export
+    from wnexplore.checkpoint import load_checkpoint
+    from wnexplore.models import build
+
+    onnx_export.require_onnx()
+    torch.manual_seed(seed)
+    network = build(point)
+    if checkpoint is not None:
+        load_checkpoint(network, checkpoint)
+    onnx_export.export_onnx(network, out, resolution=point.resolution, point=point)
+    check = onnx_export.check_onnx(out, network, resolution=point.resolution)
+    found = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {check.opset}, logits"
+    told = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"
+    if not check.difference <= onnx_export.TOLERANCE:
+        raise RunError(f"{found} in onnxruntime {told}: more than the {onnx_export.TOLERANCE:g} of rounding")
+    typer.echo(f"{found} at most {told}")

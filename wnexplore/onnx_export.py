@@ -1,0 +1,195 @@
+"""ONNX: a network as a file that other programs run, and onnxruntime, which runs it here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.errors import InputError, RunError
+from wnexplore.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession
+
+INPUT, OUTPUT = "images", "logits"
+POINT = "wnexplore.design_point"
+"""Key of the file's metadata under which its design point stands, as JSON."""
+TOLERANCE = 1e-4
+"""Largest difference between two libraries' logits, relative to the largest logit, that is rounding."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an .onnx file is found to be."""
+
+    opset: int
+    difference: float
+    """Largest difference of its logits in onnxruntime to torch's, relative to the largest of torch's."""
+
+
+def export_onnx(
+    network: nn.Module,
+    path: Path,
+    *,
+    resolution: int,
+    opset: int | None = None,
+    point: DesignPoint | None = None,
+) -> None:
+    """Write `network` in evaluation mode, in which it is left, to the .onnx file `path`.
+
+    Its input "images" is (batch, 3, resolution, resolution) in float32, its output "logits" (batch,
+    classes), for any batch. `opset` is torch's own choice if left out. `point` goes into the metadata.
+
+    Raises `InputError` if onnx or onnxscript is not installed, `path` can't be written or `opset` not be
+    had, `RunError` if the network can't be exported; the file appears whole or not at all.
+    """
+    require_onnx()
+    check_writable(path)
+    model = _model(network, resolution, opset)
+    if opset is not None and _opset(model) != opset:
+        raise InputError(f"opset is '{opset}': torch can export this network in opset {_opset(model)} alone")
+    if point is not None:
+        model.metadata_props.add(key=POINT, value=json.dumps(point.to_dict()))
+    try:
+        data: bytes = model.SerializeToString()
+    except ValueError as error:  # protobuf's limit
+        raise RunError(f"can't write '{path}': an .onnx file holds at most 2 GiB") from error
+    write_whole(path, data)
+
+
+def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
+    """Run the file `path` in onnxruntime beside `network`, from which it was exported, on random images.
+
+    With batches of 1 and 7, neither of which is the exporter's, on the CPU.
+    """
+    import onnx
+
+    session = open_session(path, "cpu")
+    difference = 0.0
+    for batch in (1, 7):
+        images = torch.randn(batch, 3, resolution, resolution)
+        with torch.inference_mode():
+            expected = network.eval()(images)
+        (logits,) = session.run(None, {INPUT: images.numpy()})
+        apart = (torch.from_numpy(logits) - expected).abs().max() / expected.abs().max()
+        # Not max(), which may drop a NaN.
+        difference = difference if float(apart) <= difference else float(apart)
+    return Check(_opset(onnx.load(path)), difference)
+
+
+def open_session(path: Path, device: str) -> InferenceSession:
+    """The file `path` ready to run in onnxruntime on "cpu" or "cuda", with as many threads as torch.
+
+    Raises `RunError` if it can't be had on that device.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    # Threads that go on spinning after a pass would slow whatever is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    wanted = _PROVIDERS[device]
+    session = onnxruntime.InferenceSession(path, options, providers=[wanted])
+    # One that doesn't start is replaced by the CPU's, with no more than a word on standard error.
+    if wanted[0] not in session.get_providers():
+        raise RunError(f"onnxruntime has {wanted[0]}, but can't start it: is its CUDA that of torch?")
+    return session
+
+
+def require_onnx(device: str = "cpu") -> None:
+    """Raise `InputError` if a network can't be exported, or onnxruntime not run it on `device`."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise InputError(f'ONNX needs {", ".join(missing)}: pip install "wnexplore[onnx]"')
+    if device == "cuda":
+        import onnxruntime
+
+        if _PROVIDERS[device][0] not in onnxruntime.get_available_providers():
+            raise InputError(
+                "this onnxruntime has no CUDAExecutionProvider, for a GPU: pip install onnxruntime-gpu in its"
+                " place, or leave runtime 'onnxruntime' out"
+            )
+
+
+def _model(network: nn.Module, resolution: int, opset: int | None) -> ModelProto:
+    device = next(network.parameters()).device
+    any_batch = ({0: torch.export.Dim("batch")},)
+    network.eval()
+    try:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            # Two images: what the exporter is shown one of, it takes for a size that never changes.
+            images = torch.zeros(2, 3, resolution, resolution, device=device)
+            # Not left to torch.onnx.export, which in its older versions falls back to freezing the batch.
+            graph = torch.export.export(network, (images,), dynamic_shapes=any_batch, strict=False)
+            program = torch.onnx.export(
+                graph,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            for node in program.model.graph:
+                # Lines of source with the paths of this machine.
+                node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+            return _with_named_batch(program.model_proto)
+    except Exception as error:  # of torch's compiler, of onnxscript, or out of memory
+        raise RunError(f"torch can't export this network to ONNX: {_reason(error)}") from error
+
+
+def _with_named_batch(model: ModelProto) -> ModelProto:
+    graph = model.graph
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", size.dim_param)
+    return model
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error comes from: the exporter's own are pages long."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    told = str(error).strip()
+    return f"{type(error).__name__}: {told.splitlines()[0]}" if told else type(error).__name__
+
+
+def _opset(model: ModelProto) -> int:
+    return next(int(used.version) for used in model.opset_import if not used.domain)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what torch and onnxscript log and warn of while they export."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+_PROVIDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # TF32 is what it would use by itself.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
