@@ -8,7 +8,7 @@ from wnexplore.design.layers import generated_layers
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.layers import Layer, measure_layers
 from wnexplore.measure.roofline import Peaks
-from wnexplore.nn import GeneratedConv2d, WeightNetConv2d
+from wnexplore.nn import WeightNetConv2d
 
 PEAKS = Peaks(bytes_per_s=2e10, multiply_adds_per_s=5e10)
 
@@ -37,19 +37,21 @@ def test_layers_add_up_to_the_network(method: str) -> None:
     assert 0 < sum(layer.time_share for layer in layers) < 1.5
 
 
-def test_generator_and_convolution_stand_apart() -> None:
+def test_fc1_stands_apart_from_the_layers_it_serves() -> None:
     point = DesignPoint.of("resnet18", "weightnet", 4, 2, stem="small", num_classes=10)
-    layers = _measured(point, wnexplore.build(point), batch_size=1)
+    layers = {layer.name: layer for layer in _measured(point, wnexplore.build(point), batch_size=1)}
     shapes = {shape.name: shape for shape in generated_layers("resnet18")}
-    made = {layer.name: layer for layer in layers if layer.part == "generator"}
-    applied = {layer.name: layer for layer in layers if layer.part == "convolution"}
-    assert made.keys() == applied.keys() == shapes.keys()
+    assert {name for name, layer in layers.items() if layer.formulation} == shapes.keys()
     name = "layer1.0.conv1"
     weights = shapes[name].out_channels * shapes[name].fan_in
-    assert made[name].flops == 16 * 4 * 64 + 2 * weights
-    assert made[name].params == 16 * 4 * 64 + 4 * 64 + 2 * weights
-    assert applied[name].flops == weights * 32 * 32
-    assert applied[name].params == 0
+    assert layers[name].params == 16 * 4 * 64 + 4 * 64 + 2 * weights
+    assert layers[name].flops == 2 * weights + weights * 32 * 32
+    assert layers["layer1.0.alphas"].flops == 2 * 16 * 4 * 64
+    assert layers["layer1.0.alphas"].params == 0
+    # Context in, weights and biases of two fc1, two activation vectors out.
+    assert layers["layer1.0.alphas"].bytes == 4 * (16 + 2 * (16 + 1) * 256 + 2 * 256)
+    # Image in and out, B, the activation vector.
+    assert layers[name].bytes == 4 * (2 * 64 * 32 * 32 + 2 * weights + 256)
 
 
 def test_the_clocks_are_taken_away_again() -> None:
@@ -59,8 +61,6 @@ def test_the_clocks_are_taken_away_again() -> None:
     for module in model.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
-        if isinstance(module, GeneratedConv2d):
-            assert "kernels" not in vars(module)
 
 
 def _layers(
@@ -109,16 +109,15 @@ def test_bytes_are_those_of_inputs_weights_and_outputs(
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_generated_layer_writes_its_kernels_and_reads_them_again(batch: int) -> None:
+def test_a_generated_layer_moves_its_weights_once_whatever_the_batch(batch: int) -> None:
     layer = WeightNetConv2d(3, 8, kernel_size=3, M=2, G=1)
-    generator, convolution = _layers(layer, batch_size=batch)
-    kernels = 4 * batch * 8 * 3 * 9
-    weights = 4 * sum(p.numel() for p in layer.parameters())
-    # It makes its own context: of its input.
-    assert generator.bytes == 4 * batch * 3 * 64 + weights + kernels
-    assert convolution.bytes == 4 * batch * 3 * 64 + kernels + 4 * batch * 8 * 64
-    assert convolution.flops == 8 * 64 * 27
-    assert convolution.intensity == pytest.approx(batch * 8 * 64 * 27 / convolution.bytes)
+    (row,) = _layers(layer, batch_size=batch)
+    weights = sum(p.numel() for p in layer.parameters())
+    # It makes its own context.
+    assert row.bytes == 4 * (batch * 3 * 64 + weights + batch * 8 * 64)
+    context, fc1, generator = 3 * 16, 16 * 16, 2 * 8 * 27
+    assert row.flops == context + fc1 + generator + 8 * 64 * 27
+    assert row.intensity == pytest.approx(batch * row.flops / row.bytes)
 
 
 def test_a_module_that_runs_twice_moves_its_bytes_twice() -> None:

@@ -16,14 +16,14 @@ def _layer(
     flops: int,
     moved: int,
     time_ms: float,
-    part: str = "layer",
     kind: str = "Conv2d",
+    formulation: str | None = None,
     depthwise: bool = False,
 ) -> Any:
     return {
         "name": name,
         "kind": kind,
-        "part": part,
+        "formulation": formulation,
         "depthwise": depthwise,
         "params": 10,
         "flops": flops,
@@ -63,8 +63,8 @@ PROFILE: dict[str, Any] = {
     "layers": [
         _layer("conv1", 1_000_000, 400_000, 2.0),
         _layer("conv1.norm", 0, 400_000, 1.0, kind="BatchNorm2d"),
-        _layer("block.conv", 3_000, 60_000, 0.5, part="generator", kind="WeightNetConv2d"),
-        _layer("block.conv", 2_000_000, 300_000, 4.0, part="convolution", kind="WeightNetConv2d"),
+        _layer("block.alphas", 3_000, 60_000, 0.5, kind="ActivationVectors"),
+        _layer("block.conv", 2_000_000, 300_000, 4.0, kind="WeightNetConv2d", formulation="kernel"),
         _layer("fc", 512_000, 2_000_000, 0.2, kind="Linear"),
     ],
 }
@@ -72,13 +72,15 @@ PROFILE: dict[str, Any] = {
 
 def test_each_layer_with_work_is_a_mark_at_what_it_attained() -> None:
     info = roofline_info(PROFILE)
-    assert [mark.name for mark in info.layers] == ["block.conv", "conv1", "block.conv", "fc"], "longest first"
+    assert [mark.name for mark in info.layers] == ["block.conv", "conv1", "block.alphas", "fc"], (
+        "longest first"
+    )
     first, second = info.layers[:2]
     assert (first.kind, second.kind) == ("generated convolution", "convolution")
     # A batch of 4 in 4 ms.
     assert first.attained == pytest.approx(4 * 2_000_000 / 4e-3)
     assert first.intensity == pytest.approx(4 * 2_000_000 / 300_000)
-    assert {mark.kind for mark in info.layers[2:]} == {"generator", "linear"}
+    assert {mark.kind for mark in info.layers[2:]} == {"activation vectors", "linear"}
     # 2 + 0.5 + 4 + 0.2 of 10 ms are in these layers.
     assert "33% of it is in no layer" in info.note
     assert "AMD EPYC · 2 threads · float32 · batch 4" in info.note
@@ -110,20 +112,22 @@ def test_roofs_and_marks_are_where_the_figures_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "kind", "depthwise", "told"),
+    ("kind", "formulation", "depthwise", "told"),
     [
-        ("layer", "Conv2d", False, "convolution"),
-        ("layer", "Conv2d", True, "depthwise convolution"),
-        ("convolution", "WeightNetConv2d", False, "generated convolution"),
-        ("convolution", "CondConv2d", True, "generated depthwise convolution"),
-        ("generator", "WeightNetConv2d", True, "generator"),
-        ("layer", "Context", False, "context"),
-        ("layer", "SqueezeExcite", False, "squeeze-and-excitation"),
-        ("layer", "PReLU", False, "other"),
+        ("Conv2d", None, False, "convolution"),
+        ("Conv2d", None, True, "depthwise convolution"),
+        ("WeightNetConv2d", "kernel", False, "generated convolution"),
+        ("CondConv2d", "shared", True, "generated depthwise convolution"),
+        ("ActivationVectors", None, False, "activation vectors"),
+        ("Context", None, False, "context"),
+        ("SqueezeExcite", None, False, "squeeze-and-excitation"),
+        ("PReLU", None, False, "other"),
     ],
 )
-def test_kinds_of_layers_are_told_apart(part: str, kind: str, depthwise: bool, told: str) -> None:
-    layer = _layer("a", 10, 10, 1.0, part, kind, depthwise)
+def test_kinds_of_layers_are_told_apart(
+    kind: str, formulation: str | None, depthwise: bool, told: str
+) -> None:
+    layer = _layer("a", 10, 10, 1.0, kind, formulation, depthwise)
     (mark,) = roofline_info({**PROFILE, "layers": [layer]}).layers
     assert mark.kind == told
 
@@ -147,5 +151,6 @@ def test_the_table_of_layers_has_bytes_and_shares() -> None:
     assert columns["bytes"][0] == "400.00 k"
     assert columns["FLOPs/byte"][0] == "10.0"
     assert columns["roofline"][0] == "50.0%"
+    assert columns["formulation"][:4] == ["", "", "", "kernel"]
     assert columns["FLOPs/byte"][1] == "", "no work"
     assert "20.00 GB/s, 80.00 G multiply-adds/s" in str(peaks)

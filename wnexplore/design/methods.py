@@ -16,3 +16,6 @@ METHODS: dict[str, tuple[Axis, ...]] = {
 
 ACTIVATIONS = ("sigmoid", "hard_sigmoid", "softmax")
 """What may follow fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""
+
+FORMULATIONS = ("published", "kernel", "shared", "fused")
+"""The ways to compute a layer with generated kernels; one function, other costs."""

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a network, counted by fvcore on the per-sample formulation."""
+"""Parameters and FLOPs of a network, counted by fvcore on the published formulation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ with warnings.catch_warnings():
     # fvcore decorates a function at import in a way that torch has come to warn about.
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import FlopCountAnalysis
+
+from wnexplore.nn import formulation_set
 
 MULTIPLY_ADD_OPERATORS = frozenset({"conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum"})
 """fvcore's names of what the `flops` column counts: convolutions, linear layers, matrix products."""
@@ -73,7 +75,9 @@ def _analyse(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        # What a design costs on paper never depends on the formulation that runs; in the published one
+        # every multiply-add is in an operator that fvcore counts.
+        with torch.no_grad(), warnings.catch_warnings(), formulation_set(model, "published"):
             # Tracing is how fvcore works; its notices of deprecation are not about the model.
             warnings.simplefilter("ignore")
             analysis = FlopCountAnalysis(model, images)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from wnexplore.measure.complexity import layer_flops
 from wnexplore.measure.roofline import Peaks
 from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
-from wnexplore.nn import Context, GeneratedConv2d, SqueezeExcite
-
-Part = Literal["layer", "generator", "convolution"]
+from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, SqueezeExcite
 
 WARM_UP_PASSES = 3
 MIN_PASSES = 5
@@ -33,8 +30,8 @@ class Layer:
     name: str
     kind: str
     """Class of the module."""
-    part: Part
-    """A layer with generated kernels has two rows: what makes its kernels and what applies them."""
+    formulation: str | None
+    """Which formulation computed it; None for a layer without generated kernels."""
     depthwise: bool
     """Whether it is a convolution of each channel by itself."""
     params: int
@@ -45,8 +42,8 @@ class Layer:
     time_share: float
     """`time_ms` over that of a whole pass; the rest of the pass is in no layer (shuffles, additions)."""
     bytes: int
-    """The least that one pass of the batch moves: inputs, weights and kernels read once, outputs and
-    kernels written once, each in the dtype that it has; 0 where the input is only handed on."""
+    """The least that one pass of the batch moves, in any formulation: inputs and weights read once,
+    outputs written once, each in the dtype that it has; 0 where the input is only handed on."""
     intensity: float
     """Multiply-adds a byte: half of what it is in papers that count a multiply-add as two operations."""
     roofline_share: float
@@ -85,36 +82,25 @@ def measure_layers(
     place = {"dtype": DTYPES[dtype], "memory_format": MEMORY_FORMATS[memory_format]}
     model.eval().to(device=device, **place)  # type: ignore[call-overload]
     with torch.inference_mode(), threads_set(threads), precision_set(dtype):
-        moved = _traffic(model, units, images)
+        moved = _seen(model, units, images)
         times = _times(model, units, images, seconds)
-    pieces = []
-    for name, unit in units.items():
-        params = sum(p.numel() for p in unit.parameters())
-        if not isinstance(unit, GeneratedConv2d):
-            pieces.append((name, "layer", params, flops.get(name, 0), times[name]))
-            continue
-        # Applying each kernel to one image: C_out·F·H_out·W_out.
-        applied = moved[_convolution(name)].outputs // batch_size * unit.fan_in
-        made = times[_kernels(name)]
-        pieces.append((_kernels(name), "generator", params, flops[name] - applied, made))
-        pieces.append((_convolution(name), "convolution", 0, applied, times[name] - made))
     layers = []
-    for piece, part, params, count, taken in pieces:
-        name = piece if part == "layer" else piece.rpartition(":")[0]
-        work, size = batch_size * count, moved[piece].bytes
+    for name, unit in units.items():
+        count, taken, seen = flops.get(name, 0), times[name], moved[name]
+        work = batch_size * count
         layers.append(
             Layer(
                 name=name,
-                kind=type(units[name]).__name__,
-                part=part,  # type: ignore[arg-type]
-                depthwise=_is_depthwise(units[name]),
-                params=params,
+                kind=type(unit).__name__,
+                formulation=seen.formulation,
+                depthwise=_is_depthwise(unit),
+                params=sum(p.numel() for p in unit.parameters()),
                 flops=count,
                 time_ms=taken,
                 time_share=taken / times[""],
-                bytes=size,
-                intensity=work / size if size else 0.0,
-                roofline_share=peaks.least_ms(work, size) / taken if taken > 0 else 0.0,
+                bytes=seen.bytes,
+                intensity=work / seen.bytes if seen.bytes else 0.0,
+                roofline_share=peaks.least_ms(work, seen.bytes) / taken if taken > 0 else 0.0,
             )
         )
     return layers
@@ -122,7 +108,9 @@ def measure_layers(
 
 def _units(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The modules that count as one layer: those of `wnexplore.nn`, else those without children."""
-    if isinstance(module, (GeneratedConv2d, SqueezeExcite, Context)) or not list(module.children()):
+    if isinstance(module, (GeneratedConv2d, SqueezeExcite, Context, ActivationVectors)) or not list(
+        module.children()
+    ):
         yield name, module
         return
     for child_name, child in module.named_children():
@@ -137,49 +125,47 @@ def _is_depthwise(unit: nn.Module) -> bool:
     return isinstance(unit, (nn.Conv2d, GeneratedConv2d)) and unit.groups == unit.in_channels > 1
 
 
-def _kernels(name: str) -> str:
-    return f"{name}:kernels"
+@dataclass
+class _Seen:
+    """What one pass tells of a unit."""
+
+    bytes: int = 0
+    formulation: str | None = None
 
 
-def _convolution(name: str) -> str:
-    return f"{name}:convolution"
-
-
-@dataclass(frozen=True)
-class _Traffic:
-    """What one pass of a piece moves at least."""
-
-    bytes: int
-    outputs: int
-    """Numbers in its output."""
-
-
-def _traffic(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict[str, _Traffic]:
-    """The traffic of each unit for `images`; of a generated layer that of either part."""
-    found: dict[str, _Traffic] = {}
+def _seen(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict[str, _Seen]:
+    """The traffic of each unit for `images`, and the formulation that ran."""
+    found = {name: _Seen() for name in units}
     with ExitStack() as undo:
         for name, unit in units.items():
 
-            def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> None:
-                # Batch normalisation's count of the batches is read in training alone.
-                statistics = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-                weights = _bytes(*module.parameters(), *statistics)
-                if not isinstance(module, GeneratedConv2d):
-                    # A module may run more than once a pass.
-                    before = found.get(name, _Traffic(0, 0))
-                    own = 0 if isinstance(module, _VIEWS) else _bytes(*inputs, output) + weights
-                    found[name] = _Traffic(before.bytes + own, before.outputs + output.numel())
+            def note(
+                module: nn.Module, inputs: Any, named: dict[str, Any], output: Any, name: str = name
+            ) -> None:
+                if isinstance(module, _VIEWS):
                     return
-                x, context = inputs[0], inputs[1] if len(inputs) > 1 else None
-                kernels = x.shape[0] * math.prod(module.kernel_shape) * x.element_size()
-                # A layer that makes its own context pools its input for it.
-                read = _bytes(x if context is None else context) + weights
-                found[_kernels(name)] = _Traffic(read + kernels, kernels // x.element_size())
-                found[_convolution(name)] = _Traffic(_bytes(x, output) + kernels, output.numel())
+                # A module may run more than once a pass.
+                outputs = output.values() if isinstance(output, dict) else [output]
+                found[name].bytes += _bytes(
+                    *inputs, *named.values(), *outputs, *_read(module, "alpha" in named)
+                )
+                if isinstance(module, GeneratedConv2d):
+                    found[name].formulation = module.formulation_of(inputs[0])
 
-            undo.callback(unit.register_forward_hook(note).remove)
+            undo.callback(unit.register_forward_hook(note, with_kwargs=True).remove)
         model(images)
     return found
+
+
+def _read(module: nn.Module, with_alpha: bool) -> Iterable[Tensor]:
+    """The parameters and buffers that one pass of `module` reads."""
+    if isinstance(module, ActivationVectors):
+        return module.parameters_read()
+    if isinstance(module, GeneratedConv2d) and with_alpha:
+        return [module.generator_weight]
+    # Batch normalisation's count of the batches is read in training alone.
+    statistics = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    return [*module.parameters(), *statistics]
 
 
 def _bytes(*values: Any) -> int:
@@ -187,7 +173,7 @@ def _bytes(*values: Any) -> int:
 
 
 def _times(model: nn.Module, units: dict[str, nn.Module], images: Tensor, seconds: float) -> dict[str, float]:
-    """Median milliseconds of each unit; of its kernels under "name:kernels", of a pass under ""."""
+    """Median milliseconds of each unit, and of a pass under ""."""
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(WARM_UP_PASSES):
         model(images)
@@ -242,25 +228,11 @@ class _CudaClock(_CpuClock):
 
 @contextmanager
 def _clocked(model: nn.Module, units: dict[str, nn.Module], clock: _CpuClock) -> Iterator[None]:
-    """Put the clock around the model, each unit, and the making of each unit's kernels."""
+    """Put the clock around the model and each unit."""
     with ExitStack() as undo:
         for name, module in {"": model, **units}.items():
             before = module.register_forward_pre_hook(lambda *_, name=name: clock.mark(name))
             after = module.register_forward_hook(lambda *_, name=name: clock.mark(name))
             undo.callback(before.remove)
             undo.callback(after.remove)
-            if isinstance(module, GeneratedConv2d):
-                # An attribute of the instance hides the method until it is taken away again.
-                module.kernels = _marking(module.kernels, _kernels(name), clock)  # type: ignore[method-assign]
-                undo.callback(delattr, module, "kernels")
         yield
-
-
-def _marking(function: Callable[..., Tensor], name: str, clock: _CpuClock) -> Callable[..., Tensor]:
-    def marked(*args: Any) -> Tensor:
-        clock.mark(name)
-        result = function(*args)
-        clock.mark(name)
-        return result
-
-    return marked

@@ -11,7 +11,7 @@ import math
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import ResNetSpec
-from wnexplore.models.branch import Branch, call, classifier
+from wnexplore.models.branch import Branch, activation_vectors, call, classifier
 from wnexplore.models.methods import Method, PlainMethod, plain_conv
 
 
@@ -86,16 +86,17 @@ class ResNetBlock(nn.Module):
                 method.conv(in_channels, out, 1, stride=stride, context_features=features),
                 nn.BatchNorm2d(out),
             )
+        self.alphas = activation_vectors(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = None if self.reduce is None else self.reduce(x)
+        alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(x))
         y = x
         for index, (conv, norm) in enumerate(self._pairs):
             y = self.relu(y) if index > 0 else y
-            y = self.get_submodule(norm)(call(self.get_submodule(conv), y, context))
+            y = self.get_submodule(norm)(call(self.get_submodule(conv), y, alphas))
         if self.se is not None:
             y = self.se(y)
-        shortcut = x if self.downsample is None else self.downsample(x, context)
+        shortcut = x if self.downsample is None else self.downsample(x, alphas)
         out: Tensor = self.relu(y + shortcut)
         return out
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import ShuffleNetV2Spec
-from wnexplore.models.branch import Branch, classifier
+from wnexplore.models.branch import Branch, activation_vectors, classifier
 from wnexplore.models.methods import Method, PlainMethod, plain_conv
 
 
@@ -112,6 +112,7 @@ class ShuffleNetV2Block(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.se = method.gate(rest)
+        self.alphas = activation_vectors(self)
         self.reset_norms()
 
     def reset_norms(self) -> None:
@@ -132,10 +133,10 @@ class ShuffleNetV2Block(nn.Module):
             kept, main = x[:, 0::2], x[:, 1::2]
         else:
             kept, main = x.chunk(2, dim=1)
-        context = None if self.reduce is None else self.reduce(main)
+        alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(main))
         if self.branch1 is not None:
-            kept = self.branch1(kept, context)
-        y = torch.cat((kept, self.branch2(main, context, self.se)), dim=1)
+            kept = self.branch1(kept, alphas)
+        y = torch.cat((kept, self.branch2(main, alphas, self.se)), dim=1)
         return y if published_order else _shuffle(y)
 
 

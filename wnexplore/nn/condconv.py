@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wnexplore.nn.functional import Size2d
+from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
@@ -41,6 +41,7 @@ class CondConv2d(GeneratedConv2d):
         *,
         experts: int = 4,
         context_features: int | None = None,
+        formulation: str = "auto",
     ) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, context_features
@@ -48,6 +49,7 @@ class CondConv2d(GeneratedConv2d):
         self.experts = at_least(1, "experts", experts)
         self.routing = nn.Linear(in_channels if context_features is None else context_features, experts)
         self.weight = nn.Parameter(torch.empty(experts, *self.kernel_shape))
+        self._set_generator(1, experts, formulation)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -55,11 +57,13 @@ class CondConv2d(GeneratedConv2d):
         init_linear_(self.routing, SMALL_GAIN)
         nn.init.normal_(self.weight, std=kaiming_std(self.fan_in) / (0.5 * math.sqrt(self.experts)))
 
-    def kernels(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The kernels of a batch, (N, C_out, C_in/g, kh, kw), from `context` (N, R) or else from `x`."""
-        weights = self.routing(x.mean((2, 3)) if context is None else context).sigmoid()
-        mixed: Tensor = weights @ self.weight.flatten(1)
-        return mixed.view(-1, *self.kernel_shape)
+    @property
+    def generator_weight(self) -> Tensor:
+        return self.weight.flatten(1).t()
+
+    def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
+        weights: Tensor = self.routing(x.mean((2, 3)) if context is None else context).sigmoid()
+        return weights
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, experts={self.experts}"

@@ -5,6 +5,7 @@ Source: Ma et al., WeightNet, ECCV 2020, section 3, https://arxiv.org/abs/2007.1
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from wnexplore.nn.init import init_linear_
@@ -13,6 +14,10 @@ from wnexplore.nn.init import init_linear_
 def reduced_channels(channels: int, reduction: int) -> int:
     """Features left of `channels`: max(16, channels // reduction)."""
     return max(16, channels // reduction)
+
+
+_SUMMED = (torch.float32, torch.float64)
+"""The dtypes in which a sum over an image's pixels can't overflow."""
 
 
 class Context(nn.Linear):
@@ -32,4 +37,8 @@ class Context(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The context of a batch: (N, C, H, W) -> (N, R)."""
-        return super().forward(x.mean((2, 3)))
+        if x.dtype not in _SUMMED:
+            return super().forward(x.mean((2, 3)))
+        # The division of the mean is the product's factor: one operator less for each block.
+        pixels = x.shape[2] * x.shape[3]
+        return torch.addmm(self.bias, x.sum((2, 3)), self.weight.t(), alpha=1 / pixels)

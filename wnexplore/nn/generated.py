@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
-from wnexplore.errors import InputError
-from wnexplore.nn.functional import Size2d, conv2d_per_sample, pair
+from wnexplore.design.methods import FORMULATIONS
+from wnexplore.errors import InputError, unknown
+from wnexplore.nn.formulations import (
+    LayerShape,
+    apply_generated,
+    check_formulation,
+    choose_formulation,
+    generate_kernels,
+)
+from wnexplore.nn.formulations.shape import Size2d, pair
 
 
 class GeneratedConv2d(nn.Module, ABC):
@@ -17,8 +28,13 @@ class GeneratedConv2d(nn.Module, ABC):
     without (None) the layer makes its own from its input. `padding` None keeps the size of the input at
     stride 1, dilation·(k-1)/2 on each side. Raises `InputError` for sizes that fit no convolution.
 
-    A subclass says in `kernels` how they are made.
+    A subclass says in `activations` what multiplies its weights, in `generator_weight` which these are,
+    and at the end of its constructor calls `_set_generator`. `formulation` may be set at any time to any
+    of `wnexplore.nn.formulations.legal_formulations(layer.shape)` or "auto": the same output.
     """
+
+    formulation: str
+    shape: LayerShape
 
     def __init__(
         self,
@@ -59,19 +75,38 @@ class GeneratedConv2d(nn.Module, ABC):
         """F = C_in/g · kh · kw, the length of one filter."""
         return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
 
+    @property
     @abstractmethod
-    def kernels(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The kernels of a batch, (N, C_out, C_in/g, kh, kw), from its context or, if None, from `x`."""
+    def generator_weight(self) -> Tensor:
+        """What makes the kernels of the activation vector: (C_out·F, lambda)."""
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    @abstractmethod
+    def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The activation vectors of a batch, (N, P·lambda), from its context or, if None, from `x`."""
+
+    def kernels(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The kernels of a batch, (N, C_out, C_in/g, kh, kw), from `context` (N, R) or else from `x`."""
+        alpha = self.activations(x, context)
+        made = generate_kernels(alpha, self.generator_weight, self.shape.generator_groups)
+        return made.view(-1, *self.kernel_shape)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H_out, W_out), each image with its own kernel.
 
-        `context` is (N, R), and given if and only if the layer was made with `context_features`. Raises
-        `InputError` for tensors of the wrong shape.
+        `context` is (N, R), and given if and only if the layer was made with `context_features`; a block
+        that has computed the activation vectors of all its layers gives `alpha` (N, P·lambda) instead.
+        Raises `InputError` for tensors of the wrong shape.
         """
-        self._check(x, context)
-        kernels = self.kernels(x, context)
-        return conv2d_per_sample(x, kernels, self.stride, self.padding, self.dilation, self.groups)
+        if alpha is None:
+            self._check(x, context)
+            alpha = self.activations(x, context)
+        return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation)
+
+    def formulation_of(self, x: Tensor) -> str:
+        """The formulation that runs for images `x` (N, C_in, H, W) as things stand."""
+        if self.formulation != "auto":
+            return self.formulation
+        return choose_formulation(x, self.generator_weight, self.shape)
 
     def extra_repr(self) -> str:
         return (
@@ -80,6 +115,23 @@ class GeneratedConv2d(nn.Module, ABC):
             f"groups={self.groups}, context_features={self.context_features}"
         )
 
+    def _set_generator(self, groups: int, inputs_per_group: int, formulation: str) -> None:
+        """Say how the kernels are made: P groups of lambda inputs."""
+        self.shape = LayerShape(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            groups,
+            inputs_per_group,
+        )
+        if formulation not in ("auto", *FORMULATIONS):
+            raise unknown("formulation", formulation, ("auto", *FORMULATIONS))
+        self.formulation = check_formulation(formulation, self.shape)
+
     def _same_padding(self) -> tuple[int, int]:
         (high, wide), (down, across) = self.kernel_size, self.dilation
         if high % 2 == 0 or wide % 2 == 0:
@@ -87,6 +139,8 @@ class GeneratedConv2d(nn.Module, ABC):
         return down * (high - 1) // 2, across * (wide - 1) // 2
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
+        if torch.compiler.is_compiling():
+            return
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")
         if self.context_features is None:
@@ -97,6 +151,25 @@ class GeneratedConv2d(nn.Module, ABC):
         elif context.shape != (x.shape[0], self.context_features):
             expected = (x.shape[0], self.context_features)
             raise InputError(f"context has shape {tuple(context.shape)}: expected {expected}")
+
+
+@contextmanager
+def formulation_set(model: nn.Module, formulation: str) -> Iterator[None]:
+    """All layers of `model` with generated kernels in `formulation`, until the context ends.
+
+    Raises `InputError` if one of them can't run in it.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GeneratedConv2d)]
+    before = [layer.formulation for layer in layers]
+    for layer in layers:
+        check_formulation(formulation, layer.shape)
+    try:
+        for layer in layers:
+            layer.formulation = formulation
+        yield
+    finally:
+        for layer, formulation in zip(layers, before, strict=True):
+            layer.formulation = formulation
 
 
 def at_least(least: int, name: str, value: int) -> int:

@@ -17,7 +17,8 @@ from wnexplore.design.methods import ACTIVATIONS
 from wnexplore.design.multiplier import Multiplier, parse_multiplier
 from wnexplore.errors import unknown
 from wnexplore.nn.context import Context
-from wnexplore.nn.functional import Size2d, generate_kernels
+from wnexplore.nn.formulations import generate_kernels
+from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
@@ -29,7 +30,8 @@ class WeightNetConv2d(GeneratedConv2d):
     from there to C_out·F in G·C_out groups of lambda = M/G inputs; `M` and `G` may be whole numbers,
     decimals or fractions ("1/48"). `context_features` None adds the layer's own `reduce`, a `Context`
     with `reduction`. `activation` is sigmoid (published), hard_sigmoid, or softmax over the lambda
-    inputs of each group (all ones where lambda is 1).
+    inputs of each group (all ones where lambda is 1). `formulation` says how the output is computed:
+    "auto", or one of "published", "kernel", "shared" and "fused" that the layer can have.
 
     Parameters: `fc1.weight` (M·C_out, R), `fc1.bias`, `fc2.weight` (C_out·F, lambda) and, when it stands
     alone, `reduce.weight` (R, C_in), `reduce.bias`.
@@ -55,6 +57,7 @@ class WeightNetConv2d(GeneratedConv2d):
         reduction: int = 16,
         activation: str = "sigmoid",
         context_features: int | None = None,
+        formulation: str = "auto",
     ) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, context_features
@@ -73,6 +76,7 @@ class WeightNetConv2d(GeneratedConv2d):
             context_features = self.reduce.out_features
         self.fc1 = nn.Linear(context_features, shape.inputs)
         self.fc2 = GroupedLinear(shape.inputs, shape.outputs, shape.groups)
+        self._set_generator(shape.groups, shape.inputs_per_group, formulation)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,22 +95,23 @@ class WeightNetConv2d(GeneratedConv2d):
         alpha0 = 1 / terms if self.activation == "softmax" else 0.5
         nn.init.normal_(self.fc2.weight, std=kaiming_std(self.fan_in) / (alpha0 * math.sqrt(terms)))
 
-    def kernels(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The kernels of a batch, (N, C_out, C_in/g, kh, kw), from `context` (N, R) or else from `x`."""
-        if self.reduce is not None:
-            context = self.reduce(x)
-        alpha = self._activate(self.fc1(context))
-        kernels: Tensor = self.fc2(alpha)
-        return kernels.view(-1, *self.kernel_shape)
+    @property
+    def generator_weight(self) -> Tensor:
+        return self.fc2.weight
+
+    def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
+        z: Tensor = self.fc1(context if self.reduce is None else self.reduce(x))
+        return self.activate(z)
+
+    def activate(self, z: Tensor) -> Tensor:
+        """The activation function on fc1's outputs (N, P·lambda)."""
+        if self.activation == "softmax":
+            groups = z.view(-1, self.fc2.groups, self.fc2.inputs_per_group)
+            return groups.softmax(-1).flatten(1)
+        return functional.hardsigmoid(z) if self.activation == "hard_sigmoid" else z.sigmoid()
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, M={self.M}, G={self.G}, activation={self.activation}"
-
-    def _activate(self, z: Tensor) -> Tensor:
-        if self.activation == "softmax":
-            groups = z.view(len(z), self.fc2.groups, self.fc2.inputs_per_group)
-            return groups.softmax(-1).flatten(1)
-        return functional.hardsigmoid(z) if self.activation == "hard_sigmoid" else z.sigmoid()
 
 
 class GroupedLinear(nn.Module):

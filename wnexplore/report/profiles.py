@@ -79,15 +79,26 @@ def _with_interval(entry: Mapping[str, Any], name: str) -> str:
 
 def _layers(layers: list[Mapping[str, Any]]) -> Table:
     table = _table(
-        *("layer", "kind", "params", "FLOPs", "bytes", "FLOPs/byte", "time ms", "share", "roofline")
+        *(
+            "layer",
+            "kind",
+            "formulation",
+            "params",
+            "FLOPs",
+            "bytes",
+            "FLOPs/byte",
+            "time ms",
+            "share",
+            "roofline",
+        )
     )
     for layer in layers:
         counts = (prefixed(layer[name]) if layer[name] else "" for name in ("params", "flops", "bytes"))
         intensity = layer["intensity"]
         table.add_row(
             layer["name"],
-            # The method, which a generated layer's class repeats, is in the title.
-            layer["kind"] if layer["part"] == "layer" else layer["part"],
+            layer["kind"],
+            layer["formulation"] or "",
             *counts,
             f"{intensity:.{decimals(intensity)}f}" if layer["flops"] else "",
             f"{layer['time_ms']:.3f}",
@@ -97,8 +108,8 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
     rest = 1 - sum(layer["time_share"] for layer in layers)
     totals = (prefixed(sum(layer[name] for layer in layers)) for name in ("params", "flops", "bytes"))
     table.add_section()
-    table.add_row("outside layers", *[""] * 6, f"{rest:.1%}", "", style="dim")
-    table.add_row("sum", "", *totals, *[""] * 4, style="bold")
+    table.add_row("outside layers", *[""] * 7, f"{rest:.1%}", "", style="dim")
+    table.add_row("sum", "", "", *totals, *[""] * 4, style="bold")
     return table
 
 

@@ -30,7 +30,7 @@ _LOOKS = {
     "depthwise convolution": ("#000000", "s", False),
     "generated convolution": ("#0060A8", "o", True),
     "generated depthwise convolution": ("#0060A8", "o", False),
-    "generator": ("#E8862E", "^", True),
+    "activation vectors": ("#E8862E", "^", True),
     "context": ("#009E73", "v", True),
     "squeeze-and-excitation": ("#8A3B12", "P", True),
     "linear": ("#CC79A7", "D", True),

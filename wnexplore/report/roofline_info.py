@@ -13,13 +13,18 @@ from wnexplore.report.columns import COLUMNS
 
 KINDS = (
     *("convolution", "depthwise convolution", "generated convolution", "generated depthwise convolution"),
-    *("generator", "context", "squeeze-and-excitation", "linear", "other"),
+    *("context", "activation vectors", "squeeze-and-excitation", "linear", "other"),
 )
 """The kinds of layers that a plot tells apart, in the order of its legend."""
 
 _TITLE = ("backbone", "method", "M", "G", "experts", "stem", "resolution")
 _PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
-_OWN_KIND = {"Context": "context", "SqueezeExcite": "squeeze-and-excitation", "Linear": "linear"}
+_OWN_KIND = {
+    "ActivationVectors": "activation vectors",
+    "Context": "context",
+    "SqueezeExcite": "squeeze-and-excitation",
+    "Linear": "linear",
+}
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,7 @@ def check_target(path: Path) -> None:
 
 
 def _kind(layer: Mapping[str, Any]) -> str:
-    if layer["part"] == "generator":
-        return "generator"
-    if layer["part"] == "convolution" or layer["kind"] == "Conv2d":
-        generated = "generated " if layer["part"] == "convolution" else ""
-        return f"{generated}{'depthwise ' if layer['depthwise'] else ''}convolution"
+    generated = layer["formulation"] is not None
+    if generated or layer["kind"] == "Conv2d":
+        return f"{'generated ' if generated else ''}{'depthwise ' if layer['depthwise'] else ''}convolution"
     return _OWN_KIND.get(layer["kind"], "other")

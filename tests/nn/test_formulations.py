@@ -1,0 +1,289 @@
+"""The formulations, against loops over every number, against one another and against fvcore's counter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from wnexplore.errors import InputError
+from wnexplore.nn import CondConv2d, WeightNetConv2d
+from wnexplore.nn.formulations import (
+    LayerShape,
+    apply_generated,
+    generate_kernels,
+    legal_formulations,
+    why_not,
+)
+from wnexplore.nn.formulations.generate import generate_published
+
+DOUBLE = torch.float64
+
+
+@st.composite
+def generators(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
+    """(N, C_out, F, P, lambda) where P divides C_out·F: parts of filters, filters, several filters."""
+    out_channels, fan_in = draw(st.integers(1, 6)), draw(st.integers(1, 8))
+    total = out_channels * fan_in
+    groups = draw(st.sampled_from([p for p in range(1, total + 1) if total % p == 0]))
+    return draw(st.integers(1, 3)), out_channels, fan_in, groups, draw(st.integers(1, 4))
+
+
+@given(generators(), st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_kernels_equal_the_formula(sizes: tuple[int, int, int, int, int], seed: int) -> None:
+    batch, out_channels, fan_in, groups, per_group = sizes
+    torch.manual_seed(seed)
+    alpha = torch.randn(batch, groups * per_group, dtype=DOUBLE)
+    weight = torch.randn(out_channels * fan_in, per_group, dtype=DOUBLE)
+    expected = formula(alpha, weight, groups)
+    assert relative_error(generate_kernels(alpha, weight, groups), expected) < 1e-12
+    assert relative_error(generate_published(alpha, weight, groups), expected) < 1e-12
+
+
+def formula(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """(N, C_out·F), one number of the kernel after another: design.md, section 2."""
+    rows, per_group = weight.shape
+    kernels = torch.zeros(alpha.shape[0], rows, dtype=DOUBLE)
+    for n in range(alpha.shape[0]):
+        for row in range(rows):
+            p = row // (rows // groups)
+            for j in range(per_group):
+                kernels[n, row] += weight[row, j] * alpha[n, p * per_group + j]
+    return kernels
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> LayerShape:
+    """Any convolution with any generator of its kernels."""
+    groups = draw(st.integers(1, 3))
+    per_group_in, per_group_out = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    high, wide = draw(st.sampled_from([(1, 1), (1, 1), (3, 3), (2, 3), (3, 1)]))
+    total = groups * per_group_out * per_group_in * high * wide
+    filters = groups * per_group_out
+    # Every third has a group for whole filters or slices: the case of the paper.
+    usual = [p for p in (filters, 2 * filters, 4 * filters, 1) if total % p == 0]
+    any_divisor = [p for p in range(1, total + 1) if total % p == 0]
+    return LayerShape(
+        in_channels=groups * per_group_in,
+        out_channels=filters,
+        kernel_size=(high, wide),
+        stride=draw(st.sampled_from([(1, 1), (2, 2), (1, 2)])),
+        padding=draw(st.sampled_from([(0, 0), (1, 1), (2, 0)])),
+        dilation=draw(st.sampled_from([(1, 1), (2, 1)])),
+        groups=groups,
+        generator_groups=draw(st.sampled_from(usual) | st.sampled_from(any_divisor)),
+        inputs_per_group=draw(st.integers(1, 4)),
+    )
+
+
+def tensors(layer: LayerShape, batch: int, channels_last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.randn(batch, layer.in_channels, 6, 5, dtype=DOUBLE)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    alpha = torch.randn(batch, layer.generator_groups * layer.inputs_per_group, dtype=DOUBLE)
+    return x, alpha, torch.randn(layer.weights, layer.inputs_per_group, dtype=DOUBLE)
+
+
+@given(layers(), st.integers(1, 3), st.integers(0, 2**16), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_every_formulation_equals_loops(
+    layer: LayerShape, batch: int, seed: int, channels_last: bool
+) -> None:
+    torch.manual_seed(seed)
+    x, alpha, weight = tensors(layer, batch, channels_last)
+    expected = loops(x, formula(alpha, weight, layer.generator_groups), layer)
+    for name in ("auto", *legal_formulations(layer)):
+        y = apply_generated(x, alpha, weight, layer, name)
+        assert y.shape == expected.shape
+        assert relative_error(y, expected) < 1e-12, name
+
+
+@given(layers(), st.integers(1, 5), st.integers(0, 2**16), st.booleans(), st.integers(1, 3), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_every_formulation_has_the_same_gradients(
+    layer: LayerShape, batch: int, seed: int, channels_last: bool, chunk: int, by_columns: bool
+) -> None:
+    torch.manual_seed(seed)
+    inputs = tensors(layer, batch, channels_last)
+    expected = gradients(lambda x, alpha, weight: naive(x, alpha, weight, layer), inputs)
+    with sizes_set(chunk * layer.weights * 8, 10**6 if by_columns else 0):
+        for name in ("auto", *legal_formulations(layer)):
+            found = gradients(
+                lambda x, alpha, weight, name=name: apply_generated(x, alpha, weight, layer, name), inputs
+            )
+            for of, own, true in zip(("y", "x", "alpha", "weight"), found, expected, strict=True):
+                assert own.shape == true.shape
+                assert relative_error(own, true) < 1e-11, f"{name}: {of}"
+
+
+@contextmanager
+def sizes_set(chunk_bytes: int, most_columns: int) -> Iterator[None]:
+    """Few images a chunk, and columns or none, whatever the size of the layer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wnexplore.nn.formulations.kernel_space.CHUNK_BYTES", chunk_bytes)
+        patch.setattr("wnexplore.nn.formulations.kernel_space.MOST_COLUMNS", most_columns)
+        yield
+
+
+def gradients(run: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The output, and what it sends back to each input."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    y = run(*leaves)
+    return (y, *torch.autograd.grad(y, leaves, torch.ones_like(y).cumsum(0).sin()))
+
+
+def naive(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+    """The kernel of one image after another, by the formula, and its convolution."""
+    p = torch.arange(layer.weights) // layer.outputs_per_group
+    outputs = []
+    for image, vector in zip(x, alpha, strict=True):
+        kernels = (weight * vector.view(layer.generator_groups, -1)[p]).sum(1).view(layer.kernel_shape)
+        outputs.append(
+            functional.conv2d(
+                image[None], kernels, None, layer.stride, layer.padding, layer.dilation, layer.groups
+            )
+        )
+    return torch.cat(outputs)
+
+
+def loops(x: Tensor, kernels: Tensor, layer: LayerShape) -> Tensor:
+    """A convolution as its definition has it, one sample, filter, and input number after another."""
+    batch, _, height, width = x.shape
+    kernels = kernels.view(batch, *layer.kernel_shape)
+    _, out, per_group, kh, kw = kernels.shape
+    padding, dilation, stride = layer.padding, layer.dilation, layer.stride
+    rows = (height + 2 * padding[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    columns = (width + 2 * padding[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    padded = torch.zeros(batch, x.shape[1], height + 2 * padding[0], width + 2 * padding[1], dtype=x.dtype)
+    padded[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width] = x
+    y = torch.zeros(batch, out, rows, columns, dtype=x.dtype)
+    for n in range(batch):
+        for o in range(out):
+            group = o // (out // layer.groups)
+            for i in range(per_group):
+                for a in range(kh):
+                    for b in range(kw):
+                        top, left = a * dilation[0], b * dilation[1]
+                        seen = padded[n, group * per_group + i, top:, left:][:: stride[0], :: stride[1]]
+                        y[n, o] += kernels[n, o, i, a, b] * seen[:rows, :columns]
+    return y
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    return float((value - expected).detach().norm() / expected.norm().clamp_min(1e-300))
+
+
+SHAPES = {
+    "1x1": LayerShape(24, 16, (1, 1), (1, 1), (0, 0), (1, 1), 1, 32, 4),
+    "1x1, one input a group": LayerShape(24, 16, (1, 1), (1, 1), (0, 0), (1, 1), 1, 16, 1),
+    "3x3": LayerShape(8, 16, (3, 3), (1, 1), (1, 1), (1, 1), 1, 16, 4),
+    "3x3 of stride 2": LayerShape(8, 16, (3, 3), (2, 2), (1, 1), (1, 1), 1, 32, 2),
+    "depthwise": LayerShape(16, 16, (3, 3), (1, 1), (1, 1), (1, 1), 16, 16, 4),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.003)]
+)
+def test_low_precision_stays_within_it(
+    name: str, dtype: torch.dtype, tolerance: float, autocast: bool
+) -> None:
+    layer = SHAPES[name]
+    torch.manual_seed(0)
+    inputs = tensors(layer, 3)
+    expected = gradients(lambda x, alpha, weight: naive(x, alpha, weight, layer), inputs)
+    given_dtype = torch.float32 if autocast else dtype
+    for formulation in ("auto", *legal_formulations(layer)):
+
+        def run(x: Tensor, alpha: Tensor, weight: Tensor, formulation: str = formulation) -> Tensor:
+            with torch.autocast("cpu", dtype, enabled=autocast and dtype != torch.float32):
+                return apply_generated(x, alpha, weight, layer, formulation)
+
+        found = gradients(run, tuple(tensor.to(given_dtype) for tensor in inputs))
+        assert found[0].dtype == dtype
+        for own, true in zip(found, expected, strict=True):
+            assert relative_error(own.double(), true) < tolerance, formulation
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_channels_last_in_channels_last_out_where_no_copy_is_needed(name: str) -> None:
+    layer = SHAPES[name]
+    x, alpha, weight = tensors(layer, 3, channels_last=True)
+    for formulation in legal_formulations(layer):
+        y = apply_generated(x, alpha, weight, layer, formulation)
+        assert relative_error(y, naive(x, alpha, weight, layer)) < 1e-12
+        if formulation == "shared" or (formulation == "kernel" and layer.pointwise):
+            assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("formulation", ["auto", "kernel", "shared"])
+def test_one_graph_serves_every_batch_size(name: str, formulation: str) -> None:
+    layer = SHAPES[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, alpha, weight: apply_generated(x, alpha, weight, layer, formulation),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+
+    def run(x: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
+        for tensor in (x, alpha):
+            torch._dynamo.mark_dynamic(tensor, 0)
+        y: Tensor = compiled(x, alpha, weight)
+        return y
+
+    expected, found = [], []
+    for batch in (11, 2, 7):
+        inputs = tensors(layer, batch)
+        with torch.compiler.set_stance("default" if batch == 11 else "fail_on_recompile"):
+            found.append(gradients(run, inputs))
+        expected.append(gradients(lambda x, alpha, weight: naive(x, alpha, weight, layer), inputs))
+    for own, true in zip(found, expected, strict=True):
+        assert all(relative_error(a, b) < 1e-11 for a, b in zip(own, true, strict=True))
+
+
+def test_the_domain_of_the_shared_formulation() -> None:
+    # Three groups a filter, two input channels: a group would cover part of one.
+    layer = LayerShape(2, 4, (3, 1), (1, 1), (1, 0), (1, 1), 1, 12, 2)
+    assert legal_formulations(layer) == ("published", "kernel")
+    assert "no whole input channels" in str(why_not("shared", layer))
+    with pytest.raises(InputError, match="formulation 'shared' is not for this layer"):
+        WeightNetConv2d(2, 4, (3, 1), M=6, G=3, formulation="shared")
+    with pytest.raises(InputError, match="did you mean 'kernel'"):
+        WeightNetConv2d(2, 4, 3, formulation="kernels")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("layer", "generator"),
+    [
+        (WeightNetConv2d(8, 6, 3, M=4, G=2, context_features=5), 5 * 24 + 2 * 6 * 72),
+        (WeightNetConv2d(8, 6, 1, M=2, G=2, context_features=5), 5 * 12 + 6 * 8),
+        (WeightNetConv2d(8, 6, 1, stride=2, M=2, G=1, context_features=5), 5 * 12 + 2 * 6 * 8),
+        (WeightNetConv2d(6, 6, 3, groups=6, M=1, G=1, context_features=5), 5 * 6 + 6 * 9),
+        (WeightNetConv2d(8, 6, 3, M="1/2", G="1/6", context_features=5), 5 * 3 + 3 * 6 * 72),
+        (CondConv2d(8, 6, 3, experts=3, context_features=5), 5 * 3 + 3 * 6 * 72),
+    ],
+)
+def test_fvcore_counts_every_multiply_add_of_the_published_formulation_once_per_image(
+    layer: WeightNetConv2d | CondConv2d, generator: int, batch: int
+) -> None:
+    layer.formulation = "published"
+    x = torch.randn(batch, layer.in_channels, 8, 8)
+    out = 8 // layer.stride[0]
+    convolution = layer.out_channels * layer.fan_in * out * out
+    counter = FlopCountAnalysis(layer, (x, torch.randn(batch, 5)))
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    assert counter.total() == batch * (generator + convolution)

@@ -1,0 +1,95 @@
+"""The formulations: several ways to compute one function of images, activation vectors and weights.
+
+For a layer of `LayerShape`, each maps x (N, C_in, H, W), alpha (N, P·lambda) and weight (C_out·F, lambda)
+to (N, C_out, H_out, W_out): generate a kernel for each image, convolve the image with it. They differ in
+time and memory alone. Which are legal for a layer: `why_not`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from wnexplore.design.methods import FORMULATIONS
+from wnexplore.errors import InputError
+from wnexplore.nn.formulations.choose import choose, choose_compiled
+from wnexplore.nn.formulations.feature_space import shared
+from wnexplore.nn.formulations.generate import generate_kernels as generate_kernels
+from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
+from wnexplore.nn.formulations.published import published
+from wnexplore.nn.formulations.shape import Formulation
+from wnexplore.nn.formulations.shape import LayerShape as LayerShape
+from wnexplore.nn.formulations.single import Run, single
+
+_FUNCTIONS: dict[str, Formulation] = {"published": published, "kernel": kernel, "shared": shared}
+
+
+def apply_generated(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, formulation: str = "auto"
+) -> Tensor:
+    """The output of `layer` in `formulation`; "auto": in the one that `choose_formulation` names.
+
+    Under autocast, all three tensors are cast as a convolution casts its own. Raises `InputError` for
+    tensors of the wrong shape.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, alpha, weight = x.to(dtype), alpha.to(dtype), weight.to(dtype)
+    if torch.compiler.is_compiling():
+        name = choose_compiled(layer) if formulation == "auto" else formulation
+        return _FUNCTIONS[name](x, alpha, weight, layer)
+    training = torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad or weight.requires_grad)
+    run = _plan(layer, formulation, x.shape, alpha.shape, training, x.device.type, x.is_contiguous())
+    return run(x, alpha, weight)
+
+
+def choose_formulation(x: Tensor, weight: Tensor, layer: LayerShape) -> str:
+    """The name of the formulation that "auto" runs for images `x` (N, C_in, H, W)."""
+    if torch.compiler.is_compiling():
+        return choose_compiled(layer)
+    batch, _, height, width = x.shape
+    return choose(layer, batch, height, width, needs_gradient(x, weight), x.device.type)
+
+
+def why_not(formulation: str, layer: LayerShape) -> str | None:
+    """Why `layer` can't run in `formulation`; None if it can."""
+    if formulation == "shared" and layer.slices is None:
+        return "a group of the generator covers no whole input channels of a filter"
+    return None
+
+
+def check_formulation(formulation: str, layer: LayerShape) -> str:
+    """`formulation`; raises `InputError` if `layer` can't run in it."""
+    if formulation != "auto" and (reason := why_not(formulation, layer)) is not None:
+        raise InputError(f"formulation '{formulation}' is not for this layer: {reason}")
+    return formulation
+
+
+def legal_formulations(layer: LayerShape) -> tuple[str, ...]:
+    """Every formulation that `layer` can run in, "auto" left out."""
+    return tuple(name for name in FORMULATIONS if name in _FUNCTIONS and why_not(name, layer) is None)
+
+
+@cache
+def _plan(
+    layer: LayerShape,
+    formulation: str,
+    x: torch.Size,
+    alpha: torch.Size,
+    training: bool,
+    device: str,
+    contiguous: bool,
+) -> Run:
+    """What to run for tensors of these shapes, decided once."""
+    if len(x) != 4 or x[1] != layer.in_channels:
+        raise InputError(f"x has shape {tuple(x)}: expected (N, {layer.in_channels}, H, W)")
+    if alpha != (vectors := (x[0], layer.generator_groups * layer.inputs_per_group)):
+        raise InputError(f"alpha has shape {tuple(alpha)}: expected {vectors}")
+    batch, _, height, width = x
+    name = choose(layer, batch, height, width, training, device) if formulation == "auto" else formulation
+    if name == "kernel" and batch == 1 and contiguous and not training:
+        return single(layer, height, width)
+    function = _FUNCTIONS[name]
+    return lambda x, alpha, weight: function(x, alpha, weight, layer)

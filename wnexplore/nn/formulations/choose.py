@@ -1,0 +1,64 @@
+"""Which formulation a layer runs in: a model of what each costs, never a trial."""
+
+from __future__ import annotations
+
+from wnexplore.nn.formulations.shape import LayerShape
+
+
+def choose(layer: LayerShape, batch: int, height: int, width: int, training: bool, device: str) -> str:
+    """The name of the formulation that costs least for images (batch, C_in, height, width).
+
+    `training`: a backward pass will follow.
+    """
+    if layer.slices is None:
+        return "kernel"
+    rows, columns = layer.output_size(height, width)
+    pixels = rows * columns
+    if training and _kept_by_shared(layer, pixels) > layer.weights:
+        # The published formulation keeps the kernels: never more than that.
+        return "kernel"
+    costs = {
+        "kernel": _kernel_ms(layer, batch, pixels),
+        "shared": _shared_ms(layer, batch, pixels),
+    }
+    return min(costs, key=lambda name: costs[name])
+
+
+def choose_compiled(layer: LayerShape) -> str:
+    """The same under torch.compile and torch.export, where the batch size must decide nothing."""
+    if layer.slices is None:
+        return "kernel"
+    return "shared" if layer.slices * layer.inputs_per_group == 1 or layer.groups > 1 else "kernel"
+
+
+# Milliseconds on two cores of an AMD EPYC; only their ratios decide.
+_CALL = 0.012
+"""Of one operator."""
+_PRODUCT = 1 / 45e6
+"""Of a multiply-add in a matrix product of some size."""
+_CONVOLUTION = 1 / 55e6
+"""Of a multiply-add in a convolution of some size."""
+_MADE = 1 / 2.5e6
+"""Of a number of a kernel made, written and read."""
+_MOVED = 1 / 2e6
+"""Of an output read and written again."""
+
+
+def _kernel_ms(layer: LayerShape, batch: int, pixels: int) -> float:
+    applied = batch * layer.weights * pixels
+    rate = _PRODUCT if layer.pointwise else _CONVOLUTION
+    return 4 * _CALL + applied * rate + batch * layer.weights * _MADE
+
+
+def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:
+    terms = (layer.slices or 1) * layer.inputs_per_group
+    applied = batch * layer.weights * pixels * layer.inputs_per_group
+    outputs = batch * layer.out_channels * pixels
+    # A convolution of few channels spends its time in reordering them.
+    reordered = batch * (layer.in_channels + layer.out_channels) * pixels * _MOVED
+    return (1 + 2 * terms) * _CALL + applied * _CONVOLUTION + outputs * terms * _MOVED + reordered
+
+
+def _kept_by_shared(layer: LayerShape, pixels: int) -> int:
+    """Numbers for each image that backward needs beside the layer's input."""
+    return (layer.slices or 1) * layer.inputs_per_group * layer.out_channels * pixels

@@ -1,0 +1,34 @@
+"""The generator: activation vectors to kernels, one for each image.
+
+Source: Ma et al., ECCV 2020, section 3: a grouped fully-connected layer without bias. In all of these
+`alpha` is (N, P·lambda), `weight` (C_out·F, lambda) and `groups` P, which divides C_out·F; each group of
+lambda inputs makes L = C_out·F/P consecutive numbers of the kernel: part of a filter, a filter, or several
+(CondConv's one group makes them all). lambda·C_out·F multiply-adds per image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def generate_kernels(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """(N, C_out·F), each image's kernel in one piece."""
+    if weight.shape[1] == 1:
+        return (alpha.unsqueeze(2) * weight.view(groups, -1)).flatten(1)
+    return generate_by_group(alpha, weight, groups).transpose(0, 1).flatten(1)
+
+
+def generate_by_group(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """(P, N, L), the images' pieces of one group side by side: one matrix product a group, no copy."""
+    terms = weight.shape[1]
+    by_group = alpha.view(-1, groups, terms).transpose(0, 1)
+    # The batch is the rows of the product, so that a batch of one needs no copy to put it first again.
+    return torch.bmm(by_group, weight.view(groups, -1, terms).transpose(1, 2))
+
+
+def generate_published(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """(N, C_out·F), as the authors' code has it: a 1x1 convolution of one pixel in P groups."""
+    kernels: Tensor = functional.conv2d(alpha[:, :, None, None], weight[:, :, None, None], groups=groups)
+    return kernels.flatten(1)
