@@ -129,7 +129,8 @@ def test_every_formulation_has_the_same_gradients(
 def sizes_set(chunk_bytes: int, most_columns: int) -> Iterator[None]:
     """Few images a chunk, and columns or none, whatever the size of the layer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wnexplore.nn.formulations.kernel_space.CHUNK_BYTES", chunk_bytes)
+        for module in ("kernel_space", "product"):
+            patch.setattr(f"wnexplore.nn.formulations.{module}.CHUNK_BYTES", chunk_bytes)
         patch.setattr("wnexplore.nn.formulations.kernel_space.MOST_COLUMNS", most_columns)
         yield
 
@@ -223,7 +224,7 @@ def test_channels_last_in_channels_last_out_where_no_copy_is_needed(name: str) -
     for formulation in legal_formulations(layer):
         y = apply_generated(x, alpha, weight, layer, formulation)
         assert relative_error(y, naive(x, alpha, weight, layer)) < 1e-12
-        if formulation == "shared" or (formulation == "kernel" and layer.pointwise):
+        if layer.pointwise and formulation != "published":
             assert y.is_contiguous(memory_format=torch.channels_last)
 
 

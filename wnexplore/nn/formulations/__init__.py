@@ -21,7 +21,7 @@ from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.published import published
 from wnexplore.nn.formulations.shape import Formulation
 from wnexplore.nn.formulations.shape import LayerShape as LayerShape
-from wnexplore.nn.formulations.single import Run, single
+from wnexplore.nn.formulations.single import SINGLE_NUMBERS, Run, single
 
 _FUNCTIONS: dict[str, Formulation] = {"published": published, "kernel": kernel, "shared": shared}
 
@@ -89,7 +89,8 @@ def _plan(
         raise InputError(f"alpha has shape {tuple(alpha)}: expected {vectors}")
     batch, _, height, width = x
     name = choose(layer, batch, height, width, training, device) if formulation == "auto" else formulation
-    if name == "kernel" and batch == 1 and contiguous and not training:
+    small = layer.weights < SINGLE_NUMBERS
+    if name == "kernel" and batch == 1 and small and contiguous and not training:
         return single(layer, height, width)
     function = _FUNCTIONS[name]
     return lambda x, alpha, weight: function(x, alpha, weight, layer)

@@ -36,17 +36,19 @@ _CALL = 0.012
 """Of one operator."""
 _PRODUCT = 1 / 45e6
 """Of a multiply-add in a matrix product of some size."""
-_CONVOLUTION = 1 / 55e6
+_CONVOLUTION = 1 / 53e6
 """Of a multiply-add in a convolution of some size."""
 _MADE = 1 / 2.5e6
 """Of a number of a kernel made, written and read."""
 _MOVED = 1 / 2e6
-"""Of an output read and written again."""
+"""Of a number read and written again."""
+_STACKED = 1 / 0.3e6
+"""Of a weight put in another order: in large pieces of memory, cleared anew for each call."""
 
 
 def _kernel_ms(layer: LayerShape, batch: int, pixels: int) -> float:
     applied = batch * layer.weights * pixels
-    rate = _PRODUCT if layer.pointwise else _CONVOLUTION
+    rate = _PRODUCT if layer.groups == 1 else _CONVOLUTION
     return 4 * _CALL + applied * rate + batch * layer.weights * _MADE
 
 
@@ -54,9 +56,11 @@ def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:
     terms = (layer.slices or 1) * layer.inputs_per_group
     applied = batch * layer.weights * pixels * layer.inputs_per_group
     outputs = batch * layer.out_channels * pixels
-    # A convolution of few channels spends its time in reordering them.
-    reordered = batch * (layer.in_channels + layer.out_channels) * pixels * _MOVED
-    return (1 + 2 * terms) * _CALL + applied * _CONVOLUTION + outputs * terms * _MOVED + reordered
+    # A convolution of few channels spends its time in putting them in another order.
+    reordered = batch * (layer.in_channels + layer.out_channels) * pixels
+    stacked = 0 if terms == 1 else layer.weights * layer.inputs_per_group
+    moved = 2 * outputs * terms + reordered
+    return (1 + 2 * terms) * _CALL + applied * _CONVOLUTION + moved * _MOVED + stacked * _STACKED
 
 
 def _kept_by_shared(layer: LayerShape, pixels: int) -> int:

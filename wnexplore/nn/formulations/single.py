@@ -13,6 +13,9 @@ from wnexplore.nn.formulations.shape import LayerShape
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 """x (N, C_in, H, W), alpha (N, P·lambda), weight (C_out·F, lambda) -> (N, C_out, H_out, W_out)."""
 
+SINGLE_NUMBERS = 2**18
+"""A kernel of more is better made and applied in tiles."""
+
 
 def single(layer: LayerShape, height: int, width: int) -> Run:
     """`layer` for one contiguous image (1, C_in, height, width) without a backward pass.

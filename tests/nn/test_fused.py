@@ -1,0 +1,366 @@
+"""The fused formulation, against sums in float64: on the GPU, or in Triton's interpreter without one."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from wnexplore.errors import InputError
+from wnexplore.nn import fused
+from wnexplore.nn.fused import fused_conv1x1, is_available
+
+ROOT = Path(__file__).parents[2]
+DEVICE = "cuda" if torch.cuda.is_available() and not os.environ.get("TRITON_INTERPRET") else "cpu"
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+runs_kernels = pytest.mark.skipif(
+    not is_available(), reason="no GPU, no TRITON_INTERPRET=1: test_in_the_interpreter runs these"
+)
+on_a_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA GPU")
+not_interpreted = pytest.mark.skipif(
+    is_available() and DEVICE == "cpu", reason="already in Triton's interpreter"
+)
+
+
+class Case(NamedTuple):
+    batch: int
+    in_channels: int
+    out_channels: int
+    size: tuple[int, int]
+    groups: int
+    terms: int
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    programs: int = 128
+    """How many are to keep the device busy: decides the tiles, and the images that a program has."""
+
+
+def _grid() -> list[Case]:
+    """Every lambda with every kind of group; sizes that no tile divides, of one tile and of more."""
+    out_channels = 18
+    groups = (1, out_channels // 2, out_channels, 2 * out_channels)
+    dtypes = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
+    cases = []
+    for number, (p, terms) in enumerate((p, terms) for p in groups for terms in (1, 3, 4)):
+        batch, size = (1, (7, 11)) if number % 2 else (3, (5, 7))
+        dtype = dtypes[(number + number // 4) % 4]
+        cases.append(Case(batch, 26, out_channels, size, p, terms, dtype, number // 2 % 2 == 1))
+    return cases
+
+
+def _drawn() -> list[Case]:
+    """Any divisor of C_out·F is a number of groups, those that cut filters anywhere too."""
+    draw = random.Random(0)
+    cases = []
+    for _ in range(8):
+        in_channels, out_channels = draw.randint(1, 24), draw.randint(1, 20)
+        divisors = [
+            p for p in range(1, in_channels * out_channels + 1) if in_channels * out_channels % p == 0
+        ]
+        cases.append(
+            Case(
+                draw.randint(1, 3),
+                in_channels,
+                out_channels,
+                (draw.randint(1, 6), draw.randint(1, 6)),
+                draw.choice(divisors),
+                draw.randint(1, 5),
+                draw.choice(list(TOLERANCE)),
+                draw.random() < 0.5,
+                draw.choice([1, 128]),
+            )
+        )
+    return cases
+
+
+CASES = [
+    *_grid(),
+    *_drawn(),
+    Case(1, 70, 66, (9, 8), 132, 2, programs=1),
+    Case(2, 5, 3, (17, 17), 3, 1, programs=1),
+    Case(5, 26, 18, (3, 4), 36, 2, programs=2),  # two images a program, and one left
+    Case(2, 20, 6, (3, 3), 6, 11),  # more terms than a program takes the gradients of
+    Case(0, 6, 4, (3, 3), 4, 2),
+    Case(1, 1, 1, (1, 1), 1, 1),
+]
+
+
+@runs_kernels
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_output_and_gradients(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_PROGRAMS", case.programs)
+    check(*tensors(case), case.groups)
+
+
+def tensors(case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(case.batch, case.in_channels, *case.size).to(DEVICE, case.dtype)
+    if case.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    alpha = torch.randn(case.batch, case.groups * case.terms).to(x)
+    return x, alpha, torch.randn(case.out_channels * case.in_channels, case.terms).to(x)
+
+
+def check(x: Tensor, alpha: Tensor, weight: Tensor, groups: int, run: Any = fused_conv1x1) -> None:
+    """The output and the gradients of one run are those of the sums, in the dtype of each tensor."""
+    inputs = [tensor.detach().requires_grad_() for tensor in (x, alpha, weight)]
+    y = run(*inputs, groups)
+    grad = torch.randn(y.shape).to(y)
+    found = [y, *torch.autograd.grad(y, inputs, grad)]
+
+    exact = [tensor.detach().cpu().double().requires_grad_() for tensor in inputs]
+    y = oracle(*exact, groups)
+    expected = [y, *torch.autograd.grad(y, exact, grad.cpu().double())]
+    for name, own, true, like in zip(
+        ("y", "x", "alpha", "weight"), found, expected, (x, *inputs), strict=True
+    ):
+        assert own.dtype == like.dtype
+        assert own.shape == true.shape
+        assert largest_error(own, true) < max(TOLERANCE[x.dtype], TOLERANCE[own.dtype]), name
+    if x.is_contiguous():
+        assert found[0].is_contiguous()
+    elif x.stride(1) == 1:
+        assert found[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def oracle(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """design.md, section 2: a kernel an image, number by number."""
+    rows, terms = weight.shape
+    p = torch.arange(rows) // (rows // groups)
+    kernels = (weight * alpha.view(-1, groups, terms)[:, p]).sum(2)
+    kernels = kernels.view(x.shape[0], rows // x.shape[1], x.shape[1])
+    return torch.einsum("nof,nfhw->nohw", kernels, x)
+
+
+def largest_error(value: Tensor, expected: Tensor) -> float:
+    """Of any number, in units of the largest one."""
+    if expected.numel() == 0:
+        return 0.0
+    error = (value.detach().cpu().double() - expected.detach()).abs().max()
+    return float(error / expected.detach().abs().max().clamp_min(1e-300))
+
+
+@runs_kernels
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_views_and_mixed_dtypes(channels_last: bool) -> None:
+    case = Case(2, 12, 6, (6, 8), 6, 3, channels_last=channels_last)
+    x, alpha, weight = tensors(case)
+    check(x[:, :, ::2, ::2], alpha, weight, 6)
+    check(x[:, :, :, :5], alpha, weight, 6)
+    check(x[:, 3:9], alpha, weight[:36], 6)
+    check(x[:, :, :1, :1].expand(-1, -1, 3, 4), alpha, weight, 6)
+    check(x, torch.cat([alpha, alpha], 1)[:, 5:23], weight, 6)
+    check(x, alpha, weight.t().contiguous().t(), 6)
+    check(x.bfloat16(), alpha, weight, 6)
+    check(x.half(), alpha.bfloat16(), weight, 6)
+    check(x, alpha.half(), weight.half(), 6)
+
+
+@runs_kernels
+def test_a_gradient_of_any_strides() -> None:
+    x, alpha, weight = tensors(Case(2, 12, 6, (3, 4), 6, 3))
+    exact = [tensor.cpu().double().requires_grad_() for tensor in (x, alpha, weight)]
+    expected = torch.autograd.grad(oracle(*exact, 6).sum(), exact)
+    inputs = [tensor.requires_grad_() for tensor in (x, alpha, weight)]
+    found = torch.autograd.grad(fused_conv1x1(*inputs, 6).sum(), inputs)
+    for own, true in zip(found, expected, strict=True):
+        assert largest_error(own, true) < 1e-5
+
+
+@runs_kernels
+@pytest.mark.parametrize("needed", range(3))
+def test_only_one_gradient_is_asked_for(needed: int) -> None:
+    inputs = list(tensors(Case(2, 6, 4, (3, 3), 4, 2)))
+    inputs[needed].requires_grad_()
+    fused_conv1x1(*inputs, 4).sum().backward()
+    assert [tensor.grad is not None for tensor in inputs] == [number == needed for number in range(3)]
+
+
+@runs_kernels
+def test_runs_are_equal() -> None:
+    inputs = [tensor.requires_grad_() for tensor in tensors(Case(5, 26, 18, (3, 4), 36, 3, programs=2))]
+    runs = [torch.autograd.grad(fused_conv1x1(*inputs, 36).square().sum(), inputs) for _ in range(2)]
+    for one, other in zip(*runs, strict=True):
+        assert torch.equal(one, other)
+
+
+@runs_kernels
+def test_autocast_casts_the_images_alone() -> None:
+    inputs = [tensor.requires_grad_() for tensor in tensors(Case(2, 6, 4, (3, 3), 4, 2))]
+    with torch.autocast(DEVICE, torch.bfloat16):
+        y = fused_conv1x1(*inputs, 4)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert largest_error(y, oracle(*(t.detach().cpu().double() for t in inputs), 4)) < 2e-2
+    assert all(tensor.grad is not None and tensor.grad.dtype == torch.float32 for tensor in inputs)
+
+
+@runs_kernels
+def test_compiles_into_one_graph_with_any_batch() -> None:
+    torch.compiler.reset()
+    backend = "inductor" if DEVICE == "cuda" else "aot_eager"
+    compiled = torch.compile(_scaled, fullgraph=True, dynamic=True, backend=backend)
+    check(*tensors(Case(2, 12, 6, (3, 5), 12, 2, channels_last=True)), 12, compiled)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        check(*tensors(Case(3, 12, 6, (3, 5), 12, 2, channels_last=True)), 12, compiled)
+
+
+def _scaled(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
+    return fused_conv1x1(x * 2, alpha, weight * 0.5, groups)
+
+
+@runs_kernels
+def test_what_torch_asks_of_an_operator() -> None:
+    x, alpha, weight = (t.requires_grad_() for t in tensors(Case(2, 12, 6, (3, 4), 6, 2)))
+    columns, grad = x.detach().flatten(2), torch.randn(2, 6, 12, device=DEVICE)
+    ops = torch.ops.wnexplore
+    for channels_last in (False, True):
+        torch.library.opcheck(ops.fused_conv1x1, (x.flatten(2), alpha, weight, 6, channels_last))
+    alpha, weight = alpha.detach(), weight.detach()
+    torch.library.opcheck(ops.fused_conv1x1_input_gradient, (grad, alpha, weight, 12, 6, True))
+    torch.library.opcheck(ops.fused_conv1x1_generator_gradients, (grad, columns, alpha, weight, 6))
+
+
+@on_a_gpu
+def test_a_cuda_graph_repeats_it() -> None:
+    inputs = [tensor.requires_grad_() for tensor in tensors(Case(4, 64, 48, (14, 14), 96, 2))]
+
+    def step() -> tuple[Tensor, ...]:
+        y = fused_conv1x1(*inputs, 96)
+        return (y, *torch.autograd.grad(y, inputs, torch.ones_like(y)))
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        expected = step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step()
+    graph.replay()
+    for own, true in zip(found, expected, strict=True):
+        assert torch.equal(own, true)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_layers_of_real_size(dtype: torch.dtype) -> None:
+    check(*tensors(Case(16, 232, 232, (14, 14), 464, 2, dtype)), 464)
+    check(*tensors(Case(16, 464, 464, (7, 7), 1, 8, dtype, channels_last=True)), 1)
+    check(*tensors(Case(8, 64, 64, (56, 56), 64, 1, dtype)), 64)
+
+
+@on_a_gpu
+def test_tf32_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, alpha, weight = tensors(Case(2, 256, 64, (14, 14), 64, 2))
+    exact = fused_conv1x1(x, alpha, weight, 64)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    error = largest_error(fused_conv1x1(x, alpha, weight, 64), exact.cpu().double())
+    assert 1e-6 < error < 1e-2
+
+
+@not_interpreted
+def test_in_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    ran = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@not_interpreted
+@pytest.mark.parametrize(("dtype", "terms"), [(torch.float32, 1), (torch.bfloat16, 3)])
+def test_kernels_compile_for_a_gpu_that_is_not_there(
+    dtype: torch.dtype, terms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = pytest.importorskip("triton.compiler")
+    targets = pytest.importorskip("triton.backends.compiler")
+    launches: list[Launch] = []
+    for name in ("_product_kernel", "_input_gradient_kernel", "_generator_gradients_kernel"):
+        monkeypatch.setattr(fused, name, Recorded(getattr(fused, name), launches))
+    monkeypatch.setattr(fused, "_check", lambda *_: None)
+    case = Case(2, 64, 48, (7, 7), 48, terms, dtype)
+    inputs = [tensor.cpu().requires_grad_() for tensor in tensors(case)]
+    fused_conv1x1(*inputs, 48).sum().backward()
+
+    assert len(launches) == 3
+    for kernel, arguments, options in launches:
+        signature = {name: _type(value) for name, value in zip(kernel.arg_names, arguments, strict=False)}
+        compiled_with = {name: options.pop(name) for name in ("num_warps", "num_stages")}
+        signature |= dict.fromkeys(options, "constexpr")
+        source = compiler.ASTSource(kernel, signature, options)
+        made = compiler.compile(source, targets.GPUTarget("cuda", 80, 32), compiled_with)
+        assert made.metadata.shared < 64 * 1024
+        assert ("mma.sync" in made.asm["ptx"]) == (dtype != torch.float32)
+
+
+Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+class Recorded(NamedTuple):
+    """In place of a kernel: launching it is written down."""
+
+    kernel: Any
+    launches: list[Launch]
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *arguments, **options: self.launches.append((self.kernel, arguments, options))
+
+
+def _type(value: Any) -> str:
+    names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+    return names[value.dtype] if isinstance(value, Tensor) else "i32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"x": torch.zeros(2, 6, 3, 3, dtype=torch.float64)}, "x is torch.float64: expected float32"),
+        ({"weight": torch.zeros(24, 2, dtype=torch.int32)}, "weight is torch.int32: expected float32"),
+        ({"alpha": torch.zeros(2, 8, device="meta")}, "alpha is on meta, x on cpu"),
+        ({"x": torch.zeros(2, 6, 3)}, r"x has shape \(2, 6, 3\): expected \(N, C_in, H, W\)"),
+        ({"weight": torch.zeros(25, 2)}, r"weight has shape \(25, 2\): expected \(6·C_out, lambda\)"),
+        ({"groups": 5}, r"expected \(6·C_out, lambda\) in 5 groups"),
+        ({"weight": torch.zeros(24)}, r"weight has shape \(24,\)"),
+        ({"alpha": torch.zeros(2, 7)}, r"alpha has shape \(2, 7\): expected \(2, 8\)"),
+        ({"alpha": torch.zeros(1, 8)}, r"alpha has shape \(1, 8\): expected \(2, 8\)"),
+        ({"x": torch.zeros(1).expand(2, 6, 2**15, 2**14)}, r"fewer than 2\*\*31 numbers"),
+    ],
+)
+def test_wrong_inputs_are_refused(changes: dict[str, Any], told: str) -> None:
+    right = {"x": torch.zeros(2, 6, 3, 3), "alpha": torch.zeros(2, 8), "weight": torch.zeros(24, 2)}
+    with pytest.raises(InputError, match=told):
+        fused_conv1x1(**{**right, "groups": 4, **changes})
+
+
+@not_interpreted
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(InputError, match="x is on cpu: formulation 'fused' needs a CUDA GPU"):
+        fused_conv1x1(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2), torch.zeros(4, 1), 2)
+
+
+@not_interpreted
+def test_without_triton_it_is_not_available() -> None:
+    script = """
+import sys
+sys.modules["triton"] = None
+import torch
+from wnexplore.errors import InputError
+from wnexplore.nn.fused import fused_conv1x1, is_available
+assert not is_available()
+try:
+    fused_conv1x1(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2), torch.zeros(4, 1), 2)
+except InputError as error:
+    assert "needs Triton" in str(error), error
+else:
+    raise AssertionError("ran")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
