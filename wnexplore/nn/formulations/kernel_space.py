@@ -14,6 +14,9 @@ from wnexplore.nn.formulations.shape import LayerShape
 MOST_COLUMNS = 256
 """Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
 
+SMALL_BYTES = 2**22
+"""Of a batch's kernels that are worth neither tiles nor making them anew for backward."""
+
 
 def kernel(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
     """(N, C_in, H, W) -> (N, C_out, H_out, W_out), any layer.
@@ -24,6 +27,8 @@ def kernel(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tenso
     """
     if torch.compiler.is_compiling():
         return _traced(x, alpha, weight, layer)
+    if layer.pointwise and x.shape[0] * layer.weights * x.element_size() <= SMALL_BYTES:
+        return _multiplied(x, alpha, weight, layer)
     if layer.pointwise or _has_few_columns(x, layer):
         y: Tensor = Product.apply(x, alpha, weight, layer)
         return y
@@ -46,6 +51,17 @@ def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:
         return False
     height, width = layer.output_size(*x.shape[2:])
     return height * width <= MOST_COLUMNS
+
+
+def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+    """All kernels at once, as matrices times pixels."""
+    kernels = generate_kernels(alpha, weight, layer.generator_groups)
+    matrices, pixels = kernels.reshape(-1, *layer.kernel_shape[:2]), columns_of(x, layer)
+    height, width = layer.output_size(*x.shape[2:])
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.bmm(matrices, pixels).view(-1, layer.out_channels, height, width)
+    y = torch.bmm(pixels.mT, matrices.mT).view(-1, height, width, layer.out_channels)
+    return y.permute(0, 3, 1, 2)
 
 
 def _folded(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
