@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 
-COMMANDS = ["", "sweep", "profile", "plot", "export", "table", "compare", "published"]
+COMMANDS = ["", "sweep", "profile", "race", "plot", "export", "table", "compare", "export-onnx", "published"]
 TARGET_S = 0.4
 
 

@@ -19,7 +19,7 @@ HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "s
 
 @pytest.mark.parametrize(
     "name",
-    ["", "sweep", "profile", "plot", "export", "export-onnx", "table", "compare", "published"],
+    ["", "sweep", "profile", "plot", "export", "export-onnx", "table", "compare", "published", "race"],
 )
 def test_help_loads_nothing_heavy(name: str) -> None:
     script = (

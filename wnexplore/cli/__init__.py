@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from wnexplore import __version__
-from wnexplore.cli import compare, export, export_onnx, plot, profile, published, sweep, table
+from wnexplore.cli import compare, export, export_onnx, plot, profile, published, race, sweep, table
 from wnexplore.errors import WnexploreError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for command in (
-    *(sweep.sweep, profile.profile, table.table, plot.plot, export.export),
+    *(sweep.sweep, profile.profile, race.race, table.table, plot.plot, export.export),
     *(export_onnx.export_onnx, compare.compare, published.published),
 ):
     app.command()(command)

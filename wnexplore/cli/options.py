@@ -10,6 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
+    from wnexplore.design.protocol import LatencySpec
+    from wnexplore.design.sweep_file import Overrides
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of a sweep.")]
 Where = Annotated[
@@ -46,6 +48,26 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
     point = DesignPoint.of(**{axis: given[axis] for axis in AXES})
     check_legal(point)
     return point
+
+
+def latency_spec(asked: Mapping[str, Any]) -> LatencySpec:
+    """What latency to measure: `asked` has fields of `LatencySpec`, from options named after them.
+
+    Raises `InputError` naming the option of a wrong value.
+    """
+    from wnexplore.design.sweep_file import load_sweep
+
+    options = {"batch_sizes", "dtypes", "runtimes", "memory_formats", "caches", "modes"}
+    overrides: Overrides = {
+        ("latency", name): (
+            f"--{(name.removesuffix('s') if name in options else name).replace('_', '-')}",
+            value,
+        )
+        for name, value in asked.items()
+    }
+    spec = load_sweep(None, overrides).latency
+    assert spec is not None
+    return spec
 
 
 def comma_list(text: str) -> list[str]:

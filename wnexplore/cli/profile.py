@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,12 +19,9 @@ from wnexplore.cli.options import (
     Resolution,
     Stem,
     comma_list,
+    latency_spec,
     legal_point,
 )
-
-if TYPE_CHECKING:
-    from wnexplore.design.protocol import LatencySpec
-    from wnexplore.design.sweep_file import Overrides
 
 
 def profile(
@@ -69,7 +66,7 @@ def profile(
     import json
 
     point = legal_point(context.params)
-    spec = _latency_spec(
+    spec = latency_spec(
         {
             "batch_sizes": comma_list(batch_size),
             "dtypes": comma_list(dtype),
@@ -109,19 +106,3 @@ def profile(
         typer.echo(f"wrote {roofline}", err=True)
     if any(entry["error"] for entry in result["latency"]):
         raise typer.Exit(1)
-
-
-def _latency_spec(asked: dict[str, Any]) -> LatencySpec:
-    from wnexplore.design.sweep_file import load_sweep
-
-    options = {"batch_sizes", "dtypes", "runtimes", "memory_formats", "caches", "modes"}
-    overrides: Overrides = {
-        ("latency", name): (
-            f"--{(name.removesuffix('s') if name in options else name).replace('_', '-')}",
-            value,
-        )
-        for name, value in asked.items()
-    }
-    spec = load_sweep(None, overrides).latency
-    assert spec is not None
-    return spec

@@ -13,7 +13,7 @@ from wnexplore.report.columns import COLUMNS, decimals, prefixed, with_interval
 
 def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
     """The parts of a profile (as `wnexplore profile --json` has it), to be printed one by one."""
-    yield Text(_title(profile), style="bold")
+    yield Text(title(profile), style="bold")
     yield _counts(profile)
     if profile["latency"]:
         yield from _latencies(profile["latency"])
@@ -22,7 +22,8 @@ def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
         yield _peaks(profile["layers_protocol"])
 
 
-def _title(profile: Mapping[str, Any]) -> str:
+def title(profile: Mapping[str, Any]) -> str:
+    """The axes of a design point that it has, in one line."""
     names = ("backbone", "method", "M", "G", "experts", "stem", "resolution", "num_classes")
     return " · ".join(COLUMNS[name].say(profile[name]) for name in names if profile[name] is not None)
 

@@ -16,6 +16,7 @@ from wnexplore.design.methods import FORMULATIONS
 from wnexplore.errors import InputError
 from wnexplore.nn.formulations.choose import choose, choose_compiled
 from wnexplore.nn.formulations.feature_space import shared
+from wnexplore.nn.formulations.fused import fused_conv1x1, is_available
 from wnexplore.nn.formulations.generate import generate_kernels as generate_kernels
 from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.published import published
@@ -23,7 +24,19 @@ from wnexplore.nn.formulations.shape import Formulation
 from wnexplore.nn.formulations.shape import LayerShape as LayerShape
 from wnexplore.nn.formulations.single import SINGLE_NUMBERS, Run, single
 
-_FUNCTIONS: dict[str, Formulation] = {"published": published, "kernel": kernel, "shared": shared}
+
+def _fused(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+    down, across = layer.stride
+    seen = x if layer.stride == (1, 1) else x[:, :, ::down, ::across]
+    return fused_conv1x1(seen, alpha, weight, layer.generator_groups)
+
+
+_FUNCTIONS: dict[str, Formulation] = {
+    "published": published,
+    "kernel": kernel,
+    "shared": shared,
+    "fused": _fused,
+}
 
 
 def apply_generated(
@@ -41,7 +54,11 @@ def apply_generated(
         name = choose_compiled(layer) if formulation == "auto" else formulation
         return _FUNCTIONS[name](x, alpha, weight, layer)
     training = torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad or weight.requires_grad)
-    run = _plan(layer, formulation, x.shape, alpha.shape, training, x.device.type, x.is_contiguous())
+    contiguous = x.is_contiguous()
+    if training and not contiguous:
+        # Of a view, such as half of the channels, backward would keep the whole.
+        x = x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
+    run = _plan(layer, formulation, x.shape, alpha.shape, training, x.device.type, x.dtype, contiguous)
     return run(x, alpha, weight)
 
 
@@ -50,13 +67,17 @@ def choose_formulation(x: Tensor, weight: Tensor, layer: LayerShape) -> str:
     if torch.compiler.is_compiling():
         return choose_compiled(layer)
     batch, _, height, width = x.shape
-    return choose(layer, batch, height, width, needs_gradient(x, weight), x.device.type)
+    return choose(layer, batch, height, width, needs_gradient(x, weight), x.device.type, x.dtype)
 
 
 def why_not(formulation: str, layer: LayerShape) -> str | None:
     """Why `layer` can't run in `formulation`; None if it can."""
     if formulation == "shared" and layer.slices is None:
         return "a group of the generator covers no whole input channels of a filter"
+    if formulation == "fused" and not layer.pointwise:
+        return "it is for 1x1 convolutions without padding and groups"
+    if formulation == "fused" and not is_available():
+        return "it needs Triton and a CUDA GPU"
     return None
 
 
@@ -69,7 +90,7 @@ def check_formulation(formulation: str, layer: LayerShape) -> str:
 
 def legal_formulations(layer: LayerShape) -> tuple[str, ...]:
     """Every formulation that `layer` can run in, "auto" left out."""
-    return tuple(name for name in FORMULATIONS if name in _FUNCTIONS and why_not(name, layer) is None)
+    return tuple(name for name in FORMULATIONS if why_not(name, layer) is None)
 
 
 @cache
@@ -80,6 +101,7 @@ def _plan(
     alpha: torch.Size,
     training: bool,
     device: str,
+    dtype: torch.dtype,
     contiguous: bool,
 ) -> Run:
     """What to run for tensors of these shapes, decided once."""
@@ -88,7 +110,9 @@ def _plan(
     if alpha != (vectors := (x[0], layer.generator_groups * layer.inputs_per_group)):
         raise InputError(f"alpha has shape {tuple(alpha)}: expected {vectors}")
     batch, _, height, width = x
-    name = choose(layer, batch, height, width, training, device) if formulation == "auto" else formulation
+    name = (
+        choose(layer, batch, height, width, training, device, dtype) if formulation == "auto" else formulation
+    )
     small = layer.weights < SINGLE_NUMBERS
     if name == "kernel" and batch == 1 and small and contiguous and not training:
         return single(layer, height, width)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import torch
+
+from wnexplore.nn.formulations.fused import DTYPES, is_available
 from wnexplore.nn.formulations.shape import LayerShape
 
 
-def choose(layer: LayerShape, batch: int, height: int, width: int, training: bool, device: str) -> str:
+def choose(
+    layer: LayerShape,
+    batch: int,
+    height: int,
+    width: int,
+    training: bool,
+    device: str,
+    dtype: torch.dtype = torch.float32,
+) -> str:
     """The name of the formulation that costs least for images (batch, C_in, height, width).
 
     `training`: a backward pass will follow.
     """
-    if layer.slices is None:
-        return "kernel"
     rows, columns = layer.output_size(height, width)
     pixels = rows * columns
+    if device == "cuda" and layer.pointwise and dtype in DTYPES and is_available():
+        # What it saves is writing and reading kernels: where these are more than the images.
+        return "fused" if layer.weights > (layer.in_channels + layer.out_channels) * pixels else "kernel"
+    if layer.slices is None:
+        return "kernel"
     if training and _kept_by_shared(layer, pixels) > layer.weights:
         # The published formulation keeps the kernels: never more than that.
         return "kernel"

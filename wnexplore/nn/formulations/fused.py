@@ -57,12 +57,12 @@ def is_available() -> bool:
     return _INTERPRETED or (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 0))
 
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _check(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> None:
     for name, tensor in (("x", x), ("alpha", alpha), ("weight", weight)):
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in DTYPES:
             raise InputError(f"{name} is {tensor.dtype}: expected float32, bfloat16 or float16")
         if tensor.device != x.device:
             raise InputError(f"{name} is on {tensor.device}, x on {x.device}")

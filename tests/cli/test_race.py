@@ -1,0 +1,87 @@
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.cli.conftest import Command
+from wnexplore.measure import race as race_module
+from wnexplore.nn.formulations import apply_generated
+
+RESNET = ("race", "--backbone", "resnet18", "--stem", "small")
+SMALL = (
+    *("race", "--backbone", "shufflenet_v2_x0_5", "--stem", "small", "--resolution", "16"),
+    *("--num-classes", "10", "--device", "cpu", "--threads", "1", "--seconds", "0.001"),
+)
+ONE = (*SMALL, "--layer", "stage2.1.branch2.0")
+
+
+def test_prints_one_json_object(command: Command) -> None:
+    done = command(*SMALL, "--M", 4, "--G", 2, "--batch-size", "4,1,4", "--json")
+    assert done.code == 0, done.out
+    result = json.loads(done.out)
+    assert (result["backbone"], result["method"], result["M"], result["G"]) == (
+        *("shufflenet_v2_x0_5", "weightnet", 4, 2),
+    )
+    protocol = result["protocol"]
+    assert (protocol["device"], protocol["threads"], protocol["mode"]) == ("cpu", 1, "inference")
+    assert result["environment"]["threads"] == 1
+    regrets = []
+    for layer in result["layers"]:
+        assert [race["batch_size"] for race in layer["races"]] == [1, 4]
+        assert layer["crossover"][0][0] == 1
+        for race in layer["races"]:
+            assert all(entry["agrees"] for entry in race["formulations"].values())
+            regrets.append(race["regret"])
+    worst = result["regret"]["worst"]
+    assert worst["regret"] == max(regrets)
+    assert min(regrets) <= result["regret"]["geometric_mean"] <= worst["regret"]
+
+
+def test_prints_a_table_of_one_layer(command: Command) -> None:
+    done = command(*ONE, "--method", "condconv", "--mode", "train", "--batch-size", "1,2")
+    assert done.code == 0, done.out
+    assert "stage2.1.branch2.0" in done.out
+    assert "stage2.0" not in done.out
+    assert "24→24 1×1 g1, 8×8" in done.out
+    assert "train mode" in done.out
+    assert "regret of auto: geometric mean" in done.out
+
+
+def test_a_disagreement_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*inputs: Any) -> Tensor:
+        y = apply_generated(*inputs)
+        return torch.zeros_like(y) if inputs[4] == "shared" else y
+
+    monkeypatch.setattr(race_module, "apply_generated", wrong)
+    done = command(*ONE, "--batch-size", "1")
+    assert done.code == 1
+    assert "✗ stage2.1.branch2.0, batch 1: shared disagrees: its output differs by 1.0e+00" in done.out
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ((*RESNET, "--method", "plain"), "no layer of this network has generated kernels"),
+        ((*RESNET, "--method", "se"), "no layer of this network has generated kernels"),
+        ((*RESNET, "--layer", "layer1.0.conv3"), "the nearest names are layer1.0.conv"),
+        ((*RESNET, "--M", "1", "--G", "2"), "layer layer1.0.conv1: G·C_out = 128 groups"),
+        ((*RESNET, "--batch-size", "0"), "option --batch-size"),
+        ((*RESNET, "--batch-size", ""), "latency.batch_sizes is empty"),
+        ((*RESNET, "--dtype", "float32,float16"), "option --dtype"),
+        ((*RESNET, "--dtype", "tf32", "--device", "cpu"), "is for a CUDA GPU"),
+        ((*RESNET, "--memory-format", "nchw"), "option --memory-format"),
+        ((*RESNET, "--mode", "test"), "option --mode"),
+        ((*RESNET, "--threads", "0"), "option --threads"),
+        ((*RESNET, "--target", "2"), "option --target"),
+        ((*RESNET, "--seconds", "0"), "option --seconds"),
+    ],
+    ids=lambda value: " ".join(value[5:]) if isinstance(value, tuple) else "",
+)
+def test_what_can_not_be_is_told_in_one_line(command: Command, asked: tuple[str, ...], told: str) -> None:
+    done = command(*asked)
+    assert done.code == 2
+    assert done.out == ""
+    assert told in done.err
+    assert done.err.count("\n") == 1

@@ -1,0 +1,54 @@
+"""Whole networks under torch.compile: one graph, any batch size."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+import wnexplore
+from wnexplore.nn import formulation_set
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def _network(backbone: str, method: str, M: int | None = None, G: int | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    network = wnexplore.build(backbone, method, M, G, stem="small", num_classes=10)
+    return network.eval()
+
+
+def _check(network: nn.Module, formulation: str) -> None:
+    with formulation_set(network, formulation):
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        for batch in (5, 2, 7):
+            images = torch.randn(batch, 3, 32, 32)
+            with formulation_set(network, "published"), torch.no_grad():
+                expected = network(images)
+            torch._dynamo.mark_dynamic(images, 0)
+            with torch.compiler.set_stance("default" if batch == 5 else "fail_on_recompile"), torch.no_grad():
+                found = compiled(images)
+            assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_a_network_is_one_graph_for_every_batch_size() -> None:
+    _check(_network("resnet18", "weightnet", M=4, G=2), "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("formulation", ["auto", "kernel", "shared"])
+@pytest.mark.parametrize("M", [2, 8])
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "resnet50"])
+def test_every_formulation_is_one_graph(backbone: str, M: int, formulation: str) -> None:
+    _check(_network(backbone, "weightnet", M=M, G=2), formulation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["plain", "se", "condconv"])
+def test_every_method_is_one_graph(method: str) -> None:
+    _check(_network("shufflenet_v2_x0_5", method), "auto")

@@ -1,0 +1,112 @@
+"""wnexplore race: every formulation of a network's layers, timed beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import (
+    Activation,
+    Backbone,
+    Experts,
+    GofOne,
+    Method,
+    MofOne,
+    NumClasses,
+    Reduction,
+    Resolution,
+    Stem,
+    comma_list,
+    latency_spec,
+    legal_point,
+)
+
+
+def race(
+    context: typer.Context,
+    backbone: Backbone,
+    method: Method = "weightnet",
+    M: MofOne = None,
+    G: GofOne = None,
+    experts: Experts = None,
+    stem: Stem = "imagenet",
+    resolution: Resolution = None,
+    num_classes: NumClasses = 1000,
+    reduction: Reduction = None,
+    activation: Activation = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Race this layer alone: layer1.0.conv1, as --layers of profile has it.")
+    ] = None,
+    batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1,16,64",
+    dtype: Annotated[str, typer.Option(help="float32, tf32, bfloat16 or float16.")] = "float32",
+    memory_format: Annotated[str, typer.Option(help="contiguous or channels_last.")] = "contiguous",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Number of threads on a CPU.")] = None,
+    mode: Annotated[str, typer.Option(help="inference, or train (forward and backward).")] = "inference",
+    target: Annotated[
+        float | None,
+        typer.Option(help="Interval at which a ratio is known well enough: 0.01 for 1 % either side."),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(help="Time for one formulation at one batch size, in seconds; 10 rounds at least."),
+    ] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Time every legal formulation of each layer beside a plain convolution, and check that they agree.
+
+    Layers of equal shape are raced once. Tells which formulation is the fastest from which batch size on,
+    and the regret of what "auto" picks: its time over the fastest one's. Exit code 1 if the output of a
+    formulation is not the published one's, or if one fails or runs out of memory.
+    """
+    import json
+
+    point = legal_point(context.params)
+    spec = latency_spec(
+        {
+            "batch_sizes": comma_list(batch_size),
+            "dtypes": [dtype],
+            "memory_formats": [memory_format],
+            "device": device,
+            "threads": threads,
+            "modes": [mode],
+            "target": target,
+            "seconds": seconds,
+        }
+    )
+
+    from wnexplore.race import race as race_point
+    from wnexplore.report.races import problems, render
+
+    with _progress() as on_race:
+        result = race_point(point, spec, layer, on_race)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        from wnexplore.cli.show import console
+
+        for part in render(result):
+            console().print(part)
+    if problems(result):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the races on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    off = not console.is_terminal
+    # Drawn between races, and not by a thread of its own that would run while they are timed.
+    with Progress(console=console, disable=off, transient=True, auto_refresh=False) as progress:
+        bar = progress.add_task("", total=None)
+
+        def on_race(name: str, done: int, total: int) -> None:
+            progress.update(bar, description=name, completed=done, total=total, refresh=True)
+
+        yield on_race

@@ -1,0 +1,85 @@
+"""The layers with generated kernels of a network, those alike taken together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wnexplore.errors import InputError
+from wnexplore.nn import GeneratedConv2d
+from wnexplore.nn.formulations import LayerShape
+
+
+@dataclass(frozen=True)
+class RacedLayer:
+    """What layers with generated kernels have in common that are of one shape and see images of one size."""
+
+    name: str
+    """Of the first of them."""
+    count: int
+    """How many of these the network has."""
+    shape: LayerShape
+    height: int
+    width: int
+    """Of the layer's input."""
+    weight: Tensor
+    """The first one's, (C_out·F, lambda), laid out in memory as the layer has it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the weight, as JSON can hold it."""
+        own = {"name": self.name, "count": self.count, "height": self.height, "width": self.width}
+        return {**own, "shape": _numbers(self.shape)}
+
+
+def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) -> list[RacedLayer]:
+    """The distinct layers with generated kernels of `network` for images of `resolution` pixels.
+
+    Layers are alike if all numbers of their shapes and the sizes of their inputs are equal. `layer` is
+    the dotted name of the one layer wanted. The network is left in evaluation mode. Raises `InputError`
+    if it has no such layer, or none at all.
+    """
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, GeneratedConv2d)}
+    if not layers:
+        raise InputError("no layer of this network has generated kernels: race weightnet or condconv")
+    if layer is not None and layer not in layers:
+        nearest = get_close_matches(layer, layers, n=3, cutoff=0)
+        raise InputError(f"unknown layer '{layer}': the nearest names are {', '.join(nearest)}")
+    sizes = _input_sizes(network, layers, resolution)
+    alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for name, module in layers.items():
+        alike[(*_numbers(module.shape).values(), sizes[name])].append(name)
+    found = []
+    for names in alike.values():
+        if layer is None or layer in names:
+            name = layer or names[0]
+            weight = layers[name].generator_weight.detach()
+            found.append(RacedLayer(name, len(names), layers[name].shape, *sizes[name], weight))
+    return found
+
+
+def _input_sizes(
+    network: nn.Module, layers: Mapping[str, nn.Module], resolution: int
+) -> dict[str, tuple[int, int]]:
+    """(H, W) of what each layer sees of an image of `resolution` pixels."""
+    sizes: dict[str, tuple[int, int]] = {}
+    with ExitStack() as undo, torch.no_grad():
+        for name, layer in layers.items():
+
+            def note(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                sizes[name] = (inputs[0].shape[2], inputs[0].shape[3])
+
+            undo.callback(layer.register_forward_pre_hook(note).remove)
+        device = next(network.parameters()).device
+        network.eval()(torch.zeros(1, 3, resolution, resolution, device=device))
+    return sizes
+
+
+def _numbers(shape: LayerShape) -> dict[str, Any]:
+    return {field.name: getattr(shape, field.name) for field in fields(shape) if field.init}
