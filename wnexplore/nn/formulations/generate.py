@@ -13,19 +13,22 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def generate_kernels(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """(N, C_out·F), each image's kernel in one piece."""
+def generate_kernels(alpha: Tensor, weight: Tensor, groups: int, out: Tensor | None = None) -> Tensor:
+    """(N, C_out·F), each image's kernel in one piece; for lambda = 1 written to `out` (N, P, L), if given."""
     if weight.shape[1] == 1:
-        return (alpha.unsqueeze(2) * weight.view(groups, -1)).flatten(1)
+        return torch.mul(alpha.unsqueeze(2), weight.view(groups, -1), out=out).flatten(1)
     return generate_by_group(alpha, weight, groups).transpose(0, 1).flatten(1)
 
 
-def generate_by_group(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """(P, N, L), the images' pieces of one group side by side: one matrix product a group, no copy."""
+def generate_by_group(alpha: Tensor, weight: Tensor, groups: int, out: Tensor | None = None) -> Tensor:
+    """(P, N, L), the images' pieces of one group side by side: one matrix product a group, no copy.
+
+    Written to `out`, if given.
+    """
     terms = weight.shape[1]
     by_group = alpha.view(-1, groups, terms).transpose(0, 1)
     # The batch is the rows of the product, so that a batch of one needs no copy to put it first again.
-    return torch.bmm(by_group, weight.view(groups, -1, terms).transpose(1, 2))
+    return torch.bmm(by_group, weight.view(groups, -1, terms).transpose(1, 2), out=out)
 
 
 def generate_published(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:

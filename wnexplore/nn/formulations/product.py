@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,10 @@ class Product(torch.autograd.Function):
         ctx.save_for_backward(x, alpha, weight)
         ctx.layer = layer
         images, tiles = _tiles(x, layer)
+        scratch = _Scratch(x)
         channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         parts = [
-            _forward(own, own_alpha, weight, tiles, layer, channels_last)
+            _forward(own, own_alpha, weight, tiles, layer, channels_last, scratch)
             for own, own_alpha in zip(x.split(images), alpha.split(images), strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -47,20 +49,22 @@ class Product(torch.autograd.Function):
         layer: LayerShape = ctx.layer
         needs_x, needs_alpha, needs_weight, _ = ctx.needs_input_grad
         images, tiles = _tiles(x, layer)
+        made, sent = _Scratch(x), _Scratch(x)
         grad_x, grad_alpha = [], torch.empty_like(alpha) if needs_alpha else None
         shape = (layer.generator_groups, layer.inputs_per_group, layer.outputs_per_group)
-        grad_weight = weight.new_zeros(shape) if needs_weight else None
+        grad_weight = weight.new_empty(shape) if needs_weight else None
         for start in range(0, x.shape[0], images):
             part = slice(start, start + images)
             grad = grads[0][part].flatten(2)
             if needs_x:
-                columns = _send_to_columns(grad, alpha[part], weight, tiles)
+                columns = _send_to_columns(grad, alpha[part], weight, tiles, made)
                 grad_x.append(image_of(columns, x[part], layer))
             if needs_alpha or needs_weight:
                 columns = columns_of(x[part], layer)
                 for tile in tiles:
                     # (P, n, L): each group's numbers of every image's kernel.
-                    of_kernels = torch.bmm(grad[:, tile.filters], columns.mT)
+                    room = sent.take(len(grad), _filters(tile), layer.fan_in)
+                    of_kernels = torch.bmm(grad[:, tile.filters], columns.mT, out=room)
                     of_groups = of_kernels.view(len(grad), tile.count, -1).transpose(0, 1)
                     if grad_alpha is not None:
                         by_group = weight[tile.rows].unflatten(0, (tile.count, -1))
@@ -69,7 +73,11 @@ class Product(torch.autograd.Function):
                         )
                     if grad_weight is not None:
                         inputs = alpha[part, tile.inputs].unflatten(1, (tile.count, -1)).permute(1, 2, 0)
-                        grad_weight[tile.groups].baddbmm_(inputs, of_groups)
+                        own = grad_weight[tile.groups]
+                        if start == 0:
+                            torch.bmm(inputs, of_groups, out=own)
+                        else:
+                            own.baddbmm_(inputs, of_groups)
         return (
             torch.cat(grad_x) if needs_x else None,
             grad_alpha,
@@ -127,24 +135,30 @@ def _tile(start: int, filters: int, slices: int, layer: LayerShape) -> _Tile:
 
 
 def _forward(
-    x: Tensor, alpha: Tensor, weight: Tensor, tiles: list[_Tile], layer: LayerShape, channels_last: bool
+    x: Tensor,
+    alpha: Tensor,
+    weight: Tensor,
+    tiles: list[_Tile],
+    layer: LayerShape,
+    channels_last: bool,
+    scratch: _Scratch,
 ) -> Tensor:
     columns = columns_of(x, layer)
     height, width = layer.output_size(*x.shape[2:])
     if channels_last:
-        parts = [torch.bmm(columns.mT, _matrices(alpha, weight, tile).mT) for tile in tiles]
+        parts = [torch.bmm(columns.mT, _matrices(alpha, weight, tile, scratch).mT) for tile in tiles]
         y = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         return y.view(-1, height, width, layer.out_channels).permute(0, 3, 1, 2)
-    parts = [_multiply(alpha, weight, tile, columns) for tile in tiles]
+    parts = [_multiply(alpha, weight, tile, columns, scratch) for tile in tiles]
     y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     return y.view(-1, layer.out_channels, height, width)
 
 
-def _multiply(alpha: Tensor, weight: Tensor, tile: _Tile, columns: Tensor) -> Tensor:
+def _multiply(alpha: Tensor, weight: Tensor, tile: _Tile, columns: Tensor, scratch: _Scratch) -> Tensor:
     """(n, filters, H_out·W_out)."""
     if not _by_slice(alpha, weight, tile):
-        return torch.bmm(_matrices(alpha, weight, tile), columns)
-    matrices = _by_slices(alpha, weight, tile)
+        return torch.bmm(_matrices(alpha, weight, tile, scratch), columns)
+    matrices = _by_slices(alpha, weight, tile, scratch)
     own = columns.chunk(tile.slices, 1)
     y = torch.bmm(matrices[0], own[0])
     for matrix, part in zip(matrices[1:], own[1:], strict=True):
@@ -152,12 +166,18 @@ def _multiply(alpha: Tensor, weight: Tensor, tile: _Tile, columns: Tensor) -> Te
     return y
 
 
-def _send_to_columns(grad: Tensor, alpha: Tensor, weight: Tensor, tiles: list[_Tile]) -> Tensor:
+def _send_to_columns(
+    grad: Tensor, alpha: Tensor, weight: Tensor, tiles: list[_Tile], scratch: _Scratch
+) -> Tensor:
     """The gradient of the columns: each tile's matrices, transposed, times its filters' gradient."""
     columns: list[Tensor] = []
     for tile in tiles:
         by_slice = _by_slice(alpha, weight, tile)
-        matrices = _by_slices(alpha, weight, tile) if by_slice else [_matrices(alpha, weight, tile)]
+        matrices = (
+            _by_slices(alpha, weight, tile, scratch)
+            if by_slice
+            else [_matrices(alpha, weight, tile, scratch)]
+        )
         own = grad[:, tile.filters]
         if not columns:
             columns = [torch.bmm(matrix.mT, own) for matrix in matrices]
@@ -177,17 +197,40 @@ _WORTH_SLICING = 2**18
 """Numbers of kernels from which one product a slice costs less than a copy and one product."""
 
 
-def _matrices(alpha: Tensor, weight: Tensor, tile: _Tile) -> Tensor:
+def _matrices(alpha: Tensor, weight: Tensor, tile: _Tile, scratch: _Scratch) -> Tensor:
     """(n, filters, F)."""
-    own, rows = alpha[:, tile.inputs], weight[tile.rows]
-    filters = tile.filters.stop - tile.filters.start
-    if tile.slices == 1 and weight.shape[1] > 1:
-        return generate_by_group(own, rows, tile.count).transpose(0, 1)
-    return generate_kernels(own, rows, tile.count).reshape(len(alpha), filters, -1)
+    own, rows, terms = alpha[:, tile.inputs], weight[tile.rows], weight.shape[1]
+    shape = (tile.count, len(rows) // tile.count)
+    if tile.slices == 1 and terms > 1:
+        out = scratch.take(shape[0], len(alpha), shape[1])
+        return generate_by_group(own, rows, tile.count, out).transpose(0, 1)
+    room = scratch.take(len(alpha), *shape) if terms == 1 else None
+    return generate_kernels(own, rows, tile.count, room).reshape(len(alpha), _filters(tile), -1)
 
 
-def _by_slices(alpha: Tensor, weight: Tensor, tile: _Tile) -> list[Tensor]:
+def _by_slices(alpha: Tensor, weight: Tensor, tile: _Tile, scratch: _Scratch) -> list[Tensor]:
     """One (n, filters, F/G) for each slice of the input channels."""
-    made = generate_by_group(alpha[:, tile.inputs], weight[tile.rows], tile.count)
+    rows = weight[tile.rows]
+    out = scratch.take(tile.count, len(alpha), len(rows) // tile.count)
+    made = generate_by_group(alpha[:, tile.inputs], rows, tile.count, out)
     by_slice = made.unflatten(0, (-1, tile.slices)).unbind(1)
     return [matrices.transpose(0, 1) for matrices in by_slice]
+
+
+def _filters(tile: _Tile) -> int:
+    count: int = tile.filters.stop - tile.filters.start
+    return count
+
+
+class _Scratch:
+    """Memory that tile after tile is written to: new memory costs more than what is written to it."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._memory = like.new_empty(0)
+
+    def take(self, *shape: int) -> Tensor:
+        """A tensor of `shape`, of any contents; what was taken before is overwritten."""
+        numbers = math.prod(shape)
+        if self._memory.numel() < numbers:
+            self._memory = self._memory.new_empty(numbers)
+        return self._memory[:numbers].view(shape)
