@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,25 +28,6 @@ on_a_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA GPU")
 not_interpreted = pytest.mark.skipif(
     is_available() and DEVICE == "cpu", reason="already in Triton's interpreter"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def interpreter() -> Iterator[subprocess.Popen[str] | None]:
-    """This file again, in a process in which Triton interprets: from the start, since it takes longest."""
-    if is_available() and DEVICE == "cpu":
-        yield None
-        return
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        yield process
-        process.kill()
 
 
 class Case(NamedTuple):
@@ -392,7 +372,13 @@ else:
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 @not_interpreted
-def test_in_the_interpreter(interpreter: subprocess.Popen[str]) -> None:
-    told, _ = interpreter.communicate()
-    assert interpreter.returncode == 0, told
+def test_in_the_interpreter() -> None:
+    """This file again, in a process in which Triton interprets."""
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        check=True,
+    )

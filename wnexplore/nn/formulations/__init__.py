@@ -7,7 +7,7 @@ time and memory alone. Which are legal for a layer: `why_not`.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ def legal_formulations(layer: LayerShape) -> tuple[str, ...]:
     return tuple(name for name in FORMULATIONS if why_not(name, layer) is None)
 
 
-@cache
+@lru_cache(maxsize=2**14)
 def _plan(
     layer: LayerShape,
     formulation: str,
