@@ -93,18 +93,24 @@ def tensors(layer: LayerShape, batch: int, channels_last: bool = False) -> tuple
     return x, alpha, torch.randn(layer.weights, layer.inputs_per_group, dtype=DOUBLE)
 
 
-@given(layers(), st.integers(1, 3), st.integers(0, 2**16), st.booleans())
-@settings(max_examples=60, deadline=None)
+@given(layers(), st.integers(1, 3), st.integers(0, 2**16), st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=80, deadline=None)
 def test_every_formulation_equals_loops(
-    layer: LayerShape, batch: int, seed: int, channels_last: bool
+    layer: LayerShape, batch: int, seed: int, channels_last: bool, shifted: bool, large: bool
 ) -> None:
     torch.manual_seed(seed)
     x, alpha, weight = tensors(layer, batch, channels_last)
+    shift = torch.randn(layer.out_channels, dtype=DOUBLE) if shifted else None
     expected = loops(x, formula(alpha, weight, layer.generator_groups), layer)
-    for name in ("auto", *legal_formulations(layer)):
-        y = apply_generated(x, alpha, weight, layer, name)
-        assert y.shape == expected.shape
-        assert relative_error(y, expected) < 1e-12, name
+    if shift is not None:
+        expected += shift[:, None, None]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("", ".feature_space"):
+            patch.setattr(f"wnexplore.nn.formulations{module}.SINGLE_NUMBERS", 0 if large else 10**6)
+        for name in ("auto", *legal_formulations(layer)):
+            y = apply_generated(x, alpha, weight, layer, name, shift)
+            assert y.shape == expected.shape
+            assert relative_error(y, expected) < 1e-12, name
 
 
 @given(layers(), st.integers(1, 5), st.integers(0, 2**16), st.booleans(), st.integers(1, 3), st.booleans())
@@ -113,14 +119,19 @@ def test_every_formulation_has_the_same_gradients(
     layer: LayerShape, batch: int, seed: int, channels_last: bool, chunk: int, by_columns: bool
 ) -> None:
     torch.manual_seed(seed)
-    inputs = tensors(layer, batch, channels_last)
-    expected = gradients(lambda x, alpha, weight: naive(x, alpha, weight, layer), inputs)
+    inputs = (*tensors(layer, batch, channels_last), torch.randn(layer.out_channels, dtype=DOUBLE))
+    expected = gradients(
+        lambda x, alpha, weight, shift: naive(x, alpha, weight, layer) + shift[:, None, None], inputs
+    )
     with sizes_set(chunk * layer.weights * 8, 10**6 if by_columns else 0):
         for name in ("auto", *legal_formulations(layer)):
             found = gradients(
-                lambda x, alpha, weight, name=name: apply_generated(x, alpha, weight, layer, name), inputs
+                lambda x, alpha, weight, shift, name=name: apply_generated(
+                    x, alpha, weight, layer, name, shift
+                ),
+                inputs,
             )
-            for of, own, true in zip(("y", "x", "alpha", "weight"), found, expected, strict=True):
+            for of, own, true in zip(("y", "x", "alpha", "weight", "shift"), found, expected, strict=True):
                 assert own.shape == true.shape
                 assert relative_error(own, true) < 1e-11, f"{name}: {of}"
 

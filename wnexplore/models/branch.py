@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from wnexplore.nn import ActivationVectors, WeightNetConv2d
+from wnexplore.nn import ActivationVectors, GeneratedConv2d, WeightNetConv2d, normalised
 
 Alphas = Mapping[nn.Module, Tensor]
 """The activation vectors (N, M·C_out) of those layers of a block that read its context."""
@@ -15,22 +15,23 @@ _NO_ALPHAS: Alphas = {}
 
 
 class Branch(nn.Sequential):
-    """Layers one after another; those that read the block's context get their activation vectors."""
+    """Layers one after another; those that read the block's context get their activation vectors.
+
+    No convolution is the last.
+    """
 
     def forward(self, x: Tensor, alphas: Alphas = _NO_ALPHAS, gate: nn.Module | None = None) -> Tensor:
         """`gate`, if any, comes before the last layer, which is the branch's activation or normalisation."""
-        *layers, last = self
-        for layer in layers:
-            x = call(layer, x, alphas)
+        layers = list(self)
         if gate is not None:
-            x = gate(x)
-        return call(last, x, alphas)
-
-
-def call(layer: nn.Module, x: Tensor, alphas: Alphas) -> Tensor:
-    """`layer` on `x`, with its activation vectors if it has any."""
-    y: Tensor = layer(x, alpha=alphas[layer]) if layer in alphas else layer(x)
-    return y
+            layers.insert(-1, gate)
+        following = iter(layers)
+        for layer in following:
+            if isinstance(layer, GeneratedConv2d):
+                x = normalised(layer, next(following), x, alphas.get(layer))
+            else:
+                x = layer(x)
+        return x
 
 
 def activation_vectors(block: nn.Module) -> ActivationVectors | None:

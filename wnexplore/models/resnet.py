@@ -11,8 +11,9 @@ import math
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import ResNetSpec
-from wnexplore.models.branch import Branch, activation_vectors, call, classifier
+from wnexplore.models.branch import Branch, activation_vectors, classifier
 from wnexplore.models.methods import Method, PlainMethod, plain_conv
+from wnexplore.nn import normalised
 
 
 class ResNet(nn.Module):
@@ -91,9 +92,10 @@ class ResNetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(x))
         y = x
-        for index, (conv, norm) in enumerate(self._pairs):
+        for index, names in enumerate(self._pairs):
+            conv, norm = (getattr(self, name) for name in names)
             y = self.relu(y) if index > 0 else y
-            y = self.get_submodule(norm)(call(self.get_submodule(conv), y, alphas))
+            y = normalised(conv, norm, y, alphas.get(conv))
         if self.se is not None:
             y = self.se(y)
         shortcut = x if self.downsample is None else self.downsample(x, alphas)

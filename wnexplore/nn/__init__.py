@@ -5,5 +5,6 @@ from wnexplore.nn.condconv import CondConv2d as CondConv2d
 from wnexplore.nn.context import Context as Context
 from wnexplore.nn.generated import GeneratedConv2d as GeneratedConv2d
 from wnexplore.nn.generated import formulation_set as formulation_set
+from wnexplore.nn.normalisation import normalised as normalised
 from wnexplore.nn.squeeze_excite import SqueezeExcite as SqueezeExcite
 from wnexplore.nn.weightnet import WeightNetConv2d as WeightNetConv2d

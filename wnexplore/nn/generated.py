@@ -90,17 +90,23 @@ class GeneratedConv2d(nn.Module, ABC):
         made = generate_kernels(alpha, self.generator_weight, self.shape.generator_groups)
         return made.view(-1, *self.kernel_shape)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        alpha: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H_out, W_out), each image with its own kernel.
 
         `context` is (N, R), and given if and only if the layer was made with `context_features`; a block
         that has computed the activation vectors of all its layers gives `alpha` (N, P·lambda) instead.
-        Raises `InputError` for tensors of the wrong shape.
+        `shift` (C_out,) is added to the output. Raises `InputError` for tensors of the wrong shape.
         """
         if alpha is None:
             self._check(x, context)
             alpha = self.activations(x, context)
-        return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation)
+        return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation, shift)
 
     def formulation_of(self, x: Tensor) -> str:
         """The formulation that runs for images `x` (N, C_in, H, W) as things stand."""

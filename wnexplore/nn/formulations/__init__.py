@@ -25,10 +25,13 @@ from wnexplore.nn.formulations.shape import LayerShape as LayerShape
 from wnexplore.nn.formulations.single import SINGLE_NUMBERS, Run, single
 
 
-def _fused(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+def _fused(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None = None
+) -> Tensor:
     down, across = layer.stride
     seen = x if layer.stride == (1, 1) else x[:, :, ::down, ::across]
-    return fused_conv1x1(seen, alpha, weight, layer.generator_groups)
+    y = fused_conv1x1(seen, alpha, weight, layer.generator_groups)
+    return y if shift is None else y + shift.view(-1, 1, 1)
 
 
 _FUNCTIONS: dict[str, Formulation] = {
@@ -40,26 +43,32 @@ _FUNCTIONS: dict[str, Formulation] = {
 
 
 def apply_generated(
-    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, formulation: str = "auto"
+    x: Tensor,
+    alpha: Tensor,
+    weight: Tensor,
+    layer: LayerShape,
+    formulation: str = "auto",
+    shift: Tensor | None = None,
 ) -> Tensor:
     """The output of `layer` in `formulation`; "auto": in the one that `choose_formulation` names.
 
-    Under autocast, all three tensors are cast as a convolution casts its own. Raises `InputError` for
-    tensors of the wrong shape.
+    `shift` (C_out,) is added to the output. Under autocast, all tensors are cast as a convolution casts
+    its own. Raises `InputError` for tensors of the wrong shape.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, alpha, weight = x.to(dtype), alpha.to(dtype), weight.to(dtype)
+        shift = None if shift is None else shift.to(dtype)
     if torch.compiler.is_compiling():
         name = choose_compiled(layer) if formulation == "auto" else formulation
-        return _FUNCTIONS[name](x, alpha, weight, layer)
+        return _FUNCTIONS[name](x, alpha, weight, layer, shift)
     training = torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad or weight.requires_grad)
     contiguous = x.is_contiguous()
     if training and not contiguous:
         # Of a view, such as half of the channels, backward would keep the whole.
         x = x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
     run = _plan(layer, formulation, x.shape, alpha.shape, training, x.device.type, x.dtype, contiguous)
-    return run(x, alpha, weight)
+    return run(x, alpha, weight, shift)
 
 
 def choose_formulation(x: Tensor, weight: Tensor, layer: LayerShape) -> str:
@@ -117,4 +126,4 @@ def _plan(
     if name == "kernel" and batch == 1 and small and contiguous and not training:
         return single(layer, height, width)
     function = _FUNCTIONS[name]
-    return lambda x, alpha, weight: function(x, alpha, weight, layer)
+    return lambda x, alpha, weight, shift: function(x, alpha, weight, layer, shift)

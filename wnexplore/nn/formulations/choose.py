@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, is_available
 from wnexplore.nn.formulations.shape import LayerShape
 
@@ -28,6 +29,9 @@ def choose(
         return "fused" if layer.weights > (layer.in_channels + layer.out_channels) * pixels else "kernel"
     if layer.slices is None:
         return "kernel"
+    if as_matrices(layer, batch, height, width):
+        # The multiply-adds of the kernel formulation, and no kernel made.
+        return "shared"
     if training and _kept_by_shared(layer, pixels) > layer.weights:
         # The published formulation keeps the kernels: never more than that.
         return "kernel"

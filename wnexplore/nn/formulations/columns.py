@@ -8,6 +8,9 @@ from torch.nn import functional
 
 from wnexplore.nn.formulations.shape import LayerShape
 
+MOST_COLUMNS = 256
+"""Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
+
 
 def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
     """(N, C_in, H, W) -> (N, g·F, H_out·W_out); a view for a 1x1 convolution of stride 1."""

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.single import SINGLE_NUMBERS
 
 
-def shared(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+def shared(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None = None
+) -> Tensor:
     """(N, C_in, H, W) -> (N, C_out, H_out, W_out), by ordinary convolutions and a scaled sum.
 
     y[n, o] = sum over slices s and inputs j of alpha[n, o, s, j] · conv(x[n, slice s], B[o, s, j]):
@@ -18,11 +22,14 @@ def shared(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tenso
     """
     slices, terms = layer.slices, layer.inputs_per_group
     assert slices is not None
+    if not torch.compiler.is_compiling() and as_matrices(layer, x.shape[0], *x.shape[2:]):
+        return _multiplied(x, alpha, weight, layer, slices, shift)
     if slices * terms == 1:
         kernels = weight.view(layer.kernel_shape)
-        return _scaled(_convolve(x, kernels, layer, layer.groups), _of_filters(alpha, layer))
+        y, each = _convolve(x, kernels, layer, layer.groups), None if shift is None else shift.view(-1, 1, 1)
+        return _scaled(y, _of_filters(alpha, layer), each)
     if layer.pointwise:
-        return _slice_by_slice(x, alpha, weight, layer, slices)
+        return _slice_by_slice(x, alpha, weight, layer, slices, shift)
     # Groups of the convolution are outermost, then slices; inside, one convolution for each input j.
     kernels = weight.view(layer.groups, -1, slices, *_slice_shape(layer, slices), terms)
     kernels = kernels.permute(0, 2, 6, 1, 3, 4, 5).reshape(-1, *_slice_shape(layer, slices))
@@ -30,12 +37,38 @@ def shared(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tenso
     scales = _of_filters(alpha.view(alpha.shape[0], -1, slices * terms), layer)
     scales = scales.view(-1, layer.groups, layer.out_channels // layer.groups, slices * terms, 1, 1)
     of_groups = parts.view(-1, layer.groups, slices * terms, *scales.shape[2:3], *parts.shape[2:])
-    return _sum([(of_groups[:, :, term], scales[:, :, :, term]) for term in range(slices * terms)]).flatten(
-        1, 2
-    )
+    products = [(of_groups[:, :, term], scales[:, :, :, term]) for term in range(slices * terms)]
+    each = None if shift is None else shift.view(layer.groups, -1, 1, 1)
+    return _sum(products, each).flatten(1, 2)
 
 
-def _slice_by_slice(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int) -> Tensor:
+def as_matrices(layer: LayerShape, batch: int, height: int, width: int) -> bool:
+    """Whether kernels are applied as matrices to columns of the one image (im2col).
+
+    Where they are large and the image small, this costs less than a convolution, which puts them in
+    another order first; and a slice of them is a matrix as it lies there.
+    """
+    rows, columns = layer.output_size(height, width)
+    single = batch == layer.inputs_per_group == layer.groups == 1
+    return single and rows * columns <= MOST_COLUMNS and layer.weights >= SINGLE_NUMBERS
+
+
+def _multiplied(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
+) -> Tensor:
+    """One product for each slice of the input channels."""
+    matrices = weight.view(layer.out_channels, layer.fan_in).chunk(slices, 1)
+    columns = columns_of(x, layer)[0].chunk(slices)
+    scales = _of_filters(alpha.view(1, -1, slices), layer)[0, :, :, 0]
+    parts = [torch.mm(matrix, own) for matrix, own in zip(matrices, columns, strict=True)]
+    products = [(part, scales[:, index]) for index, part in enumerate(parts)]
+    y = _sum(products, None if shift is None else shift.view(-1, 1))
+    return y.view(1, layer.out_channels, *layer.output_size(*x.shape[2:]))
+
+
+def _slice_by_slice(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
+) -> Tensor:
     """One 1x1 convolution for each slice of the input channels: in groups they are slow."""
     terms = layer.inputs_per_group
     kernels = weight.view(layer.out_channels, slices, *_slice_shape(layer, slices), terms)
@@ -45,7 +78,7 @@ def _slice_by_slice(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape,
         stacked = kernels[:, index].permute(4, 0, 1, 2, 3).reshape(-1, *_slice_shape(layer, slices))
         parts = _convolve(own, stacked, layer, 1).chunk(terms, 1)
         products += [(part, scales[:, :, index, term]) for term, part in enumerate(parts)]
-    return _sum(products)
+    return _sum(products, None if shift is None else shift.view(-1, 1, 1))
 
 
 def _convolve(x: Tensor, kernels: Tensor, layer: LayerShape, groups: int) -> Tensor:
@@ -63,16 +96,22 @@ def _of_filters(alpha: Tensor, layer: LayerShape) -> Tensor:
     return alpha.view(*alpha.shape, 1, 1)
 
 
-def _sum(products: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _sum(products: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tensor:
     (first, scales), *rest = products
     # Not in place: it is a part of something larger.
     y = first * scales
     for part, scales in rest:
         y = y.addcmul(part, scales) if y.requires_grad else y.addcmul_(part, scales)
-    return y
+    return _shifted(y, shift)
 
 
-def _scaled(y: Tensor, scales: Tensor) -> Tensor:
+def _scaled(y: Tensor, scales: Tensor, shift: Tensor | None) -> Tensor:
     # In place where no gradient needs the unscaled outputs again.
     keeps = torch.is_grad_enabled() and (y.requires_grad or scales.requires_grad)
-    return y * scales if keeps else y.mul_(scales)
+    return _shifted(y * scales if keeps else y.mul_(scales), shift)
+
+
+def _shifted(y: Tensor, shift: Tensor | None) -> Tensor:
+    if shift is None:
+        return y
+    return y + shift if y.requires_grad or shift.requires_grad else y.add_(shift)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wnexplore.nn.formulations.columns import columns_of
-from wnexplore.nn.formulations.generate import generate_kernels
-from wnexplore.nn.formulations.product import CHUNK_BYTES, Product
+from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
+from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels
+from wnexplore.nn.formulations.product import CHUNK_BYTES, Product, multiply
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.shape import LayerShape
-
-MOST_COLUMNS = 256
-"""Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
 
 SMALL_BYTES = 2**22
 """Of a batch's kernels that are worth neither tiles nor making them anew for backward."""
 
+WORTH_SLICING = 96
+"""Input channels of a slice from which one product a slice costs less than putting slices together."""
 
-def kernel(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+
+def kernel(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None = None
+) -> Tensor:
     """(N, C_in, H, W) -> (N, C_out, H_out, W_out), any layer.
 
     A 1x1 kernel is a matrix, and so is a larger one to columns of the image (im2col), which cost less
@@ -26,19 +28,19 @@ def kernel(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tenso
     of a chunk folded into the groups of one convolution.
     """
     if torch.compiler.is_compiling():
-        return _traced(x, alpha, weight, layer)
+        return _traced(x, alpha, weight, layer, shift)
     if layer.pointwise and x.shape[0] * layer.weights * x.element_size() <= SMALL_BYTES:
-        return _multiplied(x, alpha, weight, layer)
+        return _multiplied(x, alpha, weight, layer, shift)
     if layer.pointwise or _has_few_columns(x, layer):
-        y: Tensor = Product.apply(x, alpha, weight, layer)
+        y: Tensor = Product.apply(x, alpha, weight, layer, shift)
         return y
     if needs_gradient(x, alpha, weight):
-        return _folded(x, alpha, weight, layer)
+        return _folded(x, alpha, weight, layer, shift)
     chunk = max(1, CHUNK_BYTES // (layer.weights * x.element_size()))
     if x.shape[0] <= chunk or x.device.type != "cpu":
-        return _folded(x, alpha, weight, layer)
+        return _folded(x, alpha, weight, layer, shift)
     parts = zip(x.split(chunk), alpha.split(chunk), strict=True)
-    return torch.cat([_folded(own, own_alpha, weight, layer) for own, own_alpha in parts])
+    return torch.cat([_folded(own, own_alpha, weight, layer, shift) for own, own_alpha in parts])
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
@@ -53,25 +55,52 @@ def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:
     return height * width <= MOST_COLUMNS
 
 
-def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
     """All kernels at once, as matrices times pixels."""
-    kernels = generate_kernels(alpha, weight, layer.generator_groups)
-    matrices, pixels = kernels.reshape(-1, *layer.kernel_shape[:2]), columns_of(x, layer)
+    matrices = _matrices(alpha, weight, layer)
+    pixels = columns_of(x, layer).chunk(len(matrices), 1)
     height, width = layer.output_size(*x.shape[2:])
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        return torch.bmm(matrices, pixels).view(-1, layer.out_channels, height, width)
-    y = torch.bmm(pixels.mT, matrices.mT).view(-1, height, width, layer.out_channels)
-    return y.permute(0, 3, 1, 2)
+        each = None if shift is None else shift.view(-1, 1)
+        y = _products(list(zip(matrices, pixels, strict=True)), each)
+        return y.view(-1, layer.out_channels, height, width)
+    turned = [(own.mT, matrix.mT) for matrix, own in zip(matrices, pixels, strict=True)]
+    return _products(turned, shift).view(-1, height, width, layer.out_channels).permute(0, 3, 1, 2)
 
 
-def _folded(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
-    return convolve_folded(x, generate_kernels(alpha, weight, layer.generator_groups), layer)
+def _matrices(alpha: Tensor, weight: Tensor, layer: LayerShape) -> list[Tensor]:
+    """Each slice of the kernels, (N, C_out, C_in/slices), or all in one where that takes no longer."""
+    slices = layer.slices or 0
+    if layer.inputs_per_group == 1 or slices * layer.out_channels != layer.generator_groups:
+        whole = True
+    else:
+        # As they are made, kernels lie by group, and putting them together is a copy.
+        whole = slices > 1 and layer.in_channels < slices * WORTH_SLICING
+    if whole:
+        kernels = generate_kernels(alpha, weight, layer.generator_groups)
+        return [kernels.reshape(-1, *layer.kernel_shape[:2])]
+    made = generate_by_group(alpha, weight, layer.generator_groups)
+    by_slice = made.unflatten(0, (layer.out_channels, slices))
+    return [part.transpose(0, 1) for part in by_slice.unbind(1)]
 
 
-def _traced(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+def _products(pairs: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tensor:
+    (first, second), *rest = pairs
+    y = multiply(first, second, shift)
+    for a, b in rest:
+        y = y.baddbmm_(a, b)
+    return y
+
+
+def _folded(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
+    return convolve_folded(x, generate_kernels(alpha, weight, layer.generator_groups), layer, shift)
+
+
+def _traced(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
     """One product for each image and group: neither loops over the batch nor groups for its images."""
     height, width = layer.output_size(*x.shape[2:])
     kernels = generate_kernels(alpha, weight, layer.generator_groups)
     matrices = kernels.reshape(-1, layer.out_channels // layer.groups, layer.fan_in)
     columns = columns_of(x, layer).reshape(-1, layer.fan_in, height * width)
-    return torch.bmm(matrices, columns).view(-1, layer.out_channels, height, width)
+    y = torch.bmm(matrices, columns).view(-1, layer.out_channels, height, width)
+    return y if shift is None else y + shift.view(-1, 1, 1)

@@ -30,14 +30,16 @@ class Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(x, alpha, weight)
         ctx.layer = layer
         images, tiles = _tiles(x, layer)
         scratch = _Scratch(x)
         channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         parts = [
-            _forward(own, own_alpha, weight, tiles, layer, channels_last, scratch)
+            _forward(own, own_alpha, weight, shift, tiles, layer, channels_last, scratch)
             for own, own_alpha in zip(x.split(images), alpha.split(images), strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -47,7 +49,7 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, weight = ctx.saved_tensors
         layer: LayerShape = ctx.layer
-        needs_x, needs_alpha, needs_weight, _ = ctx.needs_input_grad
+        needs_x, needs_alpha, needs_weight, _, needs_shift = ctx.needs_input_grad
         images, tiles = _tiles(x, layer)
         made, sent = _Scratch(x), _Scratch(x)
         grad_x, grad_alpha = [], torch.empty_like(alpha) if needs_alpha else None
@@ -83,7 +85,13 @@ class Product(torch.autograd.Function):
             grad_alpha,
             None if grad_weight is None else grad_weight.mT.reshape(weight.shape),
             None,
+            grads[0].sum((0, 2, 3)) if needs_shift else None,
         )
+
+
+def multiply(a: Tensor, b: Tensor, shift: Tensor | None) -> Tensor:
+    """Batched matrices a (N, I, K) times b (N, K, J), plus a shift (I, 1) or (J,)."""
+    return torch.bmm(a, b) if shift is None else torch.baddbmm(shift, a, b)
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ def _forward(
     x: Tensor,
     alpha: Tensor,
     weight: Tensor,
+    shift: Tensor | None,
     tiles: list[_Tile],
     layer: LayerShape,
     channels_last: bool,
@@ -145,22 +154,31 @@ def _forward(
 ) -> Tensor:
     columns = columns_of(x, layer)
     height, width = layer.output_size(*x.shape[2:])
+    shifts = [None if shift is None else shift[tile.filters] for tile in tiles]
     if channels_last:
-        parts = [torch.bmm(columns.mT, _matrices(alpha, weight, tile, scratch).mT) for tile in tiles]
+        parts = [
+            multiply(columns.mT, _matrices(alpha, weight, tile, scratch).mT, own)
+            for tile, own in zip(tiles, shifts, strict=True)
+        ]
         y = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         return y.view(-1, height, width, layer.out_channels).permute(0, 3, 1, 2)
-    parts = [_multiply(alpha, weight, tile, columns, scratch) for tile in tiles]
+    parts = [
+        _multiply(alpha, weight, None if own is None else own.view(-1, 1), tile, columns, scratch)
+        for tile, own in zip(tiles, shifts, strict=True)
+    ]
     y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     return y.view(-1, layer.out_channels, height, width)
 
 
-def _multiply(alpha: Tensor, weight: Tensor, tile: _Tile, columns: Tensor, scratch: _Scratch) -> Tensor:
+def _multiply(
+    alpha: Tensor, weight: Tensor, shift: Tensor | None, tile: _Tile, columns: Tensor, scratch: _Scratch
+) -> Tensor:
     """(n, filters, H_out·W_out)."""
     if not _by_slice(alpha, weight, tile):
-        return torch.bmm(_matrices(alpha, weight, tile, scratch), columns)
+        return multiply(_matrices(alpha, weight, tile, scratch), columns, shift)
     matrices = _by_slices(alpha, weight, tile, scratch)
     own = columns.chunk(tile.slices, 1)
-    y = torch.bmm(matrices[0], own[0])
+    y = multiply(matrices[0], own[0], shift)
     for matrix, part in zip(matrices[1:], own[1:], strict=True):
         y.baddbmm_(matrix, part)
     return y

@@ -77,8 +77,11 @@ class LayerShape:
         return _output(height, self, 0), _output(width, self, 1)
 
 
-Formulation = Callable[[Tensor, Tensor, Tensor, LayerShape], Tensor]
-"""x (N, C_in, H, W), alpha (N, P·lambda), weight (C_out·F, lambda), the layer -> (N, C_out, H_out, W_out)."""
+Formulation = Callable[[Tensor, Tensor, Tensor, LayerShape, Tensor | None], Tensor]
+"""x (N, C_in, H, W), alpha (N, P·lambda), weight (C_out·F, lambda), the layer -> (N, C_out, H_out, W_out).
+
+What comes last, if not None, is a shift (C_out,) that is added to the output.
+"""
 
 
 def _output(size: int, layer: LayerShape, axis: int) -> int:

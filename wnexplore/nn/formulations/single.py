@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from wnexplore.nn.formulations.shape import LayerShape
 
-Run = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""x (N, C_in, H, W), alpha (N, P·lambda), weight (C_out·F, lambda) -> (N, C_out, H_out, W_out)."""
+Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""A `Formulation` of a layer and image size that are known: without the layer among its arguments."""
 
 SINGLE_NUMBERS = 2**18
 """A kernel of more is better made and applied in tiles."""
@@ -25,8 +25,10 @@ def single(layer: LayerShape, height: int, width: int) -> Run:
     make = _maker(layer)
     if layer.pointwise and layer.stride == (1, 1):
         return _matrix(layer, make, height, width)
-    shape, options = layer.kernel_shape, (None, layer.stride, layer.padding, layer.dilation, layer.groups)
-    return lambda x, alpha, weight: functional.conv2d(x, make(alpha, weight).view(shape), *options)
+    shape, options = layer.kernel_shape, (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return lambda x, alpha, weight, shift: functional.conv2d(
+        x, make(alpha, weight).view(shape), shift, *options
+    )
 
 
 def _maker(layer: LayerShape) -> Callable[[Tensor, Tensor], Tensor]:
@@ -43,7 +45,10 @@ def _matrix(layer: LayerShape, make: Callable[[Tensor, Tensor], Tensor], height:
     matrix, image = (layer.out_channels, layer.in_channels), (layer.in_channels, height * width)
     output = (1, layer.out_channels, height, width)
 
-    def run(x: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
-        return torch.mm(make(alpha, weight).view(matrix), x.view(image)).view(output)
+    def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
+        kernel = make(alpha, weight).view(matrix)
+        if shift is None:
+            return torch.mm(kernel, x.view(image)).view(output)
+        return torch.addmm(shift.view(-1, 1), kernel, x.view(image)).view(output)
 
     return run
