@@ -2,15 +2,14 @@
 
 In rounds beside the plain network of the same widths (`measure_latencies`): WeightNet in the formulation
 that "auto" picks and in the published one, and timm's CondConv2d with 4 experts in the same blocks (if
-timm is installed), in inference and in whole training steps. Prints latency ratios, their geometric
-means and the largest of each group, and writes every figure as CSV.
+timm is installed), in inference and in whole training steps. Prints latency ratios, and writes every figure
+to a CSV file; at the end, the largest ratio of each group in that file (see speed_table).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.benchmarks.speed_table import read, summary
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.environment import device_name, resolve_device
@@ -164,15 +164,13 @@ def main() -> None:
     options.add_argument("--target", type=float)
     options.add_argument("--out", type=Path, required=True, help="CSV file; rows are added to it")
     asked = options.parse_args()
-    rows: list[dict[str, Any]] = []
     for mode in asked.modes:
         for backbone in asked.backbones:
             for batch in asked.batch_sizes:
                 cell = list(measure(backbone, batch, mode, asked))
-                rows += cell
                 _append(asked.out, cell)
                 _tell(f"{backbone}, {mode}, batch {batch}", cell)
-    _summary(rows)
+    print("\n".join(summary(read(asked.out))))
 
 
 _COLUMNS = (
@@ -206,39 +204,6 @@ def _tell(title: str, rows: list[dict[str, Any]]) -> None:
             f"  {row['rounds']} rounds"
         )
     sys.stdout.flush()
-
-
-def _summary(rows: list[dict[str, Any]]) -> None:
-    """The largest ratio of ours to plain, and the geometric mean of ours to published, by lambda."""
-    found = {
-        (row["backbone"], row["mode"], row["batch_size"], row["M"], row["G"], row["formulation"]): row
-        for row in rows
-        if "error" not in row
-    }
-    for terms in (1, 4):
-        ours = {key: row for key, row in found.items() if key[5] == "auto" and key[3] // key[4] == terms}
-        for group in ("shufflenet", "resnet"):
-            for mode in sorted({key[1] for key in ours}):
-                for batch in sorted({key[2] for key in ours}):
-                    ratios = [
-                        row["latency_ratio"]
-                        for key, row in ours.items()
-                        if key[0].startswith(group) and key[1:3] == (mode, batch)
-                    ]
-                    if ratios:
-                        told = f"{max(ratios):.3f}, geometric mean {_geometric_mean(ratios):.3f}"
-                        print(f"lambda {terms}, {group}, {mode}, batch {batch}: ours / plain at most {told}")
-        pairs = [
-            row["latency_ratio"] / other["latency_ratio"]
-            for key, row in ours.items()
-            if (other := found.get((*key[:5], "published"))) is not None
-        ]
-        if pairs:
-            print(f"lambda {terms}: ours / published, geometric mean {_geometric_mean(pairs):.3f}")
-
-
-def _geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 if __name__ == "__main__":

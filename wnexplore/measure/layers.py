@@ -73,8 +73,8 @@ def measure_layers(
     Timed pass by pass in eager and inference mode for about `seconds` seconds by clocks around each
     layer; on a GPU by CUDA events. The clocks themselves cost a few microseconds a layer, so that the
     shares, not the times, are what to compare, and a convolution runs apart from the normalisation that
-    it can otherwise take in (`wnexplore.nn.normalised`). The module is moved to the device and dtype, and left
-    there. `peaks` are those of the device for the dtype, see `wnexplore.measure.roofline`.
+    it can otherwise take in (`wnexplore.nn.normalised`). The module is moved to the device and dtype, and
+    left there. `peaks` are those of the device for the dtype, see `wnexplore.measure.roofline`.
     """
     flops = layer_flops(model, resolution)
     units = dict(_units(model))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from wnexplore.design.backbones import ShuffleNetV2Spec, backbone_spec
+from wnexplore.design.backbones import BackboneSpec, ShuffleNetV2Spec, backbone_spec
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
-from wnexplore.models.methods import method_of
+from wnexplore.models.methods import Method, method_of
 from wnexplore.models.resnet import ResNet
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 
@@ -49,7 +49,11 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> ShuffleNetV2 
     else:
         point = backbone
     check_legal(point)
-    spec, method = backbone_spec(point.backbone), method_of(point)
+    return network(backbone_spec(point.backbone), method_of(point), point.stem, point.num_classes)
+
+
+def network(spec: BackboneSpec, method: Method, stem: str, num_classes: int) -> ShuffleNetV2 | ResNet:
+    """The network that `spec` describes, its blocks' convolutions made by `method`."""
     if isinstance(spec, ShuffleNetV2Spec):
-        return ShuffleNetV2(spec, method, stem=point.stem, num_classes=point.num_classes)
-    return ResNet(spec, method, stem=point.stem, num_classes=point.num_classes)
+        return ShuffleNetV2(spec, method, stem=stem, num_classes=num_classes)
+    return ResNet(spec, method, stem=stem, num_classes=num_classes)

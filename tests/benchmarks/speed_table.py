@@ -1,0 +1,91 @@
+"""A table of tests.benchmarks.speed as Markdown: python -m tests.benchmarks.speed_table FILE.csv.
+
+Latency ratios to the plain network with half the width of their 95 % interval, the published formulation
+as the range over the same (M, G), then the largest ratio of each group and the geometric mean of ours to
+the published formulation over all cells that have both. A cell that was measured again counts as last
+measured.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+_CELL = ["backbone", "mode", "batch_size"]
+_NETWORK = ["M", "G", "formulation"]
+
+
+def main() -> None:
+    """Print the table of the file that is named."""
+    table = read(Path(sys.argv[1]))
+    print("\n".join(markdown(table)))
+    print()
+    print("\n".join(summary(table)))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rows of a CSV file that have a ratio, those measured again once, with lambda as `terms`."""
+    table = pd.read_csv(path)
+    table = table[table["latency_ratio"].notna()].drop_duplicates([*_CELL, *_NETWORK], keep="last")
+    return table.assign(terms=table["M"] / table["G"])
+
+
+def markdown(table: pd.DataFrame) -> list[str]:
+    """A row for each cell."""
+    pairs = sorted({(int(M), int(G)) for M, G in table[["M", "G"]].dropna().to_numpy()})
+    heads = ["", "batch", *(f"({M}, {G})" for M, G in pairs), "published", "CondConv"]
+    lines = [f"| {' | '.join(heads)} |", f"| :--- |{' ---: |' * (len(heads) - 1)}"]
+    for (backbone, mode, batch), cell in table.groupby(_CELL, sort=False):
+        own = cell.set_index("formulation")
+        ours = [_one(own[(own["M"] == M) & (own["G"] == G)], "auto") for M, G in pairs]
+        values = [f"{backbone}, {mode}", str(batch), *ours, _range(own, "published"), _one(own, "timm")]
+        lines.append(f"| {' | '.join(values)} |")
+    return lines
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """The largest of each group, and ours to published."""
+    lines = []
+    groups = table["backbone"].str.split("_").str[0].str.rstrip("0123456789")
+    ours = table[table["formulation"] == "auto"]
+    for keys, own in ours.groupby(["terms", groups[ours.index], "mode", "batch_size"], sort=True):
+        terms, group, mode, batch = keys
+        lines.append(
+            f"lambda {terms:.0f}, {group}, {mode}, batch {batch}:"
+            f" ours / plain at most {own['latency_ratio'].max():.3f}"
+        )
+    key = [*_CELL, "M", "G"]
+    both = ours.merge(table[table["formulation"] == "published"], on=key, suffixes=("", "_published"))
+    if len(both):
+        ratios = both["latency_ratio"] / both["latency_ratio_published"]
+        for terms in (1, 4):
+            mean = _geometric_mean(ratios[both["terms"] == terms])
+            lines.append(f"lambda {terms}: ours / published, geometric mean {mean:.3f}")
+        lines.append(f"all cells: ours / published, geometric mean {_geometric_mean(ratios):.3f}")
+    return lines
+
+
+def _geometric_mean(values: pd.Series[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def _one(rows: pd.DataFrame, formulation: str) -> str:
+    if formulation not in rows.index:
+        return ""
+    row = rows.loc[formulation]
+    half = (row["latency_ratio_high"] - row["latency_ratio_low"]) / 2
+    return f"{row['latency_ratio']:.2f} ± {half:.2f}"
+
+
+def _range(rows: pd.DataFrame, formulation: str) -> str:
+    if formulation not in rows.index:
+        return ""
+    own = rows.loc[[formulation], "latency_ratio"]
+    return f"{own.min():.2f} to {own.max():.2f}"
+
+
+if __name__ == "__main__":
+    main()
