@@ -32,7 +32,7 @@ def points(draw: st.DrawFn) -> DesignPoint:
         "activation": st.sampled_from(ACTIVATIONS),
     }
     point = DesignPoint.of(
-        draw(st.sampled_from(list(BACKBONES))),
+        draw(st.sampled_from([*BACKBONES, "shufflenet_v2_x0_75"])),
         method,
         stem=draw(st.sampled_from(list(STEMS))),
         resolution=draw(st.integers(32, 72)),

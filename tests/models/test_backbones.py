@@ -46,6 +46,7 @@ def randomise(model: nn.Module) -> None:
         ("shufflenet_v2_x1_5", ShuffleNetV2Spec((176, 352, 704), even_branches=True)),
         ("shufflenet_v2_x2_0", ShuffleNetV2Spec((244, 488, 976), last_width=2048, even_branches=True)),
         ("resnet18", BACKBONES["resnet18"]),
+        ("resnet34", BACKBONES["resnet34"]),
         ("resnet50", BACKBONES["resnet50"]),
     ],
 )

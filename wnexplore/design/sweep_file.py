@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from wnexplore.design.backbones import BACKBONES, STEMS
+from wnexplore.design.backbones import BACKBONES, STEMS, backbone_spec
 from wnexplore.design.methods import ACTIVATIONS, METHODS
 from wnexplore.design.multiplier import parse_multiplier, plain_multiplier
 from wnexplore.design.point import DesignPoint
@@ -35,6 +35,13 @@ def _one_of(what: str, valid: Iterable[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _known_backbone(value: object) -> object:
+    if not isinstance(value, str):
+        raise unknown("backbone", value, BACKBONES)
+    backbone_spec(value)
+    return value
+
+
 def _multiplier(name: str) -> BeforeValidator:
     return BeforeValidator(lambda value: parse_multiplier(value, name))
 
@@ -44,7 +51,7 @@ def _switch(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
-_Backbone = Annotated[str, _one_of("backbone", BACKBONES)]
+_Backbone = Annotated[str, BeforeValidator(_known_backbone)]
 _Method = Annotated[str, _one_of("method", METHODS)]
 _plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
 _M = Annotated[Fraction, _multiplier("M"), _plainly]
