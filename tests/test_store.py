@@ -44,6 +44,14 @@ def test_the_key_is_made_of_figure_point_and_protocol() -> None:
     assert len({one.key, _record(1).key, record_key("latency", POINT, one.protocol)}) == 3
 
 
+def test_a_key_is_what_it_was_before_there_were_stages() -> None:
+    point = DesignPoint.of("resnet18", "weightnet", 4, 2)
+    key = record_key("latency", point, {"device": "cpu", "batch_size": 1})
+    assert key == "6e9886f9de53aac6e65b16e9b1fdaf9bb77fbaeb9df32969b5f22d4a0ab40366"
+    some = DesignPoint.of("resnet18", "weightnet", 4, 2, stages="3+4")
+    assert record_key("latency", some, {"device": "cpu", "batch_size": 1}) != key
+
+
 def test_a_record_is_there_once_and_a_failed_one_gives_way(tmp_path: Path) -> None:
     with Store.create(tmp_path) as store:
         store.append(_record(status="failed"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import wnexplore
 from wnexplore.design.backbones import BACKBONES, STEMS
 from wnexplore.design.counts import count, count_block
+from wnexplore.design.layers import stages_of
 from wnexplore.design.legality import IllegalPointError, check_legal
 from wnexplore.design.methods import ACTIVATIONS, METHODS
 from wnexplore.design.point import DesignPoint
@@ -24,7 +25,9 @@ from wnexplore.models.walk import walk
 def points(draw: st.DrawFn) -> DesignPoint:
     """Any legal point of the space, for small images."""
     method = draw(st.sampled_from(list(METHODS)))
+    backbone = draw(st.sampled_from([*BACKBONES, "shufflenet_v2_x0_75"]))
     axes: dict[str, st.SearchStrategy[Any]] = {
+        "stages": st.none() | st.lists(st.sampled_from(stages_of(backbone)), min_size=1),
         "M": st.sampled_from([1, 2, 4, 6, 8, "1/2", "1/8"]),
         "G": st.sampled_from([1, 2, 4, "1/2", "1/8"]),
         "experts": st.integers(1, 9),
@@ -32,7 +35,7 @@ def points(draw: st.DrawFn) -> DesignPoint:
         "activation": st.sampled_from(ACTIVATIONS),
     }
     point = DesignPoint.of(
-        draw(st.sampled_from([*BACKBONES, "shufflenet_v2_x0_75"])),
+        backbone,
         method,
         stem=draw(st.sampled_from(list(STEMS))),
         resolution=draw(st.integers(32, 72)),

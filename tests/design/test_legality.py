@@ -59,6 +59,14 @@ def test_a_network_names_the_layer_that_fails() -> None:
         check_legal(DesignPoint.of("resnet18", "weightnet", 1, 2))
 
 
+def test_only_stages_that_get_the_method_are_asked() -> None:
+    # 128 groups a filter divide 128 and 256 input channels, not 64.
+    first = DesignPoint.of("resnet18", "weightnet", 128, 128)
+    with pytest.raises(IllegalPointError, match=r"layer1\.0\.conv1"):
+        check_legal(first)
+    check_legal(DesignPoint.of("resnet18", "weightnet", 128, 128, stages="3+4"))
+
+
 def test_other_methods_are_always_legal() -> None:
     for method in ("plain", "se", "condconv"):
         check_legal(DesignPoint.of("resnet50", method))

@@ -40,6 +40,19 @@ def test_the_baseline_is_the_plain_network_of_the_same_images() -> None:
     assert point.baseline().baseline() == point.baseline()
 
 
+@pytest.mark.parametrize("written", ["3+4", "4+3", " 3 + 4", [3, 4], (4, 3, 3)])
+def test_stages_have_one_spelling(written: object) -> None:
+    point = DesignPoint.of("resnet18", "se", stages=written)  # type: ignore[arg-type]
+    assert point.stages == "3+4"
+    assert DesignPoint.from_dict(point.to_dict()) == point
+    assert str(point) == "resnet18 se stages=3+4"
+
+
+def test_all_stages_are_none_left_out() -> None:
+    assert DesignPoint.of("resnet18", "se", stages=[1, 2, 3, 4]) == DesignPoint.of("resnet18", "se")
+    assert DesignPoint.of("shufflenet_v2_x1_0", "se", stages=3).stages == "3"
+
+
 @pytest.mark.parametrize(
     ("axes", "told"),
     [
@@ -53,6 +66,14 @@ def test_the_baseline_is_the_plain_network_of_the_same_images() -> None:
         ({"resolution": 0}, "resolution is '0'"),
         ({"num_classes": True}, "num_classes is 'True'"),
         ({"method": "condconv", "experts": -1}, "experts is '-1'"),
+        ({"method": "plain", "stages": "3"}, "method 'plain' has no stages"),
+        (
+            {"method": "se", "stages": "3+5"},
+            r"stages is '3\+5': resnet18 has 1, 2, 3, 4: name some, such as 3\+4",
+        ),
+        ({"method": "se", "stages": []}, r"stages is '\[\]'"),
+        ({"method": "se", "stages": "3,4"}, "stages is '3,4'"),
+        ({"method": "se", "stages": True}, "stages is 'True'"),
     ],
 )
 def test_a_wrong_axis_is_named(axes: dict[str, object], told: str) -> None:

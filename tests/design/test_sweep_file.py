@@ -55,6 +55,32 @@ def test_a_written_sweep_reads_back(tmp_path: Path) -> None:
     assert spec.G == (Fraction(1, 2),)
 
 
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("[3, 4]", {"3+4"}),
+        ("[[3, 4], [4], null]", {"3+4", "4", None}),
+        ("3+4", {"3+4"}),
+        ("4", {"4"}),
+        ("['3+4', 4, null]", {"3+4", "4", None}),
+    ],
+)
+def test_stages_are_one_choice_or_several(tmp_path: Path, written: str, found: set[str | None]) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"backbones: [resnet18]\nmethods: [se]\nstages: {written}\n")
+    spec = load_sweep(path)
+    assert {point.stages for point in expand(spec).points} == found
+    path.write_text(spec.to_yaml())
+    assert load_sweep(path) == spec
+
+
+def test_stages_that_a_backbone_does_not_have_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("backbones: [resnet18, shufflenet_v2_x0_5]\nstages: [1, 2]\n")
+    with pytest.raises(InputError, match=r"sweep.yaml: stages is '1\+2': shufflenet_v2_x0_5 has 2, 3, 4"):
+        load_sweep(path)
+
+
 def test_points_stand_alone_or_beside_a_grid(tmp_path: Path) -> None:
     points = "points: [{backbone: resnet18, method: weightnet, M: 4, G: 2}]\n"
     alone = expand(load_sweep(_write(tmp_path, points)))

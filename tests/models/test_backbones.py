@@ -112,6 +112,20 @@ def test_generated_layers_are_those_that_design_lists(backbone: str) -> None:
     assert built == listed
 
 
+@pytest.mark.parametrize(("backbone", "prefix"), [("resnet18", "layer"), ("shufflenet_v2_x0_5", "stage")])
+def test_stages_without_the_method_are_plain(backbone: str, prefix: str) -> None:
+    with torch.device("meta"):
+        model = build(backbone, "weightnet", stages=[3, 4])
+        plain = build(backbone)
+    made = {name.split(".")[0] for name, m in model.named_modules() if isinstance(m, GeneratedConv2d)}
+    assert made == {f"{prefix}3", f"{prefix}4"}
+    for own, other in zip(model.named_parameters(), plain.named_parameters(), strict=False):
+        if own[0].startswith(f"{prefix}3"):
+            break
+        assert own[0] == other[0]
+        assert own[1].shape == other[1].shape
+
+
 @pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("axes", METHODS, ids=lambda axes: axes["method"])
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "resnet18"])

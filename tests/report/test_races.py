@@ -43,7 +43,7 @@ def _result(*races: dict[str, Any], crossover: list[tuple[int, str]]) -> dict[st
     layer = {"name": "layer2.0.conv1", "count": 3, "height": 56, "width": 56, "shape": SHAPE}
     worst = {"layer": "layer2.0.conv1", "batch_size": 16, "picked": "kernel", "fastest": "shared"}
     protocol = {"device_name": "AMD EPYC", "dtype": "float32", "mode": "train", "memory_format": "contiguous"}
-    axes = {"backbone": "resnet18", "method": "weightnet", "M": 4, "G": 2, "experts": None}
+    axes = {"backbone": "resnet18", "method": "weightnet", "M": 4, "G": 2, "stages": None, "experts": None}
     return {
         **axes,
         "stem": "imagenet",

@@ -40,6 +40,7 @@ PROFILE: dict[str, Any] = {
     "method": "weightnet",
     "M": 2,
     "G": 1,
+    "stages": None,
     "experts": None,
     "stem": "imagenet",
     "resolution": 224,

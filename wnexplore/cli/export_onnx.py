@@ -17,6 +17,7 @@ from wnexplore.cli.options import (
     NumClasses,
     Reduction,
     Resolution,
+    StagesOfOne,
     Stem,
     legal_point,
 )
@@ -29,6 +30,7 @@ def export_onnx(
     method: Method = "plain",
     M: MofOne = None,
     G: GofOne = None,
+    stages: StagesOfOne = None,
     experts: Experts = None,
     stem: Stem = "imagenet",
     resolution: Resolution = None,

@@ -29,6 +29,9 @@ Backbone = Annotated[str, typer.Option(help="Backbone, such as shufflenet_v2_x0_
 Method = Annotated[str, typer.Option(help="plain, se, condconv or weightnet.")]
 MofOne = Annotated[str | None, typer.Option("--M", help="M of weightnet; 2 if left out.")]
 GofOne = Annotated[str | None, typer.Option("--G", help="G of weightnet; 2 if left out.")]
+StagesOfOne = Annotated[
+    str | None, typer.Option("--stages", help="Stages with the method: 3+4; all if left out.")
+]
 Experts = Annotated[int | None, typer.Option(help="Experts of condconv.")]
 Stem = Annotated[str, typer.Option(help="imagenet, or small for 32x32 images.")]
 Resolution = Annotated[int | None, typer.Option(help="Image size in pixels.")]

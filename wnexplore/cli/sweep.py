@@ -31,6 +31,7 @@ def sweep(
     method: Annotated[str | None, typer.Option(help="Methods: plain,se,condconv,weightnet.")] = None,
     M: Annotated[str | None, typer.Option("--M", help="Values of M: 1,2,4 or 1/2.")] = None,
     G: Annotated[str | None, typer.Option("--G", help="Values of G.")] = None,
+    stages: Annotated[str | None, typer.Option(help="Stages with the method: 3+4,4 for two choices.")] = None,
     experts: Annotated[str | None, typer.Option(help="Numbers of experts of condconv.")] = None,
     stem: Annotated[str | None, typer.Option(help="Stems: imagenet, small (for 32x32 images).")] = None,
     resolution: Annotated[str | None, typer.Option(help="Image sizes in pixels.")] = None,
@@ -103,7 +104,7 @@ def sweep(
 _PLACES: dict[str, tuple[str, ...]] = {
     "backbone": ("backbones",),
     "method": ("methods",),
-    **{axis: (axis,) for axis in ("M", "G", "experts", "stem", "resolution")},
+    **{axis: (axis,) for axis in ("M", "G", "stages", "experts", "stem", "resolution")},
     **{axis: (axis,) for axis in ("num_classes", "reduction", "activation")},
     "batch_size": ("latency", "batch_sizes"),
     "dtype": ("latency", "dtypes"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from wnexplore.design.legality import generator_shape, published_pair
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.stages import has_method
 from wnexplore.design.walk import Block, Site, Walk
 
 
@@ -38,7 +39,8 @@ def count(point: DesignPoint, walk: Walk) -> Counts:
 
 def count_block(block: Block, point: DesignPoint) -> Counts:
     """The counts of a block's sites and of what the method of `point` puts beside them."""
-    return _METHODS[point.method](block, point)
+    method = point.method if has_method(point.stages, block.stage) else "plain"
+    return _METHODS[method](block, point)
 
 
 def _plain(block: Block, point: DesignPoint) -> Counts:

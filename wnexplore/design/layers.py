@@ -14,6 +14,7 @@ class ConvShape:
     """One convolution of a block; `name` is its module's dotted name in the built network."""
 
     name: str
+    stage: int
     in_channels: int
     out_channels: int
     kernel_size: int
@@ -38,6 +39,11 @@ def generated_layers(backbone: str) -> tuple[ConvShape, ...]:
     return tuple(walk)
 
 
+def stages_of(backbone: str) -> tuple[int, ...]:
+    """The stages of a backbone, in order, by the numbers that its modules have."""
+    return tuple(dict.fromkeys(layer.stage for layer in generated_layers(backbone)))
+
+
 def _shufflenet_v2(spec: ShuffleNetV2Spec) -> Iterator[ConvShape]:
     channels = spec.stem_width
     for stage, (width, repeats) in enumerate(zip(spec.widths, spec.repeats, strict=True), start=2):
@@ -47,11 +53,11 @@ def _shufflenet_v2(spec: ShuffleNetV2Spec) -> Iterator[ConvShape]:
             into = kept = half
             if index == 0:
                 into, kept = channels, spec.projection_width(channels, width)
-                yield ConvShape(f"{name}.branch1.0", into, into, 3, groups=into)
-                yield ConvShape(f"{name}.branch1.2", into, kept, 1)
-            yield ConvShape(f"{name}.branch2.0", into, half, 1)
-            yield ConvShape(f"{name}.branch2.3", half, half, 3, groups=half)
-            yield ConvShape(f"{name}.branch2.5", half, width - kept, 1)
+                yield ConvShape(f"{name}.branch1.0", stage, into, into, 3, groups=into)
+                yield ConvShape(f"{name}.branch1.2", stage, into, kept, 1)
+            yield ConvShape(f"{name}.branch2.0", stage, into, half, 1)
+            yield ConvShape(f"{name}.branch2.3", stage, half, half, 3, groups=half)
+            yield ConvShape(f"{name}.branch2.5", stage, half, width - kept, 1)
         channels = width
 
 
@@ -62,12 +68,12 @@ def _resnet(spec: ResNetSpec) -> Iterator[ConvShape]:
         for index in range(repeats):
             name = f"layer{stage}.{index}"
             if spec.bottleneck:
-                yield ConvShape(f"{name}.conv1", channels, width, 1)
-                yield ConvShape(f"{name}.conv2", width, width, 3)
-                yield ConvShape(f"{name}.conv3", width, out, 1)
+                yield ConvShape(f"{name}.conv1", stage, channels, width, 1)
+                yield ConvShape(f"{name}.conv2", stage, width, width, 3)
+                yield ConvShape(f"{name}.conv3", stage, width, out, 1)
             else:
-                yield ConvShape(f"{name}.conv1", channels, width, 3)
-                yield ConvShape(f"{name}.conv2", width, width, 3)
+                yield ConvShape(f"{name}.conv1", stage, channels, width, 3)
+                yield ConvShape(f"{name}.conv2", stage, width, width, 3)
             if index == 0 and (stage > 1 or channels != out):
-                yield ConvShape(f"{name}.downsample.0", channels, out, 1)
+                yield ConvShape(f"{name}.downsample.0", stage, channels, out, 1)
             channels = out

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from wnexplore.design.layers import ConvShape, generated_layers
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.stages import has_method
 from wnexplore.errors import InputError
 
 
@@ -71,7 +72,8 @@ def check_legal(point: DesignPoint) -> None:
     if point.M is None or point.G is None:
         return
     for layer in generated_layers(point.backbone):
-        _check_layer(layer, *published_pair(point.M, point.G, depthwise=layer.depthwise))
+        if has_method(point.stages, layer.stage):
+            _check_layer(layer, *published_pair(point.M, point.G, depthwise=layer.depthwise))
 
 
 def _check_layer(layer: ConvShape, M: Fraction, G: Fraction) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-Axis = Literal["M", "G", "experts", "reduction", "activation"]
+Axis = Literal["M", "G", "stages", "experts", "reduction", "activation"]
 
 METHODS: dict[str, tuple[Axis, ...]] = {
     "plain": (),
-    "se": ("reduction",),
-    "condconv": ("experts",),
-    "weightnet": ("M", "G", "reduction", "activation"),
+    "se": ("stages", "reduction"),
+    "condconv": ("stages", "experts"),
+    "weightnet": ("M", "G", "stages", "reduction", "activation"),
 }
 """Method -> the axes that change its network; every other axis is left empty in its design points."""
 

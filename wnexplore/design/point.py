@@ -10,6 +10,7 @@ from typing import Any
 from wnexplore.design.backbones import STEMS, backbone_spec
 from wnexplore.design.methods import ACTIVATIONS, METHODS, Axis
 from wnexplore.design.multiplier import Multiplier, parse_multiplier, plain_multiplier
+from wnexplore.design.stages import Stages, parse_stages
 from wnexplore.errors import InputError, unknown
 
 _DEFAULTS: dict[Axis, Any] = {
@@ -33,6 +34,8 @@ class DesignPoint:
     method: str
     M: Fraction | None
     G: Fraction | None
+    stages: str | None
+    """Those that get the method, "3+4"; None: all of them."""
     experts: int | None
     stem: str
     resolution: int
@@ -48,6 +51,7 @@ class DesignPoint:
         M: Multiplier | None = None,
         G: Multiplier | None = None,
         *,
+        stages: Stages | None = None,
         experts: int | None = None,
         stem: str = "imagenet",
         resolution: int | None = None,
@@ -69,6 +73,7 @@ class DesignPoint:
         given: dict[Axis, Any] = {
             "M": M if M is None else parse_multiplier(M, "M"),
             "G": G if G is None else parse_multiplier(G, "G"),
+            "stages": stages if stages is None else parse_stages(stages, backbone),
             "experts": experts,
             "reduction": reduction,
             "activation": activation,
@@ -77,7 +82,7 @@ class DesignPoint:
             if axis not in METHODS[method]:
                 if value is not None:
                     raise InputError(f"method '{method}' has no {axis}: leave {axis} out")
-            elif value is None:
+            elif value is None and axis in _DEFAULTS:
                 given[axis] = _DEFAULTS[axis]
         if given["activation"] not in (None, *ACTIVATIONS):
             raise unknown("activation", activation, ACTIVATIONS)
@@ -115,7 +120,7 @@ class DesignPoint:
 
     def __str__(self) -> str:
         axes = [self.backbone, self.method]
-        axes += [f"{n}={v}" for n, v in self.to_dict().items() if n in ("M", "G", "experts") and v]
+        axes += [f"{n}={v}" for n, v in self.to_dict().items() if n in ("M", "G", "stages", "experts") and v]
         return " ".join(axes)
 
 

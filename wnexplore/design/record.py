@@ -49,6 +49,8 @@ class Record:
 
 def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) -> str:
     """The key that a record of this figure, point and protocol will have."""
-    identity = [figure, point.to_dict(), dict(protocol)]
+    # Axes that came later count only where they are used: what was measured before stays measured.
+    axes = {axis: value for axis, value in point.to_dict().items() if axis != "stages" or value is not None}
+    identity = [figure, axes, dict(protocol)]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -23,6 +23,7 @@ from wnexplore.design.methods import ACTIVATIONS, METHODS
 from wnexplore.design.multiplier import parse_multiplier, plain_multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import DEVICES, LatencySpec, Positive, TrainSpec
+from wnexplore.design.stages import parse_stages
 from wnexplore.errors import InputError, unknown
 
 
@@ -51,6 +52,22 @@ def _switch(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
+def _stages_text(value: object) -> object:
+    """[3, 4] as "3+4"; whether a backbone has them is asked when there is one."""
+    if isinstance(value, (list, tuple)) and value and all(type(stage) is int for stage in value):
+        return "+".join(map(str, value))
+    return str(value) if type(value) is int else value
+
+
+def _one_choice(value: object) -> object:
+    """`stages: [3, 4]` is one choice of stages, `stages: [[3, 4], [4], null]` three."""
+    if value is None or isinstance(value, (int, str)):
+        return (value,)
+    if isinstance(value, list) and value and all(type(stage) is int for stage in value):
+        return (value,)
+    return value
+
+
 _Backbone = Annotated[str, BeforeValidator(_known_backbone)]
 _Method = Annotated[str, _one_of("method", METHODS)]
 _plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
@@ -58,6 +75,7 @@ _M = Annotated[Fraction, _multiplier("M"), _plainly]
 _G = Annotated[Fraction, _multiplier("G"), _plainly]
 _Stem = Annotated[str, _one_of("stem", STEMS)]
 _Activation = Annotated[str, _one_of("activation", ACTIVATIONS)]
+_Stages = Annotated[str, BeforeValidator(_stages_text)]
 _Axis = Field(min_length=1)
 
 
@@ -72,6 +90,7 @@ class PointSpec(_Spec):
     method: _Method = "plain"
     M: _M | None = None
     G: _G | None = None
+    stages: _Stages | None = None
     experts: Positive | None = None
     stem: _Stem = "imagenet"
     resolution: Positive | None = None
@@ -99,6 +118,9 @@ class SweepSpec(_Spec):
     methods: Annotated[tuple[_Method, ...], _Axis] = ("plain", "weightnet")
     M: Annotated[tuple[_M, ...], _Axis] = (Fraction(2),)
     G: Annotated[tuple[_G, ...], _Axis] = (Fraction(2),)
+    stages: Annotated[tuple[_Stages | None, ...], BeforeValidator(_one_choice), _Axis] = (None,)
+    """Each one choice of stages that get the method, "3+4" or [3, 4]; a list of numbers is one of them,
+    and null stands for all stages."""
     experts: Annotated[tuple[Positive, ...], _Axis] = (4,)
     stem: Annotated[tuple[_Stem, ...], _Axis] = ("imagenet",)
     resolution: Annotated[tuple[Positive, ...], _Axis] | None = None
@@ -108,6 +130,14 @@ class SweepSpec(_Spec):
     points: Annotated[tuple[PointSpec, ...], _Axis] | None = None
     latency: Annotated[LatencySpec | None, BeforeValidator(_switch)] = LatencySpec()
     train: Annotated[TrainSpec | None, BeforeValidator(_switch)] = None
+
+    @model_validator(mode="after")
+    def _has_these_stages(self) -> SweepSpec:
+        for backbone in self.backbones:
+            for stages in self.stages:
+                if stages is not None:
+                    parse_stages(stages, backbone)
+        return self
 
     @property
     def has_grid(self) -> bool:

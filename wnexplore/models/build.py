@@ -8,6 +8,7 @@ from wnexplore.design.backbones import BackboneSpec, ShuffleNetV2Spec, backbone_
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Multiplier
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError
 from wnexplore.models.methods import Method, method_of
 from wnexplore.models.resnet import ResNet
@@ -25,6 +26,7 @@ def build(
     M: Multiplier | None = None,
     G: Multiplier | None = None,
     *,
+    stages: Stages | None = None,
     experts: int | None = None,
     stem: str = "imagenet",
     resolution: int | None = None,

@@ -12,12 +12,17 @@ from wnexplore.design.legality import published_pair
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Multiplier, parse_multiplier
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.stages import has_method
 from wnexplore.nn import CondConv2d, Context, SqueezeExcite, WeightNetConv2d
 from wnexplore.nn.init import kaiming_std
 
 
 class Method(ABC):
     """What a block asks for when it is built; its fields are the axes that the method reads."""
+
+    def at(self, stage: int) -> Method:
+        """What makes the convolutions of this stage."""
+        return self
 
     def context(self, channels: int) -> Context | None:
         """What makes the context (N, R) that a whole block shares, pooled from `channels` channels."""
@@ -131,6 +136,17 @@ class WeightNetMethod(Method):
         )
 
 
+@dataclass(frozen=True)
+class InStagesMethod(PlainMethod):
+    """A method in some stages, ordinary convolutions in the others."""
+
+    method: Method
+    stages: str
+
+    def at(self, stage: int) -> Method:
+        return self.method if has_method(self.stages, stage) else PlainMethod()
+
+
 _CLASSES: dict[str, type[Method]] = {
     "plain": PlainMethod,
     "se": SqueezeExciteMethod,
@@ -141,8 +157,9 @@ _CLASSES: dict[str, type[Method]] = {
 
 def method_of(point: DesignPoint) -> Method:
     """The method of a design point, with the point's values of the axes that it reads."""
-    axes = {axis: getattr(point, axis) for axis in METHODS[point.method]}
-    return _CLASSES[point.method](**axes)
+    axes = {axis: getattr(point, axis) for axis in METHODS[point.method] if axis != "stages"}
+    method = _CLASSES[point.method](**axes)
+    return method if point.stages is None else InStagesMethod(method, point.stages)
 
 
 def plain_conv(

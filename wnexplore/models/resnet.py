@@ -43,10 +43,10 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         outs = [width * spec.expansion for width in spec.widths]
-        self.layer1 = _stage(spec, 0, spec.stem_width, method)
-        self.layer2 = _stage(spec, 1, outs[0], method)
-        self.layer3 = _stage(spec, 2, outs[1], method)
-        self.layer4 = _stage(spec, 3, outs[2], method)
+        self.layer1 = _stage(spec, 0, spec.stem_width, method.at(1))
+        self.layer2 = _stage(spec, 1, outs[0], method.at(2))
+        self.layer3 = _stage(spec, 2, outs[1], method.at(3))
+        self.layer4 = _stage(spec, 3, outs[2], method.at(4))
         self.fc = classifier(outs[3], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -48,9 +48,9 @@ class ShuffleNetV2(nn.Module):
         )
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         first, second, third = spec.widths
-        self.stage2 = _stage(spec, 0, spec.stem_width, method)
-        self.stage3 = _stage(spec, 1, first, method)
-        self.stage4 = _stage(spec, 2, second, method)
+        self.stage2 = _stage(spec, 0, spec.stem_width, method.at(2))
+        self.stage3 = _stage(spec, 1, first, method.at(3))
+        self.stage4 = _stage(spec, 2, second, method.at(4))
         self.conv5 = nn.Sequential(
             plain_conv(third, spec.last_width, 1), nn.BatchNorm2d(spec.last_width), nn.ReLU(inplace=True)
         )

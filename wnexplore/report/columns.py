@@ -97,6 +97,7 @@ COLUMNS: dict[str, Column] = {
         Column("method", "text", "method", axis="Method"),
         Column("M", "multiplier", "M", phrase="M = {}"),
         Column("G", "multiplier", "G", phrase="G = {}"),
+        Column("stages", "text", "stages", axis="Stages", phrase="stages {}"),
         Column("experts", "whole", "experts", axis="Experts", phrase="{} experts"),
         Column("stem", "text", "stem", axis="Stem", phrase="{} stem"),
         Column("resolution", "whole", "res.", axis="Resolution", unit="px", phrase="{} px"),

@@ -8,7 +8,7 @@ from wnexplore.report.columns import COLUMNS, Column, compact, comparable_within
 from wnexplore.report.figure_info import FigureInfo, HeatPanel
 from wnexplore.report.frame import cells, distinct, groups, shared, varying
 
-_NETWORK = ("stem", "resolution", "num_classes", "reduction", "activation")
+_NETWORK = ("stages", "stem", "resolution", "num_classes", "reduction", "activation")
 _HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")
 
 

@@ -27,8 +27,19 @@ _MAX_REASON = 84
 _TIMED = ("latency_ms", "latency_ratio", "peak_memory_mb", "energy_j", "compile_s")
 _ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "top1")
 _SHOWN = (
-    *("backbone", "method", "M", "G", "experts", "stem", "resolution", "num_classes", "reduction"),
-    *("activation", "params", "flops", *LATENCY_PROTOCOL, *_TIMED, "dataset", "epochs", "top1", "seeds"),
+    *("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution", "num_classes"),
+    *(
+        "reduction",
+        "activation",
+        "params",
+        "flops",
+        *LATENCY_PROTOCOL,
+        *_TIMED,
+        "dataset",
+        "epochs",
+        "top1",
+        "seeds",
+    ),
 )
 # What a narrow terminal does without, the first one first.
 _SPARE = ("compile_s", "energy_j", "peak_memory_mb")

@@ -24,7 +24,7 @@ def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
 
 def title(profile: Mapping[str, Any]) -> str:
     """The axes of a design point that it has, in one line."""
-    names = ("backbone", "method", "M", "G", "experts", "stem", "resolution", "num_classes")
+    names = ("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution", "num_classes")
     return " · ".join(COLUMNS[name].say(profile[name]) for name in names if profile[name] is not None)
 
 

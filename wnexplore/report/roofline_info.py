@@ -17,7 +17,7 @@ KINDS = (
 )
 """The kinds of layers that a plot tells apart, in the order of its legend."""
 
-_TITLE = ("backbone", "method", "M", "G", "experts", "stem", "resolution")
+_TITLE = ("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution")
 _PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
 _OWN_KIND = {
     "ActivationVectors": "activation vectors",
