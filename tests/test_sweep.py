@@ -80,6 +80,7 @@ def test_a_finished_sweep_measures_nothing_again(tmp_path: Path) -> None:
     assert read_records(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_only_what_is_new_runs_when_the_sweep_changes(tmp_path: Path) -> None:
     _run(_spec(tmp_path), tmp_path / "run")
     wider = _spec(tmp_path, TINY.replace("M: [1, 2]", "M: [2, 4]"))
@@ -126,6 +127,7 @@ def test_a_point_that_does_not_fit_in_memory_becomes_a_row_and_the_sweep_goes_on
     assert all(r.error and "\n" not in r.error and r.value == {} for r in records[::2])
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_becomes_a_row_and_is_tried_again_only_when_asked(tmp_path: Path) -> None:
     text = TRAINED.replace("latency: {", "latency: false\n#").replace("epochs: 1", "epochs: 1, lr: 1.0e+30")
     spec = _spec(tmp_path, text.replace("methods: [plain, weightnet]", "methods: [plain]"))
@@ -163,6 +165,7 @@ def test_what_only_a_gpu_has_is_told_before_anything_is_measured(tmp_path: Path,
         plan(_spec(tmp_path, f"methods: [plain]\nlatency: {{device: cpu, {asked}}}"))
 
 
+@pytest.mark.slow
 def test_the_environment_is_that_of_the_measurement(tmp_path: Path) -> None:
     spec = _spec(tmp_path, TRAINED.replace("seconds: 0.001", "seconds: 0.001, threads: 2"))
     todo = [m for m in plan(spec).measurements if m.point.method == "plain"]

@@ -21,6 +21,7 @@ SMALL = (
 TIMED = ("sweep", *SMALL[1:], "--device", "cpu", "--runtime", "onnxruntime", "--seconds", "0.001")
 
 
+@pytest.mark.slow
 def test_writes_the_network_of_the_point_and_the_seed(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     done = command(*SMALL, "--method", "se", "--seed", 3, "--out", path)

@@ -13,6 +13,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_every_axis_is_an_option_and_a_column(command: Command, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     asked = ("--dtype", "float32,bfloat16", "--memory-format", "channels_last", "--cache", "cold")

@@ -17,6 +17,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_every_axis_of_a_latency_is_an_entry(command: Command) -> None:
     asked = ("--memory-format", "contiguous,channels_last", "--mode", "inference,train", "--batch-size", "2")
     done = command(*SMALL, *asked, "--json")
@@ -40,6 +41,7 @@ def test_what_is_not_as_usual_is_a_column_of_the_table(command: Command) -> None
     assert "train" in other
 
 
+@pytest.mark.slow
 def test_layers_are_drawn_on_the_roofline(command: Command, tmp_path: Path) -> None:
     done = command(*SMALL, "--no-latency", "--roofline", tmp_path / "roofline.png")
     assert done.code == 0, done.err

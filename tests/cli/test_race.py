@@ -17,6 +17,7 @@ SMALL = (
 ONE = (*SMALL, "--layer", "stage2.1.branch2.0")
 
 
+@pytest.mark.slow
 def test_prints_one_json_object(command: Command) -> None:
     done = command(*SMALL, "--M", 4, "--G", 2, "--batch-size", "4,1,4", "--json")
     assert done.code == 0, done.out

@@ -61,7 +61,7 @@ def _equals_what_building_and_tracing_gives(point: DesignPoint) -> None:
 
 
 @given(points())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_counts_equal_those_of_the_network_built_and_traced(point: DesignPoint) -> None:
     _equals_what_building_and_tracing_gives(point)
 

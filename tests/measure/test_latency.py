@@ -122,6 +122,7 @@ def test_without_the_plain_network_nothing_is_timed() -> None:
     assert calls == []
 
 
+@pytest.mark.slow
 def test_memory_bounds_how_many_networks_are_there_at_once() -> None:
     alive: set[int] = set()
     most = 0

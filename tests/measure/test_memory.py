@@ -54,6 +54,7 @@ def test_chain_of_layers_keeps_its_weights_its_input_and_two_activations(device:
     assert 0 <= beyond <= (0 if device == "cpu" else 2**26), "cuBLAS may take a workspace"
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     widths=st.lists(st.integers(1, 300), min_size=2, max_size=6),

@@ -82,6 +82,7 @@ def test_a_folder_that_can_not_be_written_is_only_a_lost_cache(tmp_path: Path) -
     assert device_peaks("cpu", "float32", 1, tmp_path / "file" / "folder").bytes_per_s > 0
 
 
+@pytest.mark.slow
 def test_another_process_finds_what_was_kept(tmp_path: Path) -> None:
     code = (
         "from wnexplore.measure import roofline\n"
