@@ -1,6 +1,10 @@
 """Sweeps small enough for tests."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+from wnexplore.store import FILE_NAME
 
 TINY = """\
 backbones: [shufflenet_v2_x0_5]
@@ -21,3 +25,12 @@ def write_sweep(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def committed(directory: Path) -> int:
+    """How many records another process has committed so far."""
+    try:
+        with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+            return int(connection.execute("SELECT count(*) FROM records").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps import TRAINED, write_sweep
+from tests.sweeps import TRAINED, committed, write_sweep
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.store import FILE_NAME, read_records
 from wnexplore.sweep import plan
@@ -33,15 +33,6 @@ def processes() -> ForkServerContext:
     return context
 
 
-def _committed(directory: Path) -> int:
-    """How many records another process has committed so far."""
-    try:
-        with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
-            return int(connection.execute("SELECT count(*) FROM records").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-
-
 def _start(processes: ForkServerContext, file: Path, directory: Path) -> BaseProcess:
     process = processes.Process(target=_sweep, args=(str(file), str(directory)))
     process.start()
@@ -59,14 +50,14 @@ def test_a_sweep_killed_at_many_moments_ends_with_each_record_once(
     for kill in range(KILLS):
         process = _start(processes, file, directory)
         # From the first moments of the process on to well into a measurement.
-        before, until = _committed(directory), time.monotonic() + 60
+        before, until = committed(directory), time.monotonic() + 60
         if kill % 3:
-            while _committed(directory) == before and process.is_alive() and time.monotonic() < until:
+            while committed(directory) == before and process.is_alive() and time.monotonic() < until:
                 time.sleep(0.001)
         process.join(dice.uniform(0, 0.6))
         process.kill()
         process.join()
-        at_kills.append(_committed(directory))
+        at_kills.append(committed(directory))
         if (directory / FILE_NAME).exists() and at_kills[-1]:
             keys = [record.key for record in read_records(directory)]
             assert len(keys) == len(set(keys)) == at_kills[-1]

@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
 
 def test_illegal_points_are_skipped_with_the_reason(tmp_path: Path) -> None:
     planned = plan(_spec(tmp_path))
-    ((point, reason),) = planned.skipped
+    ((point, reason),) = planned.expansion.skipped
     assert (point.M, point.G) == (1, 2)
     assert reason.startswith("layer stage2.0.branch1.0")
     assert point not in planned.points
@@ -180,3 +180,20 @@ def test_a_missing_data_set_is_told_before_anything_is_measured(tmp_path: Path) 
         plan(_spec(tmp_path, f"train: {{data: cifar10, path: {tmp_path}}}"))
     with pytest.raises(InputError, match="path"):
         plan(_spec(tmp_path, "train: {data: folder}"))
+
+
+@pytest.mark.parametrize(
+    ("where", "trained"),
+    [("latency_ratio < 0", 0), ("latency_ratio < 1e6 and top1 > 101", 8), ("params < 1", None)],
+)
+def test_a_point_is_trained_only_if_what_was_measured_allows_it(
+    tmp_path: Path, where: str, trained: int | None
+) -> None:
+    spec = _spec(tmp_path, TRAINED.replace("M: [1, 2]", "M: [1, 2]\nwhere: " + where))
+    if trained is None:
+        assert plan(spec).points == ()
+        return
+    _run(spec, tmp_path / "run")
+    records = read_records(tmp_path / "run")
+    assert sum(record.figure == "latency" for record in records) == 8
+    assert sum(record.figure == "training" for record in records) == trained

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
     from wnexplore.errors import InputError, RunError, WnexploreError
-    from wnexplore.models import build, load_published_state_dict
+    from wnexplore.models import build, convert, load_published_state_dict
     from wnexplore.nn import CondConv2d, SqueezeExcite, WeightNetConv2d
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ _HOMES = {
     "WeightNetConv2d": "wnexplore.nn",
     "WnexploreError": "wnexplore.errors",
     "build": "wnexplore.models",
+    "convert": "wnexplore.models",
     "load_published_state_dict": "wnexplore.models",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "WeightNetConv2d",
     "WnexploreError",
     "build",
+    "convert",
     "load_published_state_dict",
 ]
 

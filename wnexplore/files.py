@@ -53,6 +53,19 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             raise OSError(errno.EACCES, "")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The specification has relative paths ignored.
+    if given.is_absolute():
+        return given / "wnexplore"
+    try:
+        return Path.home() / ".cache" / "wnexplore"
+    except RuntimeError:
+        # A user without a home: where no folder can be.
+        return Path(os.devnull) / "wnexplore"
+
+
 def remove_unfinished(directory: Path) -> None:
     """Remove what a process that was killed while it wrote a file of `directory` has left there."""
     for path in directory.glob(".wnexplore-*.tmp"):

@@ -11,7 +11,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.errors import RunError
+from wnexplore.errors import InputError, RunError
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.layers import measure_layers
 from wnexplore.measure.roofline import device_peaks
@@ -29,7 +29,10 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     network can't be built and counted, or its layers not timed.
     """
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency if timed else None)
-    complexity, *latencies = measure(spec, plan(spec).measurements)
+    planned = plan(spec)
+    if not planned.points:
+        raise InputError(f"{point}: {planned.expansion.skipped[0][1]}")
+    complexity, *latencies = measure(spec, planned.measurements)
     if complexity.error is not None:
         raise RunError(f"{point}: {complexity.error}")
     result = {

@@ -101,6 +101,10 @@ class Store:
         with _told(self.path):
             return dict(self._connection.execute("SELECT key, status FROM records"))
 
+    def records(self) -> list[Record]:
+        """Every record, the oldest first."""
+        return _records(self._connection, self.path)
+
     def append(self, record: Record) -> None:
         """Add one record and commit it; a failed one of the same key gives way.
 

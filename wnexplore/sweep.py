@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from wnexplore.design.brought import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.record import Figure, Record, record_key
-from wnexplore.design.space import expand
 from wnexplore.design.sweep_file import SweepSpec
+from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.data import Data, load_data
@@ -27,6 +28,9 @@ from wnexplore.measure.runtimes import RUNTIMES
 from wnexplore.measure.switches import precision_set, threads_set
 from wnexplore.measure.training import train
 from wnexplore.models import build
+from wnexplore.report.filters import condition, truth
+from wnexplore.report.frame import frame
+from wnexplore.space import Expansion, expand
 from wnexplore.store import Store
 
 
@@ -53,11 +57,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is to measure, figure by figure, and the points that it skips as illegal."""
+    """What a sweep is to measure, figure by figure, and the points that it leaves out."""
 
-    points: tuple[DesignPoint, ...]
+    expansion: Expansion
     measurements: tuple[Measurement, ...]
-    skipped: tuple[tuple[DesignPoint, str], ...]
+
+    @property
+    def points(self) -> tuple[DesignPoint, ...]:
+        """The points to measure."""
+        return self.expansion.points
 
 
 @dataclass(frozen=True)
@@ -74,20 +82,21 @@ class Step:
 
 def plan(spec: SweepSpec) -> Plan:
     """Everything that `spec` asks for; `InputError` if its device or data set is not there."""
-    space = expand(spec)
+    expansion = expand(spec)
     if spec.train is not None:
-        for resolution in {point.resolution for point in space.points}:
+        for resolution in {point.resolution for point in expansion.points}:
             _data(spec.train, resolution)
     latencies = list(_latency_protocols(spec.latency))
     trainings = list(_training_protocols(spec.train))
+    sources = {point: _source(point) for point in expansion.points}
     measurements = (
-        *(Measurement("complexity", point, {}) for point in space.points),
-        *(Measurement("latency", point, protocol) for protocol in latencies for point in space.points),
-        *(Measurement("training", point, protocol) for point in space.points for protocol in trainings),
+        *(Measurement("complexity", point, own) for point, own in sources.items()),
+        *(Measurement("latency", point, p | own) for p in latencies for point, own in sources.items()),
+        *(Measurement("training", point, p | own) for point, own in sources.items() for p in trainings),
     )
     # A batch size written twice is measured once.
     once = {measurement.key: measurement for measurement in measurements}
-    return Plan(space.points, tuple(once.values()), space.skipped)
+    return Plan(expansion, tuple(once.values()))
 
 
 def remaining(plan: Plan, keys: Mapping[str, str], retry_failed: bool = False) -> list[Measurement]:
@@ -104,22 +113,33 @@ def run(
 ) -> list[Record]:
     """Measure `todo` one by one, each record committed to `store` as it is made; the failed ones.
 
-    Raises `RunError` if a record can't be written.
+    A point of which the sweep's `where` fails, now that its counts and latencies are known, is not
+    trained. Raises `RunError` if a record can't be written.
     """
     failed = []
-    for record in measure(spec, todo, on_step):
+    may_train = None if spec.where is None else partial(_satisfies, condition(spec.where), store)
+    for record in measure(spec, todo, on_step, may_train):
         store.append(record)
         if record.status != "ok":
             failed.append(record)
     return failed
 
 
+def _satisfies(wanted: Condition, store: Store, point: DesignPoint) -> bool:
+    """Whether `wanted` may hold in a row of `point` as far as it is measured."""
+    rows = frame(record for record in store.records() if record.point == point)
+    return not truth(rows, wanted).fails.all() or len(rows) == 0
+
+
 def measure(
     spec: SweepSpec,
     todo: Iterable[Measurement],
     on_step: Callable[[Step], None] = lambda step: None,
+    may_train: Callable[[DesignPoint], bool] | None = None,
 ) -> Iterator[Record]:
     """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
+
+    `may_train` is asked of each point before it is trained.
 
     Latencies of one protocol are taken in rounds together, so that they may come in another order. A
     measurement that runs out of memory or fails becomes a record that says so, and the next follows.
@@ -131,6 +151,9 @@ def measure(
         on_step(Step(measurement, done, len(todo), part))
 
     for group in _groups(todo):
+        if may_train is not None and group[0].figure == "training" and not may_train(group[0].point):
+            done += len(group)
+            continue
         for record in _measure_group(spec, group, at):
             yield record
             done += 1
@@ -227,6 +250,12 @@ def _train(spec: SweepSpec, record: Record, on_part: Callable[[float], None]) ->
 def _failed(record: Record, failure: Failure) -> Record:
     device = record.protocol.get("device", "cpu")
     return replace(record, status=failure.status, error=failure.error, environment=environment(device))
+
+
+def _source(point: DesignPoint) -> dict[str, Any]:
+    """What tells a network in a file from the one that was there before it was changed."""
+    source = source_hash(point.backbone) if is_brought(point.backbone) else None
+    return {} if source is None else {"source": source}
 
 
 def _spoken(protocol: Mapping[str, Any]) -> Iterator[str]:

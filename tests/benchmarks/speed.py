@@ -31,6 +31,7 @@ from wnexplore.models.methods import Method
 from wnexplore.models.resnet import ResNet
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 from wnexplore.nn import GeneratedConv2d
+from wnexplore.nn.formulations.shape import Size2d
 
 PAIRS = ((1, 1), (2, 2), (4, 1), (8, 2))
 RESOLUTION = 224
@@ -72,9 +73,11 @@ class TimmMethod(Method):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: Size2d,
         *,
-        stride: int = 1,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wnexplore.design.backbones import ShuffleNetV2Spec, backbone_spec, shufflenet_v2_spec
+from wnexplore.design.backbones import (
+    BACKBONES,
+    FAMILIES,
+    MobileNetV2Spec,
+    MobileNetV3Spec,
+    ShuffleNetV2Spec,
+    backbone_spec,
+    mobilenet_v2_spec,
+    shufflenet_v2_spec,
+)
+from wnexplore.design.layers import generated_layers, stages_of
 from wnexplore.design.legality import check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
@@ -34,6 +44,36 @@ def test_any_width_by_name() -> None:
     check_legal(DesignPoint.of("shufflenet_v2_x0_75", "weightnet", 2, 2))
 
 
+def test_channels_of_a_mobilenet_are_multiples_of_8_and_lose_no_tenth() -> None:
+    wide = backbone_spec("mobilenet_v2_x1_4")
+    assert isinstance(wide, MobileNetV2Spec)
+    # The widths of the paper's network times 1.4: 44.8, 22.4, 33.6, 44.8, 89.6, 134.4, 224, 448, 1792.
+    assert (wide.stem_width, wide.last_width) == (48, 1792)
+    assert list(dict.fromkeys(block.out_channels for block in wide.blocks)) == [24, 32, 48, 88, 136, 224, 448]
+    # 12 becomes 16, and the channels before the classifier never fewer than 1280.
+    narrow = mobilenet_v2_spec(Fraction(3, 8))
+    assert (narrow.stem_width, narrow.last_width) == (16, 1280)
+    small = backbone_spec("mobilenet_v3_small_x0_5")
+    assert isinstance(small, MobileNetV3Spec)
+    assert (small.stem_width, small.last_width, small.hidden_width) == (8, 288, 512)
+
+
+@given(st.sampled_from(sorted(FAMILIES)), st.integers(300, 4000))
+def test_a_width_has_one_name(family: str, thousandths: int) -> None:
+    whole, rest = divmod(thousandths, 1000)
+    digits = f"{rest:03}".rstrip("0") or "0"
+    own = family if thousandths == 1000 and family in BACKBONES else f"{family}_x{whole}_{digits}"
+    assert backbone_spec(own) == FAMILIES[family](Fraction(thousandths, 1000))
+    for other in {family, f"{family}_x{whole}_{digits}", f"{family}_x{whole}_{digits}0"} - {own, *BACKBONES}:
+        with pytest.raises(InputError, match="did you mean"):
+            backbone_spec(other)
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "mobilenet_v2_x0_35", "mobilenet_v3_small_x0_1"])
+def test_every_stage_has_layers(name: str) -> None:
+    assert stages_of(name) == tuple(dict.fromkeys(layer.stage for layer in generated_layers(name)))
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -41,6 +81,12 @@ def test_any_width_by_name() -> None:
         ("shufflenet_v2_x0_2", "at 0.2 times the width: expected 0.3 to 8"),
         ("shufflenet_v2_x9_0", "expected 0.3 to 8"),
         ("shufflenet_v2_x01_5", "unknown backbone"),
+        ("resnet18_x0_5", "did you mean 'resnet18'"),
+        ("mobilenet_v2_x1_0", "did you mean 'mobilenet_v2'"),
+        ("mobilenet_v3_small_x1_0", "did you mean 'mobilenet_v3_small'"),
+        ("mobilenet_v3_smal", "did you mean 'mobilenet_v3_small'"),
+        ("mobilenet_v2_x0_09", "at 0.09 times the width: expected 0.1 to 4"),
+        ("mobilenet_v3_small_x4_1", "expected 0.1 to 4"),
     ],
 )
 def test_a_name_that_is_none_is_told(name: str, told: str) -> None:

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wnexplore import DesignPoint
-from wnexplore.design.legality import IllegalPointError, check_legal, generator_shape, published_pair
+from wnexplore.design.legality import IllegalPointError, check_legal, generator_shape
+from wnexplore.design.multiplier import OverChannels
+from wnexplore.design.stage_design import StageDesign
 
 _multipliers = st.fractions(min_value=Fraction(1, 16), max_value=16, max_denominator=16)
 
@@ -46,9 +48,28 @@ def test_condconv_is_one_group() -> None:
     assert (shape.inputs, shape.groups, shape.inputs_per_group) == (4, 1, 4)
 
 
-def test_depthwise_layers_get_the_published_pair() -> None:
-    assert published_pair(Fraction(8), Fraction(2), depthwise=True) == (4, 1)
-    assert published_pair(Fraction(8), Fraction(2), depthwise=False) == (8, 2)
+@pytest.mark.parametrize(
+    ("depthwise", "pair"), [("published", (4, 1)), ("full", (8, 2)), ("plain", None), (None, (8, 2))]
+)
+def test_a_depthwise_layer_gets_what_its_treatment_says(
+    depthwise: str | None, pair: tuple[int, int] | None
+) -> None:
+    design = StageDesign("weightnet", Fraction(8), Fraction(2), depthwise=depthwise)
+    assert design.pair(48, depthwise=True) == pair
+    assert design.pair(48, depthwise=False) == (8, 2)
+
+
+def test_over_channels_is_the_same_number_of_inputs_in_every_layer() -> None:
+    design = StageDesign("weightnet", OverChannels(4), OverChannels(1), depthwise="published")
+    for channels in (24, 100):
+        assert design.pair(channels, depthwise=False) == (Fraction(4, channels), Fraction(1, channels))
+        assert design.pair(channels, depthwise=True) == (4, 1)
+
+
+def test_each_stage_is_held_to_its_own_pair() -> None:
+    check_legal(DesignPoint.of("resnet18", "weightnet", {1: 2, 2: 2, 3: 8, 4: 8}, {1: 1, 2: 2, 3: 4, 4: 8}))
+    with pytest.raises(IllegalPointError, match=r"^layer layer3\.0\.conv1: .*less than one input"):
+        check_legal(DesignPoint.of("resnet18", "weightnet", 4, {1: 1, 2: 2, 3: 8, 4: 8}))
 
 
 def test_a_network_names_the_layer_that_fails() -> None:

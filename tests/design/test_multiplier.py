@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wnexplore.design.multiplier import parse_multiplier, plain_multiplier
+from wnexplore.design.multiplier import (
+    OverChannels,
+    PerStage,
+    Setting,
+    at_layer,
+    at_stage,
+    parse_multiplier,
+    parse_setting,
+    plain_multiplier,
+)
 from wnexplore.errors import InputError
 
 
@@ -35,3 +44,61 @@ def test_the_plain_form_reads_back(number: Fraction) -> None:
     plain = plain_multiplier(number)
     assert parse_multiplier(plain, "M") == number
     assert isinstance(plain, int) == (number.denominator == 1)
+
+
+SINGLE = st.fractions(min_value=Fraction(1, 64), max_value=64) | st.integers(1, 100).map(OverChannels)
+SETTINGS = SINGLE | st.dictionaries(st.integers(0, 9), SINGLE, min_size=1).map(
+    lambda own: PerStage(tuple(sorted(own.items())))
+)
+
+
+@given(SETTINGS)
+def test_the_plain_form_of_any_setting_reads_back(setting: Setting) -> None:
+    assert parse_setting(plain_multiplier(setting), "M") == setting
+
+
+@given(SETTINGS, SETTINGS, SETTINGS)
+def test_settings_have_one_order(a: Setting, b: Setting, c: Setting) -> None:
+    assert (a < b) + (a == b) + (a > b) == 1
+    assert sorted([a, b, c]) == sorted([c, a, b])
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ({2: 1, 3: "1/2", 4: "4/C"}, "2:1+3:1/2+4:4/C"),
+        ({4: 8, 2: 1}, "2:1+4:8"),
+        (" 4:8 + 2:1 ", "2:1+4:8"),
+        ("4/C", "4/C"),
+        ({3: 0.5}, "3:1/2"),
+    ],
+)
+def test_a_setting_is_written_in_one_way(written: object, text: str) -> None:
+    assert plain_multiplier(parse_setting(written, "M")) == text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("2:1+3", "expected a value for each stage"),
+        ("2:1+2:3", "M has two values for stage 2"),
+        ({"x": 1}, "M has a value for stage 'x'"),
+        ({2: {3: 1}}, "expected one number there"),
+        ({2: 0}, "expected a number above 0"),
+        ({}, "M is empty"),
+        ("0/C", "expected a number above 0"),
+        ("4/c", "expected a number above 0"),
+        ("1.5/C", "expected a number above 0"),
+    ],
+)
+def test_what_is_no_setting_is_refused(wrong: object, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        parse_setting(wrong, "M")
+
+
+def test_the_value_of_a_layer() -> None:
+    setting = parse_setting("2:4/C+3:2", "M")
+    assert at_layer(at_stage(setting, 2), 48) == Fraction(4, 48)
+    assert at_layer(at_stage(setting, 3), 48) == 2
+    with pytest.raises(InputError, match="no value for stage 4"):
+        at_stage(setting, 4)

@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 
 from wnexplore import DesignPoint
 from wnexplore.design.backbones import BACKBONES
+from wnexplore.design.record import record_key
 from wnexplore.errors import InputError
+
+EARLIER_KEY = "729bbfb64ae5a497e9e55ddf11b8a9c49e5b63e639bfca99ff2418740d802059"
+"""Of the counts of ShuffleNetV2 0.5x with M = G = 2, before there were further axes."""
 
 _multipliers = st.fractions(min_value=Fraction(1, 64), max_value=64)
 
@@ -79,3 +83,26 @@ def test_all_stages_are_none_left_out() -> None:
 def test_a_wrong_axis_is_named(axes: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         DesignPoint.of(**{"backbone": "resnet18", **axes})  # type: ignore[arg-type]
+
+
+def test_one_network_has_one_point_however_its_stages_are_written() -> None:
+    single = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", 2, 1)
+    assert DesignPoint.of("shufflenet_v2_x0_5", "weightnet", {2: 2, 3: 2, 4: 2}, "2:1+3:1+4:1") == single
+    some = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", {3: 2, 4: 4}, 1, stages=[3, 4])
+    assert str(some) == "shufflenet_v2_x0_5 weightnet M=3:2+4:4 G=1 stages=3+4"
+    assert DesignPoint.from_dict(json.loads(json.dumps(some.to_dict()))) == some
+
+
+@pytest.mark.parametrize("M", [{2: 1, 3: 1}, {2: 1, 3: 1, 4: 1, 5: 1}, "3:1"])
+def test_a_value_for_each_stage_is_one_for_each_that_gets_the_method(M: object) -> None:
+    with pytest.raises(InputError, match="expected a value for each of the stages 2, 3, 4"):
+        DesignPoint.of("shufflenet_v2_x0_5", "weightnet", M)  # type: ignore[arg-type]
+
+
+def test_axes_that_came_later_leave_the_keys_of_earlier_records_as_they_were() -> None:
+    plain = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", 2, 2)
+    # Written by an earlier version for this point.
+    assert record_key("complexity", plain, {}) == EARLIER_KEY
+    for axes in ({"depthwise": "full"}, {"stages": [3]}, {"activation": "tanh"}):
+        other = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", 2, 2, **axes)
+        assert record_key("complexity", other, {}) != EARLIER_KEY

@@ -1,11 +1,12 @@
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
 from wnexplore.design.published import Comparison, PublishedRow, published_rows
 from wnexplore.design.shipped import shipped_sweeps
-from wnexplore.design.space import expand
 from wnexplore.design.sweep_file import load_sweep
+from wnexplore.space import expand
 
 
 def _row(params: str = "1.5", flops: str = "41") -> PublishedRow:
@@ -23,7 +24,11 @@ def test_rows_keep_the_digits_that_were_printed() -> None:
 def test_candidates_have_the_multiplier() -> None:
     for row in published_rows():
         for point in row.candidates():
-            assert (point.M / point.G if point.M and point.G else None) == row.multiplier
+            if row.multiplier is None:
+                assert (point.M, point.G) == (None, None)
+            else:
+                assert isinstance(point.G, Fraction)
+                assert point.M == row.multiplier * point.G
 
 
 def test_agreement_is_to_the_digits_printed() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from wnexplore.design.shipped import find_sweep, shipped_sweeps
-from wnexplore.design.space import expand
 from wnexplore.design.sweep_file import Overrides, load_sweep
 from wnexplore.errors import InputError
+from wnexplore.space import expand
 
 EXAMPLE = """\
 backbones: [shufflenet_v2_x0_5]
@@ -191,7 +191,7 @@ def test_every_shipped_sweep_is_read_and_has_points() -> None:
 
 def test_quickstart_has_the_grid_and_the_baselines() -> None:
     space = expand(load_sweep(find_sweep("quickstart")))
-    pairs = {(int(p.M), int(p.G)) for p in space.points if p.M and p.G}
+    pairs = {(p.M, p.G) for p in space.points if p.M and p.G}
     assert pairs == {(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2)}
     assert {"plain", "se"} <= {p.method for p in space.points}
 

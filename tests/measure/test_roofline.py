@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from wnexplore.files import cache_folder
 from wnexplore.measure import roofline
-from wnexplore.measure.roofline import Peaks, cache_folder, device_peaks, measure_peaks
+from wnexplore.measure.roofline import Peaks, device_peaks, measure_peaks
 
 
 @pytest.mark.parametrize(

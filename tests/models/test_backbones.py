@@ -206,7 +206,7 @@ def test_the_small_stem_keeps_the_resolution() -> None:
     for backbone in ("shufflenet_v2_x0_5", "resnet18"):
         model = build(backbone, stem="small")
         seen: list[Tensor] = []
-        model.maxpool.register_forward_hook(lambda _module, _x, y, seen=seen: seen.append(y))
+        model.get_submodule("maxpool").register_forward_hook(lambda _module, _x, y, seen=seen: seen.append(y))
         model.eval()(torch.randn(1, 3, 32, 32))
         assert seen[0].shape[2:] == (32, 32)
 

@@ -90,7 +90,8 @@ def _sweep(backbone: str) -> Iterator[Record]:
     noise = random.Random(7)
     size = float(backbone.rpartition("x")[2].replace("_", ".")) if "shuffle" in backbone else 3.0
     for point in points(backbone):
-        M, G = point.M or Fraction(0), point.G or Fraction(1)
+        M = point.M if isinstance(point.M, Fraction) else Fraction(0)
+        G = point.G if isinstance(point.G, Fraction) else Fraction(1)
         share = float(M / G) if point.M else {"plain": 1.0, "se": 1.0, "condconv": 4.0}[point.method]
         params = int(size * 700_000 * (0.35 + 0.65 * share) + 40_000 * float(M))
         flops = int(size**1.6 * 120_000_000 + 0.6 * params + 900_000 * float(M))

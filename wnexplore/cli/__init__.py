@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from wnexplore import __version__
-from wnexplore.cli import compare, export, export_onnx, plot, profile, published, race, sweep, table
+from wnexplore.cli import (
+    compare,
+    export,
+    export_onnx,
+    pick,
+    plot,
+    profile,
+    published,
+    race,
+    search,
+    space,
+    sweep,
+    table,
+)
 from wnexplore.errors import WnexploreError
 
 app = typer.Typer(
@@ -23,8 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for command in (
-    *(sweep.sweep, profile.profile, race.race, table.table, plot.plot, export.export),
-    *(export_onnx.export_onnx, compare.compare, published.published),
+    *(sweep.sweep, space.space, search.search, profile.profile, race.race),
+    *(table.table, pick.pick, plot.plot, export.export, export_onnx.export_onnx),
+    *(compare.compare, published.published),
 ):
     app.command()(command)
 

@@ -10,6 +10,7 @@ import typer
 from wnexplore.cli.options import (
     Activation,
     Backbone,
+    Depthwise,
     Experts,
     GofOne,
     Method,
@@ -19,6 +20,7 @@ from wnexplore.cli.options import (
     Resolution,
     StagesOfOne,
     Stem,
+    Temperature,
     legal_point,
 )
 
@@ -32,11 +34,13 @@ def export_onnx(
     G: GofOne = None,
     stages: StagesOfOne = None,
     experts: Experts = None,
+    temperature: Temperature = None,
     stem: Stem = "imagenet",
     resolution: Resolution = None,
     num_classes: NumClasses = 1000,
     reduction: Reduction = None,
     activation: Activation = None,
+    depthwise: Depthwise = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Weights of this network: its state dict, saved by torch.save."),

@@ -25,19 +25,30 @@ Strict = Annotated[
 Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
 
 # The axes of one design point.
-Backbone = Annotated[str, typer.Option(help="Backbone, such as shufflenet_v2_x0_5.")]
-Method = Annotated[str, typer.Option(help="plain, se, condconv or weightnet.")]
-MofOne = Annotated[str | None, typer.Option("--M", help="M of weightnet; 2 if left out.")]
-GofOne = Annotated[str | None, typer.Option("--G", help="G of weightnet; 2 if left out.")]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="Backbone, such as shufflenet_v2_x0_5; timm:NAME, torchvision:NAME or file.py:function."
+    ),
+]
+Method = Annotated[str, typer.Option(help="plain, se, sk, cbam, gc, eca, condconv, dynamic or weightnet.")]
+MofOne = Annotated[
+    str | None, typer.Option("--M", help="M of weightnet: 2, 1/48, 4/C or 2:1+3:2+4:8; 2 if left out.")
+]
+GofOne = Annotated[str | None, typer.Option("--G", help="G of weightnet, as M; 2 if left out.")]
 StagesOfOne = Annotated[
     str | None, typer.Option("--stages", help="Stages with the method: 3+4; all if left out.")
 ]
-Experts = Annotated[int | None, typer.Option(help="Experts of condconv.")]
+Experts = Annotated[int | None, typer.Option(help="Experts of condconv and dynamic.")]
+Temperature = Annotated[int | None, typer.Option(help="Temperature of dynamic's softmax.")]
 Stem = Annotated[str, typer.Option(help="imagenet, or small for 32x32 images.")]
 Resolution = Annotated[int | None, typer.Option(help="Image size in pixels.")]
 NumClasses = Annotated[int, typer.Option(help="Number of classes.")]
 Reduction = Annotated[int | None, typer.Option(help="Reduction of the context.")]
-Activation = Annotated[str | None, typer.Option(help="sigmoid, hard_sigmoid or softmax.")]
+Activation = Annotated[str | None, typer.Option(help="sigmoid, hard_sigmoid, tanh, softmax or identity.")]
+Depthwise = Annotated[
+    str | None, typer.Option(help="Depthwise layers of weightnet: published (M/G, 1), plain or full.")
+]
 
 
 def legal_point(given: Mapping[str, Any]) -> DesignPoint:
@@ -45,11 +56,14 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
 
     Raises `InputError` if there is no such point.
     """
+    from wnexplore.design.brought import is_brought
     from wnexplore.design.legality import check_legal
     from wnexplore.design.point import AXES, DesignPoint
 
     point = DesignPoint.of(**{axis: given[axis] for axis in AXES})
-    check_legal(point)
+    # The layers of a network that was brought are seen when it is built.
+    if not is_brought(point.backbone):
+        check_legal(point)
     return point
 
 

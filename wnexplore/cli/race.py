@@ -11,6 +11,7 @@ import typer
 from wnexplore.cli.options import (
     Activation,
     Backbone,
+    Depthwise,
     Experts,
     GofOne,
     Method,
@@ -20,6 +21,7 @@ from wnexplore.cli.options import (
     Resolution,
     StagesOfOne,
     Stem,
+    Temperature,
     comma_list,
     latency_spec,
     legal_point,
@@ -34,11 +36,13 @@ def race(
     G: GofOne = None,
     stages: StagesOfOne = None,
     experts: Experts = None,
+    temperature: Temperature = None,
     stem: Stem = "imagenet",
     resolution: Resolution = None,
     num_classes: NumClasses = 1000,
     reduction: Reduction = None,
     activation: Activation = None,
+    depthwise: Depthwise = None,
     layer: Annotated[
         str | None, typer.Option(help="Race this layer alone: layer1.0.conv1, as --layers of profile has it.")
     ] = None,

@@ -49,3 +49,19 @@ def write_output(content: str | bytes, out: Path | None) -> None:
         sys.stdout.buffer.write(data)
     else:
         write_whole(out, data)
+
+
+def write_results(directory: Path, rows: pd.DataFrame) -> list[Path]:
+    """The CSV of `rows` and the standard plots of them into a run directory: the files written."""
+    from wnexplore.files import write_whole
+    from wnexplore.report.export import export
+    from wnexplore.report.figures import save, standard_set
+
+    written = [directory / "results.csv"]
+    content = export(rows, "csv")
+    write_whole(written[0], content.encode() if isinstance(content, str) else content)
+    measured = bool(rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any())
+    for name, figure in standard_set(rows).items() if measured else ():
+        written.append(directory / f"{name}.png")
+        save(figure, written[-1])
+    return written

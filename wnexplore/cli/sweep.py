@@ -5,20 +5,41 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wnexplore.cli.axes import (
+    AXIS_PLACES,
+    Activations,
+    Backbones,
+    ClassCounts,
+    DepthwiseChoices,
+    ExpertCounts,
+    Gs,
+    Methods,
+    Ms,
+    PerStage,
+    PointsWhere,
+    Reductions,
+    Resolutions,
+    StageChoices,
+    Stems,
+    Temperatures,
+    Widths,
+    overrides_of,
+    refuse_axes_beside_points,
+)
 from wnexplore.cli.options import Sort, comma_list
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
     from wnexplore.design.record import Record
-    from wnexplore.design.sweep_file import Overrides, SweepSpec
+    from wnexplore.design.sweep_file import SweepSpec
     from wnexplore.sweep import Plan, Step
 
 
@@ -27,17 +48,22 @@ def sweep(
     file: Annotated[
         str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file, or a shipped one: quickstart.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Backbones, comma-separated.")] = None,
-    method: Annotated[str | None, typer.Option(help="Methods: plain,se,condconv,weightnet.")] = None,
-    M: Annotated[str | None, typer.Option("--M", help="Values of M: 1,2,4 or 1/2.")] = None,
-    G: Annotated[str | None, typer.Option("--G", help="Values of G.")] = None,
-    stages: Annotated[str | None, typer.Option(help="Stages with the method: 3+4,4 for two choices.")] = None,
-    experts: Annotated[str | None, typer.Option(help="Numbers of experts of condconv.")] = None,
-    stem: Annotated[str | None, typer.Option(help="Stems: imagenet, small (for 32x32 images).")] = None,
-    resolution: Annotated[str | None, typer.Option(help="Image sizes in pixels.")] = None,
-    num_classes: Annotated[str | None, typer.Option(help="Numbers of classes.")] = None,
-    reduction: Annotated[str | None, typer.Option(help="Reductions of the context.")] = None,
-    activation: Annotated[str | None, typer.Option(help="Activations: sigmoid,hard_sigmoid,softmax.")] = None,
+    backbone: Backbones = None,
+    width: Widths = None,
+    method: Methods = None,
+    M: Ms = None,
+    G: Gs = None,
+    per_stage: PerStage = None,
+    stages: StageChoices = None,
+    experts: ExpertCounts = None,
+    temperature: Temperatures = None,
+    stem: Stems = None,
+    resolution: Resolutions = None,
+    num_classes: ClassCounts = None,
+    reduction: Reductions = None,
+    activation: Activations = None,
+    depthwise: DepthwiseChoices = None,
+    where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Batch sizes of the latency: 1,16.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = None,
@@ -76,7 +102,7 @@ def sweep(
     from wnexplore.design.sweep_file import load_sweep
     from wnexplore.report.columns import column
 
-    overrides = _overrides(context.params)
+    overrides = overrides_of(context.params, _PLACES)
     if file is None and not overrides:
         raise InputError(
             "nothing to sweep: name a sweep file, a shipped sweep (quickstart, published, shufflenet_grid,"
@@ -84,7 +110,7 @@ def sweep(
         )
     path = None if file is None else find_sweep(file)
     spec = load_sweep(path, overrides)
-    _refuse_axes_beside_points(spec, overrides)
+    refuse_axes_beside_points(spec, overrides)
     if device is not None:
         spec = spec.on_device(device)
     directory = out or _run_directory(path)
@@ -102,10 +128,7 @@ def sweep(
 
 
 _PLACES: dict[str, tuple[str, ...]] = {
-    "backbone": ("backbones",),
-    "method": ("methods",),
-    **{axis: (axis,) for axis in ("M", "G", "stages", "experts", "stem", "resolution")},
-    **{axis: (axis,) for axis in ("num_classes", "reduction", "activation")},
+    **AXIS_PLACES,
     "batch_size": ("latency", "batch_sizes"),
     "dtype": ("latency", "dtypes"),
     "runtime": ("latency", "runtimes"),
@@ -125,30 +148,6 @@ _PLACES: dict[str, tuple[str, ...]] = {
 """Parameter of `sweep` -> what it sets in the sweep file; whole figures last, so that --no-train wins."""
 
 
-def _overrides(given: Mapping[str, Any]) -> Overrides:
-    overrides: dict[tuple[str, ...], tuple[str, Any]] = {}
-    for name, path in _PLACES.items():
-        value = given[name]
-        if value is None:
-            continue
-        lists = len(path) == 1 or path[0] == "latency"
-        option = f"--{name.replace('_', '-')}"
-        overrides[path] = (option, comma_list(value) if lists and isinstance(value, str) else value)
-    if ("backbones",) in overrides:
-        # A grid of one's own, in place of a file's written points.
-        overrides[("points",)] = ("--backbone", None)
-    return overrides
-
-
-def _refuse_axes_beside_points(spec: SweepSpec, overrides: Overrides) -> None:
-    """An axis given as an option changes a grid; it can't change points that are written one by one."""
-    axes = [
-        option for path, (option, _) in overrides.items() if path[0] not in ("points", "latency", "train")
-    ]
-    if spec.points is not None and axes:
-        raise InputError(f"this sweep lists its points one by one: {axes[0]} needs --backbone, for a grid")
-
-
 def _run_directory(path: Path | None) -> Path:
     """Where a sweep's results go by default: runs/NAME, or where its file itself is that of a run."""
     from wnexplore.store import FILE_NAME
@@ -162,10 +161,13 @@ def _plan(spec: SweepSpec) -> Plan:
     from wnexplore.sweep import plan
 
     planned = plan(spec)
-    if not planned.points:
-        point, reason = planned.skipped[0]
-        raise InputError(f"no legal point in this sweep: {point}: {reason}")
-    return planned
+    left_out = planned.expansion
+    if planned.points:
+        return planned
+    if left_out.excluded:
+        raise InputError(f"no point of this sweep satisfies {spec.where}: {left_out.excluded} are legal")
+    point, reason = left_out.skipped[0]
+    raise InputError(f"no legal point in this sweep: {point}: {reason}")
 
 
 def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool) -> tuple[int, list[Record]]:
@@ -258,11 +260,8 @@ def _show_plan(planned: Plan, directory: Path, retry_failed: bool) -> None:
 
 
 def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: str | None) -> None:
-    from wnexplore.cli.show import print_table
-    from wnexplore.files import write_whole
+    from wnexplore.cli.show import print_table, write_results
     from wnexplore.report import filters
-    from wnexplore.report.export import export
-    from wnexplore.report.figures import save, standard_set
     from wnexplore.report.frame import frame
     from wnexplore.store import FILE_NAME, read_records
 
@@ -281,19 +280,20 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     _say_skipped(planned)
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
-    written = [directory / FILE_NAME, directory / "sweep.yaml", directory / "results.csv"]
-    content = export(rows, "csv")
-    write_whole(directory / "results.csv", content.encode() if isinstance(content, str) else content)
-    measured = bool(rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any())
-    for name, figure in standard_set(rows).items() if measured else ():
-        written.append(directory / f"{name}.png")
-        save(figure, written[-1])
+    written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows)]
     _say("wrote " + ", ".join(str(path) for path in written))
 
 
 def _say_skipped(planned: Plan) -> None:
-    for point, reason in planned.skipped:
+    left_out = planned.expansion
+    for point, reason in left_out.skipped:
         _say(f"skipped as illegal: {point}: {reason}")
+    if left_out.illegal > len(left_out.skipped):
+        _say(f"and {left_out.illegal - len(left_out.skipped):,} more: wnexplore space counts them by reason")
+    for point, first in left_out.repeated:
+        _say(f"skipped: {point}: the same function as {first}")
+    if left_out.excluded:
+        _say(f"{left_out.excluded:,} legal points don't satisfy where and were left out")
 
 
 def _say(line: str) -> None:

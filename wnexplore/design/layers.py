@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from wnexplore.design.backbones import ResNetSpec, ShuffleNetV2Spec, backbone_spec
+from wnexplore.design.backbones import (
+    MobileNetV2Spec,
+    MobileNetV3Spec,
+    ResNetSpec,
+    ShuffleNetV2Spec,
+    backbone_spec,
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,18 @@ class ConvShape:
 def generated_layers(backbone: str) -> tuple[ConvShape, ...]:
     """Every convolution of every block, in the network's order; the first and last are ordinary."""
     spec = backbone_spec(backbone)
-    walk = _shufflenet_v2(spec) if isinstance(spec, ShuffleNetV2Spec) else _resnet(spec)
-    return tuple(walk)
+    match spec:
+        case ShuffleNetV2Spec():
+            return tuple(_shufflenet_v2(spec))
+        case ResNetSpec():
+            return tuple(_resnet(spec))
+        case MobileNetV2Spec() | MobileNetV3Spec():
+            return tuple(_mobilenet(spec))
 
 
 def stages_of(backbone: str) -> tuple[int, ...]:
-    """The stages of a backbone, in order, by the numbers that its modules have."""
-    return tuple(dict.fromkeys(layer.stage for layer in generated_layers(backbone)))
+    """The stages of a backbone, in order, by the numbers that its spec gives them."""
+    return backbone_spec(backbone).stages
 
 
 def _shufflenet_v2(spec: ShuffleNetV2Spec) -> Iterator[ConvShape]:
@@ -77,3 +88,17 @@ def _resnet(spec: ResNetSpec) -> Iterator[ConvShape]:
             if index == 0 and (stage > 1 or channels != out):
                 yield ConvShape(f"{name}.downsample.0", stage, channels, out, 1)
             channels = out
+
+
+def _mobilenet(spec: MobileNetV2Spec | MobileNetV3Spec) -> Iterator[ConvShape]:
+    v2 = isinstance(spec, MobileNetV2Spec)
+    for index, block in enumerate(spec.blocks, start=1):
+        name, inside = f"features.{index}.{'conv' if v2 else 'block'}", block.expanded
+        place = 0
+        if block.expands:
+            yield ConvShape(f"{name}.0.0", block.stage, block.in_channels, inside, 1)
+            place = 1
+        yield ConvShape(f"{name}.{place}.0", block.stage, inside, inside, block.kernel_size, groups=inside)
+        place += 1 if block.squeezed is None else 2
+        last = f"{name}.{place}" if v2 else f"{name}.{place}.0"
+        yield ConvShape(last, block.stage, inside, block.out_channels, 1)

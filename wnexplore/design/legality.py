@@ -6,17 +6,24 @@ groups and C_out·F outputs, F = C_in/g · k² the length of one filter.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
-from wnexplore.design.layers import ConvShape, generated_layers
+from wnexplore.design.layers import generated_layers
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.stages import has_method
+from wnexplore.design.stage_design import StageDesign, stage_design
 from wnexplore.errors import InputError
 
 
 class IllegalPointError(InputError):
     """The (M, G) asked for can't be had in some layer; the message says which and why."""
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
+        """The rule that it breaks, in general terms: "G·C_out divides M·C_out"."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,19 @@ class GeneratorShape:
         return self.inputs // self.groups
 
 
+class Layer(Protocol):
+    """What is asked of a convolution here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def out_channels(self) -> int: ...
+    @property
+    def fan_in(self) -> int: ...
+    @property
+    def depthwise(self) -> bool: ...
+
+
 def generator_shape(M: Fraction, G: Fraction, out_channels: int, fan_in: int) -> GeneratorShape:
     """The generator of a layer with `out_channels` filters of length `fan_in`.
 
@@ -45,39 +65,49 @@ def generator_shape(M: Fraction, G: Fraction, out_channels: int, fan_in: int) ->
     for name, factor, product in (("M", M, inputs), ("G", G, groups)):
         if product.denominator != 1:
             raise IllegalPointError(
-                f"{name}·C_out = {factor}·{out_channels} = {product} is not a whole number"
+                f"{name}·C_out = {factor}·{out_channels} = {product} is not a whole number",
+                f"{name}·C_out is a whole number",
             )
     if inputs < groups:
         raise IllegalPointError(
-            f"G·C_out = {groups} groups share M·C_out = {inputs} inputs: less than one input a group"
+            f"G·C_out = {groups} groups share M·C_out = {inputs} inputs: less than one input a group",
+            "M is at least G",
         )
     if inputs % groups != 0:
         raise IllegalPointError(
-            f"G·C_out = {groups} groups don't divide M·C_out = {inputs} inputs (M/G = {M / G})"
+            f"G·C_out = {groups} groups don't divide M·C_out = {inputs} inputs (M/G = {M / G})",
+            "G·C_out divides M·C_out",
         )
     if outputs % groups != 0:
         raise IllegalPointError(
-            f"G·C_out = {groups} groups don't divide C_out·F = {out_channels}·{fan_in} = {outputs} outputs"
+            f"G·C_out = {groups} groups don't divide C_out·F = {out_channels}·{fan_in} = {outputs} outputs",
+            "G·C_out divides C_out·F",
         )
     return GeneratorShape(int(inputs), int(groups), outputs)
 
 
-def published_pair(M: Fraction, G: Fraction, *, depthwise: bool) -> tuple[Fraction, Fraction]:
-    """The (M, G) that the published code gives a layer: (M/G, 1) if it is depthwise."""
-    return (M / G, Fraction(1)) if depthwise else (M, G)
+def layer_generator(layer: Layer, design: StageDesign) -> GeneratorShape | None:
+    """The generator that `design` gives a layer, None if it gives it none.
+
+    Raises `IllegalPointError` naming the layer if it can't have it.
+    """
+    pair = design.pair(layer.out_channels, depthwise=layer.depthwise)
+    if pair is None:
+        return None
+    try:
+        return generator_shape(*pair, layer.out_channels, layer.fan_in)
+    except IllegalPointError as error:
+        raise IllegalPointError(f"layer {layer.name}: {error}", error.rule) from None
 
 
-def check_legal(point: DesignPoint) -> None:
-    """Raise `IllegalPointError` naming the first layer of `point` that can't have its (M, G)."""
+def check_legal(point: DesignPoint, layers: Iterable[tuple[int, Layer]] | None = None) -> None:
+    """Raise `IllegalPointError` naming the first layer of `point` that can't have its (M, G).
+
+    `layers` are the network's, each with its stage; those of a registered backbone are known here.
+    """
     if point.M is None or point.G is None:
         return
-    for layer in generated_layers(point.backbone):
-        if has_method(point.stages, layer.stage):
-            _check_layer(layer, *published_pair(point.M, point.G, depthwise=layer.depthwise))
-
-
-def _check_layer(layer: ConvShape, M: Fraction, G: Fraction) -> None:
-    try:
-        generator_shape(M, G, layer.out_channels, layer.fan_in)
-    except IllegalPointError as error:
-        raise IllegalPointError(f"layer {layer.name}: {error}") from None
+    if layers is None:
+        layers = ((layer.stage, layer) for layer in generated_layers(point.backbone))
+    for stage, layer in layers:
+        layer_generator(layer, stage_design(point, stage))

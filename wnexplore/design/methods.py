@@ -1,21 +1,41 @@
-"""The methods: what makes the kernels of a block, and which axes of the space each one reads."""
+"""The methods: what makes the kernels of a block or scales its end, and which axes each one reads."""
 
 from __future__ import annotations
 
-from typing import Literal
+from fractions import Fraction
+from typing import Any, Literal
 
-Axis = Literal["M", "G", "stages", "experts", "reduction", "activation"]
+Axis = Literal["M", "G", "stages", "experts", "temperature", "reduction", "activation", "depthwise"]
 
 METHODS: dict[str, tuple[Axis, ...]] = {
     "plain": (),
     "se": ("stages", "reduction"),
+    "sk": ("stages", "reduction"),
+    "cbam": ("stages", "reduction"),
+    "gc": ("stages", "reduction"),
+    "eca": ("stages",),
     "condconv": ("stages", "experts"),
-    "weightnet": ("M", "G", "stages", "reduction", "activation"),
+    "dynamic": ("stages", "experts", "temperature", "reduction"),
+    "weightnet": ("M", "G", "stages", "reduction", "activation", "depthwise"),
 }
 """Method -> the axes that change its network; every other axis is left empty in its design points."""
 
-ACTIVATIONS = ("sigmoid", "hard_sigmoid", "softmax")
+DEFAULTS: dict[str, Any] = {
+    "M": Fraction(2),
+    "G": Fraction(2),
+    "experts": 4,
+    "temperature": 30,
+    "reduction": 16,
+    "activation": "sigmoid",
+    "depthwise": "published",
+}
+"""What an axis is where it is left out."""
+
+ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
 """What may follow fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""
+
+DEPTHWISE = ("published", "plain", "full")
+"""What a depthwise convolution gets: (M/G, 1) as in the published code, no generator, or (M, G) itself."""
 
 FORMULATIONS = ("published", "kernel", "shared", "fused")
 """The ways to compute a layer with generated kernels; one function, other costs."""

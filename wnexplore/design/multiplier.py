@@ -1,20 +1,69 @@
-"""M and G as exact numbers."""
+"""M and G as exact values: one number, one over a layer's channels, or one for each stage."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import total_ordering
 
 from wnexplore.errors import InputError
 
 Multiplier = Fraction | int | float | str
-"""What a person may write for M or G: 2, 0.5, "1/48"."""
+"""What a person may write for the M or G of one layer: 2, 0.5, "1/48"."""
 
+
+class _Ordered:
+    """A number comes before a count over channels, and both before what differs by stage."""
+
+    def _order(self) -> tuple[object, ...]:
+        raise NotImplementedError
+
+    def __lt__(self, other: object) -> bool:
+        return _order(self) < _order(other)
+
+
+@total_ordering
+@dataclass(frozen=True)
+class OverChannels(_Ordered):
+    """A number over the output channels of the layer it is for: "4/C" is M·C_out = 4 in every layer."""
+
+    count: int
+
+    def _order(self) -> tuple[object, ...]:
+        return (1, self.count)
+
+    def __str__(self) -> str:
+        return f"{self.count}/C"
+
+
+@total_ordering
+@dataclass(frozen=True)
+class PerStage(_Ordered):
+    """A value for each stage that gets the method, in order: "2:1+3:2+4:8"."""
+
+    stages: tuple[tuple[int, Fraction | OverChannels], ...]
+
+    def _order(self) -> tuple[object, ...]:
+        return (2, *((stage, *_order(value)) for stage, value in self.stages))
+
+    def __str__(self) -> str:
+        return "+".join(f"{stage}:{value}" for stage, value in self.stages)
+
+
+Setting = Fraction | OverChannels | PerStage
+"""An M or G of a whole network."""
+
+Written = Multiplier | Setting | Mapping[int, Multiplier]
+"""What a person may write for the M or G of a network: also "4/C", {2: 1, 3: 2, 4: 8} or "2:1+3:2+4:8"."""
 
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,20})?(e-?\d{1,2})?|\d{1,99}/\d{1,99}")
+_OVER_CHANNELS = re.compile(r"([1-9]\d{0,14})/C")
+_STAGE = re.compile(r"(\d{1,3}):([^:+]+)")
 
 
-def parse_multiplier(value: Multiplier, name: str) -> Fraction:
+def parse_multiplier(value: object, name: str) -> Fraction:
     """`value` as an exact positive `Fraction`; `InputError` naming `name` (M or G) otherwise.
 
     A float is taken as the decimal number it prints as, so that 0.1 is 1/10.
@@ -36,6 +85,66 @@ def parse_multiplier(value: Multiplier, name: str) -> Fraction:
     return number
 
 
-def plain_multiplier(value: Fraction) -> int | str:
-    """`value` as JSON and CSV show it: 2 if it is whole, "1/48" if not."""
-    return value.numerator if value.denominator == 1 else str(value)
+def parse_setting(value: object, name: str) -> Setting:
+    """`value` as the M or G of a network; `InputError` naming `name` (M or G) for what is none.
+
+    Whether its stages are a backbone's is not asked here.
+    """
+    if isinstance(value, (OverChannels, PerStage)):
+        return value
+    if isinstance(value, str):
+        text = value.replace(" ", "")
+        if ":" in text:
+            parts = [_STAGE.fullmatch(part) for part in text.split("+")]
+            if not all(parts):
+                raise InputError(f"{name} is '{value}': expected a value for each stage, such as 2:1+3:2+4:8")
+            return _per_stage(((int(part[1]), part[2]) for part in parts if part), name)
+        if found := _OVER_CHANNELS.fullmatch(text):
+            return OverChannels(int(found[1]))
+    if isinstance(value, Mapping):
+        return _per_stage(value.items(), name)
+    return parse_multiplier(value, name)
+
+
+def at_stage(setting: Setting, stage: int, name: str = "M or G") -> Fraction | OverChannels:
+    """The value in one stage; `InputError` if `setting` names others, but not this one."""
+    if not isinstance(setting, PerStage):
+        return setting
+    for own, value in setting.stages:
+        if own == stage:
+            return value
+    raise InputError(f"{name} is '{setting}': it has no value for stage {stage}")
+
+
+def at_layer(value: Fraction | OverChannels, out_channels: int) -> Fraction:
+    """The number in a layer with `out_channels` filters."""
+    return Fraction(value.count, out_channels) if isinstance(value, OverChannels) else value
+
+
+def plain_multiplier(value: Setting) -> int | str:
+    """`value` as JSON and CSV show it: 2 if it is whole, else text ("1/48", "4/C", "2:1+3:2")."""
+    return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else str(value)
+
+
+def _per_stage(values: Iterable[tuple[object, object]], name: str) -> PerStage:
+    found: dict[int, Fraction | OverChannels] = {}
+    for stage, value in values:
+        if isinstance(stage, bool) or not isinstance(stage, int) or stage < 0:
+            raise InputError(f"{name} has a value for stage '{stage}': expected a stage's number")
+        if stage in found:
+            raise InputError(f"{name} has two values for stage {stage}")
+        own = parse_setting(value, name)
+        if isinstance(own, PerStage):
+            raise InputError(f"{name} is '{own}' in stage {stage}: expected one number there")
+        found[stage] = own
+    if not found:
+        raise InputError(f"{name} is empty: expected a value for each stage, such as 2:1+3:2+4:8")
+    return PerStage(tuple(sorted(found.items())))
+
+
+def _order(value: object) -> tuple[object, ...]:
+    if isinstance(value, _Ordered):
+        return value._order()
+    if isinstance(value, (Fraction, int, float)):
+        return (0, value)
+    raise TypeError(f"can't be ordered beside M or G: {value!r}")

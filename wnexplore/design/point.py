@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
+from dataclasses import dataclass, fields
 from typing import Any
 
 from wnexplore.design.backbones import STEMS, backbone_spec
-from wnexplore.design.methods import ACTIVATIONS, METHODS, Axis
-from wnexplore.design.multiplier import Multiplier, parse_multiplier, plain_multiplier
-from wnexplore.design.stages import Stages, parse_stages
+from wnexplore.design.brought import check_name, is_brought
+from wnexplore.design.methods import ACTIVATIONS, DEFAULTS, DEPTHWISE, METHODS
+from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
+from wnexplore.design.stages import Stages, parse_stages, settled
 from wnexplore.errors import InputError, unknown
-
-_DEFAULTS: dict[Axis, Any] = {
-    "M": Fraction(2),
-    "G": Fraction(2),
-    "experts": 4,
-    "reduction": 16,
-    "activation": "sigmoid",
-}
 
 
 @dataclass(frozen=True)
@@ -32,32 +24,38 @@ class DesignPoint:
 
     backbone: str
     method: str
-    M: Fraction | None
-    G: Fraction | None
+    M: Setting | None
+    """One number, "4/C" (in every layer over its channels), or a value for each stage."""
+    G: Setting | None
     stages: str | None
     """Those that get the method, "3+4"; None: all of them."""
     experts: int | None
+    temperature: int | None
     stem: str
     resolution: int
     num_classes: int
     reduction: int | None
     activation: str | None
+    depthwise: str | None
+    """What a depthwise convolution gets, one of `DEPTHWISE`."""
 
     @classmethod
     def of(
         cls,
         backbone: str,
         method: str = "plain",
-        M: Multiplier | None = None,
-        G: Multiplier | None = None,
+        M: Written | None = None,
+        G: Written | None = None,
         *,
         stages: Stages | None = None,
         experts: int | None = None,
+        temperature: int | None = None,
         stem: str = "imagenet",
         resolution: int | None = None,
         num_classes: int = 1000,
         reduction: int | None = None,
         activation: str | None = None,
+        depthwise: str | None = None,
     ) -> DesignPoint:
         """The point with these axes, those left out at their defaults (M = G = 2, as published).
 
@@ -65,32 +63,19 @@ class DesignPoint:
         an unknown name, a value out of range, or an axis that the method doesn't read; whether
         (M, G) is legal in every layer is `wnexplore.design.legality.check_legal`'s to say.
         """
-        backbone_spec(backbone)
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
+        if is_brought(backbone):
+            check_name(backbone)
+        else:
+            backbone_spec(backbone)
         if stem not in STEMS:
             raise unknown("stem", stem, STEMS)
-        given: dict[Axis, Any] = {
-            "M": M if M is None else parse_multiplier(M, "M"),
-            "G": G if G is None else parse_multiplier(G, "G"),
-            "stages": stages if stages is None else parse_stages(stages, backbone),
-            "experts": experts,
-            "reduction": reduction,
-            "activation": activation,
-        }
-        for axis, value in given.items():
-            if axis not in METHODS[method]:
-                if value is not None:
-                    raise InputError(f"method '{method}' has no {axis}: leave {axis} out")
-            elif value is None and axis in _DEFAULTS:
-                given[axis] = _DEFAULTS[axis]
-        if given["activation"] not in (None, *ACTIVATIONS):
-            raise unknown("activation", activation, ACTIVATIONS)
-        sizes = {"experts": given["experts"], "reduction": given["reduction"]}
-        sizes |= {"resolution": resolution, "num_classes": num_classes}
-        for name, size in sizes.items():
-            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-                raise InputError(f"{name} is '{size}': expected a whole number of at least 1")
+        if is_brought(backbone) and stem != "imagenet":
+            raise InputError(f"stem is '{stem}': {backbone} has the stem that it came with, leave it out")
+        written = {"M": M, "G": G, "stages": stages, "experts": experts, "temperature": temperature}
+        written |= {"reduction": reduction, "activation": activation, "depthwise": depthwise}
+        given = method_axes(method, written, None if is_brought(backbone) else backbone)
+        for name, size in {"resolution": resolution, "num_classes": num_classes}.items():
+            _check_size(name, size)
         return cls(
             backbone=backbone,
             method=method,
@@ -110,8 +95,9 @@ class DesignPoint:
         )
 
     def to_dict(self) -> dict[str, str | int | None]:
-        """The axes as plain values that JSON can hold; M and G exact: 2, or "1/48" if not whole."""
-        return {k: plain_multiplier(v) if isinstance(v, Fraction) else v for k, v in asdict(self).items()}
+        """The axes as plain values that JSON can hold; M and G exact: 2, or a text such as "1/48"."""
+        axes = {name: getattr(self, name) for name in AXES}
+        return {k: plain_multiplier(v) if isinstance(v, Setting) else v for k, v in axes.items()}
 
     @classmethod
     def from_dict(cls, axes: Mapping[str, Any]) -> DesignPoint:
@@ -120,8 +106,49 @@ class DesignPoint:
 
     def __str__(self) -> str:
         axes = [self.backbone, self.method]
-        axes += [f"{n}={v}" for n, v in self.to_dict().items() if n in ("M", "G", "stages", "experts") and v]
+        always = ("M", "G", "stages", "experts")
+        for axis, value in self.to_dict().items():
+            usual = axis not in METHODS[self.method] or value == DEFAULTS.get(axis)
+            if value is not None and (axis in always or not usual):
+                axes.append(f"{axis}={value}")
         return " ".join(axes)
+
+
+def method_axes(method: str, written: Mapping[str, Any], backbone: str | None = None) -> dict[str, Any]:
+    """All axes of methods, as a design point holds them, from what a person wrote for those of `method`.
+
+    The stages of `backbone` are known, those of a network of one's own (None) are not. Raises `InputError`
+    for an unknown method, axis or name, a value out of range, or an axis that the method doesn't read.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    every: dict[str, None] = dict.fromkeys(axis for axes in METHODS.values() for axis in axes)
+    for name in written:
+        if name not in every:
+            raise unknown("axis", name, every)
+    given = {axis: written.get(axis) for axis in every}
+    for axis, value in given.items():
+        if axis not in METHODS[method]:
+            if value is not None:
+                raise InputError(f"method '{method}' has no {axis}: leave {axis} out")
+        elif value is None:
+            given[axis] = DEFAULTS.get(axis)
+    if given["stages"] is not None:
+        given["stages"] = parse_stages(given["stages"], backbone)
+    for name in ("M", "G"):
+        if given[name] is not None:
+            given[name] = settled(parse_setting(given[name], name), backbone, given["stages"], name)
+    for name, known in (("activation", ACTIVATIONS), ("depthwise", DEPTHWISE)):
+        if given[name] not in (None, *known):
+            raise unknown(name, given[name], known)
+    for name in ("experts", "temperature", "reduction"):
+        _check_size(name, given[name])
+    return given
+
+
+def _check_size(name: str, size: object) -> None:
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise InputError(f"{name} is '{size}': expected a whole number of at least 1")
 
 
 AXES = tuple(field.name for field in fields(DesignPoint))

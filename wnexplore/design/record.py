@@ -50,7 +50,11 @@ class Record:
 def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) -> str:
     """The key that a record of this figure, point and protocol will have."""
     # Axes that came later count only where they are used: what was measured before stays measured.
-    axes = {axis: value for axis, value in point.to_dict().items() if axis != "stages" or value is not None}
+    axes = {a: v for a, v in point.to_dict().items() if a not in _LATER or v not in (None, _LATER[a])}
     identity = [figure, axes, dict(protocol)]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+_LATER = {"stages": None, "temperature": None, "depthwise": "published"}
+"""Axes that came after the first records -> what these were measured with."""

@@ -1,4 +1,4 @@
-"""Which stages of a backbone get the method."""
+"""Which stages of a backbone get the method, and which M and G each one."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import re
 from collections.abc import Sequence
 
 from wnexplore.design.layers import stages_of
+from wnexplore.design.multiplier import PerStage, Setting
 from wnexplore.errors import InputError
 
 Stages = str | int | Sequence[int]
 """What a person may write: "3+4", 4, [3, 4]."""
 
 
-def parse_stages(value: Stages, backbone: str) -> str | None:
+def parse_stages(value: Stages, backbone: str | None) -> str | None:
     """`value` as one text, in order: "3+4"; None if these are all the stages of `backbone`.
 
-    They are numbered as the network's modules are: 2 to 4 in ShuffleNetV2, 1 to 4 in ResNet. Raises
-    `InputError` for anything else than stages that it has.
+    They are numbered as the network's modules are (2 to 4 in ShuffleNetV2, 1 to 4 in ResNet). A network of
+    one's own (None) numbers them by how often the image has been halved. Raises `InputError` for anything
+    else than stages that it has; which ones a network of one's own has is asked when it is built.
     """
-    known = stages_of(backbone)
-    expected = f"{backbone} has {', '.join(map(str, known))}: name some, such as {known[-2]}+{known[-1]}"
+    known = None if backbone is None else stages_of(backbone)
+    expected = (
+        "name some, such as 3+4"
+        if known is None
+        else f"{backbone} has {', '.join(map(str, known))}: name some, such as {known[-2]}+{known[-1]}"
+    )
     wrong = InputError(f"stages is '{value}': {expected}")
     if isinstance(value, bool):
         raise wrong
@@ -29,7 +35,11 @@ def parse_stages(value: Stages, backbone: str) -> str | None:
         if not re.fullmatch(r"\d{1,3}(\+\d{1,3})*", value.replace(" ", "")):
             raise wrong
         value = [int(part) for part in value.split("+")]
-    if not value or any(isinstance(stage, bool) or stage not in known for stage in value):
+    if not value or any(isinstance(stage, bool) or not isinstance(stage, int) for stage in value):
+        raise wrong
+    if known is None:
+        return "+".join(map(str, sorted(set(value))))
+    if not set(value) <= set(known):
         raise wrong
     if set(value) == set(known):
         return None
@@ -39,3 +49,20 @@ def parse_stages(value: Stages, backbone: str) -> str | None:
 def has_method(stages: str | None, stage: int) -> bool:
     """Whether `stage` is one of `stages`, as `parse_stages` gives them."""
     return stages is None or str(stage) in stages.split("+")
+
+
+def settled(setting: Setting, backbone: str | None, stages: str | None, name: str) -> Setting:
+    """`setting` of M or G as a point holds it: one value if that is the same in every stage.
+
+    Raises `InputError` naming `name` if it has no value for a stage that gets the method, or one for
+    another stage. Those of a network of one's own (None) are known when it is built.
+    """
+    if not isinstance(setting, PerStage) or backbone is None:
+        return setting
+    wanted = {stage for stage in stages_of(backbone) if has_method(stages, stage)}
+    given = dict(setting.stages)
+    if wanted != set(given):
+        names = ", ".join(map(str, sorted(wanted)))
+        raise InputError(f"{name} is '{setting}': expected a value for each of the stages {names}")
+    first, *others = given.values()
+    return first if all(value == first for value in others) else setting

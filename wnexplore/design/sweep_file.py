@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from wnexplore.design.backbones import BACKBONES, STEMS, backbone_spec
-from wnexplore.design.methods import ACTIVATIONS, METHODS
-from wnexplore.design.multiplier import parse_multiplier, plain_multiplier
+from wnexplore.design.backbones import BACKBONES, FAMILIES, STEMS, backbone_spec
+from wnexplore.design.brought import check_name, is_brought
+from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
+from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import DEVICES, LatencySpec, Positive, TrainSpec
-from wnexplore.design.stages import parse_stages
+from wnexplore.design.stages import parse_stages, settled
+from wnexplore.design.width import at_width
 from wnexplore.errors import InputError, unknown
 
 
@@ -39,12 +42,20 @@ def _one_of(what: str, valid: Iterable[str]) -> BeforeValidator:
 def _known_backbone(value: object) -> object:
     if not isinstance(value, str):
         raise unknown("backbone", value, BACKBONES)
-    backbone_spec(value)
+    if is_brought(value):
+        check_name(value)
+    elif value not in FAMILIES:
+        backbone_spec(value)
     return value
 
 
-def _multiplier(name: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse_multiplier(value, name))
+def _setting(name: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_setting(value, name))
+
+
+def _one_setting(value: object) -> object:
+    """`M: {2: 1, 3: 2, 4: 8}` is one choice, as `M: [{2: 1, 3: 2, 4: 8}]` is."""
+    return (value,) if isinstance(value, Mapping) else value
 
 
 def _switch(value: object) -> object:
@@ -71,10 +82,12 @@ def _one_choice(value: object) -> object:
 _Backbone = Annotated[str, BeforeValidator(_known_backbone)]
 _Method = Annotated[str, _one_of("method", METHODS)]
 _plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
-_M = Annotated[Fraction, _multiplier("M"), _plainly]
-_G = Annotated[Fraction, _multiplier("G"), _plainly]
+_M = Annotated[Setting, _setting("M"), _plainly]
+_G = Annotated[Setting, _setting("G"), _plainly]
+_Width = Annotated[Fraction, BeforeValidator(lambda value: parse_multiplier(value, "width")), _plainly]
 _Stem = Annotated[str, _one_of("stem", STEMS)]
 _Activation = Annotated[str, _one_of("activation", ACTIVATIONS)]
+_Depthwise = Annotated[str, _one_of("depthwise", DEPTHWISE)]
 _Stages = Annotated[str, BeforeValidator(_stages_text)]
 _Axis = Field(min_length=1)
 
@@ -92,11 +105,13 @@ class PointSpec(_Spec):
     G: _G | None = None
     stages: _Stages | None = None
     experts: Positive | None = None
+    temperature: Positive | None = None
     stem: _Stem = "imagenet"
     resolution: Positive | None = None
     num_classes: Positive = 1000
     reduction: Positive | None = None
     activation: _Activation | None = None
+    depthwise: _Depthwise | None = None
 
     @model_validator(mode="after")
     def _is_a_point(self) -> PointSpec:
@@ -115,34 +130,66 @@ class SweepSpec(_Spec):
     """
 
     backbones: Annotated[tuple[_Backbone, ...], _Axis] = ("shufflenet_v2_x0_5",)
+    width: Annotated[tuple[_Width, ...], _Axis] | None = None
+    """Of those backbones that are families ("shufflenet_v2"): their width multipliers."""
     methods: Annotated[tuple[_Method, ...], _Axis] = ("plain", "weightnet")
-    M: Annotated[tuple[_M, ...], _Axis] = (Fraction(2),)
-    G: Annotated[tuple[_G, ...], _Axis] = (Fraction(2),)
+    M: Annotated[tuple[_M, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
+    G: Annotated[tuple[_G, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
+    per_stage: bool = False
+    """Whether M and G are crossed in each stage by themselves."""
     stages: Annotated[tuple[_Stages | None, ...], BeforeValidator(_one_choice), _Axis] = (None,)
     """Each one choice of stages that get the method, "3+4" or [3, 4]; a list of numbers is one of them,
     and null stands for all stages."""
     experts: Annotated[tuple[Positive, ...], _Axis] = (4,)
+    temperature: Annotated[tuple[Positive, ...], _Axis] = (30,)
     stem: Annotated[tuple[_Stem, ...], _Axis] = ("imagenet",)
     resolution: Annotated[tuple[Positive, ...], _Axis] | None = None
     num_classes: Annotated[tuple[Positive, ...], _Axis] = (1000,)
     reduction: Annotated[tuple[Positive, ...], _Axis] = (16,)
     activation: Annotated[tuple[_Activation, ...], _Axis] = ("sigmoid",)
+    depthwise: Annotated[tuple[_Depthwise, ...], _Axis] = ("published",)
+    where: str | None = None
+    """What the points must satisfy, as rows of a table do: on their counts before anything is built, on
+    what is measured before they are trained."""
     points: Annotated[tuple[PointSpec, ...], _Axis] | None = None
     latency: Annotated[LatencySpec | None, BeforeValidator(_switch)] = LatencySpec()
     train: Annotated[TrainSpec | None, BeforeValidator(_switch)] = None
 
     @model_validator(mode="after")
-    def _has_these_stages(self) -> SweepSpec:
-        for backbone in self.backbones:
-            for stages in self.stages:
-                if stages is not None:
-                    parse_stages(stages, backbone)
+    def _fits_these_backbones(self) -> SweepSpec:
+        for network, stages in product(self.networks, self.stages):
+            backbone = None if is_brought(network) else network
+            within = None if stages is None else parse_stages(stages, backbone)
+            for name, values in (("M", self.M), ("G", self.G)):
+                for value in values:
+                    settled(value, backbone, within, name)
+                    if self.per_stage and isinstance(value, PerStage):
+                        raise InputError(
+                            f"{name} is '{value}', and per_stage crosses one number for each stage"
+                        )
         return self
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The backbones, each family at each width."""
+        found = []
+        for backbone in self.backbones:
+            if backbone in FAMILIES and self.width is not None:
+                found += [at_width(backbone, width) for width in self.width]
+            elif backbone in FAMILIES and backbone not in BACKBONES:
+                raise InputError(
+                    f"backbone '{backbone}' is a family: say which width, such as 'width: [0.5]'"
+                )
+            else:
+                found.append(backbone)
+        if self.width is not None and not set(self.backbones) & set(FAMILIES):
+            raise InputError(f"width is for backbones of any width: {', '.join(FAMILIES)}")
+        return tuple(found)
 
     @property
     def has_grid(self) -> bool:
         """Whether the axes are to be crossed: always, but where `points` were written and no axis."""
-        return self.points is None or bool(self.model_fields_set - {"points", "latency", "train"})
+        return self.points is None or bool(self.model_fields_set - NO_AXES)
 
     def on_device(self, device: str) -> SweepSpec:
         """This sweep with all that it measures measured on `device` (auto, cpu, cuda)."""
@@ -154,8 +201,7 @@ class SweepSpec(_Spec):
 
     def to_yaml(self) -> str:
         """This sweep as a sweep file, every default written out."""
-        measured = {"points", "latency", "train"}
-        content = self.model_dump(mode="json", include=None if self.has_grid else measured)
+        content = self.model_dump(mode="json", include=None if self.has_grid else NO_AXES)
         # A null stands for "measure nothing" here and for a default there: false says the one.
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
         return yaml.safe_dump(
@@ -164,6 +210,9 @@ class SweepSpec(_Spec):
             default_flow_style=None,
         )
 
+
+NO_AXES = {"where", "points", "latency", "train"}
+"""What a sweep says beside its grid."""
 
 Overrides = Mapping[tuple[str, ...], tuple[str, Any]]
 """Path in the sweep file -> (option that sets it, value): how flags override a file."""

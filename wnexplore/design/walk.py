@@ -49,7 +49,9 @@ class Block:
     context_channels: int
     """Channels that the context pools."""
     gate_channels: int
-    """Channels at the end of the main branch, which squeeze-and-excitation scales."""
+    """Channels at the end of the main branch, which a gate scales."""
+    gate_pixels: int
+    """H·W there."""
     sites: tuple[Site, ...]
 
 

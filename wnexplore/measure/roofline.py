@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from wnexplore.errors import WnexploreError
-from wnexplore.files import write_whole
+from wnexplore.files import cache_folder, write_whole
 from wnexplore.measure.environment import device_name, environment
 from wnexplore.measure.stopwatch import cache_bytes, sampler
 from wnexplore.measure.switches import DTYPES, precision_set, threads_set
@@ -80,19 +79,6 @@ def measure_peaks(device: str, dtype: str) -> Peaks:
     one takes long enough to fill the device.
     """
     return Peaks(_copy_rate(device), max(_product_rates(device, dtype)))
-
-
-def cache_folder() -> Path:
-    """Where peaks are kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification has relative paths ignored.
-    if given.is_absolute():
-        return given / "wnexplore"
-    try:
-        return Path.home() / ".cache" / "wnexplore"
-    except RuntimeError:
-        # A user without a home: where no folder can be.
-        return Path(os.devnull) / "wnexplore"
 
 
 _REPEATS = 10

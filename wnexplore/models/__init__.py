@@ -1,6 +1,9 @@
 """The networks: backbones whose convolutions a method makes, and `build`, which makes one of a point."""
 
 from wnexplore.models.build import build as build
+from wnexplore.models.convert import Conversion as Conversion
+from wnexplore.models.convert import Where as Where
+from wnexplore.models.convert import convert as convert
 from wnexplore.models.methods import CondConvMethod as CondConvMethod
 from wnexplore.models.methods import Method as Method
 from wnexplore.models.methods import PlainMethod as PlainMethod

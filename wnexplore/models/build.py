@@ -4,43 +4,59 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from wnexplore.design.backbones import BackboneSpec, ShuffleNetV2Spec, backbone_spec
+from torch import nn
+
+from wnexplore.design.backbones import (
+    BackboneSpec,
+    MobileNetV2Spec,
+    MobileNetV3Spec,
+    ResNetSpec,
+    ShuffleNetV2Spec,
+    backbone_spec,
+)
+from wnexplore.design.brought import is_brought
 from wnexplore.design.legality import check_legal
-from wnexplore.design.multiplier import Multiplier
+from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError
 from wnexplore.models.methods import Method, method_of
+from wnexplore.models.mobilenet_v2 import MobileNetV2
+from wnexplore.models.mobilenet_v3 import MobileNetV3
 from wnexplore.models.resnet import ResNet
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 
 
 @overload
-def build(point: DesignPoint, /) -> ShuffleNetV2 | ResNet: ...
+def build(point: DesignPoint, /) -> nn.Module: ...
 
 
 @overload
 def build(
     backbone: str,
     method: str = "plain",
-    M: Multiplier | None = None,
-    G: Multiplier | None = None,
+    M: Written | None = None,
+    G: Written | None = None,
     *,
     stages: Stages | None = None,
     experts: int | None = None,
+    temperature: int | None = None,
     stem: str = "imagenet",
     resolution: int | None = None,
     num_classes: int = 1000,
     reduction: int | None = None,
     activation: str | None = None,
-) -> ShuffleNetV2 | ResNet: ...
+    depthwise: str | None = None,
+) -> nn.Module: ...
 
 
-def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> ShuffleNetV2 | ResNet:
+def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
     """The network of a design point, or of the axes of one as `DesignPoint.of` takes them.
 
     Maps images (N, 3, H, W) to logits (N, num_classes), in training mode, on PyTorch's default device;
-    its parameters follow from `torch.manual_seed`. Raises `InputError` for an axis that is wrong and
+    its parameters follow from `torch.manual_seed`. A backbone "timm:NAME", "torchvision:NAME" or
+    "path/to/file.py:function" is that network, its convolutions but the first replaced by the method's
+    (see `wnexplore.convert`). Raises `InputError` for an axis that is wrong and
     `IllegalPointError`, naming the layer, for an (M, G) that some layer can't have, before anything is
     built.
     """
@@ -50,12 +66,24 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> ShuffleNetV2 
         raise InputError("a design point has all its axes: give the point alone, or the axes without it")
     else:
         point = backbone
+    if is_brought(point.backbone):
+        from wnexplore.models.brought import brought_network
+
+        return brought_network(point.backbone, method_of(point), point.num_classes)
     check_legal(point)
     return network(backbone_spec(point.backbone), method_of(point), point.stem, point.num_classes)
 
 
-def network(spec: BackboneSpec, method: Method, stem: str, num_classes: int) -> ShuffleNetV2 | ResNet:
+def network(
+    spec: BackboneSpec, method: Method, stem: str, num_classes: int
+) -> ShuffleNetV2 | ResNet | MobileNetV2 | MobileNetV3:
     """The network that `spec` describes, its blocks' convolutions made by `method`."""
-    if isinstance(spec, ShuffleNetV2Spec):
-        return ShuffleNetV2(spec, method, stem=stem, num_classes=num_classes)
-    return ResNet(spec, method, stem=stem, num_classes=num_classes)
+    match spec:
+        case ShuffleNetV2Spec():
+            return ShuffleNetV2(spec, method, stem=stem, num_classes=num_classes)
+        case ResNetSpec():
+            return ResNet(spec, method, stem=stem, num_classes=num_classes)
+        case MobileNetV2Spec():
+            return MobileNetV2(spec, method, stem=stem, num_classes=num_classes)
+        case MobileNetV3Spec():
+            return MobileNetV3(spec, method, stem=stem, num_classes=num_classes)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from fractions import Fraction
 
 from torch import nn
 
-from wnexplore.design.legality import published_pair
 from wnexplore.design.methods import METHODS
-from wnexplore.design.multiplier import Multiplier, parse_multiplier
+from wnexplore.design.multiplier import PerStage, Written, parse_setting
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.stages import has_method
-from wnexplore.nn import CondConv2d, Context, SqueezeExcite, WeightNetConv2d
+from wnexplore.design.stage_design import StageDesign, stage_design
+from wnexplore.errors import InputError
+from wnexplore.nn import (
+    CondConv2d,
+    Context,
+    ConvBlockAttention,
+    DynamicConv2d,
+    EfficientChannelAttention,
+    Gate,
+    GlobalContext,
+    SelectiveKernelConv2d,
+    SqueezeExcite,
+    WeightNetConv2d,
+)
+from wnexplore.nn.formulations.shape import Size2d, pair
 from wnexplore.nn.init import kaiming_std
 
 
@@ -33,18 +44,21 @@ class Method(ABC):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: Size2d,
         *,
-        stride: int = 1,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:
-        """A convolution without bias that keeps its input's size at stride 1.
+        """A convolution without bias; `padding` None keeps its input's size at stride 1.
 
-        `context_features` is the R of the block's context, None if it has none.
+        `context_features` is the R of the block's context; None if there is none, and a layer that needs
+        one makes its own.
         """
 
-    def gate(self, channels: int) -> nn.Module | None:
+    def gate(self, channels: int) -> Gate | None:
         """What scales the end of a block's main branch, after its last normalisation."""
         return None
 
@@ -57,13 +71,23 @@ class PlainMethod(Method):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: Size2d,
         *,
-        stride: int = 1,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:
-        return plain_conv(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
+        return plain_conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +96,76 @@ class SqueezeExciteMethod(PlainMethod):
 
     reduction: int = 16
 
-    def gate(self, channels: int) -> nn.Module:
+    def gate(self, channels: int) -> Gate:
         return SqueezeExcite(channels, self.reduction)
+
+
+@dataclass(frozen=True)
+class ConvBlockAttentionMethod(PlainMethod):
+    """Ordinary convolutions, CBAM at the end of each block's main branch (Woo et al., ECCV 2018, fig. 3)."""
+
+    reduction: int = 16
+
+    def gate(self, channels: int) -> Gate:
+        return ConvBlockAttention(channels, self.reduction)
+
+
+@dataclass(frozen=True)
+class GlobalContextMethod(PlainMethod):
+    """Ordinary convolutions, a global context block at the end of each block's main branch."""
+
+    reduction: int = 16
+
+    def gate(self, channels: int) -> Gate:
+        return GlobalContext(channels, self.reduction)
+
+
+@dataclass(frozen=True)
+class EfficientChannelAttentionMethod(PlainMethod):
+    """Ordinary convolutions, ECA at the end of each block's main branch."""
+
+    def gate(self, channels: int) -> Gate:
+        return EfficientChannelAttention(channels)
+
+
+@dataclass(frozen=True)
+class SelectiveKernelMethod(PlainMethod):
+    """Selective kernels in place of every convolution larger than 1x1 (Li et al., CVPR 2019, sec. 3.2)."""
+
+    reduction: int = 16
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        *,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
+        groups: int = 1,
+        context_features: int | None = None,
+    ) -> nn.Module:
+        if pair(kernel_size) == (1, 1):
+            return super().conv(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=groups,
+            )
+        return SelectiveKernelConv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            reduction=self.reduction,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,23 +178,62 @@ class CondConvMethod(Method):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: Size2d,
         *,
-        stride: int = 1,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:
-        return CondConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, experts=self.experts)
+        return CondConv2d(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, experts=self.experts
+        )
 
 
 @dataclass(frozen=True)
-class WeightNetMethod(Method):
-    """Every convolution generated from its block's context, the depthwise ones with (M/G, 1) as published."""
+class DynamicMethod(Method):
+    """Every convolution attends to its kernels from its own input, as in its paper."""
 
-    M: Multiplier = 2
-    G: Multiplier = 2
+    experts: int = 4
+    temperature: int = 30
+    reduction: int = 16
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        *,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
+        groups: int = 1,
+        context_features: int | None = None,
+    ) -> nn.Module:
+        return DynamicConv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            experts=self.experts,
+            temperature=self.temperature,
+            reduction=self.reduction,
+        )
+
+
+@dataclass(frozen=True)
+class WeightNetMethod(PlainMethod):
+    """Every convolution generated from its block's context; of the depthwise ones `depthwise` decides."""
+
+    M: Written = 2
+    G: Written = 2
     reduction: int = 16
     activation: str = "sigmoid"
+    depthwise: str = "published"
 
     def context(self, channels: int) -> Context:
         return Context(channels, self.reduction)
@@ -111,67 +242,99 @@ class WeightNetMethod(Method):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: Size2d,
         *,
-        stride: int = 1,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:
-        M, G = self._pair(depthwise=groups == in_channels == out_channels)
+        M, G = parse_setting(self.M, "M"), parse_setting(self.G, "G")
+        if isinstance(M, PerStage) or isinstance(G, PerStage):
+            raise InputError("M and G differ by stage: ask for the method at a stage")
+        design = StageDesign("weightnet", M, G, depthwise=self.depthwise)
+        own = design.pair(out_channels, depthwise=groups == in_channels == out_channels)
+        if own is None:
+            return super().conv(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=groups,
+            )
         return WeightNetConv2d(
             in_channels,
             out_channels,
             kernel_size,
             stride,
-            groups=groups,
-            M=M,
-            G=G,
+            padding,
+            dilation,
+            groups,
+            M=own[0],
+            G=own[1],
+            reduction=self.reduction,
             activation=self.activation,
             context_features=context_features,
         )
 
-    def _pair(self, *, depthwise: bool) -> tuple[Fraction, Fraction]:
-        return published_pair(
-            parse_multiplier(self.M, "M"), parse_multiplier(self.G, "G"), depthwise=depthwise
-        )
-
 
 @dataclass(frozen=True)
-class InStagesMethod(PlainMethod):
-    """A method in some stages, ordinary convolutions in the others."""
+class MethodByStage(PlainMethod):
+    """What a design point has in each stage, where they differ."""
 
-    method: Method
-    stages: str
+    point: DesignPoint
 
     def at(self, stage: int) -> Method:
-        return self.method if has_method(self.stages, stage) else PlainMethod()
+        return _method(stage_design(self.point, stage))
 
 
 _CLASSES: dict[str, type[Method]] = {
     "plain": PlainMethod,
     "se": SqueezeExciteMethod,
+    "sk": SelectiveKernelMethod,
+    "cbam": ConvBlockAttentionMethod,
+    "gc": GlobalContextMethod,
+    "eca": EfficientChannelAttentionMethod,
     "condconv": CondConvMethod,
+    "dynamic": DynamicMethod,
     "weightnet": WeightNetMethod,
 }
 
 
 def method_of(point: DesignPoint) -> Method:
     """The method of a design point, with the point's values of the axes that it reads."""
-    axes = {axis: getattr(point, axis) for axis in METHODS[point.method] if axis != "stages"}
-    method = _CLASSES[point.method](**axes)
-    return method if point.stages is None else InStagesMethod(method, point.stages)
+    differs = point.stages is not None or any(isinstance(own, PerStage) for own in (point.M, point.G))
+    return MethodByStage(point) if differs else _method(stage_design(point, 0))
 
 
 def plain_conv(
-    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Size2d,
+    *,
+    stride: Size2d = 1,
+    padding: Size2d | None = None,
+    dilation: Size2d = 1,
+    groups: int = 1,
 ) -> nn.Conv2d:
-    """An ordinary convolution without bias that keeps its input's size at stride 1; kernel size odd.
+    """An ordinary convolution without bias; `padding` None keeps its input's size at stride 1 (odd kernels).
 
     Starts normal with variance 2/F (He et al., ICCV 2015, section 2.2); the published WeightNet code
     starts its first convolution with std 0.01 and the last one with 1/C_in instead.
     """
+    (high, wide), (down, across) = pair(kernel_size), pair(dilation)
+    if padding is None:
+        padding = (down * (high // 2), across * (wide // 2))
     conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups=groups, bias=False
     )
-    nn.init.normal_(conv.weight, std=kaiming_std(in_channels // groups * kernel_size**2))
+    nn.init.normal_(conv.weight, std=kaiming_std(in_channels // groups * high * wide))
     return conv
+
+
+def _method(design: StageDesign) -> Method:
+    axes = {axis: getattr(design, axis) for axis in METHODS[design.method] if axis != "stages"}
+    return _CLASSES[design.method](**axes)

@@ -119,12 +119,12 @@ class ShuffleNetV2Block(nn.Module):
         """Start the normalisations so that a block keeps the size of its input before they see any data.
 
         A kernel of variance 2/F keeps it if a ReLU comes before, which is missing after a depthwise
-        convolution; and a gate starts at 1/2.
+        convolution; and a gate may start below 1.
         """
         for norm in ("branch2.4",) if self.branch1 is None else ("branch1.1", "branch2.4"):
             nn.init.constant_(self.get_parameter(f"{norm}.weight"), math.sqrt(0.5))
         if self.se is not None:
-            nn.init.constant_(self.get_parameter("branch2.6.weight"), 2)
+            nn.init.constant_(self.get_parameter("branch2.6.weight"), 1 / self.se.initial_scale)
 
     def forward(self, x: Tensor, *, published_order: bool = False) -> Tensor:
         if self.branch1 is not None:

@@ -54,13 +54,13 @@ class GeneratedConv2d(nn.Module, ABC):
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels % groups != 0:
                 raise InputError(f"groups = {groups} doesn't divide {name} = {channels}")
-        self.kernel_size = _size("kernel_size", kernel_size)
-        self.stride = _size("stride", stride)
-        self.dilation = _size("dilation", dilation)
+        self.kernel_size = size_pair("kernel_size", kernel_size)
+        self.stride = size_pair("stride", stride)
+        self.dilation = size_pair("dilation", dilation)
         if padding is None:
             self.padding = self._same_padding()
         else:
-            self.padding = _size("padding", padding, least=0)
+            self.padding = size_pair("padding", padding, least=0)
         if context_features is not None:
             at_least(1, "context_features", context_features)
         self.context_features = context_features
@@ -185,7 +185,7 @@ def at_least(least: int, name: str, value: int) -> int:
     return value
 
 
-def _size(name: str, size: Size2d, least: int = 1) -> tuple[int, int]:
+def size_pair(name: str, size: Size2d, least: int = 1) -> tuple[int, int]:
     if not isinstance(size, int) and (not isinstance(size, tuple) or len(size) != 2):
         raise InputError(f"{name} is '{size}': expected a whole number or (height, width)")
     high, wide = pair(size)

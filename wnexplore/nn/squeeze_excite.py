@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from wnexplore.errors import InputError
 from wnexplore.nn.context import reduced_channels
+from wnexplore.nn.gate import Gate
 from wnexplore.nn.generated import at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_
 
 
-class SqueezeExcite(nn.Module):
+class SqueezeExcite(Gate):
     """x times sigmoid(fc2(relu(fc1(mean of x over space)))): (N, C, H, W) -> (N, C, H, W).
 
     fc1 leaves max(16, C // reduction) features; both layers have biases. Raises `InputError` for a size
     below 1.
     """
 
+    initial_scale = 0.5
+
     def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        self.channels = at_least(1, "channels", channels)
+        super().__init__(channels)
         hidden = reduced_channels(channels, at_least(1, "reduction", reduction))
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
@@ -36,8 +37,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""
-        if x.dim() != 4 or x.shape[1] != self.channels:
-            raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.channels}, H, W)")
+        self._check(x)
         scale = self.fc2(self.fc1(x.mean((2, 3))).relu()).sigmoid()
         scaled: Tensor = x * scale[:, :, None, None]
         return scaled

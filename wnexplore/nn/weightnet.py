@@ -7,6 +7,7 @@ section 3, https://arxiv.org/abs/2007.11823
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +30,15 @@ class WeightNetConv2d(GeneratedConv2d):
     fc1 is a biased linear layer from the context's R features to M·C_out, fc2 a grouped one without bias
     from there to C_out·F in G·C_out groups of lambda = M/G inputs; `M` and `G` may be whole numbers,
     decimals or fractions ("1/48"). `context_features` None adds the layer's own `reduce`, a `Context`
-    with `reduction`. `activation` is sigmoid (published), hard_sigmoid, or softmax over the lambda
-    inputs of each group (all ones where lambda is 1). `formulation` says how the output is computed:
-    "auto", or one of "published", "kernel", "shared" and "fused" that the layer can have.
+    with `reduction`. `activation` is sigmoid (published), hard_sigmoid, tanh, identity, or softmax over
+    the lambda inputs of each group (all ones where lambda is 1). `formulation` says how the output is
+    computed: "auto", or one of "published", "kernel", "shared" and "fused" that the layer can have.
 
     Parameters: `fc1.weight` (M·C_out, R), `fc1.bias`, `fc2.weight` (C_out·F, lambda) and, when it stands
     alone, `reduce.weight` (R, C_in), `reduce.bias`.
 
     A depthwise convolution is no special case here; the published networks give it (M/G, 1), see
-    `wnexplore.design.legality.published_pair`.
+    `wnexplore.design.stage_design.StageDesign.pair`.
 
     Raises `InputError` for an (M, G), a name or a size that can't be had.
     """
@@ -82,17 +83,18 @@ class WeightNetConv2d(GeneratedConv2d):
     def reset_parameters(self) -> None:
         """Draw the starting parameters.
 
-        fc1 is small, so that alpha starts near its value alpha0 at 0 (1/2, or 1/lambda for softmax), and
-        fc2 such that the kernels, sums of lambda terms alpha0·B, start with the variance 2/F of a
-        plain convolution's. The published code draws fc1 and fc2 with std 1 over the second dimension
-        of their weights instead, 1/R and 1/lambda, whatever the kernel's fan-in, and leaves the scale
-        to batch normalisation, whose bias it starts at 0.0001.
+        fc1 is small, so that alpha starts near one value alpha0 (see `resting_alpha`), and fc2 such that
+        the kernels, sums of lambda terms alpha0·B, start with the variance 2/F of a plain convolution's.
+        The published code draws fc1 and fc2 with std 1 over the second dimension of their weights
+        instead, 1/R and 1/lambda, whatever the kernel's fan-in, and leaves the scale to batch
+        normalisation, whose bias it starts at 0.0001.
         """
         if self.reduce is not None:
             self.reduce.reset_parameters()
         init_linear_(self.fc1, SMALL_GAIN)
         terms = self.fc2.inputs_per_group
-        alpha0 = 1 / terms if self.activation == "softmax" else 0.5
+        bias, alpha0 = resting_alpha(self.activation, terms)
+        nn.init.constant_(self.fc1.bias, bias)
         nn.init.normal_(self.fc2.weight, std=kaiming_std(self.fan_in) / (alpha0 * math.sqrt(terms)))
 
     @property
@@ -108,10 +110,30 @@ class WeightNetConv2d(GeneratedConv2d):
         if self.activation == "softmax":
             groups = z.view(-1, self.fc2.groups, self.fc2.inputs_per_group)
             return groups.softmax(-1).flatten(1)
-        return functional.hardsigmoid(z) if self.activation == "hard_sigmoid" else z.sigmoid()
+        return _ELEMENTWISE[self.activation](z)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, M={self.M}, G={self.G}, activation={self.activation}"
+
+
+def resting_alpha(activation: str, inputs_per_group: int) -> tuple[float, float]:
+    """The bias of fc1 at which a layer starts, and alpha0, the value of the activation function there.
+
+    1/2, where sigmoid is steepest and tanh is far from its zero; 1 for identity, 1/lambda for softmax.
+    """
+    if activation == "tanh":
+        return math.atanh(0.5), 0.5
+    if activation == "identity":
+        return 1.0, 1.0
+    return 0.0, 1 / inputs_per_group if activation == "softmax" else 0.5
+
+
+_ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": functional.hardsigmoid,
+    "tanh": torch.tanh,
+    "identity": lambda z: z,
+}
 
 
 class GroupedLinear(nn.Module):

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wnexplore.design.where import PREFIXES as PREFIXES
+from wnexplore.design.where import Kind as Kind
 from wnexplore.errors import InputError, unknown
 
-Kind = Literal["text", "multiplier", "whole", "count", "number"]
 Direction = Literal["smaller", "larger"]
 
 Interval = tuple[float, float]
@@ -99,11 +100,13 @@ COLUMNS: dict[str, Column] = {
         Column("G", "multiplier", "G", phrase="G = {}"),
         Column("stages", "text", "stages", axis="Stages", phrase="stages {}"),
         Column("experts", "whole", "experts", axis="Experts", phrase="{} experts"),
+        Column("temperature", "whole", "temp.", axis="Temperature", phrase="temperature {}"),
         Column("stem", "text", "stem", axis="Stem", phrase="{} stem"),
         Column("resolution", "whole", "res.", axis="Resolution", unit="px", phrase="{} px"),
         Column("num_classes", "whole", "classes", axis="Classes", phrase="{} classes"),
         Column("reduction", "whole", "red.", axis="Reduction", phrase="reduction {}"),
         Column("activation", "text", "activation", axis="Activation"),
+        Column("depthwise", "text", "depthwise", axis="Depthwise layers", phrase="depthwise {}"),
         Column("params", "count", "params", axis="Parameters", better="smaller"),
         Column("flops", "count", "FLOPs", axis="FLOPs", unit="multiply-adds", better="smaller"),
         Column(
@@ -141,9 +144,6 @@ COLUMNS: dict[str, Column] = {
     )
 }
 """Name -> column, in the order of every export."""
-
-PREFIXES = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
-"""The prefixes of counts and what each multiplies by, largest first."""
 
 
 def column(name: str) -> Column:

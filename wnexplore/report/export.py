@@ -6,11 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import pandas as pd
 
+from wnexplore.design.multiplier import Setting
 from wnexplore.errors import InputError, unknown
 from wnexplore.report.columns import COLUMNS
 from wnexplore.report.frame import cells
@@ -69,7 +69,7 @@ def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Fraction) else value
+    return str(value) if isinstance(value, Setting) else value
 
 
 def _markdown(contents: Layout) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from wnexplore.design.multiplier import OverChannels, PerStage
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.design.record import Record
 from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, Interval, Kind
@@ -30,8 +31,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each (point, latency protocol, training protocol without its seed), all `COLUMNS`.
 
     `records` come oldest first: of those that would fill the same visible cell the newest wins. Counts
-    are Int64, other numbers Float64, M and G `Fraction`, missing ones NA (None for M and G); nothing is
-    rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and `top1_high`
+    are Int64, other numbers Float64, M and G as a `DesignPoint` has them, missing ones NA (None for M and
+    G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and `top1_high`
     its 95 % Student-t interval; `warnings` are the kinds of a latency's warnings, "drift; throttled".
     Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
     before a column existed leaves out is what its column calls usual.
@@ -55,8 +56,9 @@ def cells(frame: pd.DataFrame, name: str) -> list[Any]:
 
 
 def numbers(frame: pd.DataFrame, name: str) -> list[float | None]:
-    """The numeric column called `name` as floats, None where it is empty."""
-    return [None if value is None else float(value) for value in cells(frame, name)]
+    """The numeric column called `name` as floats, None where it is empty or no one number (M by stage)."""
+    values = (None if isinstance(value, (OverChannels, PerStage)) else value for value in cells(frame, name))
+    return [None if value is None else float(value) for value in values]
 
 
 def intervals(frame: pd.DataFrame, name: str) -> list[Interval | None]:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
+from wnexplore.design.multiplier import PerStage
 from wnexplore.report.columns import COLUMNS, Column, compact, comparable_within
 from wnexplore.report.figure_info import FigureInfo, HeatPanel
 from wnexplore.report.frame import cells, distinct, groups, shared, varying
 
-_NETWORK = ("stages", "stem", "resolution", "num_classes", "reduction", "activation")
+_NETWORK = ("stages", "stem", "resolution", "num_classes", "reduction", "activation", "depthwise")
 _HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")
 
 
 def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
     """For each family of WeightNets that spans a grid its figures over M and G, by a name for it.
 
-    A family shares all but M and G. Of the figures, parameters, FLOPs, the latency over the plain
-    network's (or the latency) of each protocol and the accuracy of each have a panel.
+    A family shares all but M and G, which are the same in all its stages. Of the figures, parameters,
+    FLOPs, the latency over the plain network's (or the latency) of each protocol and the accuracy of each
+    have a panel.
     """
     measured = frame[list(_HEATS)].notna().any(axis=1)
-    generated = frame[measured & (frame["method"] == "weightnet")]
+    crossed = [not isinstance(M, PerStage) and not isinstance(G, PerStage) for M, G in _pairs(frame)]
+    generated = frame[measured & (frame["method"] == "weightnet") & np.array(crossed, dtype=np.bool_)]
     keys = ("backbone", *_NETWORK)
     infos = {}
     for positions in groups(generated, keys).values():
@@ -31,6 +38,10 @@ def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
             note = shared(family, ("backbone", *comparable_within(_HEATS), "seeds"))
             infos[name] = FigureInfo(tuple(panels), columns=min(3, len(panels)), note=note)
     return infos
+
+
+def _pairs(frame: pd.DataFrame) -> Iterable[tuple[Any, Any]]:
+    return zip(cells(frame, "M"), cells(frame, "G"), strict=True)
 
 
 def _is_grid(frame: pd.DataFrame) -> bool:

@@ -27,10 +27,12 @@ _MAX_REASON = 84
 _TIMED = ("latency_ms", "latency_ratio", "peak_memory_mb", "energy_j", "compile_s")
 _ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "top1")
 _SHOWN = (
-    *("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution", "num_classes"),
+    *("backbone", "method", "M", "G", "stages", "experts", "temperature"),
+    *("stem", "resolution", "num_classes"),
     *(
         "reduction",
         "activation",
+        "depthwise",
         "params",
         "flops",
         *LATENCY_PROTOCOL,

@@ -69,7 +69,7 @@ def scatter_info(
 
 def plottable(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The rows that have all of the columns; `InputError` that says which column is empty."""
-    full = frame[frame[list(names)].notna().all(axis=1)]
+    full = frame[[None not in row for row in zip(*(numbers(frame, name) for name in names), strict=True)]]
     if len(full):
         return full
     filled = [name for name, each in COLUMNS.items() if each.numeric and distinct(frame, name)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from fractions import Fraction
 from typing import Any
 
+from wnexplore.design.multiplier import Setting
 from wnexplore.report.columns import COLUMNS, Column, Interval, with_interval
 from wnexplore.report.layout import FAILED, Layout
 from wnexplore.report.versus import Count, Lonely, Measured, Pair, Verdict, Versus
@@ -192,4 +192,4 @@ def _bounds(name: str, value: float, interval: Interval | None) -> dict[str, flo
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(v) if isinstance(v, Fraction) else v for name, v in identity.items()}
+    return {name: str(v) if isinstance(v, Setting) else v for name, v in identity.items()}

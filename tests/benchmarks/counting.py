@@ -1,0 +1,132 @@
+"""How fast points are counted: python -m tests.benchmarks.counting [--rounds 3]
+
+In rounds, on one thread: the shipped space of a million points in closed form (walk from the disk, every
+point's parameters and FLOPs), and single points of it built and traced by fvcore, by torch's FlopCounterMode
+and, if it is installed, by ptflops. Prints points a second, the median of the rounds, and our rate over each.
+All count the same points; where a tool's figure is another one, by its conventions, it says so. The peak
+memory is that of a process of its own that counts the space.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.shipped import find_sweep
+from wnexplore.design.space import Space
+from wnexplore.design.sweep_file import load_sweep
+from wnexplore.measure.complexity import measure_complexity
+from wnexplore.models import build
+from wnexplore.nn import formulation_set
+from wnexplore.space import space_of
+
+SWEEP = "shufflenet_per_stage"
+TRACED = 3
+"""Points that each tracing tool counts in a round."""
+
+
+def count_all() -> Space:
+    """The whole space, counted."""
+    space = space_of(load_sweep(find_sweep(SWEEP)))
+    assert len(space.params) == len(space.flops) == len(space.legal)
+    return space
+
+
+def by_fvcore(point: DesignPoint) -> tuple[int, int]:
+    """Parameters and multiply-adds as `wnexplore profile` measures them."""
+    counted = measure_complexity(build(point), point.resolution)
+    return counted.params, counted.flops
+
+
+def by_torch(point: DesignPoint) -> tuple[int, int]:
+    """On meta tensors, so that nothing is computed."""
+    with torch.device("meta"):
+        model = build(point).eval()
+        images = torch.empty(1, 3, point.resolution, point.resolution)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), formulation_set(model, "published"), counter:
+        model(images)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+def by_ptflops(point: DesignPoint) -> tuple[int, int]:
+    """By its pytorch backend, which hooks modules and functions."""
+    from ptflops import get_model_complexity_info
+
+    model = build(point).eval()
+    with formulation_set(model, "published"), contextlib.redirect_stdout(io.StringIO()):
+        flops, params = get_model_complexity_info(
+            model,
+            (3, point.resolution, point.resolution),
+            as_strings=False,
+            print_per_layer_stat=False,
+            backend="pytorch",
+        )
+    return int(params), int(flops)
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.memory:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        count_all()
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"{after / 1024:.0f} MiB, {(after - before) / 1024:.0f} MiB more than before")
+        return
+    torch.set_num_threads(1)
+    tools: dict[str, Callable[[DesignPoint], tuple[int, int]]] = {"fvcore": by_fvcore, "torch": by_torch}
+    try:
+        import ptflops  # noqa: F401
+
+        tools["ptflops"] = by_ptflops
+    except ImportError:
+        print("ptflops is not installed: left out")
+    space = count_all()
+    legal = [index for index in random.Random(0).sample(range(len(space)), 1000) if space.legal[index]]
+    seconds: dict[str, list[float]] = {name: [] for name in ("closed form", *tools)}
+    differs: dict[str, str] = {}
+    for number in range(asked.rounds):
+        start = perf_counter()
+        space = count_all()
+        seconds["closed form"].append((perf_counter() - start) / len(space))
+        chosen = legal[number * TRACED : (number + 1) * TRACED]
+        for name, tool in tools.items():
+            start = perf_counter()
+            found = [tool(space.point(index)) for index in chosen]
+            seconds[name].append((perf_counter() - start) / TRACED)
+            ours = [(int(space.params[index]), int(space.flops[index])) for index in chosen]
+            if found != ours:
+                differs[name] = f"counts {found[0]} where we count {ours[0]}"
+    closed = median(seconds["closed form"])
+    print(f"{len(space):,} points, {int(space.legal.sum()):,} legal; one thread, torch {torch.__version__}")
+    for name, own in seconds.items():
+        rate = 1 / median(own)
+        note = differs.get(name, "" if name == "closed form" else "same counts")
+        print(f"{name:12} {rate:14,.1f} points/s   ours x{median(own) / closed:,.0f}   {note}")
+    memory = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.counting", "--memory"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(f"peak memory of a process that counts the space: {memory.stdout.strip()}")
+
+
+if __name__ == "__main__":
+    main()

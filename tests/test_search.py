@@ -1,0 +1,138 @@
+"""Searches: budgets held, stops without loss, real stores and real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from time import monotonic, sleep
+
+import optuna
+import pytest
+
+from tests.sweeps import committed, write_sweep
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.sweep_file import SweepSpec, load_sweep
+from wnexplore.errors import InputError
+from wnexplore.search import STUDY, Search, search
+from wnexplore.space import expand
+from wnexplore.store import Store, read_records
+
+SPACE = """\
+backbones: [shufflenet_v2_x0_5]
+methods: [se, weightnet]
+M: [1, 2, 4]
+G: [1, 2]
+per_stage: true
+stages: [null, [3, 4]]
+stem: [small]
+resolution: [8]
+num_classes: [10]
+latency: false
+"""
+TRADE = ("params", "flops")
+
+
+def _spec(tmp_path: Path, text: str = SPACE) -> SweepSpec:
+    return load_sweep(write_sweep(tmp_path, text))
+
+
+def _run(wanted: Search, directory: Path) -> list[DesignPoint]:
+    with Store.create(directory) as store:
+        search(wanted, store)
+    records = read_records(directory)
+    assert max(Counter(record.key for record in records).values()) == 1
+    return [record.point for record in records]
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_every_point_that_is_built_is_legal_new_and_within_the_budgets(tmp_path: Path, sampler: str) -> None:
+    budgets = ("params < 600k", "M <= 2")
+    wanted = Search(_spec(tmp_path), TRADE, budgets, trials=23, sampler=sampler)
+    points = _run(wanted, tmp_path / "run")
+    assert len(set(points)) == 23
+    within = expand(_spec(tmp_path, SPACE + "where: params < 600k and M <= 2\n")).points
+    assert set(points) <= set(within)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / STUDY}")
+    assert study.metric_names == list(TRADE)
+    told = [tuple(trial.values) for trial in study.trials if trial.values]
+    records = read_records(tmp_path / "run")
+    assert {(r.value["params"], r.value["flops"]) for r in records} == set(told)
+    # The front that Optuna finds is that of the records.
+    best = {tuple(trial.values) for trial in study.best_trials}
+    assert best == {a for a in told if not any(b[0] <= a[0] and b[1] <= a[1] and a != b for b in told)}
+
+
+def test_a_search_ends_where_its_space_does(tmp_path: Path) -> None:
+    text = SPACE.replace("per_stage: true", "per_stage: false")
+    spec = _spec(tmp_path, text)
+    with Store.create(tmp_path / "run") as store:
+        outcome = search(Search(spec, TRADE, trials=1000), store)
+    assert outcome.exhausted
+    assert {record.point for record in read_records(tmp_path / "run")} == set(expand(spec).points)
+    assert outcome.points == len(expand(spec).points)
+
+
+def test_more_trials_go_on_from_those_that_are_there(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+    first = _run(Search(spec, TRADE, trials=22), tmp_path / "run")
+    more = _run(Search(spec, TRADE, trials=24), tmp_path / "run")
+    assert more[:22] == first
+    assert len(set(more)) == 24
+    at_once = _run(Search(spec, TRADE, trials=24), tmp_path / "at_once")
+    assert set(at_once) == set(more)
+
+
+def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+    _run(Search(spec, TRADE, trials=2), tmp_path / "run")
+    with Store.create(tmp_path / "run") as store, pytest.raises(InputError, match="holds another search"):
+        search(Search(spec, TRADE, ("params < 1M",), trials=2), store)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objectives": ("top1",)}, "objective 'top1' needs a training: add --train"),
+        ({"objectives": ("latency_ms",)}, "objective 'latency_ms' needs the latency measured"),
+        ({"objectives": ("backbone",)}, "holds text, not numbers"),
+        ({"objectives": ()}, "needs an objective"),
+        ({"sampler": "random"}, "unknown sampler 'random': .*choose from nsga2, tpe"),
+        ({"budgets": ("parms < 1",)}, "unknown column 'parms': did you mean 'params'"),
+        ({"budgets": ("params < 10",)}, "no legal point of this space satisfies"),
+    ],
+)
+def test_what_can_not_be_searched_is_refused_before_anything_runs(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    wanted = Search(**{"spec": _spec(tmp_path), "objectives": TRADE, **change})  # type: ignore[arg-type]
+    with Store.create(tmp_path / "run") as store, pytest.raises(InputError, match=message):
+        search(wanted, store)
+    assert read_records(tmp_path / "run") == []
+
+
+def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, SPACE)
+    command = [sys.executable, "-m", "wnexplore", "search", str(path), "--objectives", ",".join(TRADE)]
+    command += ["--budget", "params < 600k", "--trials", "26", "--out"]
+    killed = tmp_path / "killed"
+    for kills_after in (3, 22):
+        process = subprocess.Popen(
+            [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = monotonic() + 120
+        while committed(killed) < kills_after and process.poll() is None:
+            assert monotonic() < deadline
+            sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = subprocess.run([*command, str(killed)], capture_output=True, text=True, check=True)
+    assert "26 points measured" in done.stderr
+    records = read_records(killed)
+    assert max(Counter(record.key for record in records).values()) == 1
+    unbroken = Search(load_sweep(path), TRADE, ("params < 600k",), trials=26)
+    assert {record.point for record in records} == set(_run(unbroken, tmp_path / "unbroken"))
+    assert (killed / "results.csv").read_text().count("\n") == 27

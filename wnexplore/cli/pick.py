@@ -1,0 +1,45 @@
+"""wnexplore pick: the one point to take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import RunDirectory, Where, comma_list
+
+
+def pick(
+    directory: RunDirectory,
+    objective: Annotated[
+        str, typer.Option(help="Column to be best in: top1, latency_ms, params, flops, peak_memory_mb, ...")
+    ],
+    where: Where = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(help="Columns that decide where the objective can't tell: latency_ms,params."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Say which point of a run to take, why, which one comes next, and how to build it in Python.
+
+    It is the best one in the objective of those that --where keeps. Points whose 95 % intervals overlap
+    its own can't be told apart from it: --prefer decides among them, column by column, and without it
+    the best mean is taken and the others are named. The last line of the output is the line of Python.
+    """
+    import json
+
+    from wnexplore.cli.show import console, load_rows
+    from wnexplore.report.pick import pick as pick_point
+    from wnexplore.report.pick_table import pick_dict, pick_layout
+    from wnexplore.report.tables import ConsoleTable
+
+    rows = load_rows(directory, None, None)
+    preferred = () if prefer is None else comma_list(prefer)
+    found = pick_point(rows, objective, where=where, prefer=preferred)
+    if as_json:
+        typer.echo(json.dumps(pick_dict(found), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        console().print(ConsoleTable(pick_layout(found)))
+        # Not by rich, which would break it where the terminal ends.
+        typer.echo(f"\n{found.line}")

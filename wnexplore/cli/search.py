@@ -1,0 +1,181 @@
+"""wnexplore search: let Optuna choose which points of a space to measure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wnexplore.cli.axes import (
+    AXIS_PLACES,
+    Activations,
+    Backbones,
+    ClassCounts,
+    DepthwiseChoices,
+    ExpertCounts,
+    Gs,
+    Methods,
+    Ms,
+    PerStage,
+    PointsWhere,
+    Reductions,
+    Resolutions,
+    StageChoices,
+    Stems,
+    Temperatures,
+    Widths,
+    overrides_of,
+)
+from wnexplore.cli.options import comma_list
+from wnexplore.errors import InputError
+
+if TYPE_CHECKING:
+    from wnexplore.sweep import Step
+
+_PLACES = {
+    **AXIS_PLACES,
+    "batch_size": ("latency", "batch_sizes"),
+    "device": ("latency", "device"),
+    "target": ("latency", "target"),
+    "seconds": ("latency", "seconds"),
+    "data": ("train", "data"),
+    "data_path": ("train", "path"),
+    "epochs": ("train", "epochs"),
+    "seeds": ("train", "seeds"),
+    "latency": ("latency",),
+    "train": ("train",),
+}
+
+
+def search(
+    context: typer.Context,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file with the axes to choose from.")
+    ] = None,
+    objectives: Annotated[
+        str, typer.Option(help="Columns to optimise, each in its better direction.")
+    ] = "params,latency_ms",
+    budget: Annotated[
+        list[str] | None, typer.Option(help='What every point must satisfy: "params<2.5e6"; may be repeated.')
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many different points to measure.")] = 60,
+    sampler: Annotated[str, typer.Option(help="nsga2 or tpe.")] = "nsga2",
+    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    backbone: Backbones = None,
+    width: Widths = None,
+    method: Methods = None,
+    M: Ms = None,
+    G: Gs = None,
+    per_stage: PerStage = None,
+    stages: StageChoices = None,
+    experts: ExpertCounts = None,
+    temperature: Temperatures = None,
+    stem: Stems = None,
+    resolution: Resolutions = None,
+    num_classes: ClassCounts = None,
+    reduction: Reductions = None,
+    activation: Activations = None,
+    depthwise: DepthwiseChoices = None,
+    where: PointsWhere = None,
+    latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Batch size of the latency.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, to time and to train on.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Interval at which a latency is known well enough: 0.01 for 1 % either side."),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time for one latency at most, in seconds.")] = None,
+    train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set: digits, cifar10 or folder.")] = None,
+    data_path: Annotated[str | None, typer.Option(help="Folder of cifar10 or folder.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/search-NAME if left out.")] = None,
+) -> None:
+    """Search a space too large to sweep: Optuna proposes, what breaks a budget is never built.
+
+    A budget on params or flops is exact and costs nothing; one on a latency is asked before a point is
+    trained. Results are kept as they come, like a sweep's, and the same command goes on where it was
+    stopped; more --trials go on further. Optuna's dashboard opens DIR/study.db.
+    """
+    from wnexplore.design.shipped import find_sweep
+    from wnexplore.design.sweep_file import load_sweep
+    from wnexplore.files import write_whole
+    from wnexplore.search import STUDY, Search
+    from wnexplore.search import search as run_search
+    from wnexplore.store import FILE_NAME, Store
+
+    places = {name: path for name, path in _PLACES.items() if name != "device"}
+    overrides = overrides_of(context.params, places)
+    if file is None and not overrides:
+        raise InputError(
+            "nothing to search: name a sweep file, a shipped sweep or options such as --backbone"
+        )
+    path = None if file is None else find_sweep(file)
+    spec = load_sweep(path, overrides)
+    if device is not None:
+        spec = spec.on_device(device)
+    wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed)
+    wanted.check()
+    directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"
+    with Store.create(directory) as store:
+        try:
+            with _progress(trials) as on_step:
+                outcome = run_search(wanted, store, on_step)
+        except KeyboardInterrupt:
+            _say(f"stopped: what is measured is kept in {directory}; the same command goes on")
+            raise typer.Exit(130) from None
+    write_whole(directory / "sweep.yaml", spec.to_yaml().encode())
+    _show(directory, wanted.objectives)
+    _say(f"{outcome.points} points measured; {outcome.thrown_out} proposals were thrown out unbuilt")
+    if outcome.exhausted:
+        _say("every point that satisfies the budgets is measured")
+    kept = f"{directory / FILE_NAME}, {directory / STUDY}"
+    _say(f"records and Optuna's study are in {kept}; optuna-dashboard sqlite:///{directory / STUDY} shows it")
+
+
+def _show(directory: Path, objectives: tuple[str, ...]) -> None:
+    from wnexplore.cli.show import print_table, write_results
+    from wnexplore.report.frame import frame
+    from wnexplore.report.fronts import pareto_rows
+    from wnexplore.store import read_records
+
+    rows = frame(read_records(directory))
+    print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
+    write_results(directory, rows)
+    _say(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
+
+
+@contextmanager
+def _progress(trials: int) -> Iterator[Callable[[int, Step], None]]:
+    """One bar over the points; nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    columns = (
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("· {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+    )
+    console = Console(stderr=True)
+    off = not console.is_terminal
+    with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
+        bar = progress.add_task("", total=trials)
+
+        def on_step(number: int, step: Step) -> None:
+            if not off and not step.part:
+                at = f"{number}/{trials} {step.measurement.point}: {step.measurement}"
+                progress.update(bar, completed=number - 1, description=at, refresh=True)
+
+        yield on_step
+
+
+def _say(line: str) -> None:
+    """What is about the run, not of its results, goes to stderr."""
+    typer.echo(line, err=True)

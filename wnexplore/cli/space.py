@@ -1,0 +1,146 @@
+"""wnexplore space: how large a design space is, and which of its points are worth measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wnexplore.cli.axes import (
+    Activations,
+    Backbones,
+    ClassCounts,
+    DepthwiseChoices,
+    ExpertCounts,
+    Gs,
+    Methods,
+    Ms,
+    PerStage,
+    PointsWhere,
+    Reductions,
+    Resolutions,
+    StageChoices,
+    Stems,
+    Temperatures,
+    Widths,
+    overrides_of,
+    refuse_axes_beside_points,
+)
+from wnexplore.cli.options import comma_list
+from wnexplore.errors import InputError
+
+if TYPE_CHECKING:
+    from wnexplore.design.space import Space
+
+
+def space(
+    context: typer.Context,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file, or a shipped one: quickstart.")
+    ] = None,
+    backbone: Backbones = None,
+    width: Widths = None,
+    method: Methods = None,
+    M: Ms = None,
+    G: Gs = None,
+    per_stage: PerStage = None,
+    stages: StageChoices = None,
+    experts: ExpertCounts = None,
+    temperature: Temperatures = None,
+    stem: Stems = None,
+    resolution: Resolutions = None,
+    num_classes: ClassCounts = None,
+    reduction: Reductions = None,
+    activation: Activations = None,
+    depthwise: DepthwiseChoices = None,
+    where: PointsWhere = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="Only how many points there are; any number.")
+    ] = False,
+    pareto: Annotated[
+        str | None, typer.Option(help="List only the Pareto front of these: params,flops.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="List so many points, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of --sample.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="CSV file for the points listed; all that are kept, if neither is asked."),
+    ] = None,
+) -> None:
+    """Count every point of a design space exactly, without building any.
+
+    Tells the size of the space, the illegal points by the rule that they break, points that are the same
+    function as another, and how parameters and FLOPs are distributed over those that --where (or the
+    file's `where`) keeps; lists their Pareto front or a sample. What --where asks of figures that must be
+    measured, such as latency_ratio, excludes nothing here.
+    """
+    from wnexplore.design.shipped import find_sweep
+    from wnexplore.design.sweep_file import load_sweep
+    from wnexplore.space import space_of
+
+    overrides = overrides_of(context.params)
+    if file is None and not overrides:
+        raise InputError("no space: name a sweep file, a shipped sweep or options such as --backbone")
+    spec = load_sweep(None if file is None else find_sweep(file), overrides)
+    refuse_axes_beside_points(spec, overrides)
+    if pareto is not None and sample is not None:
+        raise InputError("--pareto and --sample each list some of the points: leave one of them out")
+    found = space_of(spec)
+    _tell_size(found)
+    if not count:
+        _tell_kept(found, spec.where, None if pareto is None else comma_list(pareto), sample, seed, out)
+
+
+def _tell_size(space: Space) -> None:
+    illegal = space.illegal()
+    broken = sum(own.points for own in illegal)
+    typer.echo(f"{len(space):,} points, {len(space) - broken:,} legal, {broken:,} illegal")
+    for own in illegal:
+        typer.echo(f'  {own.points:,} break "{own.rule}", such as {own.example}: {own.reason}')
+
+
+def _tell_kept(
+    space: Space, where: str | None, pareto: list[str] | None, sample: int | None, seed: int, out: Path | None
+) -> None:
+    import numpy as np
+
+    from wnexplore.cli.show import console, print_table
+    from wnexplore.design.selection import front, open_points
+    from wnexplore.design.selection import sample as sampled
+    from wnexplore.files import check_writable, write_whole
+    from wnexplore.report.filters import condition
+    from wnexplore.report.histogram import histogram
+    from wnexplore.space import frame_of, to_csv
+
+    if out is not None:
+        check_writable(out)
+    kept = open_points(space, None if where is None else condition(where))
+    repeated = int(np.count_nonzero(space.repeated))
+    if repeated:
+        typer.echo(
+            f"{repeated:,} of the legal ones are the same function as another: counted once from here on"
+        )
+    if where is not None:
+        typer.echo(f"{len(kept):,} satisfy {where}")
+    if len(kept) == 0:
+        raise InputError("no point is left")
+    screen = console()
+    for name in ("params", "flops"):
+        width = max(10, min(72, screen.width - 2))
+        text = histogram(getattr(space, name)[kept], name, width=width, ascii=screen.options.ascii_only)
+        typer.echo(text)
+    listed = kept
+    if pareto is not None:
+        listed = front(space, kept, pareto)
+        typer.echo(f"{len(listed):,} on the Pareto front of {', '.join(pareto)}")
+    elif sample is not None:
+        listed = sampled(kept, sample, seed)
+    if out is not None:
+        write_whole(out, to_csv(space, listed).encode())
+        typer.echo(f"wrote {len(listed):,} points to {out}", err=True)
+    elif listed is not kept or len(kept) <= _MOST_LISTED:
+        print_table(frame_of(space, listed), pareto=())
+
+
+_MOST_LISTED = 50

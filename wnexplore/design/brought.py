@@ -1,0 +1,45 @@
+"""The names of networks that a person brings: from torchvision, from timm, or from a file of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from wnexplore.errors import InputError, unknown
+
+LIBRARIES = ("torchvision", "timm")
+
+_EXPECTED = "expected torchvision:NAME, timm:NAME or path/to/file.py:function"
+
+
+def is_brought(name: str) -> bool:
+    """Whether `name` is that of a network from elsewhere: "timm:NAME", "path/to/file.py:function"."""
+    return ":" in name
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` unless `name` is well-formed; whether there is such a network is seen on loading."""
+    origin, _, network = name.rpartition(":")
+    if not origin or not network:
+        raise InputError(f"backbone is '{name}': {_EXPECTED}")
+    if origin in LIBRARIES:
+        return
+    if not origin.endswith(".py"):
+        raise unknown(f"source of backbone '{name}'", origin, [*LIBRARIES, "path/to/file.py"])
+    if not network.isidentifier():
+        raise InputError(f"backbone is '{name}': '{network}' can't be a function's name; {_EXPECTED}")
+
+
+def source_hash(name: str) -> str | None:
+    """The first 12 hex digits of SHA-256 of the file that `name` names; None for a library's network.
+
+    Raises `InputError` if the file can't be read.
+    """
+    origin, _, _ = name.rpartition(":")
+    if origin in LIBRARIES:
+        return None
+    try:
+        content = Path(origin).read_bytes()
+    except OSError as error:
+        raise InputError(f"can't read {origin}, the file of backbone '{name}': {error.strerror}") from None
+    return hashlib.sha256(content).hexdigest()[:12]

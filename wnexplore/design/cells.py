@@ -1,0 +1,99 @@
+"""The grid of a sweep in cells: points that share everything but M and G."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from wnexplore.design.methods import METHODS
+from wnexplore.design.multiplier import Setting, at_stage
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.stage_design import PLAIN, StageDesign
+from wnexplore.design.stages import has_method
+from wnexplore.design.sweep_file import SweepSpec
+
+Pair = tuple[Setting, Setting]
+"""An M and a G."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Points of one method over one plain network that differ in M and G alone.
+
+    Each pair is a point, or, `per_stage`, each way to give every stage that has the method one of the
+    pairs: the pair of the last stage changes fastest. A method without M and G has no pairs and one point.
+    """
+
+    baseline: DesignPoint
+    method: str
+    axes: Mapping[str, Any]
+    """The method's axes but M and G, as `DesignPoint` has them."""
+    pairs: Sequence[Pair] = field(default=())
+    per_stage: bool = False
+
+    @property
+    def choices(self) -> int:
+        """How many settings a stage may have."""
+        return max(1, len(self.pairs))
+
+    def has_method(self, stage: int) -> bool:
+        """Whether `stage` gets the method."""
+        return has_method(self.axes.get("stages"), stage)
+
+    def design(self, choice: int, stage: int) -> StageDesign:
+        """What `stage` gets at one of the choices."""
+        if not self.has_method(stage):
+            return PLAIN
+        axes = {axis: value for axis, value in self.axes.items() if axis != "stages"}
+        if self.pairs:
+            for name, setting in zip("MG", self.pairs[choice], strict=True):
+                axes[name] = at_stage(setting, stage, name)
+        return StageDesign(self.method, **axes)
+
+    def point(self, choices: Mapping[int, int]) -> DesignPoint:
+        """The point with these choices (stage with the method -> choice), all alike unless `per_stage`."""
+        pair: dict[str, Any] = {}
+        if self.pairs:
+            for at, name in enumerate("MG"):
+                first, *others = own = [(stage, self.pairs[choice][at]) for stage, choice in choices.items()]
+                alike = all(value == first[1] for _, value in others)
+                pair[name] = first[1] if alike else dict(own)
+        base = self.baseline
+        return DesignPoint.of(
+            base.backbone,
+            self.method,
+            **pair,
+            **self.axes,
+            stem=base.stem,
+            resolution=base.resolution,
+            num_classes=base.num_classes,
+        )
+
+
+def cells(spec: SweepSpec) -> list[Cell]:
+    """The cells of a sweep in order: its grid, then the points that it lists one by one."""
+    found = list(_grid(spec)) if spec.has_grid else []
+    return [*found, *(_single(own.point()) for own in spec.points or ())]
+
+
+def _grid(spec: SweepSpec) -> Iterator[Cell]:
+    networks = product(spec.networks, spec.stem, spec.resolution or (None,), spec.num_classes, spec.methods)
+    for backbone, stem, resolution, num_classes, method in networks:
+        names: list[str] = [axis for axis in METHODS[method] if axis not in ("M", "G")]
+        pairs = tuple(product(spec.M, spec.G)) if "M" in METHODS[method] else ()
+        for values in product(*(getattr(spec, axis) for axis in names)):
+            given = dict(zip(names, values, strict=True))
+            point = DesignPoint.of(
+                backbone, method, stem=stem, resolution=resolution, num_classes=num_classes, **given
+            )
+            axes = {axis: getattr(point, axis) for axis in names}
+            yield Cell(point.baseline(), method, axes, pairs, spec.per_stage and len(pairs) > 0)
+
+
+def _single(point: DesignPoint) -> Cell:
+    names: list[str] = [axis for axis in METHODS[point.method] if axis not in ("M", "G")]
+    axes = {axis: getattr(point, axis) for axis in names}
+    pairs = () if point.M is None or point.G is None else ((point.M, point.G),)
+    return Cell(point.baseline(), point.method, axes, pairs)

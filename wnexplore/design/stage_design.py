@@ -1,0 +1,49 @@
+"""What one stage of a network gets: a design point without its backbone, at that stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from wnexplore.design.methods import METHODS
+from wnexplore.design.multiplier import OverChannels, at_layer, at_stage
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.stages import has_method
+
+
+@dataclass(frozen=True)
+class StageDesign:
+    """A method and those axes that it reads; the others are None."""
+
+    method: str
+    M: Fraction | OverChannels | None = None
+    G: Fraction | OverChannels | None = None
+    experts: int | None = None
+    temperature: int | None = None
+    reduction: int | None = None
+    activation: str | None = None
+    depthwise: str | None = None
+
+    def pair(self, out_channels: int, *, depthwise: bool) -> tuple[Fraction, Fraction] | None:
+        """The (M, G) of a convolution with `out_channels` filters; None if it has no generator.
+
+        A depthwise one gets (M/G, 1), as the published code has it, unless `self.depthwise` says otherwise.
+        """
+        if self.M is None or self.G is None or (depthwise and self.depthwise == "plain"):
+            return None
+        M, G = at_layer(self.M, out_channels), at_layer(self.G, out_channels)
+        return (M / G, Fraction(1)) if depthwise and self.depthwise == "published" else (M, G)
+
+
+PLAIN = StageDesign("plain")
+
+
+def stage_design(point: DesignPoint, stage: int) -> StageDesign:
+    """What `stage` gets. Raises `InputError` if M or G has values for other stages, but none for this one."""
+    if not has_method(point.stages, stage):
+        return PLAIN
+    axes = {axis: getattr(point, axis) for axis in METHODS[point.method] if axis != "stages"}
+    for axis in ("M", "G"):
+        if axis in axes:
+            axes[axis] = at_stage(axes[axis], stage, axis)
+    return StageDesign(point.method, **axes)

@@ -1,0 +1,26 @@
+"""Families of backbones: one network at any width."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from wnexplore.design.backbones import BACKBONES, FAMILIES, backbone_spec
+from wnexplore.errors import InputError, unknown
+
+
+def at_width(family: str, width: Fraction) -> str:
+    """The backbone of `family` whose channels are `width` times those of its plain form.
+
+    Raises `InputError` if the family is none, or has no such width.
+    """
+    if family not in FAMILIES:
+        raise unknown("backbone of any width", family, FAMILIES)
+    if width == 1 and family in BACKBONES:
+        return family
+    decimal = format(float(width), "f").rstrip("0")
+    if Fraction(decimal) != width:
+        raise InputError(f"width is '{width}': expected a decimal number with up to 6 digits, such as 0.75")
+    whole, _, digits = decimal.partition(".")
+    name = f"{family}_x{whole}_{digits or '0'}"
+    backbone_spec(name)
+    return name

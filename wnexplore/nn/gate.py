@@ -1,0 +1,31 @@
+"""What every module at the end of a block's main branch has in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wnexplore.errors import InputError
+from wnexplore.nn.generated import at_least
+
+
+class Gate(nn.Module):
+    """(N, C, H, W) -> (N, C, H, W): x changed by what the whole image says of its channels and pixels.
+
+    Raises `InputError` for a size below 1.
+    """
+
+    initial_scale: ClassVar[float]
+    """What x is multiplied by at the start, approximately."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = at_least(1, "channels", channels)
+
+    def _check(self, x: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.channels}, H, W)")

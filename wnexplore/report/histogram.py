@@ -1,0 +1,30 @@
+"""A distribution as text: one line of blocks, with its ends and its middle in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wnexplore.report.columns import COLUMNS
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_ASCII_BLOCKS = " .:-=+*#@"
+
+
+def histogram(
+    values: np.ndarray[Any, np.dtype[np.int64]], name: str, *, width: int, ascii: bool = False
+) -> str:
+    """How the counts `values` of the column called `name` are distributed, `width` bins of equal size.
+
+    Any bin that is not empty shows. The line has the smallest, the median and the largest value with it.
+    """
+    column = COLUMNS[name]
+    low, middle, high = int(values.min()), int(np.median(values)), int(values.max())
+    told = (f"min {column.format(low)}", f"median {column.format(middle)}", f"max {column.format(high)}")
+    if low == high:
+        return f"{column.label}: {column.format(low)} in all"
+    found, _ = np.histogram(values, bins=width)
+    levels = np.ceil(found / found.max() * 8).astype(int)
+    blocks = _ASCII_BLOCKS if ascii else _BLOCKS
+    return f"{column.label}: {', '.join(told)}\n|{''.join(blocks[level] for level in levels)}|"

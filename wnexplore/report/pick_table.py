@@ -1,0 +1,194 @@
+"""The point to take and its rivals, for a person and for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from wnexplore.design.point import AXES
+from wnexplore.report.columns import COLUMNS, Column, with_interval
+from wnexplore.report.layout import Layout
+from wnexplore.report.pick import SIZES, Candidate, Pick
+from wnexplore.report.versus import Measured
+
+_ALWAYS = ("method", "M", "G")
+_MAX_ROWS = 8
+
+
+def pick_layout(found: Pick) -> Layout:
+    """`found` as a table: the point to take, the runner-up, and what the objective can't tell from them."""
+    rivals, shown = _rivals(found), _shown(found)
+    points = [each.point for each in shown]
+    axes = [axis for axis in AXES if _is_shown([getattr(point, axis) for point in points], axis)]
+    figures = list(dict.fromkeys((*_asked(found), *SIZES)))
+    word = _alike(found.objective, 1)
+    marks = ["take", *["runner-up"] * (found.runner_up is not None), *[word] * len(rivals)]
+    columns = [
+        ("", False, marks[: len(shown)]),
+        *(
+            (COLUMNS[axis].heading, COLUMNS[axis].numeric, [_axis(point, axis) for point in points])
+            for axis in axes
+        ),
+        *(
+            (_heading(COLUMNS[name]), True, [_cell(each, COLUMNS[name]) for each in shown])
+            for name in figures
+        ),
+    ]
+    headings, numeric, texts = zip(*columns, strict=True)
+    return Layout(
+        title=str(found.take.point),
+        headings=headings,
+        numeric=numeric,
+        rows=tuple(zip(*texts, strict=True)),
+        failed=(False,) * len(shown),
+        caption=tuple(_caption(found, axes)),
+        spare=tuple(1 + len(axes) + figures.index(n) for n in reversed(SIZES) if n not in _asked(found)),
+    )
+
+
+def pick_dict(found: Pick) -> dict[str, Any]:
+    """`found` as JSON can hold it, unrounded; a figure that was not measured is None."""
+    names = list(dict.fromkeys((*_asked(found), *SIZES)))
+    return {
+        "objective": found.objective.name,
+        "better": found.objective.better,
+        "prefer": [column.name for column in found.prefer],
+        "where": found.where,
+        "rows": found.rows,
+        "satisfy": found.satisfy,
+        "points": len(found.steps[0].asked),
+        "protocol": dict(found.protocol),
+        "take": _plain(found.take, names),
+        "runner_up": None if found.runner_up is None else _plain(found.runner_up, names),
+        "alike": [_plain(each, names) for each in found.steps[0].alike if each is not found.take],
+        "why": why(found),
+        "python": found.line,
+    }
+
+
+def why(found: Pick) -> str:
+    """One sentence: what the point is best in, among how many, and how certain that is."""
+    first, *others = found.steps
+    count = len(first.asked)
+    among = f" with {' '.join(found.where.split())}" if found.where else ""
+    if count == 1:
+        return f"the only point{among} that has {first.column.name}: {_figure(found.take, first.column)}"
+    said = f"{_superlative(first.column)} of {count} points{among}: {_figure(first.best, first.column)}"
+    for before, step in zip(found.steps, others, strict=False):
+        more = len(step.asked) - 1
+        subject = "this one has the" if step is found.steps[-1] else "the"
+        said += f"; {more} more {_alike(before.column, more)}, and of these {more + 1} {subject}"
+        said += f" {_superlative(step.column)}: {_figure(step.best, step.column)}"
+    given_up = [step.column for step in found.steps if step.best is not found.take]
+    if given_up:
+        said += f", at {' and '.join(f'{each.heading} {_figure(found.take, each)}' for each in given_up)}"
+    return said + _runner_up(found)
+
+
+def _runner_up(found: Pick) -> str:
+    last, other = found.steps[-1], found.runner_up
+    if other is None:
+        return ""
+    ours, theirs = (each.figures.get(last.column.name) for each in (found.take, other))
+    if theirs is None:
+        return "; the runner-up has none"
+    figure = _figure(other, last.column)
+    rivals = len(last.alike) - 1
+    if not rivals:
+        return f"; the runner-up's is {figure}"
+    advice = ""
+    if found.suggestion:
+        names = ",".join([*(column.name for column in found.prefer), found.suggestion])
+        advice = f": --prefer {names} would decide"
+    if not any(each is other for each in last.alike):
+        verb = _alike(last.column, rivals)
+        return f"; the runner-up's is {figure}, but {rivals} with a wider interval {verb}{advice}"
+    more = f" and {rivals - 1} more" if rivals > 1 else ""
+    if ours == theirs:
+        return f"; the runner-up's{more} is the same{_larger(found.take, other)}{advice}"
+    return f"; the runner-up's {figure}{more} {_alike(last.column, rivals)}{advice}"
+
+
+def _alike(column: Column, count: int) -> str:
+    """What so many others do that can't be told apart in `column`."""
+    return ("overlap" if column.interval else "equal") + "s" * (count == 1)
+
+
+def _larger(ours: Candidate, theirs: Candidate) -> str:
+    """In what a point that is otherwise equal is larger."""
+    for name in SIZES:
+        a, b = ours.figures.get(name), theirs.figures.get(name)
+        if a and b and a.value != b.value:
+            return f", with more {COLUMNS[name].heading}"
+    return ""
+
+
+def _shown(found: Pick) -> list[Candidate]:
+    both = [found.take, *([found.runner_up] if found.runner_up else [])]
+    return [*both, *_rivals(found)][:_MAX_ROWS]
+
+
+def _rivals(found: Pick) -> list[Candidate]:
+    """What the objective can't tell from its best, but for the two that are shown anyway."""
+    return [each for each in found.steps[0].alike if each is not found.take and each is not found.runner_up]
+
+
+def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
+    yield why(found)
+    fixed = {axis: getattr(found.take.point, axis) for axis in AXES if axis not in ("backbone", *axes)}
+    held = {name: value for name, value in {**fixed, **found.protocol}.items() if value is not None}
+    yield " · ".join(COLUMNS[n].say(value) for n, value in held.items() if value != COLUMNS[n].usual)
+    hidden = len(_rivals(found)) + 1 + (found.runner_up is not None) - len(_shown(found))
+    if hidden:
+        yield f"{hidden} more {_alike(found.objective, hidden)}"
+    for step in found.steps:
+        bare = [each for each in step.alike if each.figures[step.column.name].interval is None]
+        if step.column.interval and bare:
+            yield f"{step.column.heading} without an interval ({len(bare)} of them) counts as exact"
+
+
+def _asked(found: Pick) -> list[str]:
+    return [found.objective.name, *(column.name for column in found.prefer)]
+
+
+def _is_shown(values: Sequence[Any], axis: str) -> bool:
+    known = {str(value) for value in values if value is not None}
+    return bool(known) if axis in _ALWAYS else len({str(value) for value in values}) > 1
+
+
+def _axis(point: Any, axis: str) -> str:
+    return COLUMNS[axis].format(getattr(point, axis))
+
+
+def _heading(column: Column) -> str:
+    return f"{column.heading} ({column.unit})" if column.unit and column.kind == "number" else column.heading
+
+
+def _cell(candidate: Candidate, column: Column) -> str:
+    measured = candidate.figures.get(column.name)
+    return "" if measured is None else with_interval(measured.value, *_bounds(measured), column)
+
+
+def _figure(candidate: Candidate, column: Column) -> str:
+    text = _cell(candidate, column)
+    return f"{text} {column.unit}" if column.unit and column.kind == "number" else text
+
+
+def _superlative(column: Column) -> str:
+    if column.kind == "count":
+        return f"fewest {column.heading}"
+    return f"{'smallest' if column.better == 'smaller' else 'largest'} {column.heading}"
+
+
+def _plain(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name in names:
+        measured = candidate.figures.get(name)
+        figures[name] = measured.value if measured else None
+        for bound, value in zip(COLUMNS[name].interval or (), _bounds(measured), strict=False):
+            figures[bound] = value
+    return {**candidate.point.to_dict(), **figures}
+
+
+def _bounds(measured: Measured | None) -> tuple[float | None, float | None]:
+    return (measured.interval if measured else None) or (None, None)

@@ -1,0 +1,266 @@
+"""A search: Optuna proposes points, the closed form throws out what breaks a budget, the rest is measured.
+
+Records go to the store of a run directory as a sweep's do, and Optuna's own study stands beside them. What
+was measured is never measured again: a search that was stopped proposes the point under way once more and
+finds its records.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from wnexplore.design.counts import count, function_of
+from wnexplore.design.legality import IllegalPointError
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.record import Record
+from wnexplore.design.selection import open_points, sample
+from wnexplore.design.space import MOST_POINTS
+from wnexplore.design.sweep_file import PointSpec, SweepSpec
+from wnexplore.errors import InputError, RunError, unknown
+from wnexplore.proposals import decode, encode
+from wnexplore.report.columns import COLUMNS, TRAINING_PROTOCOL, direction
+from wnexplore.report.filters import condition, truth
+from wnexplore.report.frame import frame, numbers
+from wnexplore.space import space_of
+from wnexplore.store import Store
+from wnexplore.sweep import Step, plan, remaining, run
+from wnexplore.walks import walk_of
+
+if TYPE_CHECKING:
+    import optuna
+
+SAMPLERS = ("nsga2", "tpe")
+"""Optuna's NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 2002) and tree-structured Parzen estimator."""
+
+STUDY = "study.db"
+"""Optuna's storage in a run directory: `optuna-dashboard sqlite:///DIR/study.db` opens it."""
+
+Values = list[float] | None
+"""The objectives of a point; None if it failed, or broke a budget once it was measured."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched for, and where."""
+
+    spec: SweepSpec
+    """The axes to choose from, and how figures are measured."""
+    objectives: tuple[str, ...]
+    """Columns of a table, each of which has a direction that is better."""
+    budgets: tuple[str, ...] = ()
+    """Conditions that a point must satisfy, beside the `where` of `spec`."""
+    trials: int = 60
+    """How many different points to measure."""
+    sampler: str = "nsga2"
+    seed: int = 0
+
+    @cached_property
+    def where(self) -> str | None:
+        """All budgets as one condition."""
+        texts = [text for text in (self.spec.where, *self.budgets) if text]
+        for text in texts:
+            condition(text)
+        return " and ".join(f"({text})" for text in texts) or None
+
+    def check(self) -> None:
+        """Raise `InputError` if this can't be searched."""
+        if self.sampler not in SAMPLERS:
+            raise unknown("sampler", self.sampler, SAMPLERS)
+        if self.spec.points is not None:
+            raise InputError("a search chooses from axes, and this sweep lists its points one by one")
+        if not self.objectives:
+            raise InputError("a search needs an objective, such as --objectives top1,latency_ms")
+        for name in self.objectives:
+            direction(name)
+            trained = COLUMNS[name].within == TRAINING_PROTOCOL
+            if trained and self.spec.train is None:
+                raise InputError(f"objective '{name}' needs a training: add --train")
+            if COLUMNS[name].within and not trained and self.spec.latency is None:
+                raise InputError(f"objective '{name}' needs the latency measured: leave out --no-latency")
+        for name in ("batch_sizes", "dtypes", "runtimes", "memory_formats", "threads", "caches", "modes"):
+            values = getattr(self.spec.latency, name, None) or ()
+            if len(values) > 1:
+                raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")
+        _ = self.where
+
+    @property
+    def identity(self) -> str:
+        """What makes two searches the same one: all but the number of trials."""
+        return json.dumps([self.spec.to_yaml(), self.objectives, self.where, self.sampler, self.seed])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a search stands when it ends."""
+
+    points: int
+    """Different points measured, those before this call included."""
+    thrown_out: int
+    """Proposals that break a budget or are illegal, before anything was built."""
+    exhausted: bool
+    """Whether no further point satisfies the budgets."""
+
+
+def search(
+    wanted: Search,
+    store: Store,
+    on_step: Callable[[int, Step], None] = lambda number, step: None,
+) -> Outcome:
+    """Measure points until `wanted.trials` different ones are, those of earlier calls included.
+
+    `on_step` is told the number of the point, from 1, and where its measurement stands. Raises `InputError`
+    if the store's directory holds another search or no point satisfies the budgets, and `RunError` if the
+    sampler proposes nothing new any more.
+    """
+    wanted.check()
+    first, most = _first_points(wanted)
+    study = _study(wanted, store.path.parent)
+    _put_back(study, wanted, first)
+    known = _known(study)
+    vain = 0
+    while len(known) < min(most, wanted.trials):
+        if vain == _MOST_IN_VAIN:
+            raise RunError(
+                f"{vain} proposals in a row were known or broke a budget; {len(known)} of {wanted.trials} points"
+                " are measured and kept: another seed, wider budgets or more values of an axis find others"
+            )
+        study.sampler = _sampler(wanted, sum("outcome" in trial.user_attrs for trial in study.trials))
+        trial = study.ask()
+        point = decode(wanted.spec, trial)
+        reason = _thrown_out(wanted, point)
+        function = None if reason else _function(point)
+        vain = vain + 1 if reason or function in known else 0
+        if function is not None and function not in known:
+            step = partial(on_step, len(known) + 1)
+            known[function] = _measure(wanted, point, store, step)
+        _tell(study, trial, point, reason, None if function is None else known[function])
+    thrown_out = sum(trial.user_attrs.get("outcome") == _THROWN_OUT for trial in study.trials)
+    return Outcome(len(known), thrown_out, len(known) < wanted.trials)
+
+
+_THROWN_OUT, _MEASURED = "thrown out", "measured"
+_MOST_IN_VAIN = 2000
+_POPULATION = 20
+
+
+def _study(wanted: Search, directory: Path) -> optuna.Study:
+    try:
+        import optuna
+    except ImportError:
+        raise InputError('search needs Optuna: pip install "wnexplore[search]"') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    better: dict[str, Literal["minimize", "maximize"]] = {"smaller": "minimize", "larger": "maximize"}
+    study = optuna.create_study(
+        study_name="wnexplore",
+        storage=f"sqlite:///{(directory / STUDY).absolute()}",
+        directions=[better[direction(name)] for name in wanted.objectives],
+        load_if_exists=True,
+    )
+    if study.user_attrs.setdefault("search", wanted.identity) != wanted.identity:
+        raise InputError(
+            f"{directory} holds another search: give the same options, or another folder by --out"
+        )
+    study.set_user_attr("search", wanted.identity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # The names that the dashboard shows.
+        study.set_metric_names(list(wanted.objectives))
+    return study
+
+
+def _first_points(wanted: Search) -> tuple[list[DesignPoint], int]:
+    """Points to begin with, drawn from those that satisfy the budgets, and how many of these there are."""
+    space = space_of(wanted.spec)
+    if len(space) > MOST_POINTS:
+        return [], wanted.trials
+    found = open_points(space, None if wanted.where is None else condition(wanted.where))
+    if len(found) == 0:
+        raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
+    drawn = sample(found, min(_POPULATION, wanted.trials), wanted.seed)
+    return [space.point(index) for index in drawn.tolist()], len(found)
+
+
+def _put_back(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:
+    """Propose what an earlier call left: the trial under way when it was stopped, first points not tried."""
+    from optuna.trial import TrialState
+
+    begun = {trial.user_attrs.get("first") for trial in study.trials}
+    for number, point in enumerate(first):
+        if number not in begun:
+            study.enqueue_trial(encode(wanted.spec, point), user_attrs={"first": number})
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+
+
+def _known(study: optuna.Study) -> dict[Hashable, Values]:
+    """What every point came to that was measured."""
+    told = (trial for trial in study.trials if trial.user_attrs.get("outcome") == _MEASURED)
+    points = ((DesignPoint.from_dict(json.loads(trial.user_attrs["point"])), trial.values) for trial in told)
+    return {_function(point): values for point, values in points}
+
+
+def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler that draws the same for the same trial, whichever process asks: so a stop changes nothing."""
+    import optuna
+
+    seed = (wanted.seed * 1_000_003 + number) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if wanted.sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_POPULATION)
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+
+
+def _thrown_out(wanted: Search, point: DesignPoint) -> str | None:
+    """Why `point` is not to be built; None if it may be."""
+    try:
+        counts = count(point, walk_of(point))
+    except IllegalPointError as error:
+        return str(error)
+    if wanted.where is None:
+        return None
+    row = frame([Record("complexity", point, {}, value=counts._asdict())])
+    return wanted.where if truth(row, condition(wanted.where)).fails.all() else None
+
+
+def _function(point: DesignPoint) -> Hashable:
+    return point.baseline(), function_of(point, walk_of(point))
+
+
+def _measure(wanted: Search, point: DesignPoint, store: Store, on_step: Callable[[Step], None]) -> Values:
+    spec = SweepSpec(
+        points=(PointSpec.model_validate(point.to_dict()),),
+        latency=wanted.spec.latency,
+        train=wanted.spec.train,
+        where=wanted.where,
+    )
+    planned = plan(spec)
+    run(spec, remaining(planned, store.keys()), store, on_step)
+    keys = {measurement.key for measurement in planned.measurements}
+    rows = frame(record for record in store.records() if record.key in keys)
+    if wanted.where is not None and truth(rows, condition(wanted.where)).fails.all():
+        return None
+    values = [numbers(rows, name)[0] for name in wanted.objectives]
+    return None if None in values else [value for value in values if value is not None]
+
+
+def _tell(
+    study: optuna.Study, trial: optuna.Trial, point: DesignPoint, reason: str | None, values: Values
+) -> None:
+    from optuna.trial import TrialState
+
+    trial.set_user_attr("point", json.dumps(point.to_dict()))
+    if reason is not None:
+        trial.set_user_attr("reason", reason)
+    trial.set_user_attr("outcome", _MEASURED if reason is None else _THROWN_OUT)
+    if values is None:
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, values)
