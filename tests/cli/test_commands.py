@@ -19,7 +19,22 @@ HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "s
 
 @pytest.mark.parametrize(
     "name",
-    ["", "sweep", "profile", "plot", "export", "export-onnx", "table", "compare", "published", "race"],
+    [
+        *(
+            "",
+            "sweep",
+            "space",
+            "search",
+            "profile",
+            "race",
+            "table",
+            "pick",
+            "plot",
+            "export",
+            "export-onnx",
+        ),
+        *("compare", "published"),
+    ],
 )
 def test_help_loads_nothing_heavy(name: str) -> None:
     script = (
@@ -37,7 +52,7 @@ def test_the_version(command: Command) -> None:
 
 
 def test_shell_completion() -> None:
-    asked = {"_WNEXPLORE_COMPLETE": "complete_bash", "COMP_WORDS": "wnexplore s", "COMP_CWORD": "1"}
+    asked = {"_WNEXPLORE_COMPLETE": "complete_bash", "COMP_WORDS": "wnexplore sw", "COMP_CWORD": "1"}
     program = Path(sys.executable).with_name("wnexplore")
     shown = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True, check=False)
     assert shown.stdout.split() == ["sweep"]

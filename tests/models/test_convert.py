@@ -62,6 +62,7 @@ def _with_statistics(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.normal_(module.bias)
+            assert module.running_var is not None
             nn.init.uniform_(module.running_var, 0.5, 2)
     return model
 
@@ -175,7 +176,8 @@ from helper import WIDTH
 
 def small(num_classes):
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, WIDTH, 3, stride=2, padding=1, bias=False), torch.nn.BatchNorm2d(WIDTH), torch.nn.ReLU(),
+        torch.nn.Conv2d(3, WIDTH, 3, stride=2, padding=1, bias=False), torch.nn.BatchNorm2d(WIDTH),
+        torch.nn.ReLU(),
         torch.nn.Conv2d(WIDTH, 2 * WIDTH, 3, stride=2, padding=1), torch.nn.ReLU(),
         torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(2 * WIDTH, num_classes))
 

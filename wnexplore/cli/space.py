@@ -97,7 +97,8 @@ def _tell_size(space: Space) -> None:
     broken = sum(own.points for own in illegal)
     typer.echo(f"{len(space):,} points, {len(space) - broken:,} legal, {broken:,} illegal")
     for own in illegal:
-        typer.echo(f'  {own.points:,} break "{own.rule}", such as {own.example}: {own.reason}')
+        typer.echo(f"  {own.points:,} break this: {own.rule}")
+        typer.echo(f"    {own.example}: {own.reason}")
 
 
 def _tell_kept(

@@ -32,8 +32,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
     `records` come oldest first: of those that would fill the same visible cell the newest wins. Counts
     are Int64, other numbers Float64, M and G as a `DesignPoint` has them, missing ones NA (None for M and
-    G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and `top1_high`
-    its 95 % Student-t interval; `warnings` are the kinds of a latency's warnings, "drift; throttled".
+    G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and
+    `top1_high` its 95 % Student-t interval; `warnings` are the kinds of a latency's warnings, "drift;
+    throttled".
     Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
     before a column existed leaves out is what its column calls usual.
     """

@@ -1,0 +1,173 @@
+"""wnexplore space, search and sweeps of brought networks, from the command line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.sweeps import TINY, write_sweep
+from wnexplore.design.shipped import find_sweep
+from wnexplore.design.sweep_file import load_sweep
+from wnexplore.space import space_of
+from wnexplore.store import read_records
+
+TINY_SPACE = ("--backbone", "shufflenet_v2_x0_5", "--stem", "small", "--resolution", 8, "--num-classes", 10)
+
+
+def test_a_million_points_are_counted_filtered_and_their_front_written(
+    command: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "front.csv"
+    where = "params < 2.6M and flops < 150M"
+    outcome = command(
+        "space", "shufflenet_per_stage", "--where", where, "--pareto", "params,flops", "--out", out
+    )
+    assert outcome.code == 0
+    assert outcome.out.startswith("1,000,000 points, 241,920 legal, 758,080 illegal\n")
+    space = space_of(load_sweep(find_sweep("shufflenet_per_stage")))
+    kept = space.legal & ~space.repeated & (space.params < 2_600_000) & (space.flops < 150_000_000)
+    assert f"{kept.sum():,} satisfy {where}" in outcome.out
+    with out.open() as file:
+        rows = [(int(row["params"]), int(row["flops"])) for row in csv.DictReader(file)]
+    assert rows
+    for params, flops in rows:
+        # Nothing that is kept costs less in one and no more in the other.
+        assert not (kept & (space.params <= params) & (space.flops < flops)).any()
+        assert not (kept & (space.params < params) & (space.flops <= flops)).any()
+
+
+def test_a_small_space_is_listed_with_what_is_wrong_in_it(command: Command) -> None:
+    outcome = command(
+        "space", *TINY_SPACE, "--method", "weightnet", "--M", "1,2", "--G", "1,2", "--reduction", "16,32"
+    )
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == "8 points, 6 legal, 2 illegal"
+    assert lines[1] == "  2 break this: M is at least G"
+    assert "layer stage2.0.branch1.0: G·C_out = 24 groups share M·C_out = 12 inputs" in lines[2]
+    assert "3 of the legal ones are the same function as another" in outcome.out
+    assert outcome.out.count("weightnet") >= 3
+    assert "min 415.90 k" in outcome.out
+
+
+def test_counting_alone_knows_no_largest_space(command: Command) -> None:
+    Ms = ",".join(map(str, range(1, 51)))
+    outcome = command(
+        "space", "--backbone", "resnet50", "--method", "weightnet", "--M", Ms, "--per-stage", "--count"
+    )
+    assert outcome.code == 0
+    # G = 2: the even half of M.
+    assert outcome.out.startswith(f"{50**4:,} points, {25**4:,} legal")
+
+
+def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> None:
+    texts = []
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        out = tmp_path / f"{name}.csv"
+        assert (
+            command("space", "shufflenet_per_stage", "--sample", 50, "--seed", seed, "--out", out).code == 0
+        )
+        texts.append(out.read_text())
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].count("\n") == 51
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "no space: name a sweep file"),
+        (("nothing",), "unknown sweep 'nothing'"),
+        ((*TINY_SPACE, "--where", "parms < 3"), "unknown column 'parms': did you mean 'params'"),
+        ((*TINY_SPACE, "--where", "params < 3"), "no point is left"),
+        ((*TINY_SPACE, "--pareto", "params,top1"), "unknown objective of counts 'top1'"),
+        ((*TINY_SPACE, "--pareto", "params", "--sample", 3), "leave one of them out"),
+        (("--backbone", "resnet18", "--width", "0.5"), "width is for backbones of any width"),
+        (("--backbone", "shufflenet_v2"), "say which width"),
+        (("--backbone", "timm:nothing_at_all"), "timm has no network 'nothing_at_all'"),
+        ((*TINY_SPACE, "--M", "2:1+3:2"), "expected a value for each of the stages 2, 3, 4"),
+        ((*TINY_SPACE, "--out", "/nowhere/at/all.csv"), "its folder does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(command: Command, options: tuple[object, ...], told: str) -> None:
+    outcome = command("space", *options)
+    assert outcome.code == 2
+    assert told in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_width_stands_for_a_backbone(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "widths.csv"
+    options = (
+        "--backbone",
+        "shufflenet_v2,mobilenet_v2",
+        "--width",
+        "0.75,1",
+        "--method",
+        "plain",
+        "--out",
+        out,
+    )
+    assert command("space", *options).code == 0
+    with out.open() as file:
+        names = [row["backbone"] for row in csv.DictReader(file)]
+    assert names == ["shufflenet_v2_x0_75", "shufflenet_v2_x1_0", "mobilenet_v2_x0_75", "mobilenet_v2"]
+
+
+def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("search", *TINY_SPACE, "--method", "weightnet", "--M", "1,2,4", "--G", "1", "--per-stage")
+    options += ("--objectives", "params,flops", "--budget", "params < 700k", "--no-latency", "--out", run)
+    first = command(*options, "--trials", 2)
+    assert first.code == 0, first.err
+    assert "2 points measured" in first.err
+    assert "Pareto-optimal in params (smaller), FLOPs (smaller)" in first.out
+    assert command(*options, "--trials", 4).code == 0
+    records = read_records(run)
+    assert len(records) == len({record.key for record in records}) == 4
+    assert all(record.value["params"] < 700_000 for record in records)
+    assert {"results.csv", "study.db", "sweep.yaml"} <= {path.name for path in run.iterdir()}
+    refused = command(*options, "--trials", 4, "--seed", 1)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "holds another search" in refused.err
+
+
+OWN = """\
+from torch import nn
+
+def tiny(num_classes=10):
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
+"""
+
+
+def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{tmp_path / 'mine.py'}:tiny"]
+    text = TINY.replace("[shufflenet_v2_x0_5]", f"[{', '.join(backbones)}]").replace("stem: [small]\n", "")
+    text = text.replace("resolution: [8]", "resolution: [32]").replace(
+        "batch_sizes: [1, 2]", "batch_sizes: [2]"
+    )
+    file = write_sweep(tmp_path, text.replace("M: [1, 2]", "M: [2]").replace("G: [1, 2]", "G: [1]"))
+    outcome = command("sweep", file, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    records = read_records(tmp_path / "run")
+    assert {record.status for record in records} == {"ok"}
+    found = {(r.figure, r.point.backbone, r.point.method) for r in records}
+    assert found == {
+        (figure, backbone, method)
+        for figure in ("complexity", "latency")
+        for backbone in backbones
+        for method in ("plain", "weightnet")
+    }
+    (tmp_path / "mine.py").write_text(OWN.replace("16", "24"))
+    assert command("sweep", file, "--out", tmp_path / "run").code == 0
+    # A file that has changed is measured again, the others are not.
+    assert len(read_records(tmp_path / "run")) == len(records) + 4
+    profiled = command(
+        "profile", "--backbone", backbones[2], "--resolution", 32, "--method", "weightnet", "--G", 32
+    )
+    assert profiled.code == 2
+    assert "layer 2: G·C_out" in profiled.err
