@@ -128,8 +128,8 @@ def search(
         if vain == _MOST_IN_VAIN:
             raise RunError(
                 f"{vain} proposals in a row were known or broke a budget; {len(known)} of"
-                f" {wanted.trials} points are measured and kept: another seed, wider budgets or more values of"
-                " an axis find others"
+                f" {wanted.trials} points are measured and kept: another seed, wider budgets or more values"
+                " of an axis find others"
             )
         study.sampler = _sampler(wanted, sum("outcome" in trial.user_attrs for trial in study.trials))
         trial = study.ask()

@@ -118,6 +118,7 @@ def test_a_width_stands_for_a_backbone(command: Command, tmp_path: Path) -> None
 
 def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    options: tuple[object, ...]
     options = ("search", *TINY_SPACE, "--method", "weightnet", "--M", "1,2,4", "--G", "1", "--per-stage")
     options += ("--objectives", "params,flops", "--budget", "params < 700k", "--no-latency", "--out", run)
     first = command(*options, "--trials", 2)

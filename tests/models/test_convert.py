@@ -127,7 +127,7 @@ def test_a_pair_that_one_layer_can_not_have_changes_nothing() -> None:
     assert [id(module) for module in model.modules()] == before
     for wrong in ({"method": "sse"}, {"reductions": 4}, {"method": "se", "M": 2}):
         with pytest.raises(InputError):
-            convert(model, **wrong)  # type: ignore[arg-type]
+            convert(model, **wrong)
 
 
 def test_settings_and_device_of_a_convolution_go_over() -> None:

@@ -203,6 +203,25 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize(("groups", "terms"), [(2, 4), (2, 1), (4, 2), (1, 4)])
+def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
+    batch: int, groups: int, terms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last tile makes 73,728 numbers for an image, the others 258,048.
+    monkeypatch.setattr("wnexplore.nn.formulations.product._WORTH_SLICING", 100_000)
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    layer = LayerShape(256, 256, (3, 3), **sizes, generator_groups=256 * groups, inputs_per_group=terms)
+    inputs = (*tensors(layer, batch), torch.randn(256, dtype=DOUBLE))
+
+    def of(name: str) -> tuple[Tensor, ...]:
+        return gradients(lambda x, a, w, shift: apply_generated(x, a, w, layer, name, shift), inputs)
+
+    for own, true in zip(of("kernel"), of("published"), strict=True):
+        assert relative_error(own, true) < 1e-12
+
+
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize(

@@ -189,8 +189,9 @@ def _send_to_columns(
 ) -> Tensor:
     """The gradient of the columns: each tile's matrices, transposed, times its filters' gradient."""
     columns: list[Tensor] = []
+    # The last tile may be smaller: what is added up must be in the same pieces.
+    by_slice = _by_slice(alpha, weight, tiles[0])
     for tile in tiles:
-        by_slice = _by_slice(alpha, weight, tile)
         matrices = (
             _by_slices(alpha, weight, tile, scratch)
             if by_slice
