@@ -48,7 +48,7 @@ def _run(wanted: Search, directory: Path) -> list[DesignPoint]:
     return [record.point for record in records]
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
 def test_every_point_that_is_built_is_legal_new_and_within_the_budgets(tmp_path: Path, sampler: str) -> None:
     budgets = ("params < 600k", "M <= 2")
     wanted = Search(_spec(tmp_path), TRADE, budgets, trials=23, sampler=sampler)
@@ -76,6 +76,7 @@ def test_a_search_ends_where_its_space_does(tmp_path: Path) -> None:
     assert outcome.points == len(expand(spec).points)
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_from_those_that_are_there(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     first = _run(Search(spec, TRADE, trials=22), tmp_path / "run")
@@ -114,6 +115,7 @@ def test_what_can_not_be_searched_is_refused_before_anything_runs(
     assert read_records(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, SPACE)
     command = [sys.executable, "-m", "wnexplore", "search", str(path), "--objectives", ",".join(TRADE)]

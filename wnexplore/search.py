@@ -8,8 +8,9 @@ finds its records.
 from __future__ import annotations
 
 import json
+import random
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -119,12 +120,14 @@ def search(
     sampler proposes nothing new any more.
     """
     wanted.check()
-    first, most = _first_points(wanted)
+    within = _Within(wanted)
     study = _study(wanted, store.path.parent)
-    _put_back(study, wanted, first)
+    _put_back(study, wanted, within.sample(min(_POPULATION, wanted.trials)))
     known = _known(study)
     vain = 0
-    while len(known) < min(most, wanted.trials):
+    while len(known) < min(within.size, wanted.trials):
+        if vain == _PATIENCE and within.listed:
+            study.enqueue_trial(encode(wanted.spec, within.another(known)))
         if vain == _MOST_IN_VAIN:
             raise RunError(
                 f"{vain} proposals in a row were known or broke a budget; {len(known)} of"
@@ -146,8 +149,10 @@ def search(
 
 
 _THROWN_OUT, _MEASURED = "thrown out", "measured"
-_MOST_IN_VAIN = 2000
 _POPULATION = 20
+_PATIENCE = 10
+"""Proposals in vain after which a point that is not known yet is drawn at random, where points are listed."""
+_MOST_IN_VAIN = 2000
 
 
 def _study(wanted: Search, directory: Path) -> optuna.Study:
@@ -175,16 +180,30 @@ def _study(wanted: Search, directory: Path) -> optuna.Study:
     return study
 
 
-def _first_points(wanted: Search) -> tuple[list[DesignPoint], int]:
-    """Points to begin with, drawn from those that satisfy the budgets, and how many of these there are."""
-    space = space_of(wanted.spec)
-    if len(space) > MOST_POINTS:
-        return [], wanted.trials
-    found = open_points(space, None if wanted.where is None else condition(wanted.where))
-    if len(found) == 0:
-        raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
-    drawn = sample(found, min(_POPULATION, wanted.trials), wanted.seed)
-    return [space.point(index) for index in drawn.tolist()], len(found)
+class _Within:
+    """The points that satisfy the budgets as far as counts tell, in a space small enough to be listed."""
+
+    def __init__(self, wanted: Search) -> None:
+        self._space, self._seed = space_of(wanted.spec), wanted.seed
+        self.listed = len(self._space) <= MOST_POINTS
+        if not self.listed:
+            self.size = len(self._space)
+            return
+        self._points = open_points(self._space, None if wanted.where is None else condition(wanted.where))
+        self.size = len(self._points)
+        if self.size == 0:
+            raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
+
+    def sample(self, count: int) -> list[DesignPoint]:
+        """Some of them at random; none where they are not listed."""
+        drawn = sample(self._points, count, self._seed).tolist() if self.listed else []
+        return [self._space.point(index) for index in drawn]
+
+    def another(self, known: Collection[Hashable]) -> DesignPoint:
+        """One at random that is not among the functions in `known`, of which there are fewer."""
+        order = random.Random(f"{self._seed} {len(known)}").sample(range(self.size), self.size)
+        points = (self._space.point(int(self._points[index])) for index in order)
+        return next(point for point in points if _function(point) not in known)
 
 
 def _put_back(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:

@@ -144,6 +144,7 @@ def tiny(num_classes=10):
 """
 
 
+@pytest.mark.slow
 def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{tmp_path / 'mine.py'}:tiny"]

@@ -158,7 +158,10 @@ def test_selective_kernels_replace_what_is_larger_than_a_pixel() -> None:
     assert sum(isinstance(module, SelectiveKernelConv2d) for module in done.model.modules()) == 16
 
 
-@pytest.mark.parametrize("backbone", ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["timm:mobilenetv3_small_100", pytest.param("torchvision:regnet_y_400mf", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("method", list(METHODS))
 def test_counts_of_a_brought_network_are_those_of_building_and_tracing(backbone: str, method: str) -> None:
     point = DesignPoint.of(backbone, method, resolution=64, num_classes=10)

@@ -55,7 +55,7 @@ def apply_generated(
     `shift` (C_out,) is added to the output. Under autocast, all tensors are cast as a convolution casts
     its own. Raises `InputError` for tensors of the wrong shape.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, alpha, weight = x.to(dtype), alpha.to(dtype), weight.to(dtype)
         shift = None if shift is None else shift.to(dtype)
