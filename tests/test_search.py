@@ -48,7 +48,8 @@ def _run(wanted: Search, directory: Path) -> list[DesignPoint]:
     return [record.point for record in records]
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
 def test_every_point_that_is_built_is_legal_new_and_within_the_budgets(tmp_path: Path, sampler: str) -> None:
     budgets = ("params < 600k", "M <= 2")
     wanted = Search(_spec(tmp_path), TRADE, budgets, trials=23, sampler=sampler)

@@ -2,9 +2,9 @@
 
 In rounds, on one thread: the shipped space of a million points in closed form (walk from the disk, every
 point's parameters and FLOPs), and single points of it, of less than 10 M parameters, built and traced by
-fvcore, by torch's FlopCounterMode and, if it is installed, by ptflops. Prints points a second, the median of the rounds, and our rate over each.
-All count the same points; where a tool's figure is another one, by its conventions, it says so. The peak
-memory is that of a process of its own that counts the space.
+fvcore, by torch's FlopCounterMode and, if it is installed, by ptflops. Prints points a second, the median of
+the rounds, and our rate over each. All count the same points; where a tool's figure is another one, it says
+so. The peak memory is that of a process of its own that counts the space.
 """
 
 from __future__ import annotations
