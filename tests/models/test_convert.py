@@ -135,8 +135,12 @@ def test_settings_and_device_of_a_convolution_go_over() -> None:
     model[1].requires_grad_(False)
     done = convert(model, M=2, G=1)
     assert {p.dtype for p in done.model.parameters()} == {torch.float64}
-    assert not any(p.requires_grad for p in model[1].parameters())
+    # What is new learns, though it stands where something was frozen.
+    assert {name for name, p in model[1].named_parameters() if not p.requires_grad} == {"bias"}
     assert all(p.requires_grad for p in model[2].parameters())
+    kept = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False).requires_grad_(False))
+    convert(kept, M=1, G=1)
+    assert {name for name, p in kept[1].named_parameters() if not p.requires_grad} == {"fc2.weight"}
     assert not model[1].training
 
 
@@ -251,3 +255,13 @@ def test_a_kept_kernel_convolves_as_before(
     before = model(x)
     assert len(convert(model, M="1/2", G="1/2", resolution=16).replaced) == 1
     torch.testing.assert_close(model(x), before, rtol=1e-12, atol=1e-12)
+
+
+def test_a_transformer_counts_as_arithmetic_says() -> None:
+    point = DesignPoint.of("timm:vit_tiny_patch16_224", num_classes=10)
+    traced = measure_complexity(wnexplore.build(point), 224)
+    tokens, width = 14 * 14 + 1, 192
+    each = tokens * width * width * (3 + 1 + 4 + 4) + 2 * tokens * tokens * width
+    patches = 14 * 14 * width * 3 * 16 * 16
+    assert traced.flops == patches + 12 * each + 10 * width
+    assert count(point, walk_of(point)) == (traced.params, traced.flops)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from wnexplore.design.legality import layer_generator
+from wnexplore.design.methods import has_selective_kernel
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import PLAIN, StageDesign, stage_design
 from wnexplore.design.walk import Block, Site, Walk
@@ -102,7 +103,7 @@ def _global_context(block: Block, design: StageDesign) -> Iterator[Part]:
 
 def _selective_kernel(block: Block, design: StageDesign) -> Iterator[Part]:
     for site in block.sites:
-        if site.kernel_size == (1, 1):
+        if not has_selective_kernel(site.kernel_size):
             yield _ordinary(site)
             continue
         hidden = _reduced(site.out_channels, design)

@@ -37,5 +37,12 @@ ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
 DEPTHWISE = ("published", "plain", "full")
 """What a depthwise convolution gets: (M/G, 1) as in the published code, no generator, or (M, G) itself."""
 
+
+def has_selective_kernel(kernel_size: tuple[int, int]) -> bool:
+    """Whether `sk` replaces a convolution of this size: larger than 1x1, and odd, so that its paths agree."""
+    high, wide = kernel_size
+    return high * wide > 1 and high % 2 == wide % 2 == 1
+
+
 FORMULATIONS = ("published", "kernel", "shared", "fused")
 """The ways to compute a layer with generated kernels; one function, other costs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -14,11 +15,17 @@ with warnings.catch_warnings():
     # fvcore decorates a function at import in a way that torch has come to warn about.
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
 
 from wnexplore.nn import formulation_set
 
-MULTIPLY_ADD_OPERATORS = frozenset({"conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum"})
-"""fvcore's names of what the `flops` column counts: convolutions, linear layers, matrix products."""
+MULTIPLY_ADD_OPERATORS = frozenset(
+    {"conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "attention"}
+)
+"""What the `flops` column counts: convolutions, linear layers, matrix products, by fvcore's names.
+
+"attention" stands for the two products of a fused attention, for which fvcore has no rule.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def _analyse(
             # Tracing is how fvcore works; its notices of deprecation are not about the model.
             warnings.simplefilter("ignore")
             analysis = FlopCountAnalysis(model, images)
+            analysis.set_op_handle("aten::scaled_dot_product_attention", _attention)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             analysis.tracer_warnings("none")
             batch = analysis.by_module_and_operator()
@@ -92,6 +100,13 @@ def _analyse(
         for module, counts in batch.items()
     }
     return one, {operator.removeprefix("aten::"): n for operator, n in sorted(uncounted.items())}
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Queries (..., L, E), keys (..., S, E), values (..., S, V): L·S·(E + V) multiply-adds."""
+    queries, keys, values = (get_shape(each) for each in inputs[:3])
+    *batch, length, size = queries
+    return Counter(attention=math.prod(batch) * length * keys[-2] * (size + values[-1]))
 
 
 def _per_image(count: float, batch_size: int) -> int:

@@ -1,29 +1,26 @@
-"""Any network's convolutions replaced by those of a method."""
+"""Any network's convolutions replaced by a method's, in place, the weights kept where that is exact."""
 
 from __future__ import annotations
 
-import copy
-import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint, method_axes
+from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
-from wnexplore.models.methods import Method, method_of
-from wnexplore.nn import Gate, GeneratedConv2d, WeightNetConv2d
-from wnexplore.nn.weightnet import resting_alpha
-
-RESOLUTION = 224
-"""Size of the images that the stages of a network are told by, in pixels."""
+from wnexplore.models.layout import Layout, SeenConv, layout
+from wnexplore.models.methods import Method, MethodByStage, method_of
+from wnexplore.nn import Gate, GeneratedConv2d, SelectiveKernelConv2d, WeightNetConv2d
+from wnexplore.nn.formulations.shape import Size2d
+from wnexplore.nn.generated import at_least, size_pair
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,10 @@ class Where:
 
     names: str | None = None
     """A regular expression, searched for in the dotted name."""
-    stages: Sequence[int] | None = None
+    stages: Stages | None = None
     """How often the image has been halved: 2 where a feature map is a quarter of its height."""
-    kernel_sizes: Sequence[int] | None = None
-    """The larger side of the kernel."""
+    kernel_sizes: int | Sequence[Size2d] | None = None
+    """The larger side of the kernel, or both: [3, (1, 7)]."""
     stem: bool = False
     """Whether the first convolution is one of them."""
 
@@ -73,215 +70,110 @@ def convert(
     G: Written | None = None,
     *,
     where: Where | str | None = None,
-    resolution: int = RESOLUTION,
+    resolution: int | None = None,
     **axes: Any,
 ) -> Conversion:
     """Replace the convolutions of `model`, in place, by those of `method` with M, G and its other `axes`.
 
     `where` says which, a `Where` or a regular expression on their names: all but the stem if it is left out.
     A convolution makes its context from its own input or, for a method that scales (se, cbam, gc, eca), is
-    kept with its weights and followed by the gate. Its bias, if it has one, is added as before.
+    kept with its weights and followed by the gate. Its bias, if it has one, is added as before. Left are
+    also those whose module is no ordinary `nn.Conv2d` padded with zeros, shares its weight or computes it,
+    has hooks, is used never or more than once, or works on pooled features.
 
     A generator with one input a group (lambda = M/G = 1) keeps the convolution's kernel K: fc1 starts at
     weight 0, so that alpha has one value alpha0 for every image, and B = K/alpha0, which gives the output
     from before. alpha0 is 1/2 for a sigmoid, where 2·K is exact; at 1 it would be saturated and never learn.
-    Every other generated kernel is drawn anew.
+    Every other generated kernel is drawn anew. Device, dtype and mode stay; what was frozen stays so where
+    it is kept, and what is new learns.
 
-    The images (1, 3, `resolution`, `resolution`) that tell which convolutions run, and in which stage, go
-    through a copy on PyTorch's meta device, where nothing is computed.
+    Stages are those of images of `resolution` pixels, 224 if left out, or if the network can't run on these
+    the first of `wnexplore.models.layout.RESOLUTIONS` on which it can.
 
-    Raises `InputError` for an axis that is wrong, and `IllegalPointError` naming the layer for an (M, G) that
-    it can't have; then nothing is changed.
+    Raises `InputError` for an axis that is wrong, stages that the network doesn't have, or if it can't run,
+    and `IllegalPointError` naming the layer for an (M, G) that it can't have; then nothing is changed.
     """
     own = _method(method, M, G, axes)
     chosen = Where(names=where) if isinstance(where, str) else where or Where()
+    why_not = _chooser(chosen)
+    found = layout(model, None if resolution is None else at_least(1, "resolution", resolution))
+    why_never = why_left(model, found, stem=chosen.stem)
+    _check_stages(own, chosen, {seen.stage for seen in found.convs if seen.name not in why_never})
     made: dict[str, nn.Module] = {}
     replaced, left = [], []
-    for place in layout(model, resolution):
-        reason = place.obstacle or _not_chosen(place, chosen)
-        new = None if reason else _replacement(place, own.at(place.stage))
+    for seen in found.convs:
+        reason = why_never.get(seen.name) or why_not(seen)
+        new = None if reason else _replacement(seen, own.at(seen.stage))
         if new is None:
-            left.append(Change(place.name, "Conv2d", reason or "the method leaves it as it is"))
+            kind = type(seen.module).__name__
+            left.append(Change(seen.name, kind, reason or "the method leaves it as it is"))
         else:
-            made[place.name] = new
-            replaced.append(Change(place.name, _kind(new), _weights(new)))
+            made[seen.name] = new
+            replaced.append(Change(seen.name, _kind(new), _weights(new)))
     for name, new in made.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, new)
     return Conversion(model, tuple(replaced), tuple(left))
 
 
-@dataclass(frozen=True)
-class Place:
-    """A convolution of a network, and where it stands."""
+def why_left(model: nn.Module, found: Layout, *, stem: bool = False) -> dict[str, str]:
+    """The convolutions of `model` that `convert` can't replace -> the reason, by dotted name.
 
-    name: str
-    conv: nn.Conv2d
-    padding: tuple[int, int]
-    stage: int
-    first: bool
-    obstacle: str
-    """Why it can't be replaced, "" if it can."""
-
-
-def layout(model: nn.Module, resolution: int = RESOLUTION) -> list[Place]:
-    """The convolutions of `model` in the order in which they run, those that don't run last.
-
-    Raises `InputError` if the model can't run on images of that size.
+    `found` is the network's layout, `stem` whether the first convolution may be replaced.
     """
-    convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
-    if "" in convs:
-        raise InputError("the model is a convolution itself: put it into a torch.nn.Sequential")
-    runs = _runs(model, list(convs), resolution)
-    owners = Counter(
-        id(p) for module in model.modules() for p in module._parameters.values() if p is not None
-    )
-    order = [*runs, *(name for name in convs if name not in runs)]
-    return [
-        _place(name, convs[name], runs, owners, resolution, first=not at) for at, name in enumerate(order)
-    ]
+    holders = _holders(model, "_modules")
+    owners = _holders(model, "_parameters")
+    parts = {
+        part: type(owner).__name__
+        for owner in model.modules()
+        if isinstance(owner, Gate | SelectiveKernelConv2d)
+        for part in owner.modules()
+    }
+    running = (seen.name for seen in found.convs if seen.calls and isinstance(seen.module, nn.Conv2d))
+    first = next(running, None)
 
+    def reasons(seen: SeenConv) -> Iterator[str]:
+        module = seen.module
+        if module in parts:
+            yield f"part of a {parts[module]}"
+        if parametrize.is_parametrized(module):
+            yield "its weight is parametrised"
+        if type(module) is not nn.Conv2d:
+            yield f"it is a {type(module).__name__}, no ordinary Conv2d"
+            return
+        if not all(own is None or isinstance(own, nn.Parameter) for own in (module.weight, module.bias)):
+            yield "its weight is computed from others"
+            return
+        if others := [
+            name for name in owners[id(module.weight)] if name != f"{seen.name}.weight".lstrip(".")
+        ]:
+            yield f"its weight is also {others[0]}"
+        if others := [name for name in holders.get(id(module), ()) if name != seen.name]:
+            yield f"it is also {others[0]}"
+        if seen.name == "":
+            yield "it is the network itself"
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if any(hooks) or module._backward_pre_hooks:
+            yield "it has hooks, which would be lost"
+        if not seen.calls:
+            yield "no image passes through it"
+            return
+        if len(seen.calls) > 1:
+            yield "it is used more than once"
+        if seen.name == first and not stem:
+            yield "it is the stem"
+        if module.padding_mode != "zeros":
+            yield f"its padding is {module.padding_mode} {module.padding}"
+        if _padding(module) is None:
+            yield "its padding is not the same on both sides"
+        image, made = seen.calls[0].input, seen.calls[0].output
+        if len(image) != 4:
+            yield "its input is no batch of images"
+        if image[2:] == made[2:] == (1, 1):
+            yield "it works on pooled features"
 
-@dataclass
-class _Run:
-    times: int = 0
-    before: tuple[int, int] = (0, 0)
-    after: tuple[int, int] = (0, 0)
-
-
-def _runs(model: nn.Module, names: list[str], resolution: int) -> dict[str, _Run]:
-    """What passes through each convolution, in the order in which they run."""
-    runs: dict[str, _Run] = {}
-
-    def note(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        run = runs.setdefault(name, _Run())
-        run.times += 1
-        run.before, run.after = _size(inputs[0]), _size(output)
-
-    def watch(network: nn.Module, device: torch.device | str) -> None:
-        handles = [network.get_submodule(n).register_forward_hook(partial(note, n)) for n in names]
-        try:
-            with torch.no_grad():
-                network(torch.zeros(1, 3, resolution, resolution, device=device, dtype=_dtype(network)))
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    try:
-        watch(copy.deepcopy(model).to("meta").eval(), "meta")
-    except (RuntimeError, NotImplementedError):
-        # Not every operator knows the meta device: then for real.
-        runs.clear()
-        training = model.training
-        try:
-            watch(model.eval(), next(model.parameters()).device)
-        except RuntimeError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InputError(f"the network can't run on images of {resolution} pixels: {reason}") from None
-        finally:
-            model.train(training)
-    return runs
-
-
-def _place(
-    name: str,
-    conv: nn.Conv2d,
-    runs: Mapping[str, _Run],
-    owners: Counter[int],
-    resolution: int,
-    *,
-    first: bool,
-) -> Place:
-    run = runs.get(name, _Run())
-    stage = round(math.log2(resolution / run.after[0])) if run.times else 0
-    padding = _padding(conv)
-    if type(conv) is not nn.Conv2d:
-        obstacle = f"it is a {type(conv).__name__}, no ordinary Conv2d"
-    elif not run.times:
-        obstacle = "no image passes through it"
-    elif run.times > 1 or owners[id(conv.weight)] > 1:
-        obstacle = "it is used more than once"
-    elif run.before == (1, 1):
-        obstacle = "it works on pooled features"
-    elif padding is None or conv.padding_mode != "zeros":
-        obstacle = f"its padding is {conv.padding_mode} {conv.padding}"
-    else:
-        obstacle = ""
-    return Place(name, conv, padding or (0, 0), stage, first, obstacle)
-
-
-def _padding(conv: nn.Conv2d) -> tuple[int, int] | None:
-    """The padding on either side in pixels; None if the sides differ."""
-    if conv.padding == "valid":
-        return (0, 0)
-    if isinstance(conv.padding, str):
-        over = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        return None if any(each % 2 for each in over) else (over[0] // 2, over[1] // 2)
-    high, wide = conv.padding
-    return (int(high), int(wide))
-
-
-def _not_chosen(place: Place, where: Where) -> str:
-    if place.first and not where.stem:
-        return "it is the stem"
-    if where.names is not None and not re.search(where.names, place.name):
-        return f"its name has no {where.names!r}"
-    if where.stages is not None and place.stage not in where.stages:
-        return f"it is in stage {place.stage}"
-    size = max(place.conv.kernel_size)
-    return f"its kernel is {size} wide" if where.kernel_sizes and size not in where.kernel_sizes else ""
-
-
-def _method(method: str | Method, M: Written | None, G: Written | None, axes: dict[str, Any]) -> Method:
-    if isinstance(method, Method):
-        if axes or M is not None or G is not None:
-            raise InputError("a Method has its axes: give it alone, or a method's name with them")
-        return method
-    given = method_axes(method, {"M": M, "G": G, **axes})
-    return method_of(DesignPoint("", method, stem="", resolution=RESOLUTION, num_classes=1, **given))
-
-
-def _replacement(place: Place, method: Method) -> nn.Module | None:
-    """What stands in for a convolution; None if the method has nothing else for it."""
-    old = place.conv
-    try:
-        new = method.conv(
-            old.in_channels,
-            old.out_channels,
-            (old.kernel_size[0], old.kernel_size[1]),
-            stride=(old.stride[0], old.stride[1]),
-            padding=place.padding,
-            dilation=(old.dilation[0], old.dilation[1]),
-            groups=old.groups,
-        )
-    except IllegalPointError as error:
-        raise IllegalPointError(f"layer {place.name}: {error}", error.rule) from None
-    gate = method.gate(old.out_channels)
-    if type(new) is nn.Conv2d:
-        if gate is None:
-            return None
-        return _like(Gated(old, gate), old)
-    if isinstance(new, WeightNetConv2d) and new.shape.inputs_per_group == 1:
-        _keep(new, old)
-    return _like(new if old.bias is None else Biased(new, old.bias), old)
-
-
-def _keep(new: WeightNetConv2d, old: nn.Conv2d) -> None:
-    bias, alpha0 = resting_alpha(new.activation, 1)
-    new.to(device=old.weight.device, dtype=old.weight.dtype)
-    with torch.no_grad():
-        nn.init.zeros_(new.fc1.weight)
-        nn.init.constant_(new.fc1.bias, bias)
-        if new.activation == "tanh":
-            # The bias is rounded: alpha is what tanh makes of that.
-            alpha0 = float(torch.tensor(bias, dtype=old.weight.dtype, device="cpu").tanh())
-        new.fc2.weight.copy_(old.weight.reshape(-1, 1) / alpha0)
-
-
-def _like(new: nn.Module, old: nn.Conv2d) -> nn.Module:
-    """`new` where `old` is, in its mode, and frozen if it is."""
-    new.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
-    return new if old.weight.requires_grad else new.requires_grad_(False)
+    told = ((seen.name, next(reasons(seen), None)) for seen in found.convs)
+    return {name: reason for name, reason in told if reason is not None}
 
 
 class Gated(nn.Module):
@@ -299,17 +191,89 @@ class Gated(nn.Module):
 class Biased(nn.Module):
     """A layer of a method and the bias of the convolution that it replaced."""
 
-    def __init__(self, conv: nn.Module, bias: Tensor) -> None:
+    def __init__(self, conv: nn.Module, bias: nn.Parameter) -> None:
         super().__init__()
         self.conv = conv
-        self.bias = nn.Parameter(bias.detach(), bias.requires_grad)
+        self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.conv, GeneratedConv2d):
             y: Tensor = self.conv(x, shift=self.bias)
             return y
-        shifted: Tensor = self.conv(x) + self.bias[:, None, None]
-        return shifted
+        shifted: Tensor = self.conv(x)
+        # Under autocast the bias must not make the images float32.
+        return shifted + self.bias.to(shifted.dtype)[:, None, None]
+
+
+def _method(method: str | Method, M: Written | None, G: Written | None, axes: dict[str, Any]) -> Method:
+    if isinstance(method, Method):
+        if axes or M is not None or G is not None:
+            raise InputError("a Method has its axes: give it alone, or a method's name with them")
+        return method
+    given = method_axes(method, {"M": M, "G": G, **axes})
+    return method_of(DesignPoint("", method, stem="", resolution=1, num_classes=1, **given))
+
+
+def _chooser(where: Where) -> Callable[[SeenConv], str | None]:
+    """What says why an ordinary convolution isn't one of `where`; None if it is."""
+    try:
+        pattern = re.compile(where.names or "")
+    except (re.error, TypeError) as error:
+        raise InputError(f"where is '{where.names}', which is no regular expression: {error}") from None
+    stages = None if where.stages is None else parse_stages(where.stages, None)
+    sizes = where.kernel_sizes
+    listed = () if sizes is None else (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    for size in listed:
+        size_pair("kernel_sizes", size)
+
+    def why_not(seen: SeenConv) -> str | None:
+        if not pattern.search(seen.name):
+            return f"its name has no {where.names!r}"
+        if not has_method(stages, seen.stage):
+            return f"it is in stage {seen.stage}"
+        kernel = _conv(seen).kernel_size
+        if listed and kernel not in listed and max(kernel) not in listed:
+            return f"its kernel is {kernel[0]}x{kernel[1]}"
+        return None
+
+    return why_not
+
+
+def _check_stages(method: Method, where: Where, known: set[int]) -> None:
+    """Raise `InputError` if stages are asked for of which one is none of `known`."""
+    asked = [None if where.stages is None else parse_stages(where.stages, None)]
+    if isinstance(method, MethodByStage):
+        asked.append(method.point.stages)
+    for stages in asked:
+        if stages is not None and not set(map(int, stages.split("+"))) <= known:
+            has = ", ".join(map(str, sorted(known))) or "none that can be converted"
+            raise InputError(f"stages is '{stages}': the network has {has}")
+
+
+def _replacement(seen: SeenConv, method: Method) -> nn.Module | None:
+    """What stands in for a convolution; None if the method has nothing else for it."""
+    old = _conv(seen)
+    try:
+        new, gate = _made(method, old)
+    except IllegalPointError as error:
+        raise IllegalPointError(f"layer {seen.name}: {error}", error.rule) from None
+    except InputError as error:
+        raise InputError(f"layer {seen.name}: {error}") from None
+    if type(new) is nn.Conv2d:
+        return None if gate is None else Gated(old, gate.to(old.weight)).train(old.training)
+    new.to(old.weight)
+    if isinstance(new, WeightNetConv2d) and new.shape.inputs_per_group == 1:
+        _keep(new, old.weight)
+    made = new if old.bias is None else Biased(new, old.get_parameter("bias"))
+    return made.train(old.training)
+
+
+def _keep(new: WeightNetConv2d, kernel: Tensor) -> None:
+    with torch.no_grad():
+        new.fc1.weight.zero_()
+        alpha = new.activate(new.fc1.bias.unsqueeze(0))  # (1, P), the same number in every group
+        new.fc2.weight.copy_(kernel.reshape(-1, 1) / alpha[0, 0])
+    new.fc2.weight.requires_grad_(kernel.requires_grad)
 
 
 def _kind(new: nn.Module) -> str:
@@ -327,9 +291,44 @@ def _weights(new: nn.Module) -> str:
     return "kernels drawn anew"
 
 
-def _size(x: Tensor) -> tuple[int, int]:
-    return int(x.shape[-2]), int(x.shape[-1])
+def _made(method: Method, conv: nn.Conv2d) -> tuple[nn.Module, Gate | None]:
+    """What the method has for a convolution like `conv`, and the gate behind it."""
+    made = method.conv(
+        conv.in_channels,
+        conv.out_channels,
+        _of_two(conv.kernel_size),
+        stride=_of_two(conv.stride),
+        padding=_padding(conv),
+        dilation=_of_two(conv.dilation),
+        groups=conv.groups,
+    )
+    return made, method.gate(conv.out_channels)
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+def _padding(conv: nn.Conv2d) -> tuple[int, int] | None:
+    """Zeros above and to the left; None if there are not as many below and to the right."""
+    if not isinstance(conv.padding, str):
+        return _of_two(conv.padding)
+    if conv.padding == "valid":
+        return 0, 0
+    high, wide = (step * (size - 1) for size, step in zip(conv.kernel_size, conv.dilation, strict=True))
+    return None if high % 2 or wide % 2 else (high // 2, wide // 2)
+
+
+def _holders(model: nn.Module, kind: str) -> dict[int, list[str]]:
+    """Id of a submodule ("_modules") or parameter ("_parameters") -> the dotted names that hold it."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for own, held in getattr(module, kind).items():
+            holders.setdefault(id(held), []).append(f"{name}.{own}".lstrip("."))
+    return holders
+
+
+def _conv(seen: SeenConv) -> nn.Conv2d:
+    assert isinstance(seen.module, nn.Conv2d)
+    return seen.module
+
+
+def _of_two(size: tuple[int, ...]) -> tuple[int, int]:
+    high, wide = size
+    return high, wide

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from wnexplore.design.methods import METHODS
+from wnexplore.design.methods import METHODS, has_selective_kernel
 from wnexplore.design.multiplier import PerStage, Written, parse_setting
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import StageDesign, stage_design
@@ -130,7 +130,7 @@ class EfficientChannelAttentionMethod(PlainMethod):
 
 @dataclass(frozen=True)
 class SelectiveKernelMethod(PlainMethod):
-    """Selective kernels in place of every convolution larger than 1x1 (Li et al., CVPR 2019, sec. 3.2)."""
+    """Selective kernels in place of every odd kernel larger than 1x1 (Li et al., CVPR 2019, sec. 3.2)."""
 
     reduction: int = 16
 
@@ -146,7 +146,7 @@ class SelectiveKernelMethod(PlainMethod):
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:
-        if pair(kernel_size) == (1, 1):
+        if not has_selective_kernel(pair(kernel_size)):
             return super().conv(
                 in_channels,
                 out_channels,

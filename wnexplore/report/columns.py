@@ -106,7 +106,14 @@ COLUMNS: dict[str, Column] = {
         Column("num_classes", "whole", "classes", axis="Classes", phrase="{} classes"),
         Column("reduction", "whole", "red.", axis="Reduction", phrase="reduction {}"),
         Column("activation", "text", "activation", axis="Activation"),
-        Column("depthwise", "text", "depthwise", axis="Depthwise layers", phrase="depthwise {}"),
+        Column(
+            "depthwise",
+            "text",
+            "depthwise",
+            axis="Depthwise layers",
+            phrase="depthwise {}",
+            usual="published",
+        ),
         Column("params", "count", "params", axis="Parameters", better="smaller"),
         Column("flops", "count", "FLOPs", axis="FLOPs", unit="multiply-adds", better="smaller"),
         Column(
