@@ -10,15 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.cbam import CbamModule
+from timm.layers.cond_conv2d import CondConv2d as TimmCondConv2d
 from timm.layers.eca import EcaModule
 from timm.layers.global_context import GlobalContext as TimmGlobalContext
 from timm.layers.selective_kernel import SelectiveKernel
+from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wnexplore.design.methods import attention_span
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.nn import (
+    CondConv2d,
     ConvBlockAttention,
     DynamicConv2d,
     EfficientChannelAttention,
@@ -27,7 +31,6 @@ from wnexplore.nn import (
     SelectiveKernelConv2d,
     SqueezeExcite,
 )
-from wnexplore.nn.channel_attention import attention_span
 from wnexplore.onnx_export import TOLERANCE, check_onnx, export_onnx
 
 DOUBLE = torch.float64
@@ -86,6 +89,22 @@ def test_efficient_channel_attention_is_timms(channels: int) -> None:
 def test_efficient_channel_attention_reaches_as_far_as_timms() -> None:
     for channels in (*range(1, 70), 127, 128, 129, 511, 512, 513, 2047, 2048, 2049, 2**15):
         assert EcaModule(channels).conv.kernel_size == (attention_span(channels),)
+
+
+def test_squeeze_excite_is_timms() -> None:
+    # Its linear layers are 1x1 convolutions.
+    check_beside(SqueezeExcite(48, 2), SEModule(48, rd_channels=24), {"": ""}, 48)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 4), (1, 2, 2), (1, 1, 8)])
+def test_condconv_is_timms(stride: int, dilation: int, groups: int) -> None:
+    torch.manual_seed(0)
+    ours = CondConv2d(8, 16, 3, stride, dilation, dilation, groups, experts=5).double()
+    theirs = TimmCondConv2d(8, 16, 3, stride, dilation, dilation, groups, num_experts=5).double()
+    theirs.load_state_dict({"weight": ours.weight.detach().flatten(1)})
+    x = torch.randn(3, 8, 9, 7, dtype=DOUBLE)
+    routing = ours.routing(x.mean((2, 3))).sigmoid()
+    torch.testing.assert_close(ours(x), theirs(x, routing), rtol=1e-10, atol=1e-10)
 
 
 def test_conv_block_attention_is_timms() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from wnexplore.design.legality import layer_generator
-from wnexplore.design.methods import has_selective_kernel
+from wnexplore.design.methods import attention_span, has_selective_kernel
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import PLAIN, StageDesign, stage_design
 from wnexplore.design.walk import Block, Site, Walk
@@ -79,7 +79,7 @@ def _squeeze_excite(block: Block, design: StageDesign) -> Iterator[Part]:
 
 def _efficient_channel_attention(block: Block, design: StageDesign) -> Iterator[Part]:
     yield from _plain(block, design)
-    size = max(3, block.gate_channels.bit_length() // 2 | 1)
+    size = attention_span(block.gate_channels)
     yield Part(("eca", size), size, size * block.gate_channels)
 
 

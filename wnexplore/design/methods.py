@@ -44,5 +44,15 @@ def has_selective_kernel(kernel_size: tuple[int, int]) -> bool:
     return high * wide > 1 and high % 2 == wide % 2 == 1
 
 
+def attention_span(channels: int) -> int:
+    """Neighbouring channels that decide on one: the odd number nearest log2(C)/2 + 1/2, 3 at least.
+
+    Source: Wang et al., ECA-Net, CVPR 2020, section 3.2.3, equation 12, with gamma = 2 and b = 1, by which
+    it would be 1 below 8 channels.
+    """
+    # floor((log2(C) + 1) / 2), in whole numbers.
+    return max(3, channels.bit_length() // 2 | 1)
+
+
 FORMULATIONS = ("published", "kernel", "shared", "fused")
 """The ways to compute a layer with generated kernels; one function, other costs."""

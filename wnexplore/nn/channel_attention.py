@@ -10,6 +10,7 @@ import math
 
 from torch import Tensor, nn
 
+from wnexplore.design.methods import attention_span
 from wnexplore.nn.gate import Gate
 from wnexplore.nn.init import SMALL_GAIN
 
@@ -39,12 +40,3 @@ class EfficientChannelAttention(Gate):
         scale = self.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid().squeeze(1)
         scaled: Tensor = x * scale[:, :, None, None]
         return scaled
-
-
-def attention_span(channels: int) -> int:
-    """Neighbouring channels that decide on one: the odd number nearest log2(C)/2 + 1/2, 3 at least.
-
-    Section 3.2.3, equation 12, with gamma = 2 and b = 1, by which it would be 1 below 8 channels.
-    """
-    # floor((log2(C) + 1) / 2), in whole numbers.
-    return max(3, channels.bit_length() // 2 | 1)
