@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import RunError
-from wnexplore.measure.data import Data, TensorSplit, load_data
+from wnexplore.measure.data import Data, Pass, TensorSplit, load_data
 from wnexplore.measure.training import (
     TrainingFigure,
     lr_factor,
@@ -54,7 +54,8 @@ def brightness_data(*, labels: list[int]) -> Data:
     split = TensorSplit(
         images.contiguous(), torch.tensor(labels), 4, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     )
-    return Data("brightness", max(labels) + 1, split, split)
+    classes = max(labels) + 1
+    return Data("brightness", classes, tuple(map(str, range(classes))), split, split)
 
 
 class NearestBrightness(nn.Module):
@@ -179,7 +180,7 @@ def test_batch_norm_statistics_become_those_of_the_training_images() -> None:
     model = nn.Sequential(nn.Identity(), norm)
     for _ in range(3):  # statistics of something else must be forgotten
         model(1e3 * torch.randn(8, 3, 4, 4))
-    refresh_batch_norm(model, data.train, 20, "cpu", torch.Generator().manual_seed(0))
+    refresh_batch_norm(model, data.train, 20, "cpu", Pass(0, 0))
     assert norm.running_mean is not None
     assert norm.running_mean.tolist() == pytest.approx([sum(range(60)) / 60] * 3)
     assert norm.momentum == 0.3
@@ -189,7 +190,7 @@ def test_refresh_reads_512_images_of_a_large_split() -> None:
     norm = nn.BatchNorm2d(3)
     images = torch.zeros(5000, 3, 1, 1, dtype=torch.uint8)
     split = TensorSplit(images, torch.zeros(5000), 1, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    refresh_batch_norm(norm, split, 100, "cpu", torch.Generator().manual_seed(0))
+    refresh_batch_norm(norm, split, 100, "cpu", Pass(0, 0))
     assert norm.num_batches_tracked == 6
 
 
