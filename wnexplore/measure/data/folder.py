@@ -97,7 +97,7 @@ class FolderSplit:
         return images if self.augment.flip is False else mirrored(images, draws[0] < 0.5)
 
     def _read(
-        self, batches: list[Tensor], training: Pass | None, device: str, world: int
+        self, batches: Iterator[Tensor], training: Pass | None, device: str, world: int
     ) -> Iterator[_Collated]:
         if training is None:
             transform = _test_transform(self.resolution)
