@@ -59,7 +59,9 @@ def difference_line(frame: pd.DataFrame) -> str:
     fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= FEWEST)
     if fewest >= ENOUGH:
         return f"{line}, with a 95 % bootstrap interval"
-    return f"{line}; the bootstrap interval of {fewest} seeds covers {100 * best_coverage(fewest):.0f} % at most"
+    return (
+        f"{line}; the bootstrap interval of {fewest} seeds covers {100 * best_coverage(fewest):.0f} % at most"
+    )
 
 
 def _line(kind: str, rows: int) -> str:

@@ -13,10 +13,11 @@ from wnexplore.report.columns import (
     LATENCY_PROTOCOL,
     PREFIXES,
     Column,
+    comparable_within,
     difference,
     with_interval,
 )
-from wnexplore.report.frame import cells, distinct, shared
+from wnexplore.report.frame import cells, distinct, shared, varying
 from wnexplore.report.fronts import default_objectives, objectives_caption, pareto_rows
 
 STAR = "★"
@@ -126,6 +127,8 @@ def layout(
     notes = list(dict.fromkeys(failure for failure in failures if failure))
     constant = [name for name in _SHOWN if name not in shown and name != "backbone"]
     meaning = objectives_caption(objectives, strict=strict)
+    if "epochs" in comparable_within(objectives) and varying(frame, ["epochs"]):
+        meaning += ", among those trained for as many epochs"
     caption = [shared(frame, constant), f"{STAR} {meaning}" if any(optimal) else ""]
     told, alike = difference_line(frame), not_told_apart(frame)
     caption += [f"{DIFFERENCE} {told}" if told else "", f"{ALIKE} {_ALIKE_MEANS}" if any(alike) else ""]
@@ -138,9 +141,7 @@ def layout(
         + (ALIKE if doubtful else "")
         + (WARNING if kinds else "")
         + _failure_mark(notes, failure)
-        for best, doubtful, kinds, failure in zip(
-            optimal, alike, warning_kinds(frame), failures, strict=True
-        )
+        for best, doubtful, kinds, failure in zip(optimal, alike, warning_kinds(frame), failures, strict=True)
     ]
     if any(marks):
         shown, headings = ["", *shown], ["", *headings]

@@ -31,10 +31,10 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     """The percentile bootstrap interval of the mean of `differences`, meant for 95 %; None for fewer than 3.
 
     At the expanded level of Hesterberg, What Teachers Should Know About the Bootstrap (The American
-    Statistician, 2015): alpha'/2 = Phi(-sqrt(n / (n - 1)) t), t the quantile of Student's t with n - 1 degrees
-    of freedom, which makes it about as wide as a t interval. The distribution of the mean is enumerated up
-    to 6 differences and drawn above, 10,000 resamples with a fixed seed; bounds are rounded outward to the
-    next of its values.
+    Statistician, 2015): alpha'/2 = Phi(-sqrt(n / (n - 1)) t), t the quantile of Student's t with n - 1
+    degrees of freedom, which makes it about as wide as a t interval. The distribution of the mean is
+    enumerated up to 6 differences and drawn above, 10,000 resamples with a fixed seed; bounds are rounded
+    outward to the next of its values.
 
     Measured coverage, of normal and of exponential differences, in percent: 76 and 69 of 3, 88 and 82 of 4,
     94 and 89 of 5, 95 and 91 of 10, 95 and 92 of 20. Of up to 5 differences it is the interval from the
@@ -57,9 +57,9 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def best_coverage(count: int) -> float:
-    """How often the interval from the smallest to the largest of `count` differences holds their true median.
+    """How often the interval from the smallest of `count` differences to the largest holds their true median.
 
-    Means of resamples go no further, and so, where differences are symmetric, no interval of them covers more.
+    Means of resamples go no further: where differences are symmetric, no interval of them covers more.
     """
     return 1 - 2.0 ** (1 - count)
 
@@ -79,7 +79,7 @@ def _student_t(count: int) -> float:
 
 
 def _upper(means: _Array, weights: _Array, tail: float) -> float:
-    """The smallest mean that has no more than the share `tail` of all weight at it or above; else the largest."""
+    """The smallest mean with no more than the share `tail` of all weight at it or above; else the largest."""
     order = np.argsort(-means)
     above = np.cumsum(weights[order])
     position = int(np.searchsorted(above, tail * above[-1], side="right")) - 1
@@ -90,8 +90,8 @@ def _upper(means: _Array, weights: _Array, tail: float) -> float:
 def _resamples(count: int) -> tuple[_Array, _Array]:
     """How often each resample has each difference, (resamples, count), and how many draws give it."""
     if count > _ENUMERATED:
-        draws = np.random.default_rng(_SEED).multinomial(count, [1 / count] * count, size=_RESAMPLES)
-        return draws.astype(np.float64), np.ones(_RESAMPLES)
+        drawn = np.random.default_rng(_SEED).multinomial(count, [1 / count] * count, size=_RESAMPLES)
+        return drawn.astype(np.float64), np.ones(_RESAMPLES)
     every = combinations_with_replacement(range(count), count)
     multiplicities = np.array([np.bincount(chosen, minlength=count) for chosen in every])
     draws = [math.factorial(count) // math.prod(map(math.factorial, row)) for row in multiplicities.tolist()]

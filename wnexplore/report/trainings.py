@@ -36,6 +36,11 @@ class Training:
         return _text(self.settings), self.epochs
 
     @property
+    def family(self) -> str:
+        """What the trainings of one sweep share, whatever network in a file they are of."""
+        return _text({key: value for key, value in self.settings.items() if key != "source"})
+
+    @property
     def succeeded(self) -> tuple[Record, ...]:
         """The records of the seeds that have a top-1."""
         return tuple(record for record in self.records if _top1(record) is not None)
@@ -58,15 +63,15 @@ class Training:
 
     @property
     def tested(self) -> dict[int, list[float]]:
-        """Epoch -> the top-1 after it, of each seed that succeeded, in percent."""
-        return _by_epoch(
-            zip(
-                map(int, record.samples.get("tested_epochs", ())),
-                record.samples.get("tested_top1", ()),
-                strict=False,
-            )
-            for record in self.succeeded
-        )
+        """Epoch -> the top-1 after it, of each seed that succeeded, in percent; the last epoch included."""
+        found = []
+        for record in self.succeeded:
+            epochs, top1 = (record.samples.get(name, []) for name in ("tested_epochs", "tested_top1"))
+            own = {int(epoch): value for epoch, value in zip(epochs, top1, strict=False)}
+            if self.epochs is not None:
+                own[self.epochs] = record.value["top1"]
+            found.append(own.items())
+        return _by_epoch(found)
 
     @property
     def tested_means(self) -> dict[int, float]:
@@ -108,9 +113,30 @@ def _equally_long(records: Sequence[Record]) -> list[Training]:
     failed = [record for record in records if record.status != "ok"]
     if failed:
         parts.setdefault(next(reversed(parts), planned), []).extend(failed)
-    return [
-        Training(records[0].point, settings, epochs, tuple(own)) for epochs, own in parts.items()
-    ]
+    return [Training(records[0].point, settings, epochs, tuple(own)) for epochs, own in parts.items()]
+
+
+def rungs_of(settings: Mapping[str, Any]) -> list[int]:
+    """The epochs after which halving compares, the last one included; [] without halving."""
+    if settings.get("schedule") != "halving":
+        return []
+    epoch, last, eta = (int(settings[name]) for name in ("min_epochs", "max_epochs", "eta"))
+    rungs = []
+    while epoch < last:
+        rungs.append(epoch)
+        epoch *= eta
+    return [*rungs, last]
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells each of `settings` from the others: "digits, lr 0.1"; "" where there is only one."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    varying = [name for name in names if len({str(each.get(name)) for each in settings}) > 1]
+    told = []
+    for each in settings:
+        known = ((name, each[name]) for name in varying if each.get(name) is not None)
+        told.append(", ".join(v if isinstance(v, str) else f"{n.replace('_', ' ')} {v}" for n, v in known))
+    return told
 
 
 def _settings(record: Record) -> dict[str, Any]:
