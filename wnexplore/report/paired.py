@@ -79,11 +79,16 @@ def _student_t(count: int) -> float:
 
 
 def _upper(means: _Array, weights: _Array, tail: float) -> float:
-    """The smallest mean with no more than the share `tail` of all weight at it or above; else the largest."""
-    order = np.argsort(-means)
-    above = np.cumsum(weights[order])
-    position = int(np.searchsorted(above, tail * above[-1], side="right")) - 1
-    return float(means[order[max(0, position)]])
+    """The smallest mean v such that a share of at most `tail` is v or more; the largest if there is none."""
+    # Top-1s are multiples of an image, so that many means are equal but for a rounding error.
+    _, first, group = np.unique(-means.round(_DIGITS), return_index=True, return_inverse=True)
+    at_least = np.cumsum(np.bincount(group, weights))
+    position = int(np.searchsorted(at_least, tail * at_least[-1], side="right")) - 1
+    return float(means[first[max(0, position)]])
+
+
+_DIGITS = 9
+"""Digits after the point of a percentage that are no rounding error."""
 
 
 @lru_cache(maxsize=8)
