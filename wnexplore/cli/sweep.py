@@ -271,12 +271,15 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     from wnexplore.cli.show import print_table, write_results
     from wnexplore.report import filters
     from wnexplore.report.frame import frame
+    from wnexplore.report.halving import lines
     from wnexplore.store import FILE_NAME, read_records
 
     wanted = {measurement.key for measurement in planned.measurements}
     records = [record for record in read_records(directory) if record.key in wanted]
     rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
+    for line in lines(records):
+        typer.echo(line)
     if rows["top1"].isna().all():
         _say(
             "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
@@ -288,7 +291,7 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     _say_skipped(planned)
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
-    written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows)]
+    written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows, records)]
     _say("wrote " + ", ".join(str(path) for path in written))
 
 
