@@ -207,7 +207,7 @@ def test_a_damaged_image_is_told_and_counted(network: Path, tmp_path: Path) -> N
     run = a_run(network, tmp_path / "run", data=f"folder:{tmp_path / 'data'}", batch_size=4)
     outcome = train_fully(run)
     assert outcome.damaged == (str(bad),)
-    assert read_records(run.directory)[0].value["damaged"] == 1
+    assert read_records(run.directory)[0].value["damaged"] == [str(bad)]
 
 
 def command(network: Path, out: Path, *more: object, function: str = "make") -> list[str]:

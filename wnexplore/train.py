@@ -95,7 +95,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         under_way.go(tell, stack.enter_context(_interrupts()))
         outcome = under_way.outcome()
         if store is not None and outcome.finished:
-            record = under_way.record(len(outcome.damaged))
+            record = under_way.record(outcome.damaged)
             kept = store.keys()
             if record.key not in kept:
                 store.append(record)
@@ -168,13 +168,13 @@ class _UnderWay:
         damaged = tuple(dict.fromkeys(path for own in seen for path in own))
         return Outcome(training.step, training.steps, self._best, self._checkpoints.best, damaged)
 
-    def record(self, damaged: int) -> Record:
+    def record(self, damaged: tuple[str, ...]) -> Record:
         """The record of a training that ended: as a sweep's, but of any seed."""
         value = {
             "top1": self._curves["tested_top1"][-1],
             "seconds": self._seconds,
             "epochs": len(self._curves["loss"]),
-            "damaged": damaged,
+            "damaged": list(damaged),
         }
         return Record(
             "training",

@@ -142,7 +142,7 @@ def finished(record: Record, done: Done, dropped_at: int | None = None) -> Recor
         "seconds": figure.seconds,
         "epochs": len(figure.losses),
         "dropped_at": dropped_at,
-        "damaged": figure.damaged,
+        "damaged": list(figure.damaged),
     }
     samples = {
         "loss": figure.losses,

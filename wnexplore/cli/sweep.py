@@ -289,6 +289,8 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     if uncounted:
         _say(f"not in FLOPs, as fvcore has no rule for it: {', '.join(sorted(uncounted))}")
     _say_skipped(planned)
+    for path in dict.fromkeys(path for record in records for path in record.value.get("damaged", ())):
+        _say(f"skipped in training and tests, as it can't be read: {path}")
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
     written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows, records)]

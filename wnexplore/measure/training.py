@@ -29,8 +29,8 @@ class TrainingFigure:
     """Share of the test images whose class came first after those epochs, in percent."""
     seconds: float = 0.0
     """Wall-clock time of the epochs, building and testing the network apart."""
-    damaged: int = 0
-    """Images of the data set that couldn't be read."""
+    damaged: tuple[str, ...] = ()
+    """Paths of images that couldn't be read."""
 
     @property
     def top1(self) -> float:
@@ -96,8 +96,8 @@ class ShortTraining:
                 self._one_epoch(progress)
                 self._test()
             self._state = self._training.state()
-        damaged = {*self._data.train.damaged, *self._data.test.damaged}
-        self.figure.damaged = len(damaged)
+        seen = (*self.figure.damaged, *self._data.train.damaged, *self._data.test.damaged)
+        self.figure.damaged = tuple(dict.fromkeys(seen))
 
     def state(self) -> dict[str, Any]:
         """What `load_state` takes, in this process or another."""
