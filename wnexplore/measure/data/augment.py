@@ -51,4 +51,5 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor, peak: float) -> Tensor:
-    return (images * factor + other * (1 - factor)).clamp(0, peak)
+    blended: Tensor = images * factor + other * (1 - factor)
+    return blended.clamp(0, peak)

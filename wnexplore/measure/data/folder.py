@@ -109,7 +109,7 @@ class FolderSplit:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=min(_MOST_WORKERS, max(1, usable_cores() // here)),
             collate_fn=_collate,
-            pin_memory=device == "cuda",
+            pin_memory=torch.device(device).type == "cuda",
             # torch draws a seed for the workers, which use none: not from the generator of others.
             generator=torch.Generator(),
         )
