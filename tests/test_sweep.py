@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.measure.data.splits import write_folder
 from tests.sweeps import TINY, TRAINED, write_sweep
 from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
@@ -173,6 +174,19 @@ def test_the_environment_is_that_of_the_measurement(tmp_path: Path) -> None:
     assert found["latency"]["threads"] == 2
     assert found["training"]["deterministic"]
     assert not found["latency"]["deterministic"]
+
+
+def test_a_record_is_the_same_however_its_data_set_is_written(tmp_path: Path) -> None:
+    def keys(train: str) -> set[str]:
+        planned = plan(_spec(tmp_path, f"train: {{{train}, device: cpu, seeds: 2}}"))
+        return {m.key for m in planned.measurements if m.figure == "training"}
+
+    protocols = [m.protocol for m in plan(_spec(tmp_path, "train: {device: cpu}")).measurements if m.protocol]
+    assert [(p["dataset"], p["path"]) for p in protocols if "dataset" in p][:1] == [("digits", None)]
+    assert keys("data: shapes") == keys("data: 'shapes:10x2000'") != keys("data: 'shapes:10x2002'")
+    write_folder(tmp_path, 2, 1)
+    named = keys(f"data: 'folder:{tmp_path}'")
+    assert named == keys(f"data: folder, path: {tmp_path}") != keys("data: digits")
 
 
 def test_a_missing_data_set_is_told_before_anything_is_measured(tmp_path: Path) -> None:

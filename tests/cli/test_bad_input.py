@@ -68,6 +68,9 @@ WRONG = [
     (("sweep", "quickstart", "--data", "cifar10", "--data-path", "nowhere"), "nowhere"),
     (("sweep", "quickstart", "--data", "folder", "--data-path", "nowhere"), "nowhere"),
     (("sweep", "quickstart", "--data-path", "somewhere"), "digits"),
+    (("sweep", "quickstart", "--data", "shapes:1"), "option --data: data set 'shapes:1': expected 2 to 100"),
+    (("sweep", "quickstart", "--data", "folder:nowhere"), "no folder nowhere"),
+    (("sweep", "quickstart", "--download"), "'digits' can't be downloaded"),
     (("sweep", "quickstart", "--dtype", "int8"), "option --dtype"),
     (("sweep", "quickstart", "--sort", "speed"), "unknown column 'speed'"),
     # run directories

@@ -179,7 +179,7 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(folder: Path) -> None:
     next(batches)
     for worker in children() - before:
         os.kill(worker, signal.SIGKILL)
-    with pytest.raises(RunError, match=r"^reading images of .*train failed: DataLoader worker[^\n]*$"):
+    with pytest.raises(RunError, match=r"^reading images of .*train failed: [^\n]+$"):
         list(batches)
 
 

@@ -109,7 +109,7 @@ def test_polygons_are_regular(name: str, perimeter: float) -> None:
 def of_linear_classifier(data: Data) -> float:
     """Accuracy in percent of the best of several ridge regressions on pixels, each class against the rest."""
     (images, labels), (tested, expected) = everything(data.train), everything(data.test)
-    scores = [
+    scores: list[float] = [
         RidgeClassifier(alpha=alpha).fit(images.flatten(1).numpy(), labels).score(tested.flatten(1), expected)
         for alpha in (1e2, 1e4, 1e6)
     ]

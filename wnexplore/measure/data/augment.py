@@ -47,7 +47,8 @@ def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
+    grey: Tensor = 0.2989 * red + 0.587 * green + 0.114 * blue
+    return grey
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor, peak: float) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -109,18 +111,32 @@ class FolderSplit:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=min(_MOST_WORKERS, max(1, usable_cores() // here)),
             collate_fn=_collate,
-            pin_memory=device == "cuda",
+            pin_memory=torch.device(device).type == "cuda",
             # torch draws a seed for the workers, which use none: not from the generator of others.
             generator=torch.Generator(),
         )
         try:
-            yield from loader
-        except (RuntimeError, MemoryError, OSError) as error:
+            yield from _started(loader)
+        except Exception as error:  # whatever torch raises, or the pipe of a worker that died
             # A worker's error arrives with the text of its traceback, of which the last line tells.
             lines = str(error).strip().splitlines() or [type(error).__name__]
             in_worker = "Traceback" in str(error)
             why = lines[-1] if in_worker else lines[0]
             raise RunError(f"reading images of {self.folder.root} failed: {why}") from None
+
+
+def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:
+    """The iterator of `loader`, which tells of a dead worker only when it is asked for a batch.
+
+    torch also sets a handler of SIGCHLD, which raises wherever the main thread happens to be.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator: Iterator[_Collated] = iter(loader)
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return iterator
 
 
 @dataclass

@@ -153,13 +153,13 @@ def _paint_object(
     radius, angle, reach = _polar(u, v, shape, draw.uniform(0, 2 * np.pi))
     turn = draw.uniform(0, 2 * np.pi)
     cos, sin = np.cos(turn), np.sin(turn)
-    u, v = cos * u + sin * v, cos * v - sin * u
-    second = np.empty_like(u)
+    along, across = cos * u + sin * v, cos * v - sin * u
     textures = list(TEXTURES.values())
+    second = np.empty_like(u)
     for kind in np.unique(texture):
         own = texture == kind
-        second[own] = textures[kind](u[own], v[own], radius[own] / reach[own], angle[own])
-    second = (second * 4 + 0.5).clip(0, 1)
+        second[own] = textures[kind](along[own], across[own], radius[own] / reach[own], angle[own])
+    second = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
     # One dark, one light, whichever: neither tells the class, and both part from most grounds.
     light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
     first, other = (draw.colour() * np.float32(0.4) + np.float32(0.6) * side for side in (light, 1 - light))
