@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from wnexplore.design.brought import is_brought, source_hash
+from wnexplore.design.data_source import DataSource
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.record import Figure, Record, record_key
@@ -310,10 +310,10 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
 def _training_protocols(spec: TrainSpec | None) -> Iterator[dict[str, Any]]:
     if spec is None:
         return
-    device = resolve_device(spec.device)
+    device, source = resolve_device(spec.device), spec.source
     common = {
-        "dataset": spec.data,
-        "path": None if spec.path is None else str(spec.path.resolve()),
+        "dataset": source.label,
+        "path": None if source.path is None else str(source.path.resolve()),
         "device": device,
         # The order of additions, and with it the last bits, follow the number of threads.
         "threads": torch.get_num_threads() if device == "cpu" else None,
@@ -324,11 +324,11 @@ def _training_protocols(spec: TrainSpec | None) -> Iterator[dict[str, Any]]:
         yield {**common, "seed": seed}
 
 
-_DATA: dict[tuple[str, int, Path | None], Data] = {}
+_DATA: dict[tuple[DataSource, int], Data] = {}
 
 
 def _data(spec: TrainSpec, resolution: int) -> Data:
-    key = (spec.data, resolution, spec.path)
+    key = (spec.source, resolution)
     if key not in _DATA:
-        _DATA[key] = load_data(spec.data, resolution=resolution, path=spec.path)
+        _DATA[key] = load_data(spec.source, resolution=resolution, download=spec.download)
     return _DATA[key]

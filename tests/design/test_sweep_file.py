@@ -122,7 +122,7 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("latency:\n  batchsize: [1]", r"line 2: unknown key 'batchsize': did you mean 'batch_sizes'\?"),
         ("latency: {dtypes: [float8]}", r"'float8': expected 'float32', 'tf32', 'bfloat16' or 'float16'$"),
         ("latency: {seconds: .inf}", r"latency.seconds is 'inf': expected a finite number"),
-        ("train: {data: imagenet}", r"train.data is 'imagenet': expected 'digits'"),
+        ("train: {data: imagenet}", r"line 1: unknown data set 'imagenet': choose from digits"),
         ("train: {lr: -1}", r"train.lr is '-1'"),
         ("train: 5", r"train is '5': expected keys with values"),
         ("points: [{method: se}]", r"points.backbone is missing"),

@@ -24,6 +24,23 @@ Strict = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
 
+# The data set of trainings.
+DataText = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Data set: digits, shapes[:CLASSES[xIMAGES]], cifar10:DIR, cifar100:DIR, fashion_mnist:DIR or"
+        " folder:DIR (DIR/train and DIR/val by class).",
+    ),
+]
+DataPath = Annotated[str | None, typer.Option(help="Folder of the data set, where --data doesn't say it.")]
+Download = Annotated[
+    bool | None,
+    typer.Option(
+        "--download", help="Fetch cifar10, cifar100 or fashion_mnist into its folder, if not there."
+    ),
+]
+
 # The axes of one design point.
 Backbone = Annotated[
     str,

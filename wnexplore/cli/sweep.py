@@ -34,7 +34,7 @@ from wnexplore.cli.axes import (
     overrides_of,
     refuse_axes_beside_points,
 )
-from wnexplore.cli.options import Sort, comma_list
+from wnexplore.cli.options import DataPath, DataText, Download, Sort, comma_list
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def sweep(
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="Time for one latency at most, in seconds.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data set: digits, cifar10 or folder.")] = None,
-    data_path: Annotated[str | None, typer.Option(help="Folder of cifar10 or folder.")] = None,
+    data: DataText = None,
+    data_path: DataPath = None,
+    download: Download = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if left out.")] = None,
@@ -140,6 +141,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "seconds": ("latency", "seconds"),
     "data": ("train", "data"),
     "data_path": ("train", "path"),
+    "download": ("train", "download"),
     "epochs": ("train", "epochs"),
     "seeds": ("train", "seeds"),
     "latency": ("latency",),

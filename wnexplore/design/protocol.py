@@ -7,6 +7,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from wnexplore.design.data_source import DataSource, check_data, parse_data
+
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
 Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -14,7 +16,6 @@ Runtime = Literal["eager", "compile", "cudagraph", "onnxruntime"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Cache = Literal["warm", "cold"]
 Mode = Literal["inference", "train"]
-DataName = Literal["digits", "cifar10", "folder"]
 
 
 def _no_bool(value: object) -> object:
@@ -81,12 +82,20 @@ class Recipe(_Spec):
 class TrainSpec(Recipe):
     """A short training of each point, over several seeds."""
 
-    data: DataName = "digits"
+    data: Annotated[str, BeforeValidator(check_data)] = "digits"
+    """As `parse_data` reads it."""
     path: Path | None = None
-    """Folder of the data set, for those that are not embedded."""
+    """Folder of the data set, for those that have files, where `data` doesn't say it."""
+    download: bool = False
+    """Whether a data set of torchvision's is fetched into its folder, if it isn't there."""
     device: Device = "auto"
     seeds: Positive = 3
     """How many: the seeds are 0, 1, ..., seeds - 1."""
+
+    @property
+    def source(self) -> DataSource:
+        """The data set; `InputError` if its path is missing or not wanted."""
+        return parse_data(self.data, self.path)
 
     @property
     def recipe(self) -> Recipe:

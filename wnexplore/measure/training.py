@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import RunError
-from wnexplore.measure.data import Data, Split
+from wnexplore.measure.data import Data, Pass, Split
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,24 @@ def train(
         began = perf_counter()
         losses = _epochs(model, data.train, recipe, seed, device, progress)
         seconds = perf_counter() - began
-        refresh_batch_norm(model, data.train, recipe.batch_size, device, torch.Generator().manual_seed(seed))
+        refresh_batch_norm(model, data.train, recipe.batch_size, device, Pass(seed, recipe.epochs))
         return TrainingFigure(top1(model, data.test, recipe.batch_size, device), losses, seconds)
 
 
 def top1(model: nn.Module, split: Split, batch_size: int, device: str) -> float:
-    """Top-1 accuracy of `model`, put in evaluation mode, in percent of the images of `split`."""
+    """Top-1 accuracy of `model`, put in evaluation mode, in percent of the images read of `split`."""
     model.eval()
+    read = 0
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode():
         for images, labels in split.batches(batch_size, device):
             correct += (model(images).argmax(dim=1) == labels).sum()
-    return 100 * correct.item() / len(split)
+            read += len(labels)
+    return 100 * correct.item() / read
 
 
-def refresh_batch_norm(
-    model: nn.Module, split: Split, batch_size: int, device: str, generator: torch.Generator
-) -> None:
-    """Set the running statistics of batch normalisation to their mean over augmented training batches.
+def refresh_batch_norm(model: nn.Module, split: Split, batch_size: int, device: str, training: Pass) -> None:
+    """Set the running statistics of batch normalisation to their mean over batches of a training pass.
 
     The batches hold at least 512 images or all of `split`; the weights stay as they are. "Precise
     BN" of Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 3.
@@ -91,7 +91,7 @@ def refresh_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # the plain average of all batches
     model.train()
-    batches = split.batches(batch_size, device, generator)
+    batches = split.batches(batch_size, device, training)
     with torch.no_grad():
         for images, _ in islice(batches, math.ceil(_REFRESH_IMAGES / batch_size)):
             model(images)
@@ -151,18 +151,16 @@ def _epochs(
         nesterov=recipe.momentum > 0,
         fused=True,
     )
-    per_epoch = max(1, len(split) // recipe.batch_size)
+    per_epoch = split.batches_per_pass(recipe.batch_size)
     steps = recipe.epochs * per_epoch
     # A run shorter than two warm-ups spends half of itself warming up.
     warmup = min(round(recipe.warmup_epochs * per_epoch), steps // 2)
-    # Not the global generator: networks that draw differently many weights see the same images.
-    generator = torch.Generator().manual_seed(seed)
     model.train()
     step = 0
     losses = []
     for epoch in range(1, recipe.epochs + 1):
         total = torch.zeros((), device=device)
-        for images, labels in split.batches(recipe.batch_size, device, generator):
+        for images, labels in split.batches(recipe.batch_size, device, Pass(seed, epoch - 1)):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * lr_factor(step, steps, warmup)
             total += _step(model, optimizer, images, labels, recipe.label_smoothing)

@@ -1,0 +1,101 @@
+"""Data sets as text, `NAME[:ARGUMENT]`: which one, where its files are, how large a drawn one is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wnexplore.errors import InputError, unknown
+
+DATA_SETS = ("digits", "cifar10", "cifar100", "fashion_mnist", "folder", "shapes")
+DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")
+
+SHAPES_CLASSES, SHAPES_IMAGES = 10, 2000
+MAX_SHAPES_CLASSES, MAX_SHAPES_IMAGES = 100, 10**7
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set and what there is to say of it."""
+
+    name: str
+    path: Path | None = None
+    """Folder of its files, for those that have any."""
+    classes: int | None = None
+    """Of `shapes` alone, as is `images`, the number of training images."""
+    images: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What records and tables call it: `shapes:20x5000`; its path apart."""
+        if self.classes is None or (self.classes, self.images) == (SHAPES_CLASSES, SHAPES_IMAGES):
+            return self.name
+        images = "" if self.images == SHAPES_IMAGES else f"x{self.images}"
+        return f"{self.name}:{self.classes}{images}"
+
+
+def parse_data(text: str, path: Path | None = None) -> DataSource:
+    """The data set that `text` names; `path` is its folder where `text` doesn't say it.
+
+    `digits`, `cifar10:PATH`, `cifar100:PATH`, `fashion_mnist:PATH`, `folder:PATH`, `shapes`,
+    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`. Raises `InputError` for an unknown name, for an argument
+    or path that is missing, not wanted, said twice or not as expected.
+    """
+    name, argument = _parts(text)
+    if name in ("digits", "shapes"):
+        if path is not None:
+            how = "embedded" if name == "digits" else "made on the fly"
+            raise InputError(f"data set '{name}' is {how}: leave path ({path}) out")
+        return DataSource(name) if name == "digits" else DataSource(name, None, *_shapes_size(argument))
+    if argument is not None and path is not None and Path(argument) != path:
+        raise InputError(f"data set '{text}' and path {path} name two folders: leave one out")
+    if argument is None and path is None:
+        raise InputError(f"data set '{name}' needs the path of its folder: '{name}:PATH'")
+    return DataSource(name, path if argument is None else Path(argument))
+
+
+def check_data(text: object) -> str:
+    """`text`, if it may name a data set, its path said or not; `InputError` otherwise."""
+    if not isinstance(text, str):
+        raise unknown("data set", text, DATA_SETS)
+    name, argument = _parts(text)
+    if name == "shapes":
+        _shapes_size(argument)
+    return text
+
+
+def _parts(text: str) -> tuple[str, str | None]:
+    name, colon, argument = text.partition(":")
+    if name not in DATA_SETS:
+        raise unknown("data set", name, DATA_SETS)
+    if not colon:
+        return name, None
+    if name == "digits":
+        raise InputError(f"data set '{text}': 'digits' is embedded and takes nothing after its name")
+    if not argument:
+        wanted = "CLASSESxIMAGES" if name == "shapes" else "PATH"
+        raise InputError(f"data set '{text}': expected '{name}:{wanted}'")
+    return name, argument
+
+
+def _shapes_size(argument: str | None) -> tuple[int, int]:
+    """Classes and training images that `20`, `20x5000` or nothing ask for."""
+    if argument is None:
+        return SHAPES_CLASSES, SHAPES_IMAGES
+    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", argument)
+    if found is None:
+        raise InputError(
+            f"data set 'shapes:{argument}': expected 'shapes:CLASSES' or 'shapes:CLASSESxIMAGES',"
+            " such as shapes:20x5000"
+        )
+    classes, images = int(found[1]), int(found[2] or SHAPES_IMAGES)
+    if not 2 <= classes <= MAX_SHAPES_CLASSES:
+        raise InputError(f"data set 'shapes:{argument}': expected 2 to {MAX_SHAPES_CLASSES} classes")
+    # The test has half as many images as the training, and at least one of each class.
+    if not 2 * classes <= images <= MAX_SHAPES_IMAGES:
+        raise InputError(
+            f"data set 'shapes:{argument}': expected {2 * classes} to {MAX_SHAPES_IMAGES} images"
+            f" for {classes} classes"
+        )
+    return classes, images

@@ -1,0 +1,54 @@
+"""Variations of a batch of training images, each image by its own draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def mirrored(images: Tensor, where: Tensor) -> Tensor:
+    """`images` (N, C, H, W), those mirrored left to right for which `where` (N,) holds."""
+    return torch.where(where[:, None, None, None], images.flip(3), images)
+
+
+def shifted(images: Tensor, offsets: Tensor, most: int) -> Tensor:
+    """`images` (N, C, H, W) moved over black by `most - offsets` (2, N) pixels down and right."""
+    n, channels, height, width = images.shape
+    device = images.device
+    # One gather for the batch: the source row and column of every pixel, differing by image.
+    rows = offsets[0, :, None] + torch.arange(height, device=device)
+    columns = offsets[1, :, None] + torch.arange(width, device=device)
+    padded = functional.pad(images, [most] * 4)
+    image = torch.arange(n, device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[None, :, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def jittered(images: Tensor, factors: Tensor, peak: float) -> Tensor:
+    """`images` (N, C, H, W) in 0 to `peak`, C 3 or 1, with `factors` (3, N): brightness, contrast and
+    saturation in this order, as torchvision's functions of these names change them.
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None]
+    images = (images * brightness).clamp(0, peak)
+    # Over rows, then over their means: the sum of an image runs alike in a batch of any size.
+    mean = _grey(images).mean(3, keepdim=True).mean(2, keepdim=True)
+    images = _blend(images, mean, contrast, peak)
+    return _blend(images, _grey(images), saturation, peak) if images.shape[1] == 3 else images
+
+
+def jitter_factors(draws: Tensor, amount: float) -> Tensor:
+    """Factors for `jittered` from numbers in [0, 1)."""
+    low, high = max(0.0, 1 - amount), 1 + amount
+    return draws * (high - low) + low
+
+
+def _grey(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor, peak: float) -> Tensor:
+    return (images * factor + other * (1 - factor)).clamp(0, peak)
