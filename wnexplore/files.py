@@ -53,6 +53,18 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             raise OSError(errno.EACCES, "")
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path` and those above it, where they aren't there.
+
+    Raises `InputError` if it can't be made or is no folder, `RunError` if the disk is full or fails.
+    """
+    with _told(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"can't write {os.fspath(path)!r}: it is a file, not a folder") from None
+
+
 def cache_folder() -> Path:
     """Where what can be made again is kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))

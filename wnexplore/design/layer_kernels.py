@@ -29,7 +29,7 @@ class LayerKernels:
     samples: int
     """Images whose activation vectors were looked at."""
     cosines: Floats
-    """Cosine similarity of the kernels of each pair of images, -1 to 1; pairs with a kernel of zeros left out."""
+    """Similarity of the kernels of each pair of images, -1 to 1; pairs with a kernel of zeros left out."""
     same_class: NDArray[np.bool_]
     """For each of these pairs whether its images are of one class."""
     alpha_mean: float

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wnexplore.nn import GeneratedConv2d
 from wnexplore.nn.formulations import LayerShape
 from wnexplore.nn.generated import generated_layers
 

@@ -10,7 +10,7 @@ Group = tuple[str, tuple[int, ...]]
 
 
 def by_depth(names: Sequence[str], most: int) -> list[Group]:
-    """At most `most` groups of the layers called `names`, as many as there can be; no other layers lie between.
+    """At most `most` groups of neighbours among the layers called `names`, as many as there can be.
 
     Layers of a group share the first parts of their dotted names: "layer1.0" of "layer1.0.conv1". Where names
     don't tell few enough groups, each has as many neighbours as the others: "1-9".

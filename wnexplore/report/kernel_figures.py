@@ -30,8 +30,8 @@ _WIDTH = 3.5
 """Inches: a column of a two-column page."""
 _GREY, _BLACK, _BLUE, _ORANGE = "#595959", "#222222", "#0060A8", "#E8862E"
 _OTHERS = "#C8C8C8"
-_OVERLAP = 1.5
-"""How far a ridge may reach into the row above it."""
+_TALLEST = 0.88
+"""Height of a ridge, in rows: none covers the marks of the row above it."""
 # In greyscale they still differ, and so do the markers.
 _LOOKS = (
     *(("#0060A8", "o"), ("#E8862E", "^"), ("#000000", "s"), ("#F2D74E", "D"), ("#009E73", "v")),
@@ -58,14 +58,14 @@ def render_similarity(info: SimilarityInfo) -> Figure:
         edges = np.repeat(info.edges, 2)[1:-1]
         for row, ridge in enumerate(info.ridges):
             ground = rows - 1 - row
-            top = ground + _OVERLAP * np.repeat(ridge.heights, 2)
-            ax.fill_between(edges, ground, top, color="#B5D3EA", linewidth=0, zorder=2 * row + 2)
-            ax.plot(edges, top, color=_BLUE, linewidth=0.6, zorder=2 * row + 2)
-            ax.plot([ridge.mean] * 2, [ground, ground + 0.75], zorder=2 * row + 3, **_MEAN)
+            top = ground + _TALLEST * np.repeat(ridge.heights, 2)
+            ax.fill_between(edges, ground, top, color="#B5D3EA", linewidth=0)
+            ax.plot(edges, top, color=_BLUE, linewidth=0.6)
+            ax.plot([ridge.mean] * 2, [ground, ground + _TALLEST], **_MEAN)
             if ridge.within is not None:
-                ax.plot(ridge.within, ground + 0.18, zorder=2 * row + 3, **_WITHIN)
+                ax.plot(ridge.within, ground + 0.18, **_WITHIN)
         ax.set_xlim(info.edges[0], 1 + 0.01 * (1 - info.edges[0]))
-        ax.set_ylim(-0.15, rows - 1 + _OVERLAP + 0.1)
+        ax.set_ylim(-0.15, rows - 0.02)
         ax.set_yticks(range(rows), [ridge.name for ridge in reversed(info.ridges)])
         ax.tick_params(axis="y", length=0, labelsize=6.5)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
@@ -110,6 +110,7 @@ def render_alpha(info: AlphaInfo) -> Figure:
             ax.grid(axis="y", color="#E4E4E4", linewidth=0.5)
             ax.set_axisbelow(True)
             ax.spines[["top", "right"]].set_visible(False)
+            ax.tick_params(axis="x", length=0)
         handles: list[Line2D | Patch] = [
             Line2D([], [], label="median", **_MIDDLE),
             Line2D([], [], color=_BLUE, linewidth=2.2, label="middle 50 %"),
@@ -144,11 +145,13 @@ def render_map(info: MapInfo) -> Figure:
     return figure
 
 
-_MEAN: Any = {"color": _BLACK, "linewidth": 1.1}
+_MEAN: Any = {"color": _BLACK, "linewidth": 1.1, "zorder": 4}
 _WITHIN: Any = {
     "linestyle": "none",
     "marker": "^",
     "markersize": 4,
+    "clip_on": False,
+    "zorder": 5,
     "markerfacecolor": _ORANGE,
     "markeredgecolor": _BLACK,
     "markeredgewidth": 0.4,
@@ -201,7 +204,7 @@ def _name_depth(ax: Axes, info: AlphaInfo) -> None:
     """The names of the groups, each below the middle of its layers."""
     middles = [(numbers[0] + numbers[-1]) / 2 for _, numbers in info.groups]
     ax.set_xticks(middles, [name for name, _ in info.groups])
-    ax.tick_params(axis="x", length=0, labelsize=7)
+    ax.tick_params(axis="x", labelsize=7)
     ax.set_xlim(-0.7, len(info.layers) - 0.3)
     ax.set_xlabel("Layers in the order in which they run")
 

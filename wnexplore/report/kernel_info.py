@@ -20,6 +20,8 @@ COLOURED = 10
 _BINS = 90
 _TICKS = 6
 _LEAST_SPAN = 0.01
+_OUTSIDE = 0.005
+"""Share of a row's pairs, the lowest ones, that the axis may leave out."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,19 @@ def similarity_info(analysis: KernelAnalysis) -> SimilarityInfo:
     layers = [layer for layer in analysis.layers if layer.cosines.size]
     if not layers:
         raise RunError("every kernel is zeros: nothing to compare")
-    low = min(float(layer.cosines.min()) for layer in layers)
+    groups = [
+        (name, [layers[number] for number in numbers])
+        for name, numbers in by_depth([layer.name for layer in layers], ROWS)
+    ]
+    # A few pairs far from all others would leave no room for these.
+    low = min(float(np.quantile(_cosines(own), _OUTSIDE)) for _, own in groups)
     edges = np.linspace(min(low, 1 - _LEAST_SPAN), 1, _BINS + 1)
-    groups = by_depth([layer.name for layer in layers], ROWS)
-    ridges = [_ridge(name, [layers[number] for number in numbers], edges) for name, numbers in groups]
-    return SimilarityInfo(
-        f"{analysis.network}",
-        f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs a layer",
-        tuple(edges.tolist()),
-        tuple(ridges),
-    )
+    lowest = min(float(layer.cosines.min()) for layer in layers)
+    said = f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs a layer"
+    if lowest < edges[0]:
+        said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {lowest:.3f}"
+    ridges = tuple(_ridge(name, own, edges) for name, own in groups)
+    return SimilarityInfo(analysis.network, said, tuple(edges.tolist()), ridges)
 
 
 def alpha_info(analysis: KernelAnalysis) -> AlphaInfo:
@@ -130,17 +135,21 @@ def map_info(analysis: KernelAnalysis) -> MapInfo | None:
     rest = ~np.isin(labels, largest)
     others = [Cluster(f"{len(present) - len(largest)} other classes", None, _points(points[rest]))]
     return MapInfo(
-        f"{analysis.map.layer}",
+        analysis.map.layer,
         f"{analysis.network}\n{analysis.data} · {len(labels)} images · t-SNE of their kernels",
         (*(others if rest.any() else ()), *coloured),
     )
 
 
 def _ridge(name: str, layers: Sequence[LayerKernels], edges: Floats) -> Ridge:
-    cosines = np.concatenate([layer.cosines for layer in layers])
+    cosines = _cosines(layers)
     counts, _ = np.histogram(cosines, bins=edges)
     within = mean(np.concatenate([layer.within for layer in layers]))
     return Ridge(name, tuple((counts / counts.max()).tolist()), float(cosines.mean()), within)
+
+
+def _cosines(layers: Sequence[LayerKernels]) -> Floats:
+    return np.concatenate([layer.cosines for layer in layers])
 
 
 def _spread(layer: LayerKernels) -> Spread:
