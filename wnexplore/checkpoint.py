@@ -1,23 +1,130 @@
-"""Weights of a network that were saved by torch.save."""
+"""Checkpoints: the weights of a network with the design point that they belong to, and bare state dicts."""
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
+from wnexplore.files import write_whole
+from wnexplore.models import build
+
+SUFFIX = ".safetensors"
+_KEY = "wnexplore"
+"""Key of a file's metadata under which all that is known of its weights stands, as JSON."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image file becomes what a test showed the network."""
+
+    mean: tuple[float, float, float]
+    """Of the colours, white being 1; as is `std`."""
+    std: tuple[float, float, float]
+    grey: bool = False
+    """Whether the data set has no colours."""
+    crop: float = 1.0
+    """The network's resolution over the shorter side of an image before its centre is cut out; 1: the whole
+    image, whatever its shape, is resized."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from."""
+
+    point: DesignPoint
+    """The network, with as many classes as its data has."""
+    data: str
+    """The data set, as `--data` takes it."""
+    classes: tuple[str, ...]
+    """The names of the classes, in the order of the logits."""
+    preparation: Preparation
+    recipe: Mapping[str, Any]
+    seed: int
+    step: int
+    epoch: float
+    top1: float | None = None
+    """Share of the test images whose class came first, in percent; None where that was not tested."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with trained weights, in evaluation mode on the CPU."""
+
+    network: nn.Module
+    origin: Origin
+
+
+def save_checkpoint(path: Path, network: nn.Module, origin: Origin) -> None:
+    """Write the weights of `network` and their origin to the .safetensors file `path`, whole.
+
+    Raises `InputError` if it can't be written, `RunError` if the disk is full.
+    """
+    # Copies: weights that two layers share, for which the format has no word, are written twice.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    content = asdict(origin) | {"point": origin.point.to_dict(), "version": _VERSION}
+    write_whole(path, save(tensors, {"format": "pt", _KEY: json.dumps(content, sort_keys=True)}))
+
+
+def open_checkpoint(path: Path) -> Trained:
+    """The network of a file that `save_checkpoint` wrote, built anew with its weights.
+
+    Raises `InputError` if the file can't be read, is something else or from a newer version, or holds
+    weights of another network.
+    """
+    origin = read_origin(path)
+    network = build(origin.point)
+    load_checkpoint(network, path)
+    return Trained(network.eval(), origin)
+
+
+def read_origin(path: Path) -> Origin:
+    """What a file that `save_checkpoint` wrote says of its weights; raises as `open_checkpoint`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"can't read checkpoint {path}: {_reason(error)}") from None
+    if text is None:
+        raise InputError(
+            f"{path} doesn't say which network its weights are of: expected a file of 'wnexplore train'"
+        )
+    try:
+        content = json.loads(text)
+        if content.pop("version") > _VERSION:
+            raise InputError(
+                f"{path} was written by a newer wnexplore: upgrade with 'pip install -U wnexplore'"
+            )
+        point = DesignPoint.from_dict(content.pop("point"))
+        how = content.pop("preparation")
+        mean, std = tuple(how.pop("mean")), tuple(how.pop("std"))
+        classes = tuple(content.pop("classes"))
+        return Origin(point=point, classes=classes, preparation=Preparation(mean, std, **how), **content)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"checkpoint {path} is damaged: {error}") from None
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> None:
-    """Load the state dict in the file `path`, saved by `torch.save(network.state_dict(), path)`.
+    """Load the weights in the file `path`: .safetensors, or a state dict saved by `torch.save`.
 
     Raises `InputError` if it can't be read, or doesn't fit: then the network is not to be used.
     """
-    state = _read(path)
+    state = _read_safetensors(path) if path.suffix == SUFFIX else _read(path)
     try:
         keys = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -26,6 +133,34 @@ def load_checkpoint(network: nn.Module, path: Path) -> None:
     for fault, names in (("missing", keys.missing_keys), ("unexpected", keys.unexpected_keys)):
         if names:
             raise _unfit(path, fault, names)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and text, in mappings and lists, to the file `path`, whole."""
+    data = io.BytesIO()
+    torch.save(dict(state), data)
+    write_whole(path, data.getvalue())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU; nothing in the file is run. Raises `InputError`."""
+    return dict(_read(path))
+
+
+_VERSION = 1
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"can't read weights from {path}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "it can't be read"
+    return "not a whole .safetensors file"
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,26 +11,25 @@ from typing import Any
 import torch
 
 from wnexplore.design.brought import is_brought, source_hash
-from wnexplore.design.data_source import DataSource
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.record import Figure, Record, record_key
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
+from wnexplore.halving import Variant, train_by_halving
 from wnexplore.measure.complexity import measure_complexity
-from wnexplore.measure.data import Data, load_data
 from wnexplore.measure.environment import device_name, environment, resolve_device
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
 from wnexplore.measure.runtimes import RUNTIMES
 from wnexplore.measure.switches import precision_set, threads_set
-from wnexplore.measure.training import train
 from wnexplore.models import build
 from wnexplore.report.filters import condition, truth
 from wnexplore.report.frame import frame
 from wnexplore.space import Expansion, expand
 from wnexplore.store import Store
+from wnexplore.trainings import load, threads_of_one, train_in_full, training_protocol, workers
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def plan(spec: SweepSpec) -> Plan:
     expansion = expand(spec)
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
-            _data(spec.train, resolution)
+            load(spec.train, resolution)
     latencies = list(_latency_protocols(spec.latency))
     trainings = list(_training_protocols(spec.train))
     sources = {point: _source(point) for point in expansion.points}
@@ -110,16 +108,19 @@ def run(
     todo: list[Measurement],
     store: Store,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_record: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
-    """Measure `todo` one by one, each record committed to `store` as it is made; the failed ones.
+    """Measure `todo`, each record committed to `store`, told to `on_record` as it is made: the failed ones.
 
     A point of which the sweep's `where` fails, now that its counts and latencies are known, is not
     trained. Raises `RunError` if a record can't be written.
     """
     failed = []
-    may_train = None if spec.where is None else partial(_satisfies, condition(spec.where), store)
-    for record in measure(spec, todo, on_step, may_train):
+    wanted = None if spec.where is None else condition(spec.where)
+    may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
+    for record in measure(spec, todo, on_step, may_train, store.records):
         store.append(record)
+        on_record(record)
         if record.status != "ok":
             failed.append(record)
     return failed
@@ -136,14 +137,17 @@ def measure(
     spec: SweepSpec,
     todo: Iterable[Measurement],
     on_step: Callable[[Step], None] = lambda step: None,
-    may_train: Callable[[DesignPoint], bool] | None = None,
+    may_train: Callable[[DesignPoint], bool] = lambda point: True,
+    known: Callable[[], Iterable[Record]] = list,
 ) -> Iterator[Record]:
     """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
 
-    `may_train` is asked of each point before it is trained.
+    `may_train` is asked of each point before any is trained; `known` gives records of before, by which
+    successive halving goes on.
 
-    Latencies of one protocol are taken in rounds together, so that they may come in another order. A
-    measurement that runs out of memory or fails becomes a record that says so, and the next follows.
+    Latencies of one protocol are taken in rounds together, and trainings several at once or by halving,
+    so that they may come in another order. A measurement that runs out of memory or fails becomes a
+    record that says so, and the next follows.
     """
     todo = list(todo)
     done = 0
@@ -151,13 +155,16 @@ def measure(
     def at(measurement: Measurement, part: float = 0.0) -> None:
         on_step(Step(measurement, done, len(todo), part))
 
-    for group in _groups(todo):
-        if may_train is not None and group[0].figure == "training" and not may_train(group[0].point):
-            done += len(group)
-            continue
-        for record in _measure_group(spec, group, at):
+    trainings = [measurement for measurement in todo if measurement.figure == "training"]
+    for group in _groups(measurement for measurement in todo if measurement.figure != "training"):
+        for record in _measure_group(group, at):
             yield record
             done += 1
+    allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
+    done += sum(not allowed[measurement.point] for measurement in trainings)
+    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known):
+        yield record
+        done += 1
 
 
 def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
@@ -174,7 +181,7 @@ def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
 _At = Callable[[Measurement, float], None]
 
 
-def _measure_group(spec: SweepSpec, group: list[Measurement], at: _At) -> Iterator[Record]:
+def _measure_group(group: list[Measurement], at: _At) -> Iterator[Record]:
     if group[0].figure == "latency":
         yield from _time(group, at)
         return
@@ -182,19 +189,39 @@ def _measure_group(spec: SweepSpec, group: list[Measurement], at: _At) -> Iterat
     at(measurement, 0.0)
     record = Record(measurement.figure, measurement.point, measurement.protocol)
     try:
-        record = (
-            _count(record)
-            if record.figure == "complexity"
-            else _train(spec, record, partial(at, measurement))
-        )
+        record = _count(record)
     except Exception as error:
         record = _failed(record, Failure.of(error))
     yield record
-    if record.status != "ok":
-        # Only here, out of the error's reach, do its tensors go.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+
+
+def _train(
+    spec: SweepSpec, todo: list[Measurement], at: _At, known: Callable[[], Iterable[Record]]
+) -> Iterator[Record]:
+    """The records of trainings, each baseline before what is compared with it."""
+    if spec.train is None or not todo:
+        return
+    by_key = {measurement.key: measurement for measurement in todo}
+    records = [Record("training", m.point, m.protocol) for m in todo]
+    with workers(spec.train.jobs, lambda record, part: at(by_key[record.key], part)) as at_work:
+        if spec.train.schedule == "full":
+            yield from train_in_full(spec.train, records, at_work)
+            return
+        keys = {record.key for record in records}
+        before = {record.key: record for record in known() if record.figure == "training"}
+        done = {key: record for key, record in before.items() if key not in keys and record.status == "ok"}
+        yield from train_by_halving(spec.train, _variants(spec.train, records, done), done, at_work)
+
+
+def _variants(spec: TrainSpec, records: list[Record], done: Mapping[str, Record]) -> list[Variant]:
+    """All variants of one halving, those that ended before included."""
+    protocols = {key: value for key, value in records[0].protocol.items() if key not in ("seed", "source")}
+    by_point: dict[DesignPoint, list[Record]] = {}
+    for record in (*done.values(), *records):
+        own = {key: value for key, value in record.protocol.items() if key not in ("seed", "source")}
+        if own == protocols:
+            by_point.setdefault(record.point, []).append(record)
+    return [Variant(point, tuple(own)) for point, own in by_point.items()]
 
 
 def _count(record: Record) -> Record:
@@ -222,30 +249,6 @@ def _time(group: list[Measurement], at: _At) -> Iterator[Record]:
             yield _failed(record, latency)
         else:
             yield replace(record, value=latency.to_dict(), samples=latency.samples())
-
-
-def _train(spec: SweepSpec, record: Record, on_part: Callable[[float], None]) -> Record:
-    assert spec.train is not None
-    point = record.point
-    data = _data(spec.train, point.resolution)
-    network = replace(point, num_classes=data.num_classes)
-    surroundings: dict[str, Any] = {}
-
-    def make() -> torch.nn.Module:
-        # Called with the switches set as the training has them.
-        surroundings.update(environment(record.protocol["device"]))
-        return build(network)
-
-    figure = train(
-        make,
-        data,
-        spec.train.recipe,
-        seed=record.protocol["seed"],
-        device=record.protocol["device"],
-        progress=lambda step, steps: on_part(step / steps),
-    )
-    value = {"top1": figure.top1, "seconds": figure.seconds}
-    return replace(record, value=value, samples={"loss": figure.losses}, environment=surroundings)
 
 
 def _failed(record: Record, failure: Failure) -> Record:
@@ -310,25 +313,6 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
 def _training_protocols(spec: TrainSpec | None) -> Iterator[dict[str, Any]]:
     if spec is None:
         return
-    device, source = resolve_device(spec.device), spec.source
-    common = {
-        "dataset": source.label,
-        "path": None if source.path is None else str(source.path.resolve()),
-        "device": device,
-        # The order of additions, and with it the last bits, follow the number of threads.
-        "threads": torch.get_num_threads() if device == "cpu" else None,
-        "batch_norm": "refreshed",
-        **spec.recipe.model_dump(),
-    }
+    device = resolve_device(spec.device)
     for seed in range(spec.seeds):
-        yield {**common, "seed": seed}
-
-
-_DATA: dict[tuple[DataSource, int], Data] = {}
-
-
-def _data(spec: TrainSpec, resolution: int) -> Data:
-    key = (spec.source, resolution)
-    if key not in _DATA:
-        _DATA[key] = load_data(spec.source, resolution=resolution, download=spec.download)
-    return _DATA[key]
+        yield training_protocol(spec, device, threads_of_one(spec.jobs), seed)

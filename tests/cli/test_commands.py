@@ -119,7 +119,8 @@ def test_the_csv_pipes_and_holds_every_column(command: Command, run_directory: P
         *("backbone", "method", "M", "G", "params", "flops", "device", "dtype", "batch_size", "runtime"),
         *("memory_format", "threads", "cache", "mode", "latency_ms", "latency_ms_low", "latency_ms_high"),
         *("latency_ratio", "peak_memory_mb", "energy_j", "compile_s", "rounds", "stopped_by", "warnings"),
-        *("dataset", "top1", "top1_low", "top1_high", "seeds", "status", "error"),
+        *("dataset", "epochs", "dropped_at", "top1", "top1_low", "top1_high"),
+        *("top1_diff", "top1_diff_low", "top1_diff_high", "seeds", "status", "error"),
     ]
     columns = list(rows[0])
     assert [name for name in columns if name in wanted] == wanted
@@ -129,6 +130,8 @@ def test_the_csv_pipes_and_holds_every_column(command: Command, run_directory: P
         ("", "", "", "")
     }
     assert {row["latency_ratio"] for row in plain} == {"1.0"}
+    assert {row["top1_diff"] for row in plain} == {""}
+    assert all(row["top1_diff"] for row in rows if row["method"] != "plain")
     records = [r for r in read_records(run_directory) if r.figure == "latency" and r.point.method == "plain"]
     assert {float(row["latency_ms"]) for row in plain} == {r.value["latency_ms"] for r in records}
     assert outcome.out == (run_directory / "results.csv").read_text()

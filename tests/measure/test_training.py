@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from wnexplore.design.protocol import Recipe
+from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
-from wnexplore.measure.data import Data, TensorSplit, load_data
-from wnexplore.measure.training import (
-    TrainingFigure,
-    lr_factor,
-    parameter_groups,
-    refresh_batch_norm,
-    top1,
-    train,
-)
+from wnexplore.measure.data import Data, Pass, TensorSplit, load_data
+from wnexplore.measure.evaluation import evaluate, ready_for_test, refresh_batch_norm
+from wnexplore.measure.loop import Training
+from wnexplore.measure.optimizer import lr_factor, parameter_groups
+from wnexplore.measure.training import ShortTraining, TrainingFigure, train
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -54,7 +51,8 @@ def brightness_data(*, labels: list[int]) -> Data:
     split = TensorSplit(
         images.contiguous(), torch.tensor(labels), 4, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     )
-    return Data("brightness", max(labels) + 1, split, split)
+    classes = max(labels) + 1
+    return Data("brightness", classes, tuple(map(str, range(classes))), split, split)
 
 
 class NearestBrightness(nn.Module):
@@ -163,13 +161,17 @@ def test_loss_is_the_smoothed_cross_entropy_averaged_over_the_epoch() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_top1_counts_the_whole_split_at_any_batch_size(batch_size: int) -> None:
     right, one_wrong = list(range(8)), [0, 1, 2, 3, 4, 5, 6, 0]
-    assert top1(NearestBrightness(8), brightness_data(labels=right).test, batch_size, "cpu") == 100
-    assert top1(NearestBrightness(8), brightness_data(labels=one_wrong).test, batch_size, "cpu") == 87.5
+    found = evaluate(NearestBrightness(8), brightness_data(labels=right).test, batch_size, "cpu")
+    assert (found.top1, found.top5, found.images) == (100, 100, 8)
+    found = evaluate(NearestBrightness(8), brightness_data(labels=one_wrong).test, batch_size, "cpu")
+    assert (found.top1, found.top5) == (87.5, 87.5)
 
 
 def test_top1_uses_running_statistics_and_no_dropout(digits: Data) -> None:
     model = convnet()
-    assert top1(model, digits.test, 360, "cpu") == pytest.approx(top1(model, digits.test, 7, "cpu"), abs=0.3)
+    large, small = (evaluate(model, digits.test, batch_size, "cpu") for batch_size in (360, 7))
+    assert small.top1 == pytest.approx(large.top1, abs=0.3)
+    assert small.loss == pytest.approx(large.loss, rel=1e-4)
     assert not model.training
 
 
@@ -179,7 +181,7 @@ def test_batch_norm_statistics_become_those_of_the_training_images() -> None:
     model = nn.Sequential(nn.Identity(), norm)
     for _ in range(3):  # statistics of something else must be forgotten
         model(1e3 * torch.randn(8, 3, 4, 4))
-    refresh_batch_norm(model, data.train, 20, "cpu", torch.Generator().manual_seed(0))
+    refresh_batch_norm(model, data.train, 20, "cpu", Pass(0, 0))
     assert norm.running_mean is not None
     assert norm.running_mean.tolist() == pytest.approx([sum(range(60)) / 60] * 3)
     assert norm.momentum == 0.3
@@ -189,7 +191,7 @@ def test_refresh_reads_512_images_of_a_large_split() -> None:
     norm = nn.BatchNorm2d(3)
     images = torch.zeros(5000, 3, 1, 1, dtype=torch.uint8)
     split = TensorSplit(images, torch.zeros(5000), 1, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    refresh_batch_norm(norm, split, 100, "cpu", torch.Generator().manual_seed(0))
+    refresh_batch_norm(norm, split, 100, "cpu", Pass(0, 0))
     assert norm.num_batches_tracked == 6
 
 
@@ -242,6 +244,15 @@ def test_schedule_without_warmup_is_torchs_cosine() -> None:
         cosine.step()
 
 
+def test_linear_schedule_is_torchs() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=20)
+    for step in range(20):
+        assert lr_factor(step, 20, 0, "linear") == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        linear.step()
+
+
 def test_schedule_warms_up_linearly_then_falls_to_zero() -> None:
     factors = [lr_factor(step, 12, 4) for step in range(12)]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
@@ -268,6 +279,99 @@ def test_warmup_as_long_as_the_training_is_cut_to_half() -> None:
     warmup = 0.25 + 0.5 + 0.75 + 1
     cosine = sum(0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4))
     assert model.weight.item() == pytest.approx(-5e-4 * (warmup + cosine), rel=1e-4)
+
+
+def test_training_in_parts_by_other_processes_is_the_training_in_one(digits: Data) -> None:
+    recipe = Recipe(epochs=3, batch_size=256, ema=0.9)
+    whole = train(convnet, digits, recipe, seed=2, device="cpu")
+    first = ShortTraining(convnet, digits, recipe, seed=2, device="cpu")
+    first.advance(1)
+    # As a pool of processes sends it.
+    state = pickle.loads(pickle.dumps(first.state()))
+    second = ShortTraining(convnet, digits, recipe, seed=2, device="cpu")
+    second.load_state(state)
+    second.advance(3)
+    assert second.figure.losses == whole.losses
+    assert second.figure.tested_top1 == whole.tested_top1
+    assert second.figure.tested_epochs == [1, 2, 3]
+
+
+def test_a_training_that_is_tested_is_the_one_that_is_not(digits: Data) -> None:
+    def losses(tested: bool) -> list[float]:
+        torch.manual_seed(0)
+        recipe = Recipe(epochs=2, batch_size=256)
+        training = Training(convnet(), digits.train, recipe, seed=0, device="cpu")
+        found = []
+        for loss in training.losses(training.steps):
+            found.append(loss.item())
+            if tested:
+                with ready_for_test(training.tested, digits.train, recipe, seed=0, device="cpu"):
+                    evaluate(training.tested, digits.test, 100, "cpu")
+        return found
+
+    assert losses(True) == losses(False)
+
+
+def test_moving_average_is_that_of_the_weights_after_each_step(digits: Data) -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(steps=4, epochs=None, batch_size=64, ema=0.75)
+    linear = nn.Linear(768, 10)
+    network = nn.Sequential(nn.Flatten(), linear)
+    training = Training(network, digits.train, recipe, seed=0, device="cpu")
+    weight = linear.weight
+    expected = None
+    for _ in training.losses(4):
+        now = weight.detach().clone()
+        expected = now if expected is None else 0.75 * expected + 0.25 * now
+    tested = training.tested.get_parameter("1.weight")
+    assert expected is not None
+    assert torch.allclose(tested, expected, rtol=1e-5)
+    assert not torch.equal(tested, weight)
+
+
+def test_gradients_are_clipped_to_their_norm() -> None:
+    # Plain SGD moves the weights by the learning rate times the gradient: clipped, by 0.01 in all.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+    before = [p.detach().clone() for p in network.parameters()]
+    recipe = Recipe(
+        steps=1,
+        epochs=None,
+        batch_size=4,
+        lr=1.0,
+        kernel_lr=1,
+        momentum=0,
+        weight_decay=0,
+        clip_grad_norm=0.01,
+    )
+    data = brightness_data(labels=[0, 1, 2, 3])
+    list(Training(network, data.train, recipe, seed=0, device="cpu").losses(1))
+    moved = [(p.detach() - b).norm() for p, b in zip(network.parameters(), before, strict=True)]
+    assert math.hypot(*map(float, moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("amp", ["bfloat16", "float16"])
+def test_mixed_precision_learns_what_float32_does(digits: Data, amp: Amp) -> None:
+    full, mixed = (
+        train(convnet, digits, Recipe(epochs=2, batch_size=64, amp=how), seed=0, device="cpu")
+        for how in ("off", amp)
+    )
+    assert mixed.losses != full.losses
+    assert mixed.losses == pytest.approx(full.losses, rel=0.02)
+
+
+def test_a_loss_that_is_finite_and_hopeless_ends_the_training_too() -> None:
+    class Confident(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.full((1,), 100.0))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([self.scale, -self.scale], 1).expand(len(images), -1)
+
+    recipe = Recipe(epochs=1, batch_size=4, lr=1e-9, label_smoothing=0)
+    # Every label is 1, for which the loss is 200; ten times ln 2 is 7.
+    with pytest.raises(RunError, match=r"the loss is 200 in epoch 1 of 1 \(seed 0\)"):
+        train(Confident, brightness_data(labels=[1] * 4), recipe, seed=0, device="cpu")
 
 
 def test_kernels_learn_faster_and_only_matrices_decay() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from statistics import fmean
 from typing import Any
 
 from wnexplore.design.legality import IllegalPointError, check_legal
@@ -108,3 +110,65 @@ def _sweep(backbone: str) -> Iterator[Record]:
             yield training(point, 84 + 3 * size + gain + noise.gauss(0, 0.35), seed=seed)
     broken = DesignPoint.of(backbone, "weightnet", 64, 1, **SMALL)  # type: ignore[arg-type]
     yield failure("complexity", broken, error="RuntimeError: [enforce fail] not enough | memory_for_weights")
+
+
+RUNGS = (1, 3, 9)
+HALVING: dict[str, Any] = {"schedule": "halving", "min_epochs": 1, "max_epochs": 9, "eta": 3}
+
+
+def trained(
+    point: DesignPoint, top1: Sequence[float], *, dropped_at: int | None = None, **protocol: Any
+) -> Record:
+    """A training of one seed that was planned for 9 epochs and tested after 1, 3 and 9, or as far as it went.
+
+    `top1` has what each test found.
+    """
+    tested = [float(epoch) for epoch in RUNGS[: len(top1)]]
+    epochs = int(tested[-1])
+    losses = [1.9 * epoch**-0.35 - top1[-1] / 200 for epoch in range(1, epochs + 1)]
+    return Record(
+        "training",
+        point,
+        TRAINING | {"epochs": RUNGS[-1]} | protocol,
+        value={"top1": top1[-1], "seconds": 2.5, "epochs": epochs, "dropped_at": dropped_at},
+        samples={"loss": losses, "tested_epochs": tested, "tested_top1": list(top1)},
+    )
+
+
+def curves(seeds: int = 5) -> list[Record]:
+    """`points`, each trained in full with these many seeds and tested after 1, 3 and 9 epochs."""
+    noise = random.Random(11)
+    luck = [noise.gauss(0, 0.6) for _ in range(seeds)]
+    found = []
+    for point in points():
+        gain = {"plain": 0.0, "se": 0.3, "condconv": 1.4}.get(point.method, 1.0)
+        gain += 0.8 * float(point.M if isinstance(point.M, Fraction) else 0) ** 0.5
+        for seed in range(seeds):
+            own = [
+                top + gain + luck[seed] + noise.gauss(0, spread)
+                for top, spread in ((52, 2), (74, 1), (86, 0.4))
+            ]
+            record = trained(point, own, seed=seed)
+            losses = [loss + noise.gauss(0, 0.015) for loss in record.samples["loss"]]
+            found.append(replace(record, samples={**record.samples, "loss": losses}))
+    return found
+
+
+def halved(records: Sequence[Record]) -> list[Record]:
+    """What halving by 3 would have left of `curves`, as its records would be."""
+    left = list(dict.fromkeys(record.point for record in records))
+    found = []
+    for rung, epochs in enumerate(RUNGS):
+        own = [record for record in records if record.point in left]
+        mean = {p: fmean(r.samples["tested_top1"][rung] for r in own if r.point == p) for p in left}
+        kept = sorted(left, key=lambda point: -mean[point])[: max(1, len(left) // 3)]
+        for record in own:
+            last = rung == len(RUNGS) - 1
+            if record.point not in kept or last:
+                at = None if last else epochs
+                top1 = record.samples["tested_top1"][: rung + 1]
+                cut = trained(record.point, top1, dropped_at=at, seed=record.protocol["seed"], **HALVING)
+                losses = record.samples["loss"][:epochs]
+                found.append(replace(cut, samples={**cut.samples, "loss": losses}))
+        left = kept
+    return found

@@ -13,10 +13,12 @@ import typer
 from wnexplore import __version__
 from wnexplore.cli import (
     compare,
+    evaluate,
     export,
     export_onnx,
     pick,
     plot,
+    predict,
     profile,
     published,
     race,
@@ -24,6 +26,7 @@ from wnexplore.cli import (
     space,
     sweep,
     table,
+    train,
 )
 from wnexplore.errors import WnexploreError
 
@@ -37,6 +40,7 @@ app = typer.Typer(
 )
 for command in (
     *(sweep.sweep, space.space, search.search, profile.profile, race.race),
+    *(train.train, evaluate.evaluate, predict.predict),
     *(table.table, pick.pick, plot.plot, export.export, export_onnx.export_onnx),
     *(compare.compare, published.published),
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +25,8 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Pareto-optimal by the values alone, whatever their intervals.")
 ]
 Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
+
+CheckpointFile = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights with their origin.")]
 
 # The data set of trainings.
 DataText = Annotated[
@@ -107,3 +111,11 @@ def latency_spec(asked: Mapping[str, Any]) -> LatencySpec:
 def comma_list(text: str) -> list[str]:
     """The values of a comma-separated option: "1, 2,4" -> ["1", "2", "4"]; empty text -> []."""
     return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+def program() -> list[str]:
+    """How this program was called."""
+    called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return ["python", "-m", "wnexplore"]
+    return ["wnexplore"] if shutil.which("wnexplore") == called else [called]

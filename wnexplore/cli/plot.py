@@ -20,6 +20,9 @@ def plot(
     ranks: Annotated[
         bool, typer.Option("--ranks", help="Ranks in the two columns, with Kendall's tau-b.")
     ] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Loss and tested top-1 over the epochs of the trainings.")
+    ] = False,
     logx: Annotated[bool, typer.Option("--logx", help="Logarithmic horizontal axis.")] = False,
     where: Where = None,
     out: Annotated[
@@ -29,14 +32,15 @@ def plot(
     """Plot a run: one column against another, or without --x and --y the standard set.
 
     The standard set: accuracy against FLOPs and parameters, latency against FLOPs, their ranks, a heat
-    map over M and G, as far as they were measured; PNGs in the run directory unless --out says
-    otherwise. Beside a Pareto front, points that may be optimal for all that their intervals tell are
-    ringed; --strict leaves the rings out.
+    map over M and G, learning curves, as far as they were measured; PNGs in the run directory unless
+    --out says otherwise. Beside a Pareto front, points that may be optimal for all that their intervals
+    tell are ringed; --strict leaves the rings out.
     """
-    from wnexplore.cli.show import load_rows
+    from wnexplore.cli.show import rows_of
     from wnexplore.errors import InputError
     from wnexplore.report.columns import column
-    from wnexplore.report.figures import rank_disagreement, save, scatter, standard_set
+    from wnexplore.report.figures import learning_curves, rank_disagreement, save, scatter, standard_set
+    from wnexplore.store import read_records
 
     column(color)
     one = ranks or x is not None or y is not None
@@ -46,14 +50,23 @@ def plot(
         "--color is for one plot: give --x, --y or --ranks with it": color != "method" and not one,
         "--pareto is not for --ranks, which draws no front": pareto and ranks,
         "--logx is not for --ranks: ranks have no logarithmic axis": logx and ranks,
-        "--strict says how a Pareto front is drawn: give --pareto with it": strict and one and not pareto,
+        "--curves is a plot of its own: leave --x, --y and --ranks out": curves and one,
+        "--strict says how a Pareto front is drawn: give --pareto with it": strict
+        and (one or curves)
+        and not pareto,
     }
     for line, applies in wrong.items():
         if applies:
             raise InputError(line)
-    rows = load_rows(directory, where, None)
+    records = read_records(directory)
+    rows = rows_of(records, where, None)
+    if curves:
+        path = directory / "learning_curves.png"
+        save(learning_curves(rows, records), out or path)
+        typer.echo(out or path)
+        return
     if not one:
-        figures = standard_set(rows, strict=strict)
+        figures = standard_set(rows, records, strict=strict)
         suffix, folder = ".png", out or directory
         if out is not None and out.suffix:
             suffix, folder = out.suffix, out.parent

@@ -146,9 +146,10 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     from wnexplore.report.fronts import pareto_rows
     from wnexplore.store import read_records
 
-    rows = frame(read_records(directory))
+    records = read_records(directory)
+    rows = frame(records)
     print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
-    write_results(directory, rows)
+    write_results(directory, rows, records)
     _say(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
 
 

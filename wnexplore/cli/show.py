@@ -10,14 +10,22 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from wnexplore.design.record import Record
+
 
 def load_rows(directory: Path, where: str | None, sort: str | None) -> pd.DataFrame:
     """The rows of a run directory that `where` keeps, ordered by `sort`."""
-    from wnexplore.report import filters
-    from wnexplore.report.frame import frame
     from wnexplore.store import read_records
 
-    rows = frame(read_records(directory))
+    return rows_of(read_records(directory), where, sort)
+
+
+def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> pd.DataFrame:
+    """The rows of `records` that `where` keeps, ordered by `sort`."""
+    from wnexplore.report import filters
+    from wnexplore.report.frame import frame
+
+    rows = frame(records)
     if where is not None:
         rows = filters.where(rows, where)
     return rows if sort is None else filters.sort(rows, sort)
@@ -51,8 +59,8 @@ def write_output(content: str | bytes, out: Path | None) -> None:
         write_whole(out, data)
 
 
-def write_results(directory: Path, rows: pd.DataFrame) -> list[Path]:
-    """The CSV of `rows` and the standard plots of them into a run directory: the files written."""
+def write_results(directory: Path, rows: pd.DataFrame, records: Sequence[Record]) -> list[Path]:
+    """The CSV of `rows`, made from `records`, and their plots into a run directory: the files written."""
     from wnexplore.files import write_whole
     from wnexplore.report.export import export
     from wnexplore.report.figures import save, standard_set
@@ -61,7 +69,7 @@ def write_results(directory: Path, rows: pd.DataFrame) -> list[Path]:
     content = export(rows, "csv")
     write_whole(written[0], content.encode() if isinstance(content, str) else content)
     measured = bool(rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any())
-    for name, figure in standard_set(rows).items() if measured else ():
+    for name, figure in standard_set(rows, records).items() if measured else ():
         written.append(directory / f"{name}.png")
         save(figure, written[-1])
     return written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from wnexplore.cli.axes import (
     overrides_of,
     refuse_axes_beside_points,
 )
-from wnexplore.cli.options import DataPath, DataText, Download, Sort, comma_list
+from wnexplore.cli.options import DataPath, DataText, Download, Sort, comma_list, program
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,23 +184,16 @@ def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool
         if done:
             _say(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
         try:
+            several = spec.train is not None and spec.train.jobs > 1
             with _progress(planned) as on_step:
-                return len(todo), run(spec, todo, store, on_step)
+                return len(todo), run(spec, todo, store, on_step, _tell if several else lambda record: None)
         except KeyboardInterrupt:
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
             _say(
                 f"stopped: {done} of {len(planned.measurements)} measurements are done and kept in"
-                f" {directory}; to go on: {shlex.join([*_program(), *sys.argv[1:]])}"
+                f" {directory}; to go on: {shlex.join([*program(), *sys.argv[1:]])}"
             )
             raise typer.Exit(130) from None
-
-
-def _program() -> list[str]:
-    """How this program was called."""
-    called = sys.argv[0]
-    if called.endswith("__main__.py"):
-        return ["python", "-m", "wnexplore"]
-    return ["wnexplore"] if shutil.which("wnexplore") == called else [called]
 
 
 @contextmanager
@@ -244,6 +236,20 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
 _REDRAW_S = 0.2
 
 
+def _tell(record: Record) -> None:
+    """A line for each of trainings that run at once, of which no bar could tell which is where."""
+    if record.figure != "training":
+        return
+    label = f"{record.point}, seed {record.protocol['seed']}"
+    if record.status != "ok":
+        _say(f"{label}: {record.error}")
+        return
+    value = record.value
+    dropped = "" if value["dropped_at"] is None else ", dropped"
+    after = f"after {value['epochs']} epochs{dropped}, {value['seconds']:.1f} s"
+    _say(f"{label}: top-1 {value['top1']:.2f} % {after}")
+
+
 def _show_plan(planned: Plan, directory: Path, retry_failed: bool) -> None:
     from wnexplore.store import FILE_NAME, read_records
     from wnexplore.sweep import remaining
@@ -265,12 +271,15 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     from wnexplore.cli.show import print_table, write_results
     from wnexplore.report import filters
     from wnexplore.report.frame import frame
+    from wnexplore.report.halving import lines
     from wnexplore.store import FILE_NAME, read_records
 
     wanted = {measurement.key for measurement in planned.measurements}
     records = [record for record in read_records(directory) if record.key in wanted]
     rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
+    for line in lines(records):
+        typer.echo(line)
     if rows["top1"].isna().all():
         _say(
             "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
@@ -282,7 +291,7 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     _say_skipped(planned)
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
-    written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows)]
+    written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows, records)]
     _say("wrote " + ", ".join(str(path) for path in written))
 
 

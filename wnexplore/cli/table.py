@@ -23,12 +23,16 @@ def table(
 
     Optimal is meant in accuracy against FLOPs where something was trained; choose with --objectives. A
     row stays marked unless another is better for certain, 95 % intervals apart; --strict goes by values.
+    Below a whole run: what halving dropped, and how well early ranks foretold final ones.
     """
-    from wnexplore.cli.show import load_rows, print_table
+    from wnexplore.cli.show import print_table, rows_of
     from wnexplore.errors import InputError
     from wnexplore.report.fronts import default_objectives, pareto_rows
+    from wnexplore.report.halving import lines
+    from wnexplore.store import read_records
 
-    rows = load_rows(directory, where, sort)
+    records = read_records(directory)
+    rows = rows_of(records, where, sort)
     chosen = default_objectives(rows) if objectives is None else tuple(comma_list(objectives))
     if pareto:
         if not chosen:
@@ -38,3 +42,7 @@ def table(
             )
         rows = rows[pareto_rows(rows, chosen, strict=strict)]
     print_table(rows, chosen, strict=strict)
+    # They are about all that was trained, not about some rows of it.
+    if where is None and not pareto:
+        for line in lines(records):
+            typer.echo(line)

@@ -34,6 +34,11 @@ class DataSource:
         images = "" if self.images == SHAPES_IMAGES else f"x{self.images}"
         return f"{self.name}:{self.classes}{images}"
 
+    @property
+    def text(self) -> str:
+        """What `parse_data` reads as this, from any folder."""
+        return self.label if self.path is None else f"{self.name}:{self.path.resolve()}"
+
 
 def parse_data(text: str, path: Path | None = None) -> DataSource:
     """The data set that `text` names; `path` is its folder where `text` doesn't say it.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from wnexplore.design.data_source import DataSource, check_data, parse_data
+from wnexplore.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -16,6 +17,11 @@ Runtime = Literal["eager", "compile", "cudagraph", "onnxruntime"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Cache = Literal["warm", "cold"]
 Mode = Literal["inference", "train"]
+Optimizer = Literal["sgd", "adamw"]
+LrSchedule = Literal["cosine", "linear"]
+Amp = Literal["off", "bfloat16", "float16"]
+BatchNormStatistics = Literal["refreshed", "running"]
+Schedule = Literal["full", "halving"]
 
 
 def _no_bool(value: object) -> object:
@@ -62,10 +68,14 @@ class LatencySpec(_Spec):
 
 
 class Recipe(_Spec):
-    """How one short training runs; the same for every point and seed of a sweep."""
+    """How one training runs; the same for every point and seed of a sweep."""
 
-    epochs: Positive = 5
+    epochs: Positive | None = 5
+    steps: Positive | None = None
+    """Steps of the optimiser, instead of `epochs`."""
     batch_size: Positive = 32
+    optimizer: Optimizer = "sgd"
+    """sgd with `momentum`, or adamw (Loshchilov and Hutter, ICLR 2019), whose betas are 0.9 and 0.999."""
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     """Peak learning rate; `kernel_lr` times as much for kernels and what they are generated from.
 
@@ -73,10 +83,34 @@ class Recipe(_Spec):
     rate over the kernel's squared norm, and kernels of Kaiming's variance have a large one.
     """
     kernel_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 12.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    lr_schedule: LrSchedule = "cosine"
+    """How the learning rate falls to 0 after the warm-up."""
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    """Of all but biases and norms."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Largest norm of all gradients together; a larger one is scaled down to it."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the weights, a step; it is what is tested and kept as best."""
+    amp: Amp = "off"
+    """Automatic mixed precision; float16 with its loss scaled."""
+    batch_norm: BatchNormStatistics = "refreshed"
+    """Statistics that a test uses: of 512 training images, or the running averages of the training."""
+    colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far brightness, contrast and saturation of a training image vary, of image files."""
+    min_crop: Annotated[float, Field(gt=0, le=1)] = 0.08
+    """Least share of an image that a random resized crop keeps, of image files."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None and "epochs" in self.model_fields_set:
+            raise InputError("a training has a length in epochs or in steps: leave one of them out")
+        if self.steps is None and self.epochs is None:
+            raise InputError("a training has a length: give epochs or steps")
+        return self
 
 
 class TrainSpec(Recipe):
@@ -91,6 +125,13 @@ class TrainSpec(Recipe):
     device: Device = "auto"
     seeds: Positive = 3
     """How many: the seeds are 0, 1, ..., seeds - 1."""
+    jobs: Positive = 1
+    """Trainings at once, each in a process of its own; on a CPU they share the threads."""
+    schedule: Schedule = "full"
+    """halving: successive halving from `min_epochs` to `max_epochs`, about one in `eta` going on."""
+    min_epochs: Positive | None = None
+    max_epochs: Positive | None = None
+    eta: Annotated[Positive, Field(ge=2)] | None = None
 
     @property
     def source(self) -> DataSource:
@@ -100,4 +141,36 @@ class TrainSpec(Recipe):
     @property
     def recipe(self) -> Recipe:
         """The part of this that says how one training runs."""
-        return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
+        content = self.model_dump(include=set(Recipe.model_fields))
+        if self.steps is not None:
+            content["epochs"] = None
+        return Recipe(**content | ({} if self.max_epochs is None else {"epochs": self.max_epochs}))
+
+    @model_validator(mode="after")
+    def _whole_schedule(self) -> Self:
+        rungs = {name: getattr(self, name) for name in ("min_epochs", "max_epochs", "eta")}
+        if self.schedule == "full":
+            given = next((name for name, value in rungs.items() if value is not None), None)
+            if given is not None:
+                raise InputError(f"{given} is for 'schedule: halving': leave it out, or set the schedule")
+            return self
+        if self.max_epochs is None:
+            raise InputError("schedule 'halving' needs max_epochs, such as 27")
+        for name in ("epochs", "steps"):
+            if name in self.model_fields_set and getattr(self, name) not in (None, self.max_epochs):
+                raise InputError(f"{name} is for 'schedule: full': 'halving' ends at max_epochs")
+        if self.first_rung > self.max_epochs:
+            raise InputError(
+                f"min_epochs is {self.first_rung}: expected at most max_epochs, {self.max_epochs}"
+            )
+        return self
+
+    @property
+    def first_rung(self) -> int:
+        """Epochs before the first variants are dropped."""
+        return self.min_epochs or 1
+
+    @property
+    def reduction(self) -> int:
+        """One in how many variants goes on after a rung."""
+        return self.eta or 3

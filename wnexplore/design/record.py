@@ -28,8 +28,11 @@ class Record:
       compiled or exported), energy_j (joules an image; None where no counter tells), rounds,
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
       on a GPU that tells, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
-    - training: protocol dataset, epochs, seed, ...; value top1 (percent), seconds; samples loss
-      (one mean an epoch).
+    - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
+      and with halving schedule ("halving"), min_epochs, max_epochs and eta; value top1 (percent), seconds,
+      epochs (those trained; left out: as planned), dropped_at (the epoch after which halving dropped it,
+      None or left out: never) and damaged (images skipped; left out: none); samples loss (one mean an
+      epoch) and, side by side, tested_epochs and tested_top1 (percent after these epochs).
     """
 
     figure: Figure

@@ -1,4 +1,4 @@
-"""What each kind of warning on a latency means for a reader of tables, and what to do about it."""
+"""What a reader of tables must know of its marks: warnings on latencies, accuracies not told apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 import pandas as pd
 
 from wnexplore.report.frame import cells
+from wnexplore.report.paired import ENOUGH, FEWEST, best_coverage
 
 ADVICE = {
     "outliers": "single passes took far longer than the median: close other programs, or give --seconds more",
@@ -32,6 +33,35 @@ def warning_lines(frame: pd.DataFrame) -> list[str]:
     """
     count = Counter(kind for kinds in warning_kinds(frame) for kind in kinds)
     return [_line(kind, rows) for kind, rows in count.items()]
+
+
+def not_told_apart(frame: pd.DataFrame) -> list[bool]:
+    """For each row whether its accuracy can't be told apart from the plain network's.
+
+    That is where the interval of the difference holds 0 or isn't known; rows without a difference are not.
+    """
+    bounds = ("top1_diff", "top1_diff_low", "top1_diff_high")
+    return [
+        value is not None and (low is None or high is None or low <= 0 <= high)
+        for value, low, high in zip(*(cells(frame, name) for name in bounds), strict=True)
+    ]
+
+
+def difference_line(frame: pd.DataFrame) -> str:
+    """What the difference to the plain network is, and how far to trust its interval; "" without any."""
+    if frame["top1_diff"].isna().all():
+        return ""
+    line = "top-1 over plain's on the same seeds, in percentage points"
+    known = frame["top1_diff_low"].notna()
+    if not known.any():
+        return line
+    paired = frame[known | (frame["method"] == "plain")]
+    fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= FEWEST)
+    if fewest >= ENOUGH:
+        return f"{line}, with a 95 % bootstrap interval"
+    return (
+        f"{line}; the bootstrap interval of {fewest} seeds covers {100 * best_coverage(fewest):.0f} % at most"
+    )
 
 
 def _line(kind: str, rows: int) -> str:

@@ -22,7 +22,7 @@ LATENCY_PROTOCOL = (
 """What two rows must share for their latencies, memories or energies to be comparable."""
 
 TRAINING_PROTOCOL = ("dataset", "epochs")
-"""What two rows must share for their accuracies to be comparable."""
+"""What two rows must share for their accuracies to be comparable; epochs are those trained, not planned."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ _LATENCY: dict[str, Any] = {"kind": "number", "unit": "ms", "within": LATENCY_PR
 _RATIO: dict[str, Any] = {"kind": "number", "decimals": 2, "within": LATENCY_PROTOCOL}
 _TIMED: dict[str, Any] = {"kind": "number", "better": "smaller", "within": LATENCY_PROTOCOL}
 _TOP1: dict[str, Any] = {"kind": "number", "unit": "%", "decimals": 1, "within": TRAINING_PROTOCOL}
+# Neither way is better: within one protocol it orders networks as their top-1 does, and a ratio of two
+# differences means nothing.
+_DIFFERENCE: dict[str, Any] = {"kind": "number", "unit": "points", "decimals": 1, "within": TRAINING_PROTOCOL}
 
 COLUMNS: dict[str, Column] = {
     column.name: column
@@ -142,9 +145,13 @@ COLUMNS: dict[str, Column] = {
         Column("warnings", "text", "warnings", axis="Warnings"),
         Column("dataset", "text", "dataset", axis="Dataset"),
         Column("epochs", "whole", "epochs", axis="Epochs", phrase="{} epochs"),
+        Column("dropped_at", "whole", "dropped at", axis="Dropped after", unit="epochs"),
         Column("top1", heading="top-1", axis="Top-1 accuracy", better="larger", **_TOP1),
         Column("top1_low", heading="low", axis="Top-1, lower bound", **_TOP1),
         Column("top1_high", heading="high", axis="Top-1, upper bound", **_TOP1),
+        Column("top1_diff", heading="Δ top-1", axis="Top-1 over plain's", **_DIFFERENCE),
+        Column("top1_diff_low", heading="low", axis="Top-1 over plain's, lower bound", **_DIFFERENCE),
+        Column("top1_diff_high", heading="high", axis="Top-1 over plain's, upper bound", **_DIFFERENCE),
         Column("seeds", "whole", "seeds", axis="Seeds", phrase="{} seeds"),
         Column("status", "text", "status", axis="Status"),
         Column("error", "text", "error", axis="Error"),
@@ -221,6 +228,18 @@ def with_interval(value: float, low: float | None, high: float | None, column: C
     digits = len(text.partition(".")[2])
     digits = max(digits, min(decimals(half, 1), digits + 2))
     return f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+def difference(value: float, low: float | None, high: float | None, column: Column) -> str:
+    """`value [low, high]` with its sign, and digits enough to tell a bound from 0: "+1.2 [0.4, 1.9]"."""
+    bounds = () if low is None or high is None else (low, high)
+    least = decimals(min((abs(bound) for bound in bounds if bound), default=0.0), 1)
+    digits = max(column.decimals or 0, min(least, 3))
+    # A real minus sign, as wide as the plus.
+    text = f"{value:+.{digits}f}"
+    if bounds:
+        text += f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+    return text.replace("-", "−")
 
 
 def _plain(value: float) -> str:

@@ -15,6 +15,8 @@ class Axis:
     count: bool = False
     log: bool = False
     whole: bool = False
+    at: tuple[float, ...] = ()
+    """Where its ticks are; () for where the renderer likes them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,35 @@ class HeatPanel:
     texts: tuple[tuple[str, ...], ...]
 
 
-Panel = ScatterPanel | HeatPanel
+@dataclass(frozen=True)
+class Curve:
+    """A line, `name` "" for one of many that get no legend; `dash` in line widths, () for a solid line."""
+
+    name: str
+    colour: str
+    dash: tuple[float, ...]
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    bands: tuple[Interval, ...] = ()
+    """The band at each x, () for none."""
+    dropped: bool = False
+    """Whether it ends before the others, which its end says."""
+    label: str = ""
+    """What its end is labelled; "" for nothing."""
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """Lines over a common axis, the last one on top; with `dots` where the values are that they join."""
+
+    title: str
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    dots: bool = False
+
+
+Panel = ScatterPanel | HeatPanel | CurvePanel
 
 
 @dataclass(frozen=True)

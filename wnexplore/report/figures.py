@@ -1,9 +1,10 @@
-"""Figures for papers: scatter plots with error bars and Pareto fronts, heat maps over M and G."""
+"""Figures for papers: scatter plots with error bars and Pareto fronts, heat maps, learning curves."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from wnexplore.design.record import Record
 from wnexplore.errors import InputError
 from wnexplore.files import write_whole
+from wnexplore.report.curve_info import curve_infos
 from wnexplore.report.figure_info import FigureInfo
 from wnexplore.report.heat_info import heat_infos
 from wnexplore.report.rank_info import can_rank, rank_info
@@ -62,13 +65,28 @@ def rank_disagreement(
     return render(rank_info(frame, x, y, color=color))
 
 
-def standard_set(frame: pd.DataFrame, *, strict: bool = False) -> dict[str, Figure]:
+def learning_curves(frame: pd.DataFrame, records: Iterable[Record]) -> Figure:
+    """The loss and the tested top-1 over the epochs of the trainings behind the rows of `frame`.
+
+    A line for each variant, the mean over its seeds with a band; `records` are those that `frame` was made
+    from. Raises `InputError` where no training has a curve of 2 epochs or more.
+    """
+    infos = curve_infos(frame, records)
+    if not infos:
+        raise InputError("nothing to plot: no row has the losses, or the tested top-1, of 2 epochs or more")
+    return render(infos["learning_curves"])
+
+
+def standard_set(
+    frame: pd.DataFrame, records: Iterable[Record] = (), *, strict: bool = False
+) -> dict[str, Figure]:
     """The figures that `frame` has the data for, by file name without suffix.
 
     accuracy: top-1 over FLOPs and over parameters, side by side; accuracy_latency; latency_flops;
     rank_disagreement of latency and FLOPs, from 3 points of one protocol on; parameters_flops where
     nothing was trained or timed; heatmap: every figure over M and G (with more than one backbone
-    heatmap_NAME). `strict` is as in `scatter`. Raises `InputError` if not even a count is there.
+    heatmap_NAME); learning_curves, where `records`, those that `frame` was made from, have 2 epochs or
+    more. `strict` is as in `scatter`. Raises `InputError` if not even a count is there.
     """
     counted = _has(frame, "params", "flops")
     infos: dict[str, FigureInfo] = {}
@@ -82,7 +100,7 @@ def standard_set(frame: pd.DataFrame, *, strict: bool = False) -> dict[str, Figu
         infos["rank_disagreement"] = rank_info(frame)
     if not infos and counted:
         infos["parameters_flops"] = scatter_info(frame, "flops", "params", pareto=False)
-    infos |= heat_infos(frame)
+    infos |= heat_infos(frame) | curve_infos(frame, records)
     if not infos:
         raise InputError("nothing to plot: no row has counts, latencies or accuracies")
     return {name: render(info) for name, info in infos.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,9 @@ import pandas as pd
 from wnexplore.design.multiplier import OverChannels, PerStage
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.design.record import Record
-from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, Interval, Kind
+from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, Interval, Kind
+from wnexplore.report.paired import paired_interval, t_interval
+from wnexplore.report.trainings import Training, newest, trainings
 
 _DTYPES: dict[Kind, str] = {
     "text": "string",
@@ -24,7 +25,6 @@ _DTYPES: dict[Kind, str] = {
     "number": "Float64",
 }
 _SEVERITY = ("ok", "out_of_memory", "failed")
-_CONFIDENCE = 0.95
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -33,15 +33,20 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     `records` come oldest first: of those that would fill the same visible cell the newest wins. Counts
     are Int64, other numbers Float64, M and G as a `DesignPoint` has them, missing ones NA (None for M and
     G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and
-    `top1_high` its 95 % Student-t interval; `warnings` are the kinds of a latency's warnings, "drift;
-    throttled".
+    `top1_high` its 95 % Student-t interval. `top1_diff` is its mean distance to the plain network's, in
+    percentage points, over the seeds that both succeeded with under the same protocol and for as many
+    epochs, `top1_diff_low` and `top1_diff_high` the interval of `paired_interval`. `epochs` are those
+    trained. `warnings` are the kinds of a latency's warnings, "drift; throttled".
     Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
     before a column existed leaves out is what its column calls usual.
     """
     by_point: dict[DesignPoint, list[Record]] = {}
     for record in records:
         by_point.setdefault(record.point, []).append(record)
-    rows = [row for point, own in by_point.items() for row in _rows(point, own)]
+    trained: dict[DesignPoint, list[Training]] = {}
+    for training in trainings(record for own in by_point.values() for record in own):
+        trained.setdefault(training.point, []).append(training)
+    rows = [row for point, own in by_point.items() for row in _rows(point, own, trained)]
     return pd.DataFrame(
         {
             name: pd.Series([_clean(row.get(name)) for row in rows], dtype=_DTYPES[column.kind])
@@ -106,25 +111,31 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], l
     return found
 
 
-def _rows(point: DesignPoint, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+def _rows(
+    point: DesignPoint, records: Sequence[Record], trained: Mapping[DesignPoint, Sequence[Training]]
+) -> Iterator[dict[str, Any]]:
     complexity = [record for record in records if record.figure == "complexity"][-1:]
     latencies = _newest_latencies(record for record in records if record.figure == "latency")
-    trainings = _newest_trainings(record for record in records if record.figure == "training")
+    baseline = point.baseline() if point in trained else point
+    plain = {each.identity: each for each in trained.get(baseline, ()) if baseline != point}
+    shown: list[Training | None] = [*newest(trained.get(point, ()))]
     for timed in [[record] for record in latencies] or [[]]:
-        for seeds in trainings or [[]]:
+        for training in shown or [None]:
             row: dict[str, Any] = {axis: getattr(point, axis) for axis in AXES}
             for record in complexity:
                 row |= _visible(record.value)
             for record in timed:
                 row |= _latency_protocol(record) | _visible(record.value) | {"warnings": _warnings(record)}
-            if seeds:
-                row |= _training(seeds)
+            seeds: tuple[Record, ...] = ()
+            if training is not None:
+                seeds = training.records
+                row |= _training(training) | _difference(training, plain.get(training.identity))
             yield row | _outcome([*complexity, *timed, *seeds])
 
 
 def _newest_latencies(records: Iterable[Record]) -> list[Record]:
-    newest = {tuple(_latency_protocol(record).values()): record for record in records}
-    return list(newest.values())
+    found = {tuple(_latency_protocol(record).values()): record for record in records}
+    return list(found.values())
 
 
 def _latency_protocol(record: Record) -> dict[str, Any]:
@@ -136,50 +147,32 @@ def _warnings(record: Record) -> str | None:
     return "; ".join(kinds) or None
 
 
-def _newest_trainings(records: Iterable[Record]) -> list[list[Record]]:
-    """For each visible protocol the newest record of each seed.
-
-    Seeds trained under different hidden settings (a learning rate) are never averaged: only those of
-    the settings used last count.
-    """
-    visible: dict[tuple[Any, ...], dict[str, dict[Any, Record]]] = {}
-    for record in records:
-        settings = {key: value for key, value in record.protocol.items() if key != "seed"}
-        hidden = json.dumps(settings, sort_keys=True, default=str)
-        own = visible.setdefault(tuple(_pick(settings, TRAINING_PROTOCOL).values()), {})
-        seeds = own.pop(hidden, {})
-        seeds[record.protocol.get("seed")] = record
-        own[hidden] = seeds
-    return [list(list(own.values())[-1].values()) for own in visible.values()]
-
-
-def _training(records: Sequence[Record]) -> dict[str, Any]:
-    found = (_clean(record.value.get("top1")) for record in records if record.status == "ok")
-    top1 = [float(value) for value in found if value is not None]
-    row = _pick(records[0].protocol, TRAINING_PROTOCOL) | {"seeds": len(top1)}
+def _training(training: Training) -> dict[str, Any]:
+    top1 = list(training.top1.values())
+    row: dict[str, Any] = {"dataset": training.dataset, "epochs": training.epochs, "seeds": len(top1)}
+    row["dropped_at"] = training.dropped_at
     if top1:
         row["top1"] = fmean(top1)
     if len(top1) > 1:
-        half = _student_t(len(top1)) * stdev(top1) / math.sqrt(len(top1))
-        row |= {"top1_low": max(0.0, row["top1"] - half), "top1_high": min(100.0, row["top1"] + half)}
+        low, high = t_interval(top1)
+        row |= {"top1_low": max(0.0, low), "top1_high": min(100.0, high)}
     return row
 
 
-def _student_t(count: int) -> float:
-    # scipy.special alone loads in a tenth of the time of scipy.stats and holds the same quantile.
-    from scipy.special import stdtrit
-
-    return float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2))
+def _difference(training: Training, baseline: Training | None) -> dict[str, Any]:
+    """What a training has over the plain network's, over the seeds that succeeded in both."""
+    own, other = training.top1, {} if baseline is None else baseline.top1
+    differences = [own[seed] - other[seed] for seed in own if seed in other]
+    if not differences:
+        return {}
+    low, high = paired_interval(differences) or (None, None)
+    return {"top1_diff": fmean(differences), "top1_diff_low": low, "top1_diff_high": high}
 
 
 def _outcome(records: Sequence[Record]) -> dict[str, Any]:
     errors = dict.fromkeys(record.error for record in records if record.status != "ok" and record.error)
     worst = max((record.status for record in records), key=_SEVERITY.index, default="ok")
     return {"status": worst, "error": "; ".join(errors) or None}
-
-
-def _pick(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: values.get(name) for name in names}
 
 
 def _visible(values: Mapping[str, Any]) -> dict[str, Any]:

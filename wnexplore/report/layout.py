@@ -7,9 +7,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from wnexplore.report.advice import warning_kinds, warning_lines
-from wnexplore.report.columns import COLUMNS, LATENCY_PROTOCOL, PREFIXES, Column, with_interval
-from wnexplore.report.frame import cells, distinct, shared
+from wnexplore.report.advice import difference_line, not_told_apart, warning_kinds, warning_lines
+from wnexplore.report.columns import (
+    COLUMNS,
+    LATENCY_PROTOCOL,
+    PREFIXES,
+    Column,
+    comparable_within,
+    difference,
+    with_interval,
+)
+from wnexplore.report.frame import cells, distinct, shared, varying
 from wnexplore.report.fronts import default_objectives, objectives_caption, pareto_rows
 
 STAR = "★"
@@ -18,14 +26,21 @@ STAR = "★"
 WARNING = "⚠"
 """Marks a row with a latency that there is reason to doubt."""
 
+ALIKE = "≈"
+"""Marks a row whose accuracy can't be told apart from the plain network's."""
+
 FAILED = "✗"
 """Marks a row with a failed measurement, with the number of the line that says why."""
 
+DIFFERENCE = "Δ"
+"""What a difference to the plain network is called."""
+
+_ALIKE_MEANS = "can't be told apart from plain: the interval of Δ holds 0, or fewer than 3 seeds give none"
 _MAX_NOTES = 8
 _MAX_REASON = 84
 
 _TIMED = ("latency_ms", "latency_ratio", "peak_memory_mb", "energy_j", "compile_s")
-_ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "top1")
+_ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "dropped_at", "top1", "top1_diff")
 _SHOWN = (
     *("backbone", "method", "M", "G", "stages", "experts", "temperature"),
     *("stem", "resolution", "num_classes"),
@@ -39,15 +54,17 @@ _SHOWN = (
         *_TIMED,
         "dataset",
         "epochs",
+        "dropped_at",
         "top1",
+        "top1_diff",
         "seeds",
     ),
 )
 # What a narrow terminal does without, the first one first.
-_SPARE = ("compile_s", "energy_j", "peak_memory_mb")
-_WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", "top1")
+_SPARE = ("compile_s", "energy_j", "peak_memory_mb", "latency_ratio")
+_WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", "top1", "top1_diff")
 # With both intervals a row no longer fits 100 characters; the latency's says what the ratio's would.
-_WITH_INTERVAL = ("latency_ms", "top1")
+_WITH_INTERVAL = {"latency_ms": with_interval, "top1": with_interval, "top1_diff": difference}
 
 
 @dataclass(frozen=True)
@@ -110,14 +127,21 @@ def layout(
     notes = list(dict.fromkeys(failure for failure in failures if failure))
     constant = [name for name in _SHOWN if name not in shown and name != "backbone"]
     meaning = objectives_caption(objectives, strict=strict)
+    if "epochs" in comparable_within(objectives) and varying(frame, ["epochs"]):
+        meaning += ", among those trained for as many epochs"
     caption = [shared(frame, constant), f"{STAR} {meaning}" if any(optimal) else ""]
+    told, alike = difference_line(frame), not_told_apart(frame)
+    caption += [f"{DIFFERENCE} {told}" if told else "", f"{ALIKE} {_ALIKE_MEANS}" if any(alike) else ""]
     caption += [f"{WARNING} {line}" for line in warning_lines(frame)]
     caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]
     if len(notes) > _MAX_NOTES:
         caption.append(f"{FAILED} and {len(notes) - _MAX_NOTES} more errors: see column error of the export")
     marks = [
-        (STAR if best else "") + (WARNING if kinds else "") + _failure_mark(notes, failure)
-        for best, kinds, failure in zip(optimal, warning_kinds(frame), failures, strict=True)
+        (STAR if best else "")
+        + (ALIKE if doubtful else "")
+        + (WARNING if kinds else "")
+        + _failure_mark(notes, failure)
+        for best, doubtful, kinds, failure in zip(optimal, alike, warning_kinds(frame), failures, strict=True)
     ]
     if any(marks):
         shown, headings = ["", *shown], ["", *headings]
@@ -161,7 +185,7 @@ def _texts(frame: pd.DataFrame, name: str, units_in_headings: bool) -> list[str]
 def _with_intervals(frame: pd.DataFrame, column: Column) -> list[str]:
     low, high = column.interval or (column.name, column.name)
     rows = zip(cells(frame, column.name), cells(frame, low), cells(frame, high), strict=True)
-    return ["" if value is None else with_interval(value, a, b, column) for value, a, b in rows]
+    return ["" if value is None else _WITH_INTERVAL[column.name](value, a, b, column) for value, a, b in rows]
 
 
 def _common_prefix(frame: pd.DataFrame, name: str) -> tuple[str, int]:

@@ -74,6 +74,24 @@ def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], are
     return boxes
 
 
+def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """`heights`, which ascend, moved as little as it takes to be `gap` apart, between `low` and `high`.
+
+    Neighbours that would touch share the mean of where they would be (least squares, by pooling them).
+    """
+    pools: list[tuple[float, int]] = []
+    for index, height in enumerate(heights):
+        # Less its place in the row, a height has only to be no smaller than the one before.
+        total, count = height - gap * index, 1
+        while pools and pools[-1][0] / pools[-1][1] > total / count:
+            before = pools.pop()
+            total, count = total + before[0], count + before[1]
+        pools.append((total, count))
+    flat = [total / count for total, count in pools for _ in range(count)]
+    last = gap * (len(flat) - 1)
+    return [max(min(each, high - last), low) + gap * index for index, each in enumerate(flat)]
+
+
 def leader(label: Label, box: Box) -> tuple[float, float] | None:
     """Where on its box a label's line ends; None if it stands so near that it needs none."""
     x = min(max(label.x, box.left), box.right)

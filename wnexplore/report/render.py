@@ -14,11 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from wnexplore.report.columns import Interval, compact
 from wnexplore.report.figure_info import (
-    Axis,
+    CurvePanel,
     FigureInfo,
     HeatPanel,
     Panel,
@@ -27,6 +25,8 @@ from wnexplore.report.figure_info import (
     Series,
 )
 from wnexplore.report.placement import Box, Label, leader, place, straight
+from wnexplore.report.render_axes import GREY, dress, limits, ticks
+from wnexplore.report.render_curves import curve_handles, draw_curves, label_ends
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -49,18 +49,16 @@ STYLE: Any = {
 _MARKER = 5.0
 _RING = 9.0
 _LABEL = 6.5
-_GREY = "#595959"
 _MISSING = "not legal or not measured"
-_FRONT_LINE: Any = {"color": _GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
-_DIAGONAL: Any = {"color": _GREY, "linewidth": 0.7, "linestyle": (0, (1, 2))}
+_FRONT_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
+_DIAGONAL: Any = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 2))}
 _RING_MARK: Any = {
     "marker": "o",
     "markersize": _RING,
     "markerfacecolor": "none",
-    "markeredgecolor": _GREY,
+    "markeredgecolor": GREY,
     "markeredgewidth": 0.6,
 }
-_MARGIN = 0.09
 
 
 def render(info: FigureInfo) -> Figure:
@@ -85,19 +83,21 @@ def render(info: FigureInfo) -> Figure:
         if info.share_y:
             _share_y(axes[: len(info.panels)], info)
         if info.note:
-            figure.suptitle("\n".join(textwrap.wrap(info.note, int(inches * 17))), fontsize=7, color=_GREY)
+            figure.suptitle("\n".join(textwrap.wrap(info.note, int(inches * 17))), fontsize=7, color=GREY)
         if legend:
             figure.legend(handles=legend, loc="outside lower center", ncols=legend_columns, frameon=False)
         figure.draw_without_rendering()
         for panel, ax in zip(info.panels, axes, strict=False):
             if isinstance(panel, ScatterPanel):
                 _place_labels(ax, panel)
+            elif isinstance(panel, CurvePanel):
+                label_ends(ax, panel)
     return figure
 
 
 def _panel_size(panel: Panel) -> tuple[float, float]:
     """Width and height in inches."""
-    if isinstance(panel, ScatterPanel):
+    if isinstance(panel, (ScatterPanel, CurvePanel)):
         return 3.3, 2.7
     return max(2.3, 0.5 * len(panel.M) + 0.9), max(1.7, 0.34 * len(panel.G) + 0.9)
 
@@ -105,6 +105,8 @@ def _panel_size(panel: Panel) -> tuple[float, float]:
 def _draw(ax: Axes, panel: Panel) -> None:
     if isinstance(panel, ScatterPanel):
         _draw_scatter(ax, panel)
+    elif isinstance(panel, CurvePanel):
+        draw_curves(ax, panel)
     else:
         _draw_heat(ax, panel)
 
@@ -126,23 +128,21 @@ def _draw_scatter(ax: Axes, panel: ScatterPanel) -> None:
     ax.plot(
         [point.x for point in ringed], [point.y for point in ringed], linestyle="none", zorder=2, **_RING_MARK
     )
-    ax.set_xlim(*_limits(_reach(points, "x"), panel.x.log))
-    ax.set_ylim(*_limits(_reach(points, "y"), panel.y.log))
+    ax.set_xlim(*limits(_reach(points, "x"), panel.x.log))
+    ax.set_ylim(*limits(_reach(points, "y"), panel.y.log))
     if panel.x.log:
         ax.set_xscale("log")
-        ax.set_xlim(*_limits(_reach(points, "x"), log=True))
+        ax.set_xlim(*limits(_reach(points, "x"), log=True))
     if panel.diagonal:
-        low, high = _limits(_reach(points, "x") + _reach(points, "y"), log=False)
+        low, high = limits(_reach(points, "x") + _reach(points, "y"), log=False)
         # No rank is below 1, and no tick should be.
         ax.set(xlim=(max(low, 0.25), high), ylim=(max(low, 0.25), high))
-    _ticks(ax, panel.x, "x")
-    _ticks(ax, panel.y, "y")
+    ticks(ax, panel.x, "x")
+    ticks(ax, panel.y, "y")
     ax.set_xlabel(panel.x.label)
     ax.set_ylabel(panel.y.label)
     ax.set_title("\n".join(textwrap.wrap(panel.title, 52)))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="#E4E4E4", linewidth=0.5)
-    ax.set_axisbelow(True)
+    dress(ax)
 
 
 def _draw_series(ax: Axes, series: Series) -> None:
@@ -153,7 +153,7 @@ def _draw_series(ax: Axes, series: Series) -> None:
                 reach = [[max(0.0, at - interval[0])], [max(0.0, interval[1] - at)]]
                 bars: dict[str, Any] = {f"{name}err": reach}
                 ax.errorbar(
-                    point.x, point.y, fmt="none", ecolor=_GREY, elinewidth=0.7, capsize=1.5, zorder=2, **bars
+                    point.x, point.y, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5, zorder=2, **bars
                 )
     ax.plot(
         [point.x for point in series.points],
@@ -183,17 +183,6 @@ def _reach(points: Iterable[Point], axis: str) -> list[float]:
     return found
 
 
-def _limits(values: list[float], log: bool) -> Interval:
-    low, high = min(values), max(values)
-    if log and low > 0:
-        low, high = _limits([math.log(low), math.log(high)], log=False)
-        return math.exp(low), math.exp(high)
-    span = high - low
-    if span <= 1e-9 * max(abs(low), abs(high)):
-        span = abs(high) or 1.0
-    return low - _MARGIN * span, high + _MARGIN * span
-
-
 def _share_y(axes: list[Axes], info: FigureInfo) -> None:
     points = [
         point
@@ -203,40 +192,9 @@ def _share_y(axes: list[Axes], info: FigureInfo) -> None:
         for point in series.points
     ]
     for index, ax in enumerate(axes):
-        ax.set_ylim(*_limits(_reach(points, "y"), log=False))
+        ax.set_ylim(*limits(_reach(points, "y"), log=False))
         if index % info.columns:
             ax.set_ylabel("")
-
-
-def _ticks(ax: Axes, axis: Axis, name: str) -> None:
-    """Plain numbers, also on a logarithmic axis; counts as 10M, 20M."""
-    where = ax.xaxis if name == "x" else ax.yaxis
-    low, high = ax.get_xlim() if name == "x" else ax.get_ylim()
-    if axis.log and high / low > 8:
-        where.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-    elif axis.log and high / low > 2.5:
-        where.set_major_locator(LogLocator(base=10, subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0)))
-    elif axis.log:
-        where.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    elif axis.whole:
-        where.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
-    else:
-        where.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    where.set_minor_locator(NullLocator())
-    if axis.count:
-        where.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
-    elif axis.log:
-        where.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        ax.ticklabel_format(axis="x" if name == "x" else "y", style="plain", useOffset=False)
-
-
-def _tick_text(value: float) -> str:
-    # Ticks of a narrow axis (120.25M, 120.5M) need more digits than a label has.
-    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
-            return f"{value / scale:.6g}{prefix}"
-    return compact(value)
 
 
 def _legend(panels: Iterable[Panel]) -> list[Line2D | Patch]:
@@ -247,11 +205,14 @@ def _legend(panels: Iterable[Panel]) -> list[Line2D | Patch]:
             if any(value is None for row in panel.values for value in row):
                 handles["missing"] = Patch(
                     facecolor="white",
-                    edgecolor=_GREY,
+                    edgecolor=GREY,
                     hatch="////",
                     linewidth=0.5,
                     label=_MISSING,
                 )
+            continue
+        if isinstance(panel, CurvePanel):
+            handles |= curve_handles(panel)
             continue
         fronts = fronts or len(panel.front) > 1
         diagonals = diagonals or panel.diagonal
@@ -325,7 +286,7 @@ def _write(ax: Axes, point: Point, label: Label, box: Box) -> None:
             (point.x, point.y),
             xytext=(end[0] - label.x, end[1] - label.y),
             textcoords="offset points",
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
             zorder=2,
         )
     centre = (box.left + box.right) / 2 - label.x, (box.bottom + box.top) / 2 - label.y

@@ -71,7 +71,7 @@ def fill(styles: Mapping[Key, Series], keyed: Iterable[tuple[Key, Point]]) -> tu
 def _series_name(color: Column, value: Any) -> str:
     if value is None:
         return f"no {color.heading}"
-    return _METHOD_NAME.get(value, color.say(value)) if color.name == "method" else color.say(value)
+    return METHOD_NAMES.get(value, color.say(value)) if color.name == "method" else color.say(value)
 
 
 # Lightness 0, 38, 66, 88, 52, 78, ... of 100: in greyscale they still differ, and so do the markers.
@@ -86,4 +86,5 @@ _METHOD_STYLE = {
     "plain": (_COLOURS[2], "s"),
     "se": (_COLOURS[3], "D"),
 }
-_METHOD_NAME = {"weightnet": "WeightNet", "condconv": "CondConv", "plain": "Plain", "se": "SE"}
+METHOD_NAMES = {"weightnet": "WeightNet", "condconv": "CondConv", "plain": "Plain", "se": "SE"}
+"""How figures write methods, if not as they are."""

@@ -28,9 +28,10 @@ def table(
     What all rows share stands in the title (the backbone, unless `title` says otherwise) and the
     caption, columns without a value are left out. ★ marks the rows that are Pareto-optimal in the
     columns `pareto` (None: accuracy and FLOPs where trained; (): no marks), as far as their intervals
-    tell or, if `strict`, by their values alone; ± is the larger side of the 95 % interval. ⚠ marks the
-    rows whose latency came with warnings; rows of failed measurements are dim and marked ✗ with the
-    number of the line below that says why. Raises `InputError` for a column that can't be an objective.
+    tell or, if `strict`, by their values alone; ± is the larger side of the 95 % interval. ≈ marks the
+    rows whose accuracy can't be told apart from the plain network's, ⚠ those whose latency came with
+    warnings; rows of failed measurements are dim and marked ✗ with the number of the line below that
+    says why. Raises `InputError` for a column that can't be an objective.
     """
     return ConsoleTable(layout(frame, pareto=pareto, strict=strict, title=title))
 

@@ -1,175 +1,37 @@
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
+import signal
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
-from torch import Tensor
-from torchvision.datasets import CIFAR10
 
+from tests.measure.data.splits import everything, write_folder, write_images
 from wnexplore.errors import InputError, RunError
-from wnexplore.measure.data import Split, TensorSplit, load_data
+from wnexplore.measure.data import Augment, Pass, load_data
 
-
-def everything(split: Split, seed: int | None = None, batch_size: int = 64) -> tuple[Tensor, Tensor]:
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    images, labels = zip(*split.batches(batch_size, "cpu", generator), strict=True)
-    return torch.cat(images), torch.cat(labels)
-
-
-def plain_split(images: Tensor, *, shift: int = 0, flip: bool = False) -> TensorSplit:
-    """A split without normalisation whose labels number the images."""
-    n, _, _, width = images.shape
-    return TensorSplit(images, torch.arange(n), width, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), shift, flip)
-
-
-def test_digits_are_split_once_and_for_all_by_class() -> None:
-    data = load_data("digits", resolution=8)
-    assert (data.name, data.num_classes, len(data.train), len(data.test)) == ("digits", 10, 1437, 360)
-    (train, train_labels), (test, test_labels) = everything(data.train), everything(data.test)
-    whole = load_digits()
-    share = np.bincount(test_labels) / np.bincount(whole.target)
-    assert share == pytest.approx(0.2, abs=0.005)
-    # Together they are the data set again: normalisation is affine, so comparing ranks is enough.
-    together = torch.cat([train, test])[:, 0]
-    raw = torch.from_numpy(whole.images)
-    scale = (raw.max() - raw.min()) / (together.max() - together.min())
-    back = ((together - together.min()) * scale).round().flatten(1)
-    found = sorted(map(tuple, torch.cat([back, torch.cat([train_labels, test_labels])[:, None]], 1).tolist()))
-    expected = torch.cat([raw.flatten(1), torch.from_numpy(whole.target)[:, None]], 1)
-    assert found == sorted(map(tuple, expected.tolist()))
-    again = load_data("digits", resolution=8)
-    assert torch.equal(everything(again.test)[0], test)
-
-
-def test_digits_are_normalised_by_the_training_images() -> None:
-    data = load_data("digits", resolution=8)
-    images, labels = everything(data.train)
-    assert images.shape == (1437, 3, 8, 8)
-    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
-    assert images.mean().item() == pytest.approx(0, abs=1e-4)
-    assert images.std().item() == pytest.approx(1, abs=1e-3)
-    assert torch.equal(images[:, 0], images[:, 2])
-
-
-@pytest.mark.parametrize("size", [5, 16, 32])
-def test_resize_is_pillows_bilinear(size: int) -> None:
-    images = torch.randint(256, (4, 3, 12, 12), dtype=torch.uint8)
-    split = TensorSplit(images, torch.arange(4), size, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    found, _ = everything(split)
-    for image, expected in zip(found.flatten(0, 1), images.flatten(0, 1), strict=True):
-        resized = Image.fromarray(expected.numpy().astype(np.float32)).resize(
-            (size, size), Image.Resampling.BILINEAR
-        )
-        np.testing.assert_allclose(image, np.asarray(resized), atol=1e-2)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_augmentation_is_every_shift_and_flip_with_black_at_the_border(flip: bool) -> None:
-    image = torch.arange(1, 49, dtype=torch.uint8).view(3, 4, 4)
-    padded = np.pad(image.numpy(), ((0, 0), (1, 1), (1, 1)))
-    windows = [padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
-    windows += [w[:, :, ::-1] for w in windows] if flip else []
-    images, _ = everything(plain_split(image.repeat(600, 1, 1, 1), shift=1, flip=flip), seed=0)
-    counts = [(images.numpy() == w).all((1, 2, 3)).sum() for w in windows]
-    assert sum(counts) == len(images)
-    assert min(counts) > 0.4 * len(images) / len(windows)
-
-
-def test_training_order_and_augmentation_come_from_the_generator_alone() -> None:
-    split = load_data("digits", resolution=16).train
-    images, labels = everything(split, seed=1)
-    torch.rand(3)
-    again, same_labels = everything(split, seed=1)
-    assert torch.equal(images, again)
-    assert torch.equal(labels, same_labels)
-    assert not torch.equal(labels, everything(split, seed=2)[1])
-    assert not torch.equal(labels, everything(split)[1][: len(labels)])
-
-
-def test_training_leaves_out_an_incomplete_batch_and_repeats_no_image() -> None:
-    split = plain_split(torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
-    _, labels = everything(split, seed=0, batch_size=4)
-    assert len(labels) == 8 == len(set(labels.tolist()))
-    assert sorted(everything(split, seed=0, batch_size=64)[1].tolist()) == list(range(10))
-    assert everything(split, batch_size=4)[1].tolist() == list(range(10))
-
-
-@pytest.fixture
-def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten random images a file in CIFAR-10's format, and torchvision's checksums made to fit."""
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    random = np.random.default_rng(0)
-
-    def write(name: str, content: object) -> str:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return hashlib.md5((folder / name).read_bytes()).hexdigest()
-
-    def batch(name: str) -> list[str]:
-        pixels = random.integers(256, size=(10, 3072), dtype=np.uint8)
-        return [name, write(name, {"data": pixels, "labels": random.permutation(10).tolist()})]
-
-    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{i}") for i in range(1, 6)])
-    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch")])
-    names = {"label_names": [str(i) for i in range(10)]}
-    meta = CIFAR10.meta | {"md5": write(CIFAR10.meta["filename"], names)}
-    monkeypatch.setattr(CIFAR10, "meta", meta)
-    return tmp_path
-
-
-def test_cifar10_is_read_from_its_files(cifar10: Path) -> None:
-    data = load_data("cifar10", resolution=32, path=cifar10)
-    assert (data.num_classes, len(data.train), len(data.test)) == (10, 50, 10)
-    images, labels = everything(data.train)
-    assert images.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-4)
-    assert images.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=1e-3)
-    first = pickle.loads((cifar10 / CIFAR10.base_folder / "data_batch_1").read_bytes())
-    assert labels[:10].tolist() == first["labels"]
-    raw = first["data"][0].reshape(3, 32, 32).astype(float)
-    assert np.corrcoef(images[0].flatten(), raw.flatten())[0, 1] > 0.999
-    assert everything(data.train, seed=0, batch_size=50)[0].shape == (50, 3, 32, 32)
-    assert everything(load_data("cifar10", resolution=20, path=cifar10).test)[0].shape == (10, 3, 20, 20)
-
-
-def test_cifar10_that_is_not_there_or_not_whole_is_refused(cifar10: Path) -> None:
-    (cifar10 / CIFAR10.base_folder / "data_batch_3").write_bytes(b"half of it")
-    for path in (cifar10, cifar10 / CIFAR10.base_folder):
-        with pytest.raises(InputError, match=r"cifar-10-batches-py is not there or not whole.*unpacked in"):
-            load_data("cifar10", resolution=32, path=path)
-
-
-def write_images(folder: Path, count: int, seed: int = 0) -> None:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    for i in range(count):
-        coarse = random.integers(256, size=(6, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for seed, name in enumerate(("cat", "dog")):
-        write_images(tmp_path / "train" / name, 5, seed)
-        write_images(tmp_path / "val" / name, 2, seed + 10)
-    return tmp_path
+    return write_folder(tmp_path, 5, 2)
 
 
 def test_folder_is_tested_on_the_centre_of_the_resized_image(folder: Path) -> None:
-    data = load_data("folder", resolution=28, path=folder)
+    data = load_data(f"folder:{folder}", resolution=28)
     assert (data.name, data.num_classes, len(data.train), len(data.test)) == ("folder", 2, 10, 4)
     images, labels = everything(data.test, batch_size=3)
     assert labels.tolist() == [0, 0, 1, 1]
     # 28 · 256/224 = 32 is the short side: 80x60 becomes 42x32, its centre 28x28 starts at (7, 2).
     image = Image.open(folder / "val" / "cat" / "0.png").resize((42, 32), Image.Resampling.BILINEAR)
     pixels = np.asarray(image.crop((7, 2, 35, 30))) / 255
-    expected = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = (pixels - MEAN.numpy()) / STD.numpy()
     assert images.shape == (4, 3, 28, 28)
     np.testing.assert_allclose(images[0].permute(1, 2, 0), expected, atol=0.03)
 
@@ -177,48 +39,161 @@ def test_folder_is_tested_on_the_centre_of_the_resized_image(folder: Path) -> No
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
 )
-def test_folder_trains_on_the_same_crops_however_many_workers_there_are(folder: Path) -> None:
-    split = load_data("folder", resolution=16, path=folder).train
-    state = torch.get_rng_state()
-    images, labels = everything(split, seed=0, batch_size=3)
-    assert len(labels) == 9
+def test_crops_are_the_same_however_many_workers_there_are(folder: Path) -> None:
+    split = load_data(f"folder:{folder}", resolution=16).train
+    images, _ = everything(split, Pass(0, 0), batch_size=3)
     mask = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(mask)})
-        alone, _ = everything(split, seed=0, batch_size=3)
+        alone, _ = everything(split, Pass(0, 0), batch_size=3)
     finally:
         os.sched_setaffinity(0, mask)
     assert torch.equal(images, alone)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(images, everything(split, seed=1, batch_size=3)[0])
 
 
-def test_file_that_is_no_image_ends_the_run_with_its_name(folder: Path) -> None:
+def write_gradients(folder: Path, count: int) -> None:
+    """Images of 80x60 pixels, red growing from left to right, green from top to bottom."""
+    across, down = np.meshgrid(np.arange(80) * 3, np.arange(60) * 4)
+    folder.mkdir(parents=True)
+    image = Image.fromarray(np.stack([across, down, 0 * across], axis=2).astype(np.uint8))
+    for number in range(count):
+        image.save(folder / f"{number}.png")
+
+
+def test_crops_have_the_shares_asked_for_and_half_are_mirrored(tmp_path: Path) -> None:
+    write_gradients(tmp_path / "train" / "x", 60)
+    write_gradients(tmp_path / "val" / "x", 1)
+
+    def crops(augment: Augment) -> tuple[list[float], float]:
+        """Shares of the image's area, from the slopes of the colours, and the share of mirrored ones."""
+        split = load_data(f"folder:{tmp_path}", resolution=16, augment=augment).train
+        images, _ = everything(split, Pass(0, 0))
+        pixels = (images * STD.view(3, 1, 1) + MEAN.view(3, 1, 1)) * 255
+        width = (pixels[:, 0, :, 12] - pixels[:, 0, :, 3]).mean(1) / 9 * 16 / 3 / 80
+        height = (pixels[:, 1, 12] - pixels[:, 1, 3]).mean(1) / 9 * 16 / 4 / 60
+        return (width * height).abs().tolist(), (width < 0).float().mean().item()
+
+    areas, mirrored = crops(Augment(min_crop=0.6))
+    assert 0.55 < min(areas) < 0.8 < max(areas) < 1.05
+    assert 0.25 < mirrored < 0.75
+    areas, mirrored = crops(Augment(flip=False))
+    assert min(areas) < 0.5
+    assert mirrored == 0
+
+
+def damage(folder: Path) -> dict[str, str]:
+    """Files that can't be read, by how."""
+    good = (folder / "train" / "dog" / "0.png").read_bytes()
+    Image.open(folder / "train" / "dog" / "0.png").save(folder / "x.jpg")
+    jpeg = (folder / "x.jpg").read_bytes()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    files = {
+        "bomb.png": b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""),
+        "empty.png": b"",
+        "no image.png": b"not a picture",
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "truncated.png": good[: len(good) // 2],
+    }
+    for name, content in files.items():
+        (folder / "train" / "cat" / name).write_bytes(content)
+    (folder / "train" / "cat" / "dangling.png").symlink_to("nowhere")
+    (folder / "train" / "cat" / "folder.png").mkdir()
+    return {str(folder / "train" / "cat" / name): name for name in [*files, "dangling.png"]}
+
+
+def test_damaged_images_are_left_out_and_named(folder: Path) -> None:
+    bad = damage(folder)
+    split = load_data(f"folder:{folder}", resolution=16).train
+    assert split.damaged == ()
+    batches = list(split.batches(4, "cpu"))
+    assert set(split.damaged) == set(bad)
+    assert sum(len(labels) for _, labels in batches) == 10
+    assert all(len(images) == len(labels) > 0 for images, labels in batches)
+    assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == [0] * 5 + [1] * 5
+    found = split.damaged
+    images, labels = everything(split, Pass(0, 0), batch_size=16)
+    assert (len(images), len(labels)) == (10, 10)
+    assert split.damaged == found  # each once, in the order of their discovery
+
+
+def test_other_images_are_as_without_the_damaged_ones(folder: Path) -> None:
+    split = load_data(f"folder:{folder}", resolution=16, augment=Augment(colour_jitter=0.4)).train
+    whole = list(split.batches(5, "cpu", Pass(7, 0)))
+    _, order = everything(split, Pass(7, 0), batch_size=10)
     (folder / "train" / "dog" / "3.png").write_bytes(b"not a picture")
-    split = load_data("folder", resolution=16, path=folder).train
-    with pytest.raises(RunError, match=r"^can't read image .*dog/3\.png: cannot identify[^\n]*$"):
-        everything(split)
+    rest = list(split.batches(5, "cpu", Pass(7, 0)))
+    lost = 0
+    for (images, _), (fewer, _) in zip(whole, rest, strict=True):
+        kept = [any(torch.equal(image, other) for other in fewer) for image in images]
+        assert sum(kept) == len(fewer)
+        lost += len(images) - len(fewer)
+    assert lost == 1
+    assert len(order) == 10
 
 
-def test_paths_are_wanted_where_there_are_files_and_nowhere_else(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'digits' is embedded: leave path"):
-        load_data("digits", resolution=32, path=tmp_path)
-    for name in ("cifar10", "folder"):
-        with pytest.raises(InputError, match=f"'{name}' needs the path"):
-            load_data(name, resolution=32)
-        with pytest.raises(InputError, match=f"'{name}': no folder .*missing"):
-            load_data(name, resolution=32, path=tmp_path / "missing")
+def test_a_batch_without_any_image_is_not_there_and_a_share_without_any_ends_the_run(folder: Path) -> None:
+    (folder / "train" / "dog" / "3.png").write_bytes(b"not a picture")
+    split = load_data(f"folder:{folder}", resolution=16).train
+    assert len(list(split.batches(1, "cpu", Pass(0, 0)))) == 9 == split.batches_per_pass(1) - 1
+    assert len(list(split.batches(1, "cpu"))) == 9
+    with pytest.raises(RunError, match=r"every image of a batch of process [01] is damaged: .*dog/3\.png"):
+        [list(split.batches(2, "cpu", Pass(0, 0), rank=rank, world=2)) for rank in (0, 1)]
 
 
-def test_unknown_data_set_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match="did you mean 'cifar10'"):
-        load_data("cifar", resolution=32)
+def test_a_folder_mostly_damaged_ends_the_run_with_the_first(tmp_path: Path) -> None:
+    write_folder(tmp_path, 9, 1)
+    for number in range(9):
+        (tmp_path / "train" / "cat" / f"a{number}.png").write_bytes(b"not a picture")
+    split = load_data(f"folder:{tmp_path}", resolution=8).train
+    assert sum(len(labels) for _, labels in split.batches(1, "cpu")) == 18  # no more than half
+    split = load_data(f"folder:{tmp_path}", resolution=8).train
+    for number in range(2):
+        (tmp_path / "train" / "cat" / f"{number}.png").write_bytes(b"not a picture")
+    with pytest.raises(
+        RunError, match=r"^11 of 20 images can't be read, the first of them .*/cat/0\.png: [^\n]+$"
+    ):
+        list(split.batches(4, "cpu"))
+
+
+def test_images_much_longer_than_wide_are_read(folder: Path) -> None:
+    Image.new("RGB", (1, 20000), (255, 0, 0)).save(folder / "val" / "cat" / "0.png")
+    Image.new("L", (20000, 2), 128).save(folder / "val" / "cat" / "1.png")
+    data = load_data(f"folder:{folder}", resolution=16)
+    images, _ = everything(data.test)
+    assert images.shape == (4, 3, 16, 16)
+    assert ((images[0] * STD.view(3, 1, 1) + MEAN.view(3, 1, 1))[0] == 1).all()
+    assert data.test.damaged == ()
+
+
+def test_a_worker_that_dies_ends_the_run_in_one_line(folder: Path) -> None:
+    for name in ("cat", "dog"):
+        write_images(folder / "train" / f"{name}s", 100)
+        write_images(folder / "val" / f"{name}s", 1)
+    batches = load_data(f"folder:{folder}", resolution=64).train.batches(1, "cpu", Pass(0, 0))
+    before = children()
+    next(batches)
+    for worker in children() - before:
+        os.kill(worker, signal.SIGKILL)
+    with pytest.raises(RunError, match=r"^reading images of .*train failed: DataLoader worker[^\n]*$"):
+        list(batches)
+
+
+def children() -> set[int]:
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not listed.exists():
+        pytest.skip("needs Linux's list of child processes")
+    return set(map(int, listed.read_text().split()))
 
 
 def test_folder_without_what_it_needs_is_refused(tmp_path: Path) -> None:
     def refused(match: str) -> None:
         with pytest.raises(InputError, match=match):
-            load_data("folder", resolution=32, path=tmp_path)
+            load_data(f"folder:{tmp_path}", resolution=32)
 
     refused(r"no folder .*train: expected .*train and .*val")
     write_images(tmp_path / "train" / "cat", 1)

@@ -34,18 +34,24 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
+        torch.equal(a, b)
+        for left, right in zip(one, other, strict=True)
+        for a, b in zip(left, right, strict=True)
     )
 
 
-def check_resume_and_shares(split: Split, seed: int, epoch: int, batch_size: int, start: int, world: int) -> None:
+def check_resume_and_shares(
+    split: Split, seed: int, epoch: int, batch_size: int, start: int, world: int
+) -> None:
     whole = list(split.batches(batch_size, "cpu", Pass(seed, epoch)))
     assert len(whole) == split.batches_per_pass(batch_size) == max(1, len(split) // batch_size)
     start %= len(whole)
     assert same(list(split.batches(batch_size, "cpu", Pass(seed, epoch, start))), whole[start:])
     assert list(split.batches(batch_size, "cpu", Pass(seed, epoch, len(whole)))) == []
     world = min(world, batch_size, len(split))
-    parts = [list(split.batches(batch_size, "cpu", Pass(seed, epoch), rank=r, world=world)) for r in range(world)]
+    parts = [
+        list(split.batches(batch_size, "cpu", Pass(seed, epoch), rank=r, world=world)) for r in range(world)
+    ]
     for number, batch in enumerate(whole):
         for together, *shares in zip(batch, *(part[number] for part in parts), strict=True):
             for rank, share in enumerate(shares):
@@ -121,7 +127,11 @@ def test_a_pass_leaves_out_an_incomplete_batch_and_repeats_no_image() -> None:
 
 def test_order_is_uniform() -> None:
     split = plain_split(torch.zeros(4, 3, 1, 1, dtype=torch.uint8))
-    orders = [tuple(everything(split, Pass(seed, epoch), 4)[1].tolist()) for seed in range(30) for epoch in range(40)]
+    orders = [
+        tuple(everything(split, Pass(seed, epoch), 4)[1].tolist())
+        for seed in range(30)
+        for epoch in range(40)
+    ]
     counts = [orders.count(order) for order in set(orders)]
     assert len(counts) == 24
     assert 20 < min(counts) <= max(counts) < 85  # 50 each, give or take four deviations

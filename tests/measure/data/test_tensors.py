@@ -40,7 +40,9 @@ def test_jitter_is_torchvisions_with_factors_of_each_image(channels: int) -> Non
     images = torch.rand(6, channels, 7, 5)
     factors = jitter_factors(torch.rand(3, 6), 0.4)
     found = jittered(images * 255, factors, 255.0) / 255
-    for image, result, (brightness, contrast, saturation) in zip(images, found, factors.T.tolist(), strict=True):
+    for image, result, (brightness, contrast, saturation) in zip(
+        images, found, factors.T.tolist(), strict=True
+    ):
         expected = v2f.adjust_contrast(v2f.adjust_brightness(image, brightness), contrast)
         if channels == 3:
             expected = v2f.adjust_saturation(expected, saturation)

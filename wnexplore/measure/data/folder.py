@@ -77,7 +77,7 @@ class FolderSplit:
             generator = training.generator()
             order, start = torch.randperm(len(self), generator=generator), training.start
             draws = torch.rand(4, len(self), generator=generator)
-        mean, std = (torch.tensor(m, device=device).view(3, 1, 1) for m in (_IMAGENET_MEAN, _IMAGENET_STD))
+        mean, std = (torch.tensor(m, device=device).view(3, 1, 1) for m in (IMAGENET_MEAN, IMAGENET_STD))
         own = shares(len(self), batch_size, order, start, rank, world)
         for images, labels, index, damaged in self._read(own, training, device, world):
             self._tally.add(len(images), damaged)
@@ -97,7 +97,7 @@ class FolderSplit:
         return images if self.augment.flip is False else mirrored(images, draws[0] < 0.5)
 
     def _read(
-        self, batches: list[Tensor], training: Pass | None, device: str, world: int
+        self, batches: Iterator[Tensor], training: Pass | None, device: str, world: int
     ) -> Iterator[_Collated]:
         if training is None:
             transform = _test_transform(self.resolution)
@@ -163,14 +163,14 @@ class _Files(Dataset[_Item]):
             # makes its crop independent of how many workers and processes there are.
             torch.manual_seed(mixed_seed(self.training.seed, self.training.epoch, index))
         try:
-            return self.transform(_read_image(path)), label, index
+            return self.transform(read_image(path)), label, index
         except MemoryError:
             raise
         except Exception as error:  # whatever a decoder may raise on a broken file
             return path, " ".join(str(error).split()) or type(error).__name__
 
 
-def _read_image(path: str) -> Image.Image:
+def read_image(path: str) -> Image.Image:
     with warnings.catch_warnings():
         # Of broken metadata, and of images half as large as what Pillow refuses.
         warnings.simplefilter("ignore")
@@ -230,7 +230,7 @@ def _image_folder(path: Path, part: str) -> ImageFolder:
         ) from None
 
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MOST_WORKERS = 16
 _ENOUGH_SEEN = 20
 """Images after which a share of damaged ones says something."""

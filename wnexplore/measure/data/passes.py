@@ -100,15 +100,16 @@ def batches_per_pass(images: int, batch_size: int) -> int:
 
 def shares(
     images: int, batch_size: int, order: Tensor | None, start: int, rank: int, world: int
-) -> list[Tensor]:
+) -> Iterator[Tensor]:
     """The numbers of the images in each batch of one process, as `Split.batches` says.
 
     `order` is that of the whole training pass, None in a test.
     """
     if order is None:
         own = torch.arange(images)[rank::world]
-        return list(own.split(math.ceil(batch_size / world))) if len(own) else []
+        yield from own.split(math.ceil(batch_size / world)) if len(own) else ()
+        return
     if min(batch_size, images) < world:
         raise InputError(f"{world} processes can't share a batch of {min(batch_size, images)} images")
-    batches = order.split(batch_size)[start : batches_per_pass(images, batch_size)]
-    return [batch[rank::world] for batch in batches]
+    for batch in range(start, batches_per_pass(images, batch_size)):
+        yield order[batch * batch_size : (batch + 1) * batch_size][rank::world]

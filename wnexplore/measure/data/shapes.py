@@ -199,10 +199,10 @@ def _mix(canvas: Floats, colour: Floats, covered: Floats) -> None:
 
 _MEAN, _STD = 127.0, 64.0
 """Of the pixels of any of them, about."""
-_CLUTTER = 2
-_WAVES = 0.3
-_BAR = 0.1
-_NOISE = 0.1
-_SIZES = 0.45, 0.7
-_REACH = 0.3
+_CLUTTER = 1
+_WAVES = 0.15
+_BAR = 0.08
+_NOISE = 0.06
+_SIZES = 0.55, 0.8
+_REACH = 0.2
 _PIXELS_AT_ONCE = 2**16

@@ -1,0 +1,168 @@
+"""What our training loop costs: python -m tests.benchmarks.training [--device cpu] [--rounds 12] ...
+
+In one process, round by round: epochs of our loop and of a bare loop over the same batches with the same
+step in it, and the share of our time spent waiting for the next batch; then a whole training step of
+WeightNet beside the plain network's in interleaved rounds, with the peak memory of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import Recipe
+from wnexplore.measure.data import Pass, Split, load_data
+from wnexplore.measure.environment import device_name, resolve_device
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.loop import Training
+from wnexplore.measure.optimizer import make_optimizer
+from wnexplore.measure.statistics import bootstrap_interval
+from wnexplore.models import build
+
+BACKBONE, RESOLUTION = "shufflenet_v2_x0_5", 32
+
+
+def main() -> None:
+    """Print both parts."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--device", default="auto")
+    options.add_argument("--data", nargs="+", default=["digits", "shapes"])
+    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--steps", type=int, default=20, help="of a round")
+    options.add_argument("--batch-size", type=int, default=32)
+    options.add_argument("--seconds", type=float, default=20.0, help="for each step timed")
+    asked = options.parse_args()
+    device = resolve_device(asked.device)
+    print(f"{device_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads, {BACKBONE}")
+    for name in asked.data:
+        for method in ("plain", "weightnet"):
+            _loops(name, method, asked, device)
+    _steps(asked, device)
+
+
+def _loops(name: str, method: str, asked: argparse.Namespace, device: str) -> None:
+    """Our loop over a bare one, and what it waits for its data."""
+    data = load_data(name, resolution=RESOLUTION)
+    watched = _Watched(data.train)
+    recipe = Recipe(batch_size=asked.batch_size, epochs=1000)
+    torch.manual_seed(0)
+    network = build(BACKBONE, method, stem="small", num_classes=data.num_classes)
+    ours = Training(copy.deepcopy(network), watched, recipe, seed=0, device=device)
+    bare = _bare(copy.deepcopy(network).to(device).train(), data.train, recipe, device)
+    ratios, share = [], []
+    for number in range(asked.rounds + 1):
+        loops = [partial(_run_ours, ours, asked.steps), partial(_run_bare, bare, asked.steps)]
+        watched.waited = 0.0
+        taken: dict[int, float] = {}
+        # Who is first changes, so that what comes after the other is nobody's advantage.
+        for which in (0, 1) if number % 2 else (1, 0):
+            began = perf_counter()
+            loops[which]()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken[which] = perf_counter() - began
+        if number:  # the first round warms up
+            ratios.append(taken[0] / taken[1])
+            share.append(watched.waited / taken[0])
+    ratio, waited = bootstrap_interval(ratios), bootstrap_interval(share)
+    print(
+        f"{name}, {method}: our loop over a bare one {ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}],"
+        f" waiting for data {100 * waited.median:.2f} % of it, batch {asked.batch_size}"
+    )
+
+
+class _Watched:
+    """A split that notes how long its next batch was waited for."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        return self._split.damaged
+
+    def batches_per_pass(self, batch_size: int) -> int:
+        return self._split.batches_per_pass(batch_size)
+
+    def batches(self, *given: Any, **named: Any) -> Iterator[Any]:
+        batches = self._split.batches(*given, **named)
+        while True:
+            began = perf_counter()
+            batch = next(batches, None)
+            self.waited += perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+
+def _run_ours(training: Training, steps: int) -> None:
+    for _ in training.losses(training.step + steps):
+        pass
+
+
+def _bare(network: nn.Module, split: Split, recipe: Recipe, device: str) -> Iterator[None]:
+    """One step of the same training each time it is asked, and nothing else."""
+    optimizer = make_optimizer(network, recipe)
+    epoch = 0
+    while True:
+        for images, labels in split.batches(recipe.batch_size, device, Pass(0, epoch)):
+            loss = functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            yield
+        epoch += 1
+
+
+def _run_bare(bare: Iterator[None], steps: int) -> None:
+    for _ in range(steps):
+        next(bare)
+
+
+def _steps(asked: argparse.Namespace, device: str) -> None:
+    """Whole training steps of WeightNet and of the plain network, and their peak memory."""
+    points = [DesignPoint.of(BACKBONE, method, stem="small", **axes) for method, axes in _VARIANTS]
+    plain = points[0]
+    protocol = LatencyProtocol(
+        RESOLUTION, asked.batch_size, "float32", device, mode="train", seconds=asked.seconds
+    )
+    found = measure_latencies(
+        {point: partial(build, point) for point in points}, plain, partial(build, plain), protocol
+    )
+    for point, latency in found:
+        if isinstance(latency, Failure):
+            print(f"{point}: {latency.error}")
+            continue
+        told = latency.to_dict()
+        print(
+            f"{point}: step {told['latency_ms']:.1f} ms, x{told['latency_ratio']:.3f}"
+            f" [{told['latency_ratio_low']:.3f}, {told['latency_ratio_high']:.3f}],"
+            f" peak memory {told['peak_memory_mb']:.1f} MB"
+        )
+
+
+_VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("plain", {}),
+    ("weightnet", {"M": 1, "G": 1}),
+    ("weightnet", {"M": 2, "G": 2}),
+    ("weightnet", {"M": 4, "G": 1}),
+    ("weightnet", {"M": 8, "G": 2}),
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""wnexplore evaluate: a checkpoint on the test images of a data set."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import CheckpointFile
+
+
+def evaluate(
+    checkpoint: CheckpointFile,
+    data: Annotated[
+        str | None, typer.Option(help="Data set; the one that it was trained on if left out.")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="Image size; the network's if left out.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Test a checkpoint: top-1, top-5 and loss on the test images of its data set or another one.
+
+    CHECKPOINT is a .safetensors file of `wnexplore train`, such as runs/train/checkpoints/best.safetensors.
+    """
+    import json
+    from dataclasses import asdict
+
+    from wnexplore.checkpoint import open_checkpoint
+    from wnexplore.evaluation import test_data
+    from wnexplore.measure.environment import resolve_device
+    from wnexplore.measure.evaluation import evaluate as test
+
+    on = resolve_device(device)
+    trained = open_checkpoint(checkpoint)
+    loaded = test_data(trained, data, resolution)
+    found = test(trained.network.to(on), loaded.test, batch_size, on)
+    for path in loaded.test.damaged:
+        typer.echo(f"skipped, as it can't be read: {path}", err=True)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), allow_nan=False))
+        return
+    typer.echo(
+        f"{trained.origin.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
+        f" loss {found.loss:.4f} on {found.images} images"
+    )

@@ -1,0 +1,45 @@
+"""wnexplore predict: what a checkpoint sees in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import CheckpointFile
+
+
+def predict(
+    checkpoint: CheckpointFile,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """The five likeliest classes of each image, by name, with their probabilities.
+
+    Images are brought to the network's size as those of its data set were in its tests. One that can't be
+    read is told, and the others are answered all the same (exit code 1).
+    """
+    import json
+
+    from wnexplore.checkpoint import open_checkpoint
+    from wnexplore.evaluation import predict as ask
+    from wnexplore.measure.environment import resolve_device
+
+    trained = open_checkpoint(checkpoint)
+    answers = ask(trained, images, resolve_device(device))
+    readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
+    if as_json:
+        told = {
+            str(path): [{"class": c, "probability": p} for c, p in found] for path, found in readable.items()
+        }
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        for path, found in readable.items():
+            typer.echo(f"{path}: {', '.join(f'{name} {100 * share:.1f} %' for name, share in found)}")
+    for path, answer in answers.items():
+        if isinstance(answer, str):
+            typer.echo(f"wnexplore: can't read image {path}: {answer}", err=True)
+    if len(readable) < len(images):
+        raise typer.Exit(1)

@@ -1,0 +1,195 @@
+"""wnexplore train: one design point in full; stop and resume at will."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wnexplore.cli.options import (
+    Activation,
+    Backbone,
+    DataText,
+    Depthwise,
+    Download,
+    Experts,
+    GofOne,
+    Method,
+    MofOne,
+    Reduction,
+    Resolution,
+    StagesOfOne,
+    Stem,
+    Temperature,
+    legal_point,
+    program,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wnexplore.design.protocol import TrainSpec
+    from wnexplore.design.sweep_file import Overrides
+    from wnexplore.training_log import Row
+
+
+def train(
+    context: typer.Context,
+    backbone: Backbone,
+    method: Method = "plain",
+    M: MofOne = None,
+    G: GofOne = None,
+    stages: StagesOfOne = None,
+    experts: Experts = None,
+    temperature: Temperature = None,
+    stem: Stem = "imagenet",
+    resolution: Resolution = None,
+    reduction: Reduction = None,
+    activation: Activation = None,
+    depthwise: Depthwise = None,
+    data: DataText = None,
+    download: Download = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Sweep file whose 'train' is the recipe, or a shipped one: imagenet_published."),
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Steps, instead of epochs.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images a step, of all processes.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Peak learning rate.")] = None,
+    kernel_lr: Annotated[str | None, typer.Option(help="Times the learning rate, for kernels.")] = None,
+    lr_schedule: Annotated[str | None, typer.Option(help="cosine or linear.")] = None,
+    warmup_epochs: Annotated[str | None, typer.Option(help="Epochs of warm-up.")] = None,
+    weight_decay: Annotated[
+        str | None, typer.Option(help="Weight decay, of all but biases and norms.")
+    ] = None,
+    label_smoothing: Annotated[str | None, typer.Option(help="Label smoothing.")] = None,
+    clip_grad_norm: Annotated[str | None, typer.Option(help="Largest norm of the gradients.")] = None,
+    ema: Annotated[str | None, typer.Option(help="Decay of a moving average of the weights: 0.9999.")] = None,
+    amp: Annotated[str | None, typer.Option(help="off, bfloat16 or float16.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of weights, order and augmentation.")] = 0,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between two rows of the log.")] = 50,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints at most.")] = 1000,
+    test_every: Annotated[int, typer.Option(min=1, help="Epochs between two tests.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/train if left out.")] = None,
+) -> None:
+    """Train one design point through a whole recipe, on as many GPUs as torchrun starts processes.
+
+    The run directory holds log.csv, TensorBoard's files, checkpoints (the last two and the best) and, at
+    the end, results.sqlite for `wnexplore table`. Stop it at any step: the same command goes on there, to
+    the same result. On 8 GPUs: torchrun --nproc-per-node 8 -m wnexplore train ...
+    """
+    point = legal_point({**context.params, "num_classes": 1000})
+    spec = _spec(context.params)
+    directory = out or Path("runs/train")
+
+    from wnexplore.train import TrainRun, train_fully
+
+    run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
+    with _table() as show:
+        outcome = train_fully(run, show)
+    if not _speaks():
+        return
+    for path in outcome.damaged:
+        typer.echo(f"skipped, as it can't be read: {path}", err=True)
+    if outcome.finished:
+        typer.echo(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
+        return
+    called = shlex.join([*program(), *sys.argv[1:]])
+    typer.echo(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called}", err=True)
+    raise typer.Exit(130)
+
+
+_RECIPE = (
+    *("epochs", "steps", "batch_size", "optimizer", "lr", "kernel_lr", "lr_schedule", "warmup_epochs"),
+    *("weight_decay", "label_smoothing", "clip_grad_norm", "ema", "amp", "data", "download"),
+)
+
+
+def _spec(given: Mapping[str, object]) -> TrainSpec:
+    """The recipe of --recipe, with the options on top."""
+    from wnexplore.design.shipped import find_sweep
+    from wnexplore.design.sweep_file import load_sweep
+
+    options = {name: given[name] for name in _RECIPE if given[name] is not None}
+    # One length takes the place of the recipe's other one.
+    for name, other in (("epochs", "steps"), ("steps", "epochs")):
+        if name in options:
+            options.setdefault(other, None)
+    overrides: Overrides = {
+        ("train", name): (f"--{name.replace('_', '-')}", value) for name, value in options.items()
+    }
+    file = None if given["recipe"] is None else find_sweep(str(given["recipe"]))
+    spec = load_sweep(file, {("train",): ("--recipe", True)} | dict(overrides))
+    train = spec.on_device(str(given["device"])).train
+    assert train is not None
+    return train
+
+
+@contextmanager
+def _table() -> Iterator[Callable[[Row, int], None]]:
+    """Rows of the log as they come: a table that stays in place in a terminal, a line each elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda row, steps: typer.echo(_line(row, steps), err=True)
+        return
+    rows: list[Row] = []
+    with Live(console=console, auto_refresh=False) as live:
+
+        def show(row: Row, steps: int) -> None:
+            rows.append(row)
+            live.update(_as_table(rows, steps, console.height), refresh=True)
+
+        yield show
+
+
+def _as_table(rows: list[Row], steps: int, height: int) -> Table:
+    """The newest rows, as many as a terminal of `height` lines holds."""
+    from rich.table import Table
+
+    shown = rows[-max(3, height - 8) :]
+    passed = f"step {shown[-1].step} of {steps}, {_left(shown[-1], steps)} left"
+    table = Table(title=passed, title_justify="left")
+    for heading in ("step", "epoch", "lr", "loss", "images/s", "test loss", "top-1 (%)", "top-5 (%)"):
+        table.add_column(heading, justify="right")
+    for row in shown:
+        tested = (row.test_loss, row.top1, row.top5)
+        table.add_row(
+            str(row.step),
+            f"{row.epoch:.2f}",
+            f"{row.lr:.2g}",
+            f"{row.loss:.4f}",
+            f"{row.images_per_second:.0f}",
+            *("" if value is None else f"{value:.2f}" for value in tested),
+        )
+    return table
+
+
+def _line(row: Row, steps: int) -> str:
+    tested = "" if row.top1 is None else f", top-1 {row.top1:.2f} %"
+    return (
+        f"step {row.step} of {steps}, epoch {row.epoch:.2f}: loss {row.loss:.4f}{tested},"
+        f" {row.images_per_second:.0f} images/s, {_left(row, steps)} left"
+    )
+
+
+def _left(row: Row, steps: int) -> str:
+    """Time that the steps left take at the speed so far."""
+    seconds = round(row.seconds / row.step * (steps - row.step))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _speaks() -> bool:
+    """Whether this is the one of torchrun's processes that speaks."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,55 @@
+"""Seeded generators and deterministic algorithms for as long as a training runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def reproducible(seed: int, device: str) -> Iterator[None]:
+    """Seeded generators and deterministic algorithms inside, everything as it was outside.
+
+    On a GPU an operation that has no deterministic form makes torch warn.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    enabled = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if device == "cuda":
+        # cuBLAS reads it once, when it is first used, and torch asks for it in deterministic mode.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # All GPUs, also for a training on the CPU: torch.manual_seed seeds every one of them.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            torch.manual_seed(seed)
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            cudnn.deterministic, cudnn.benchmark = True, False
+            # Deterministic mode would write to every tensor twice; nothing here reads unwritten memory.
+            memory.fill_uninitialized_memory = False
+            yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark = before
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            memory.fill_uninitialized_memory = fill
+
+
+def generator_states(device: str) -> dict[str, Any]:
+    """Where torch's generators stand that a training on `device` draws from."""
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if device == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Put torch's generators where `generator_states` found them."""
+    torch.set_rng_state(states["cpu"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())

@@ -1,0 +1,116 @@
+"""The log of a training: log.csv, and TensorBoard's files beside it where that is installed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from wnexplore.errors import InputError
+from wnexplore.files import write_whole
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FILE_NAME = "log.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a training stands, and how it went since the row before."""
+
+    step: int
+    epoch: float
+    lr: float
+    """Learning rate of the next step, that of kernels apart."""
+    loss: float
+    """Mean over the steps since the row before, in nats."""
+    images_per_second: float
+    """Of training alone."""
+    seconds: float
+    """Of training alone, since the first step."""
+    test_loss: float | None = None
+    top1: float | None = None
+    """Percent of the test images; None in rows without a test."""
+    top5: float | None = None
+
+
+class TrainingLog(AbstractContextManager["TrainingLog"]):
+    """The log of the training in `directory`, gone on with at `step`: later rows are of a lost run."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        path = directory / FILE_NAME
+        self.rows = [row for row in read_log(directory) if row.step <= step] if path.exists() else []
+        write_whole(path, _text(self.rows, head=True).encode())
+        self._file = path.open("a", encoding="utf-8", newline="")
+        self._board = _board(directory / "tensorboard", step)
+
+    def write(self, row: Row) -> None:
+        """Add a row."""
+        self.rows.append(row)
+        self._file.write(_text([row]))
+        self._file.flush()
+        if self._board is not None:
+            figures = {name: value for name, value in asdict(row).items() if value is not None}
+            for name, value in figures.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, row.step)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(directory: Path) -> list[Row]:
+    """The rows of the log in a run directory; a last line that was not written whole is left out.
+
+    Raises `InputError` if there is none or it is no log.
+    """
+    path = directory / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return [_row(found) for found in csv.DictReader(lines)]
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is no log of a training") from None
+
+
+def has_tensorboard() -> bool:
+    """Whether TensorBoard's files can be written."""
+    return find_spec("tensorboard") is not None
+
+
+def _board(folder: Path, step: int) -> SummaryWriter | None:
+    if not has_tensorboard():
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    # What a lost run wrote after this step is not shown.
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+_NAMES = [field.name for field in fields(Row)]
+
+
+def _text(rows: list[Row], head: bool = False) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _NAMES, lineterminator="\n")
+    if head:
+        writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def _row(found: dict[str, Any]) -> Row:
+    numbers = {name: None if found[name] == "" else float(found[name]) for name in _NAMES[1:]}
+    return Row(int(found["step"]), **numbers)  # type: ignore[arg-type]

@@ -1,0 +1,226 @@
+"""The trainings of a sweep: one after another, or several at once in processes of their own."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.record import Record
+from wnexplore.errors import RunError
+from wnexplore.measure.data import Augment, Data, load_data
+from wnexplore.measure.environment import environment
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.training import ShortTraining, TrainingFigure
+from wnexplore.models import build
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training, to be taken up to an epoch."""
+
+    spec: TrainSpec
+    record: Record
+    """What it becomes a record of: point and protocol."""
+    until: int
+    """Epochs that shall be behind it."""
+    state: Mapping[str, Any] | None = None
+    """Where it was left; None for one that has not begun."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a task."""
+
+    figure: TrainingFigure | None = None
+    state: Mapping[str, Any] | None = None
+    """Where it stands, if it goes on after this."""
+    failure: Failure | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+OnPart = Callable[[Record, float], None]
+"""Told which share of a task is done, while it goes on."""
+
+
+class Workers:
+    """Runs tasks: here, one by one, or `jobs` at once in processes of their own."""
+
+    def __init__(self, pool: Executor | None, on_part: OnPart) -> None:
+        self._pool, self._on_part = pool, on_part
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+        """Every task with what became of it, as it is known.
+
+        Raises `RunError` if a process dies.
+        """
+        if self._pool is None:
+            for task in tasks:
+                record = task.record
+                self._on_part(record, 0.0)
+                yield task, _run(task, partial(self._on_part, record))
+            return
+        futures: dict[Future[Done], Task] = {self._pool.submit(_run, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                self._on_part(futures[future].record, 0.0)
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise RunError(
+                "a process that trained died, out of memory perhaps: what was done before is kept, and"
+                " --jobs 1 trains in one process"
+            ) from None
+
+
+@contextmanager
+def workers(jobs: int, on_part: OnPart = lambda record, part: None) -> Iterator[Workers]:
+    """`jobs` processes, which share torch's threads; this process alone for one."""
+    if jobs == 1:
+        yield Workers(None, on_part)
+        return
+    # Not forked: torch's threads and a GPU's context don't survive that.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, _begin, (threads_of_one(jobs),))
+    try:
+        yield Workers(pool, on_part)
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
+def threads_of_one(jobs: int) -> int:
+    """Threads that each of `jobs` trainings at once has on a CPU."""
+    return max(1, torch.get_num_threads() // jobs)
+
+
+def training_protocol(spec: TrainSpec, device: str, threads: int, seed: int) -> dict[str, Any]:
+    """The protocol of a training's record."""
+    halving = {
+        "schedule": spec.schedule,
+        "min_epochs": spec.first_rung,
+        "max_epochs": spec.max_epochs,
+        "eta": spec.reduction,
+    }
+    return {
+        "dataset": spec.source.label,
+        "path": None if spec.source.path is None else str(spec.source.path.resolve()),
+        "device": device,
+        # The order of additions, and with it the last bits, follow the number of threads.
+        "threads": threads if device == "cpu" else None,
+        **spec.recipe.model_dump(),
+        **(halving if spec.schedule == "halving" else {}),
+        "seed": seed,
+    }
+
+
+def finished(record: Record, done: Done, dropped_at: int | None = None) -> Record:
+    """The record of a training that goes on no further."""
+    if done.failure is not None:
+        return replace(
+            record, status=done.failure.status, error=done.failure.error, environment=done.environment
+        )
+    assert done.figure is not None
+    figure = done.figure
+    value = {
+        "top1": figure.top1,
+        "seconds": figure.seconds,
+        "epochs": len(figure.losses),
+        "dropped_at": dropped_at,
+        "damaged": figure.damaged,
+    }
+    samples = {
+        "loss": figure.losses,
+        "tested_epochs": [float(epoch) for epoch in figure.tested_epochs],
+        "tested_top1": figure.tested_top1,
+    }
+    return replace(record, value=value, samples=samples, environment=done.environment)
+
+
+def train_in_full(spec: TrainSpec, records: Iterable[Record], at_work: Workers) -> Iterator[Record]:
+    """Each of `records`, which say what to train, with what its training through the whole recipe gave."""
+    tasks = [Task(spec, record, _WHOLE) for record in records]
+    for task, done in at_work.run(tasks):
+        yield finished(task.record, done)
+
+
+_WHOLE = 10**9
+
+
+@lru_cache(maxsize=8)
+def load(spec: TrainSpec, resolution: int) -> Data:
+    """The data of `spec` in images of `resolution`, loaded once in each process.
+
+    Raises `InputError` if it can't be had.
+    """
+    augment = Augment(colour_jitter=spec.colour_jitter, min_crop=spec.min_crop)
+    return load_data(spec.source, resolution=resolution, augment=augment, download=spec.download)
+
+
+def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Done:
+    """Train until the epoch of `task`; a failure is told and not raised."""
+    surroundings: dict[str, Any] = {}
+    try:
+        return _train(task, surroundings, on_part)
+    except Exception as error:
+        failure = Failure.of(error)
+    # Only here, out of the error's reach, do its tensors go.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    device = task.record.protocol["device"]
+    return Done(failure=failure, environment=surroundings or environment(device))
+
+
+def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], None]) -> Done:
+    record = task.record
+    data = load(task.spec, record.point.resolution)
+    network = replace(record.point, num_classes=data.num_classes)
+
+    def make() -> nn.Module:
+        # Called with the switches set as the training has them.
+        surroundings.update(environment(record.protocol["device"]))
+        return build(network)
+
+    training = ShortTraining(
+        make,
+        data,
+        task.spec.recipe,
+        seed=record.protocol["seed"],
+        device=record.protocol["device"],
+    )
+    if task.state is not None:
+        training.load_state(dict(task.state))
+    training.advance(task.until, lambda step, steps: on_part(step / steps))
+    state = training.state() if task.until < training.epochs else None
+    return Done(training.figure, state, environment=surroundings)
+
+
+def _begin(threads: int) -> None:
+    """Prepare a process that trains."""
+    torch.set_num_threads(threads)
+    # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
