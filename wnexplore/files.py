@@ -58,11 +58,19 @@ def make_folder(path: Path) -> None:
 
     Raises `InputError` if it can't be made or is no folder, `RunError` if the disk is full or fails.
     """
+    check_folder(path)
     with _told(path):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise InputError(f"can't write {os.fspath(path)!r}: it is a file, not a folder") from None
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise the `InputError` that `make_folder` would, as far as that shows before it is made."""
+    with _told(path):
+        there = next(own for own in (path, *path.absolute().parents) if os.path.lexists(own))
+        if not stat.S_ISDIR(there.stat().st_mode):
+            raise OSError(errno.ENOTDIR, "")
+        if not os.access(there, os.W_OK):
+            raise OSError(errno.EACCES, "")
 
 
 def cache_folder() -> Path:

@@ -39,18 +39,18 @@ def analyze(
     from wnexplore.checkpoint import open_checkpoint
     from wnexplore.cli.show import console
     from wnexplore.evaluation import test_data
-    from wnexplore.files import check_writable, make_folder, write_whole
+    from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
     from wnexplore.report.figures import save
     from wnexplore.report.kernel_figures import kernel_figures
     from wnexplore.report.kernel_table import render, to_csv
 
     on = resolve_device(device)
+    check_folder(out)
     trained = open_checkpoint(checkpoint)
     loaded = test_data(trained, data, None)
-    make_folder(out)
-    check_writable(out / "kernels.csv")
     result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
+    make_folder(out)
     for path in loaded.test.damaged:
         typer.echo(f"skipped, as it can't be read: {path}", err=True)
     for part in render(result):
@@ -60,3 +60,5 @@ def analyze(
     for name, figure in kernel_figures(result).items():
         save(figure, out / f"{name}.png")
         typer.echo(out / f"{name}.png")
+    if result.map is None:
+        typer.echo("no t-SNE: there are fewer than 5 images, or one kernel for all of them", err=True)
