@@ -121,8 +121,8 @@ def test_alpha_is_drawn_in_percent_and_by_quantiles() -> None:
     assert info.groups == (("layer1.conv1", (0,)), ("layer2.conv1", (1,)))
     assert "10 entries in 2 layers" in info.note
     above, below = render_alpha(info).axes
-    assert list(above.lines[0].get_ydata()) == pytest.approx([0.2, 0.2])
-    assert list(below.lines[0].get_ydata()) == [20, 20]
+    assert np.asarray(above.lines[0].get_ydata()).tolist() == pytest.approx([0.2, 0.2])
+    assert np.asarray(below.lines[0].get_ydata()).tolist() == [20, 20]
 
 
 def test_classes_beyond_the_tenth_share_a_colour() -> None:
