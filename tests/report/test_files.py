@@ -47,7 +47,7 @@ def test_folders_that_can_not_be_made_show_beforehand(tmp_path: Path, name: str)
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for work in (check_folder, make_folder):
-        with pytest.raises(InputError, match="its path is not a folder|its folder does not exist"):
+        with pytest.raises(InputError, match=r"its path is not a folder|its folder does not exist"):
             work(tmp_path / name)
 
 

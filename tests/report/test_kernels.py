@@ -84,6 +84,16 @@ def test_the_table_says_the_same_for_people() -> None:
     assert "3 test images, 3 pairs of them" in text
 
 
+def test_what_differs_from_one_by_little_is_not_rounded_to_it() -> None:
+    cosines = [0.9999, *np.linspace(0.99998, 1, 999).tolist()]
+    analysis = _analysis(_layer("conv", cosines, [False] * 1000))
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in render(analysis):
+        console.print(part)
+    assert "0.9999899 ± 0.0000064" in console.export_text()
+    assert "the lowest is 0.99990" in similarity_info(analysis).note
+
+
 def test_histograms_reach_from_the_lowest_to_one_with_the_means_marked() -> None:
     info = similarity_info(TWO)
     assert (info.edges[0], info.edges[-1]) == (pytest.approx(-0.1, abs=0.01), 1)
@@ -100,7 +110,7 @@ def test_histograms_reach_from_the_lowest_to_one_with_the_means_marked() -> None
 
 def test_kernels_that_never_change_have_an_axis_all_the_same() -> None:
     info = similarity_info(_analysis(_layer("conv", [1.0, 1.0, 1.0], [True, True, False])))
-    assert info.edges[0] == pytest.approx(0.99)
+    assert 0.9999 < info.edges[0] < 1
     assert info.ridges[0].heights[-1] == 1
     assert sum(info.ridges[0].heights) == 1
     with pytest.raises(RunError, match="every kernel is zeros"):

@@ -68,7 +68,9 @@ def render_similarity(info: SimilarityInfo) -> Figure:
         ax.set_ylim(-0.15, rows - 0.02)
         ax.set_yticks(range(rows), [ridge.name for ridge in reversed(info.ridges)])
         ax.tick_params(axis="y", length=0, labelsize=6.5)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        # Of a narrow axis, ticks have many digits.
+        ticks = 5 if info.edges[0] < 0.99 else 3
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10]))
         ax.ticklabel_format(axis="x", style="plain", useOffset=False)
         ax.set_xlabel("Cosine similarity of two images' kernels")
         ax.grid(color="#E4E4E4", linewidth=0.5)

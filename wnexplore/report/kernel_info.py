@@ -9,6 +9,7 @@ import numpy as np
 
 from wnexplore.design.layer_kernels import Floats, KernelAnalysis, LayerKernels, mean
 from wnexplore.errors import RunError
+from wnexplore.report.columns import decimals
 from wnexplore.report.depth import Group, by_depth
 
 ROWS = 20
@@ -19,7 +20,7 @@ COLOURED = 10
 
 _BINS = 90
 _TICKS = 6
-_LEAST_SPAN = 0.01
+_LEAST_SPAN = 1e-6
 _OUTSIDE = 0.005
 """Share of a row's pairs, the lowest ones, that the axis may leave out."""
 
@@ -104,7 +105,8 @@ def similarity_info(analysis: KernelAnalysis) -> SimilarityInfo:
     lowest = min(float(layer.cosines.min()) for layer in layers)
     said = f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs a layer"
     if lowest < edges[0]:
-        said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {lowest:.3f}"
+        told = f"{lowest:.{max(3, decimals(1 - lowest, 2))}f}"
+        said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {told}"
     ridges = tuple(_ridge(name, own, edges) for name, own in groups)
     return SimilarityInfo(analysis.network, said, tuple(edges.tolist()), ridges)
 

@@ -36,6 +36,9 @@ def render(analysis: KernelAnalysis) -> Iterator[Table | Text]:
     )
 
 
+_COSINES = ("cosine_min", "cosine_within_class", "cosine_between_classes")
+
+
 def _table(analysis: KernelAnalysis) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("layer", no_wrap=True)
@@ -47,15 +50,17 @@ def _table(analysis: KernelAnalysis) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in analysis.layers:
         row = layer.to_dict()
-        cosine = row["cosine_mean"]
-        spread = "" if cosine is None else f"{cosine:.4f} ± {row['cosine_std']:.4f}"
+        cosine, std = row["cosine_mean"], row["cosine_std"]
+        # As many as tell how far from 1 it is.
+        digits = 4 if not std else min(8, max(4, decimals(std, 2)))
+        spread = "" if cosine is None else f"{cosine:.{digits}f} ± {std:.{digits}f}"
         table.add_row(
             layer.name,
             _shape(layer),
             prefixed(layer.inputs),
             str(layer.inputs_per_group),
             spread,
-            *(_fixed(row[name]) for name in ("cosine_min", "cosine_within_class", "cosine_between_classes")),
+            *("" if row[name] is None else f"{row[name]:.{digits}f}" for name in _COSINES),
             f"{layer.alpha_mean:.3f}",
             f"{row['alpha_std']:.{decimals(row['alpha_std'])}f}" if row["alpha_std"] >= 1e-5 else "0",
             *(_share(row[name]) for name in ("alpha_dead", "alpha_saturated")),
@@ -68,10 +73,6 @@ def _shape(layer: LayerKernels) -> str:
     (high, wide), (down, across) = layer.kernel_size, layer.stride
     stride = "" if down == across == 1 else f" /{down}" if down == across else f" /{down}×{across}"
     return f"{layer.in_channels}→{layer.out_channels} {high}×{wide}{stride} g{layer.groups}"
-
-
-def _fixed(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _share(value: float | None) -> str:
