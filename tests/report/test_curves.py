@@ -159,6 +159,7 @@ def test_they_are_drawn_as_they_are_described(tmp_path: Path, records: list[Reco
 
 def test_labels_at_the_ends_lie_apart_and_inside() -> None:
     figure = learning_curves(frame(FULL), FULL)
+    figure.draw_without_rendering()
     for ax in figure.axes:
         window = ax.get_window_extent()
         boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)

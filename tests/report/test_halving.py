@@ -65,7 +65,7 @@ def test_rungs_grow_by_eta(least: int, most: int, eta: int, found: list[int]) ->
     assert rungs_of({"epochs": 9}) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=3, max_size=8))
 def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) -> None:
     own = [

@@ -81,14 +81,14 @@ def _coverage(count: int, draw: Callable[[], float], truth: float, times: int) -
     return held / times
 
 
-# 3 standard errors of 800 simulations are 2.3 to 3.6 points; what the docstring states lies within.
+# 3 standard errors of 500 simulations are 2.9 to 6.2 points; what the docstring states lies within.
 @pytest.mark.parametrize(
     ("count", "normal", "skewed"), [(3, 0.76, 0.69), (5, 0.94, 0.89), (10, 0.95, 0.91), (20, 0.95, 0.92)]
 )
 def test_coverage_is_what_is_stated(count: int, normal: float, skewed: float) -> None:
     noise = random.Random(count)
-    assert abs(_coverage(count, lambda: noise.gauss(0, 1), 0, 800) - normal) < 0.035
-    assert abs(_coverage(count, lambda: noise.expovariate(1), 1, 800) - skewed) < 0.05
+    assert abs(_coverage(count, lambda: noise.gauss(0, 1), 0, 500) - normal) < (0.06 if count == 3 else 0.03)
+    assert abs(_coverage(count, lambda: noise.expovariate(1), 1, 500) - skewed) < 0.06
 
 
 def test_no_more_is_promised_than_the_extremes_can_cover() -> None:

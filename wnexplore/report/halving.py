@@ -43,7 +43,8 @@ def rungs(trained: Sequence[Training]) -> list[Rung]:
     """The rungs of halving that the trainings of one protocol went through, the last epoch not among them."""
     found = []
     left = [each for each in trained if each.succeeded]
-    for epochs in rungs_of(trained[0].settings)[:-1]:
+    dropped_at = {each.dropped_at for each in left if each.dropped_at is not None}
+    for epochs in sorted({*rungs_of(trained[0].settings)[:-1], *dropped_at}):
         dropped = _by_top1(each for each in left if each.dropped_at == epochs)
         found.append(Rung(epochs, len(left), dropped))
         left = [each for each in left if each.dropped_at != epochs]

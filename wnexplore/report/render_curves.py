@@ -21,7 +21,15 @@ _ROOM = 0.24
 _OTHERS = "other variants"
 _DROPPED = "dropped by halving"
 _DOTS: Any = {"linestyle": "none", "marker": "o", "markersize": 2.2}
-_ARROW: Any = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0.5, "shrinkB": 1, "relpos": (0, 0.5)}
+# No patch: a line would stop at the frame that matplotlib thinks of round the text, below or above it.
+_ARROW: Any = {
+    "arrowstyle": "-",
+    "linewidth": 0.5,
+    "shrinkA": 1.5,
+    "shrinkB": 1,
+    "relpos": (0, 0.5),
+    "patchA": None,
+}
 _CROSS: Any = {"marker": "X", "markersize": 5.0, "markeredgecolor": "white", "markeredgewidth": 0.5}
 
 
