@@ -53,6 +53,26 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             raise OSError(errno.EACCES, "")
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path` and those above it, where they aren't there.
+
+    Raises `InputError` if it can't be made or is no folder, `RunError` if the disk is full or fails.
+    """
+    check_folder(path)
+    with _told(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise the `InputError` that `make_folder` would, as far as that shows before it is made."""
+    with _told(path):
+        there = next(own for own in (path, *path.absolute().parents) if os.path.lexists(own))
+        if not stat.S_ISDIR(there.stat().st_mode):
+            raise OSError(errno.ENOTDIR, "")
+        if not os.access(there, os.W_OK):
+            raise OSError(errno.EACCES, "")
+
+
 def cache_folder() -> Path:
     """Where what can be made again is kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wnexplore.errors import InputError, RunError
-from wnexplore.files import check_writable, write_whole
+from wnexplore.files import check_folder, check_writable, make_folder, write_whole
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -32,6 +32,23 @@ def test_what_can_not_be_written_shows_beforehand(tmp_path: Path) -> None:
     for wrong, why in {"nowhere/a": "does not exist", "there/a": "is not a folder", ".": "is a fold"}.items():
         with pytest.raises(InputError, match=why):
             check_writable(tmp_path / wrong)
+
+
+def test_folders_are_made_with_those_above_them(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+        assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("name", ["file", "file/folder", "link"])
+def test_folders_that_can_not_be_made_show_beforehand(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for work in (check_folder, make_folder):
+        with pytest.raises(InputError, match=r"its path is not a folder|its folder does not exist"):
+            work(tmp_path / name)
 
 
 def test_follows_symbolic_links(tmp_path: Path) -> None:

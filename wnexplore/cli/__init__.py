@@ -12,6 +12,7 @@ import typer
 
 from wnexplore import __version__
 from wnexplore.cli import (
+    analyze,
     compare,
     evaluate,
     export,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for command in (
     *(sweep.sweep, space.space, search.search, profile.profile, race.race),
-    *(train.train, evaluate.evaluate, predict.predict),
+    *(train.train, evaluate.evaluate, predict.predict, analyze.analyze),
     *(table.table, pick.pick, plot.plot, export.export, export_onnx.export_onnx),
     *(compare.compare, published.published),
 ):

@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wnexplore.errors import InputError
-from wnexplore.nn import GeneratedConv2d
 from wnexplore.nn.formulations import LayerShape
+from wnexplore.nn.generated import generated_layers
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,7 @@ def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) 
     the dotted name of the one layer wanted. The network is left in evaluation mode. Raises `InputError`
     if it has no such layer, or none at all.
     """
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, GeneratedConv2d)}
-    if not layers:
-        raise InputError("no layer of this network has generated kernels: race weightnet or condconv")
-    if layer is not None and layer not in layers:
-        nearest = get_close_matches(layer, layers, n=3, cutoff=0)
-        raise InputError(f"unknown layer '{layer}': the nearest names are {', '.join(nearest)}")
+    layers = generated_layers(network, layer)
     sizes = _input_sizes(network, layers, resolution)
     alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, module in layers.items():

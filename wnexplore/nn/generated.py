@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +158,22 @@ class GeneratedConv2d(nn.Module, ABC):
         elif context.shape != (x.shape[0], self.context_features):
             expected = (x.shape[0], self.context_features)
             raise InputError(f"context has shape {tuple(context.shape)}: expected {expected}")
+
+
+def generated_layers(model: nn.Module, wanted: str | None = None) -> dict[str, GeneratedConv2d]:
+    """The layers of `model` with generated kernels, by their dotted names.
+
+    Raises `InputError` if it has none, or none called `wanted`.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, GeneratedConv2d)}
+    if not layers:
+        raise InputError(
+            "no layer of this network has generated kernels: expected weightnet, condconv or dynamic"
+        )
+    if wanted is not None and wanted not in layers:
+        nearest = get_close_matches(wanted, layers, n=3, cutoff=0)
+        raise InputError(f"unknown layer '{wanted}': the nearest names are {', '.join(nearest)}")
+    return layers
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""wnexplore analyze: the kernels that a checkpoint generates for different images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wnexplore.cli.options import CheckpointFile
+
+
+def analyze(
+    checkpoint: CheckpointFile,
+    data: Annotated[
+        str | None, typer.Option(help="Data set; the one that it was trained on if left out.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Test images to look at.")] = 512,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer whose kernels the t-SNE shows; the last one that generates any if left out."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files, made if it is not there.")] = Path(
+        "analysis"
+    ),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the t-SNE.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Show how much the kernels that a network generates depend on the image, layer by layer.
+
+    The cosine similarity of the kernels of each pair of images (256 of them at most), within a class and
+    between classes; how far the entries of the activation vectors alpha spread over the images, and which
+    are dead (the same for every image) or saturated (at an end of their range). Writes kernels.csv,
+    similarity.png, alpha.png and tsne.png, the kernels of one layer by class.
+    """
+    from wnexplore.analysis import analyze as look
+    from wnexplore.checkpoint import open_checkpoint
+    from wnexplore.cli.show import console
+    from wnexplore.evaluation import test_data
+    from wnexplore.files import check_folder, make_folder, write_whole
+    from wnexplore.measure.environment import resolve_device
+    from wnexplore.report.figures import save
+    from wnexplore.report.kernel_figures import kernel_figures
+    from wnexplore.report.kernel_table import render, to_csv
+
+    on = resolve_device(device)
+    check_folder(out)
+    trained = open_checkpoint(checkpoint)
+    loaded = test_data(trained, data, None)
+    result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
+    make_folder(out)
+    for path in loaded.test.damaged:
+        typer.echo(f"skipped, as it can't be read: {path}", err=True)
+    for part in render(result):
+        console().print(part)
+    write_whole(out / "kernels.csv", to_csv(result).encode())
+    typer.echo(out / "kernels.csv")
+    for name, figure in kernel_figures(result).items():
+        save(figure, out / f"{name}.png")
+        typer.echo(out / f"{name}.png")
+    if result.map is None:
+        typer.echo("no t-SNE: there are fewer than 5 images, or one kernel for all of them", err=True)
