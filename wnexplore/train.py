@@ -125,7 +125,7 @@ class _UnderWay:
         self._checkpoints = Checkpoints(run.directory)
         self._seconds = 0.0
         self._sum, self._count = torch.zeros((), device=device), 0
-        self._epoch_sum = torch.zeros((), device=device)
+        self._epoch_sum, self._epoch_count = torch.zeros((), device=device), 0
         self._curves: dict[str, list[float]] = {"loss": [], "tested_epochs": [], "tested_top1": []}
         self._best: float | None = None
         self._take_up()
@@ -187,15 +187,14 @@ class _UnderWay:
 
     def _add(self, loss: Tensor) -> None:
         self._sum += loss
-        self._epoch_sum += loss
         self._count += 1
+        self._epoch_sum += loss
+        self._epoch_count += 1
 
     def _end_epoch(self, at_end: bool) -> Evaluation | None:
         """Note the mean loss of the epoch, and test if it is time."""
-        steps = self.training.steps_per_epoch
-        behind = self.training.step % steps or steps
-        self._curves["loss"].append(self._processes.mean(self._epoch_sum) / behind)
-        self._epoch_sum = torch.zeros_like(self._epoch_sum)
+        self._curves["loss"].append(self._processes.mean(self._epoch_sum) / self._epoch_count)
+        self._epoch_sum, self._epoch_count = torch.zeros_like(self._epoch_sum), 0
         epochs = len(self._curves["loss"])
         if not at_end and epochs % self._run.test_every:
             return None
@@ -230,6 +229,7 @@ class _UnderWay:
             "sum": self._sum,
             "count": self._count,
             "epoch_sum": self._epoch_sum,
+            "epoch_count": self._epoch_count,
             "seconds": self._seconds,
             "curves": self._curves,
             "best": self._best,
@@ -256,7 +256,8 @@ class _UnderWay:
         self.training.network.load_state_dict(state["network"])
         self.training.load_state(state["training"] | {"generators": own[self._processes.rank]})
         self._sum, self._epoch_sum = (state[key].to(self._device) for key in ("sum", "epoch_sum"))
-        self._count, self._seconds = state["count"], state["seconds"]
+        self._count, self._epoch_count = state["count"], state["epoch_count"]
+        self._seconds = state["seconds"]
         self._curves, self._best = state["curves"], state["best"]
 
     def _ready(self) -> Any:

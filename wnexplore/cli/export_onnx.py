@@ -9,7 +9,6 @@ import typer
 
 from wnexplore.cli.options import (
     Activation,
-    Backbone,
     Depthwise,
     Experts,
     GofOne,
@@ -27,8 +26,10 @@ from wnexplore.cli.options import (
 
 def export_onnx(
     context: typer.Context,
-    backbone: Backbone,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone; left out for a checkpoint that says its network.")
+    ] = None,
     method: Method = "plain",
     M: MofOne = None,
     G: GofOne = None,
@@ -43,11 +44,15 @@ def export_onnx(
     depthwise: Depthwise = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Weights of this network: its state dict, saved by torch.save."),
+        typer.Option(
+            metavar="FILE",
+            help="Weights: a checkpoint of 'wnexplore train', or the state dict of this network, saved by"
+            " torch.save.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights without --checkpoint.")] = 0,
 ) -> None:
-    """Write one design point's network as an .onnx file, and run it in onnxruntime beside torch.
+    """Write a network as an .onnx file, and run it in onnxruntime beside torch.
 
     The batch size is left open: "images" is (batch, 3, resolution, resolution) and "logits" (batch,
     classes). The design point is in the file's metadata. Needs pip install "wnexplore[onnx]".
@@ -55,7 +60,16 @@ def export_onnx(
     from wnexplore.errors import InputError, RunError
     from wnexplore.files import check_writable
 
-    point = legal_point(context.params)
+    if backbone is not None:
+        point = legal_point(context.params)
+    elif checkpoint is not None:
+        from wnexplore.checkpoint import read_origin
+
+        point = read_origin(checkpoint).point
+    else:
+        raise InputError(
+            "nothing to export: give --backbone, or --checkpoint with a file of 'wnexplore train'"
+        )
     if out.suffix != ".onnx":
         raise InputError(f"can't export to {str(out)!r}: its name must end in .onnx")
     check_writable(out)

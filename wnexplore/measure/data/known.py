@@ -35,7 +35,7 @@ def digits(resolution: int, augment: Augment) -> Data:
     train = _train_split(
         train_images, train_labels, resolution, augment, shift=resolution // 16, flip=False, peak=16
     )
-    test = TensorSplit(test_images, test_labels, resolution, train.mean, train.std)
+    test = TensorSplit(test_images, test_labels, resolution, train.mean, train.std, peak=train.peak)
     return Data("digits", len(whole.target_names), tuple(map(str, whole.target_names)), train, test)
 
 
