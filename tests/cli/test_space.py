@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.sweeps import TINY, write_sweep
+from tests.sweeps import OWN, TINY, write_sweep
 from wnexplore.design.shipped import find_sweep
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space import space_of
 from wnexplore.store import read_records
 
+OWN_SPACE = """\
+backbones: [own.py:tiny]
+methods: [weightnet]
+M: [1, 2, 4]
+G: [1]
+resolution: [8]
+num_classes: [10]
+"""
 TINY_SPACE = ("--backbone", "shufflenet_v2_x0_5", "--stem", "small", "--resolution", 8, "--num-classes", 10)
 
 
@@ -119,8 +127,8 @@ def test_a_width_stands_for_a_backbone(command: Command, tmp_path: Path) -> None
 def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options: tuple[object, ...]
-    options = ("search", *TINY_SPACE, "--method", "weightnet", "--M", "1,2,4", "--G", "1", "--per-stage")
-    options += ("--objectives", "params,flops", "--budget", "params < 700k", "--no-latency", "--out", run)
+    options = ("search", write_sweep(tmp_path, OWN_SPACE), "--per-stage", "--no-latency", "--out", run)
+    options += ("--objectives", "params,flops", "--budget", "params < 20k")
     first = command(*options, "--trials", 2)
     assert first.code == 0, first.err
     assert "2 points measured" in first.err
@@ -128,27 +136,18 @@ def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path
     assert command(*options, "--trials", 4).code == 0
     records = read_records(run)
     assert len(records) == len({record.key for record in records}) == 4
-    assert all(record.value["params"] < 700_000 for record in records)
+    assert all(record.value["params"] < 20_000 for record in records)
     assert {"results.csv", "study.db", "sweep.yaml"} <= {path.name for path in run.iterdir()}
     refused = command(*options, "--trials", 4, "--seed", 1)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "holds another search" in refused.err
 
 
-OWN = """\
-from torch import nn
-
-def tiny(num_classes=10):
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
-"""
-
-
 @pytest.mark.slow
 def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN)
-    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{tmp_path / 'mine.py'}:tiny"]
-    text = TINY.replace("[shufflenet_v2_x0_5]", f"[{', '.join(backbones)}]").replace("stem: [small]\n", "")
+    own = tmp_path / "own.py"
+    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{own}:tiny"]
+    text = TINY.replace("own.py:tiny", ", ".join([*backbones[:2], "own.py:tiny"]))
     text = text.replace("resolution: [8]", "resolution: [32]").replace(
         "batch_sizes: [1, 2]", "batch_sizes: [2]"
     )
@@ -164,7 +163,7 @@ def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path:
         for backbone in backbones
         for method in ("plain", "weightnet")
     }
-    (tmp_path / "mine.py").write_text(OWN.replace("16", "24"))
+    own.write_text(OWN.replace("16", "24"))
     assert command("sweep", file, "--out", tmp_path / "run").code == 0
     # A file that has changed is measured again, the others are not.
     assert len(read_records(tmp_path / "run")) == len(records) + 4
@@ -172,4 +171,4 @@ def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path:
         "profile", "--backbone", backbones[2], "--resolution", 32, "--method", "weightnet", "--G", 32
     )
     assert profiled.code == 2
-    assert "layer 2: G·C_out" in profiled.err
+    assert "layer 3: G·C_out" in profiled.err
