@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,36 @@ def test_a_small_space_is_listed_with_what_is_wrong_in_it(command: Command) -> N
     assert "min 415.90 k" in outcome.out
 
 
+def test_points_that_are_the_same_function_are_marked(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "points.csv"
+    options = (*TINY_SPACE, "--method", "weightnet", "--M", "1", "--G", "1", "--reduction", "16,32,4")
+    outcome = command("space", *options, "--out", out)
+    assert outcome.code == 0
+    # 116 channels at the most: a sixteenth of them is less than the 16 features that there are at least.
+    assert re.search(r"  \S+ weightnet M=1 G=1 .*reduction=32 equals \S+ weightnet M=1 G=1", outcome.out)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["reduction"], row["same_as"]) for row in rows] == [("16", ""), ("32", "0"), ("4", "")]
+    assert rows[0]["params"] == rows[1]["params"]
+
+
+def test_counting_alone_counts_what_a_condition_keeps(command: Command) -> None:
+    options = (
+        *TINY_SPACE,
+        "--method",
+        "plain,weightnet",
+        "--M",
+        "1,2",
+        "--G",
+        "1",
+        "--where",
+        "params < 500k",
+    )
+    outcome = command("space", *options, "--count")
+    assert outcome.code == 0
+    assert outcome.out == "3 points, 3 legal, 0 illegal\n2 satisfy params < 500k\n"
+
+
 def test_counting_alone_knows_no_largest_space(command: Command) -> None:
     Ms = ",".join(map(str, range(1, 51)))
     outcome = command(
@@ -92,6 +123,8 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
         ((*TINY_SPACE, "--where", "params < 3"), "no point is left"),
         ((*TINY_SPACE, "--pareto", "params,top1"), "unknown objective of counts 'top1'"),
         ((*TINY_SPACE, "--pareto", "params", "--sample", 3), "leave one of them out"),
+        ((*TINY_SPACE, "--pareto", ""), "no objective of counts: choose from params, flops"),
+        ((*TINY_SPACE, "--count", "--out", "points.csv"), "--count lists no points"),
         (("--backbone", "resnet18", "--width", "0.5"), "width is for backbones of any width"),
         (("--backbone", "shufflenet_v2"), "say which width"),
         (("--backbone", "timm:nothing_at_all"), "timm has no network 'nothing_at_all'"),
@@ -102,6 +135,7 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
 def test_bad_input_is_one_line(command: Command, options: tuple[object, ...], told: str) -> None:
     outcome = command("space", *options)
     assert outcome.code == 2
+    assert outcome.out == "" or told == "no point is left"
     assert told in outcome.err
     assert outcome.err.count("\n") == 1
 
