@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps import TRAINED, committed, write_sweep
+from tests.sweeps import SHUFFLENET, committed, write_sweep
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.store import FILE_NAME, read_records
 from wnexplore.sweep import plan
@@ -43,7 +43,7 @@ def _start(processes: ForkServerContext, file: Path, directory: Path) -> BasePro
 def test_a_sweep_killed_at_many_moments_ends_with_each_record_once(
     tmp_path: Path, processes: ForkServerContext
 ) -> None:
-    file, directory = write_sweep(tmp_path, TRAINED), tmp_path / "run"
+    file, directory = write_sweep(tmp_path, SHUFFLENET), tmp_path / "run"
     wanted = {m.key for m in plan(load_sweep(file)).measurements}
     dice = random.Random(0)
     at_kills = []

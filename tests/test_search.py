@@ -22,13 +22,12 @@ from wnexplore.space import expand
 from wnexplore.store import Store, read_records
 
 SPACE = """\
-backbones: [shufflenet_v2_x0_5]
+backbones: [own.py:tiny]
 methods: [se, weightnet]
 M: [1, 2, 4]
 G: [1, 2]
 per_stage: true
 stages: [null, [3, 4]]
-stem: [small]
 resolution: [8]
 num_classes: [10]
 latency: false
@@ -51,11 +50,11 @@ def _run(wanted: Search, directory: Path) -> list[DesignPoint]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
 def test_every_point_that_is_built_is_legal_new_and_within_the_budgets(tmp_path: Path, sampler: str) -> None:
-    budgets = ("params < 600k", "M <= 2")
+    budgets = ("params < 17k", "M <= 2")
     wanted = Search(_spec(tmp_path), TRADE, budgets, trials=23, sampler=sampler)
     points = _run(wanted, tmp_path / "run")
     assert len(set(points)) == 23
-    within = expand(_spec(tmp_path, SPACE + "where: params < 600k and M <= 2\n")).points
+    within = expand(_spec(tmp_path, SPACE + "where: params < 17k and M <= 2\n")).points
     assert set(points) <= set(within)
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / STUDY}")
     assert study.metric_names == list(TRADE)
@@ -120,7 +119,7 @@ def test_what_can_not_be_searched_is_refused_before_anything_runs(
 def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, SPACE)
     command = [sys.executable, "-m", "wnexplore", "search", str(path), "--objectives", ",".join(TRADE)]
-    command += ["--budget", "params < 600k", "--trials", "26", "--out"]
+    command += ["--budget", "params < 17k", "--trials", "26", "--out"]
     killed = tmp_path / "killed"
     for kills_after in (3, 22):
         process = subprocess.Popen(
@@ -136,6 +135,6 @@ def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path:
     assert "26 points measured" in done.stderr
     records = read_records(killed)
     assert max(Counter(record.key for record in records).values()) == 1
-    unbroken = Search(load_sweep(path), TRADE, ("params < 600k",), trials=26)
+    unbroken = Search(load_sweep(path), TRADE, ("params < 17k",), trials=26)
     assert {record.point for record in records} == set(_run(unbroken, tmp_path / "unbroken"))
     assert (killed / "results.csv").read_text().count("\n") == 27

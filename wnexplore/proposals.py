@@ -34,7 +34,8 @@ def decode(spec: SweepSpec, trial: optuna.Trial) -> DesignPoint:
                 stage: trial.suggest_categorical(name, _choices(spec, axis))
                 for stage, name in _names(spec, network, method, axis, given.get("stages"))
             }
-            given[axis] = own if spec.per_stage else own[0]
+            # The same in every stage is one number, which a network of one's own can't tell from its name.
+            given[axis] = own if len(set(own.values())) > 1 else next(iter(own.values()))
     return DesignPoint.of(**network, **given)
 
 

@@ -106,7 +106,7 @@ def test_a_sweep_leaves_its_files_and_says_so(command: Command, run_directory: P
     outcome = command("sweep", run_directory / "sweep.yaml", "--out", run_directory, "--sort", "-params")
     assert outcome.code == 0
     assert "20 of 20 measurements are done already" in outcome.err
-    assert "skipped as illegal: shufflenet_v2_x0_5 weightnet M=1 G=2: layer" in outcome.err
+    assert "own.py:tiny weightnet M=1 G=2: layer 3: G·C_out" in outcome.err
     assert f"wrote {run_directory / FILE_NAME}" in outcome.err
     assert "Pareto-optimal" in outcome.out
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import wnexplore
 from tests.cli.conftest import Command
+from tests.sweeps import OWN
 from wnexplore.design.point import DesignPoint
 from wnexplore.onnx_export import Check
 
@@ -40,10 +41,13 @@ def test_writes_the_network_of_the_point_and_the_seed(command: Command, tmp_path
 
 
 def test_takes_weights_from_a_checkpoint(command: Command, tmp_path: Path) -> None:
-    network = wnexplore.build("resnet18", stem="small", num_classes=10)
+    (tmp_path / "own.py").write_text(OWN)
+    own = f"{tmp_path / 'own.py'}:tiny"
+    network = wnexplore.build(own, num_classes=10)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     path = tmp_path / "network.onnx"
-    done = command(*SMALL, "--checkpoint", tmp_path / "weights.pth", "--out", path)
+    asked = ("--backbone", own, "--resolution", 16, "--num-classes", 10)
+    done = command("export-onnx", *asked, "--checkpoint", tmp_path / "weights.pth", "--out", path)
     assert done.code == 0, done.err
     _same(network, path)
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Command
-from tests.sweeps import TINY, write_sweep
+from tests.sweeps import OWN, TINY, write_sweep
 from wnexplore.design.shipped import find_sweep
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space import space_of
 from wnexplore.store import read_records
 
+OWN_SPACE = """\
+backbones: [own.py:tiny]
+methods: [weightnet]
+M: [1, 2, 4]
+G: [1]
+resolution: [8]
+num_classes: [10]
+"""
 TINY_SPACE = ("--backbone", "shufflenet_v2_x0_5", "--stem", "small", "--resolution", 8, "--num-classes", 10)
 
 
@@ -53,6 +62,36 @@ def test_a_small_space_is_listed_with_what_is_wrong_in_it(command: Command) -> N
     assert "min 415.90 k" in outcome.out
 
 
+def test_points_that_are_the_same_function_are_marked(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "points.csv"
+    options = (*TINY_SPACE, "--method", "weightnet", "--M", "1", "--G", "1", "--reduction", "16,32,4")
+    outcome = command("space", *options, "--out", out)
+    assert outcome.code == 0
+    # 116 channels at the most: a sixteenth of them is less than the 16 features that there are at least.
+    assert re.search(r"  \S+ weightnet M=1 G=1 .*reduction=32 equals \S+ weightnet M=1 G=1", outcome.out)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["reduction"], row["same_as"]) for row in rows] == [("16", ""), ("32", "0"), ("4", "")]
+    assert rows[0]["params"] == rows[1]["params"]
+
+
+def test_counting_alone_counts_what_a_condition_keeps(command: Command) -> None:
+    options = (
+        *TINY_SPACE,
+        "--method",
+        "plain,weightnet",
+        "--M",
+        "1,2",
+        "--G",
+        "1",
+        "--where",
+        "params < 500k",
+    )
+    outcome = command("space", *options, "--count")
+    assert outcome.code == 0
+    assert outcome.out == "3 points, 3 legal, 0 illegal\n2 satisfy params < 500k\n"
+
+
 def test_counting_alone_knows_no_largest_space(command: Command) -> None:
     Ms = ",".join(map(str, range(1, 51)))
     outcome = command(
@@ -84,6 +123,8 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
         ((*TINY_SPACE, "--where", "params < 3"), "no point is left"),
         ((*TINY_SPACE, "--pareto", "params,top1"), "unknown objective of counts 'top1'"),
         ((*TINY_SPACE, "--pareto", "params", "--sample", 3), "leave one of them out"),
+        ((*TINY_SPACE, "--pareto", ""), "no objective of counts: choose from params, flops"),
+        ((*TINY_SPACE, "--count", "--out", "points.csv"), "--count lists no points"),
         (("--backbone", "resnet18", "--width", "0.5"), "width is for backbones of any width"),
         (("--backbone", "shufflenet_v2"), "say which width"),
         (("--backbone", "timm:nothing_at_all"), "timm has no network 'nothing_at_all'"),
@@ -94,6 +135,7 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
 def test_bad_input_is_one_line(command: Command, options: tuple[object, ...], told: str) -> None:
     outcome = command("space", *options)
     assert outcome.code == 2
+    assert outcome.out == "" or told == "no point is left"
     assert told in outcome.err
     assert outcome.err.count("\n") == 1
 
@@ -119,8 +161,8 @@ def test_a_width_stands_for_a_backbone(command: Command, tmp_path: Path) -> None
 def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options: tuple[object, ...]
-    options = ("search", *TINY_SPACE, "--method", "weightnet", "--M", "1,2,4", "--G", "1", "--per-stage")
-    options += ("--objectives", "params,flops", "--budget", "params < 700k", "--no-latency", "--out", run)
+    options = ("search", write_sweep(tmp_path, OWN_SPACE), "--per-stage", "--no-latency", "--out", run)
+    options += ("--objectives", "params,flops", "--budget", "params < 20k")
     first = command(*options, "--trials", 2)
     assert first.code == 0, first.err
     assert "2 points measured" in first.err
@@ -128,27 +170,18 @@ def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path
     assert command(*options, "--trials", 4).code == 0
     records = read_records(run)
     assert len(records) == len({record.key for record in records}) == 4
-    assert all(record.value["params"] < 700_000 for record in records)
+    assert all(record.value["params"] < 20_000 for record in records)
     assert {"results.csv", "study.db", "sweep.yaml"} <= {path.name for path in run.iterdir()}
     refused = command(*options, "--trials", 4, "--seed", 1)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "holds another search" in refused.err
 
 
-OWN = """\
-from torch import nn
-
-def tiny(num_classes=10):
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
-"""
-
-
 @pytest.mark.slow
 def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN)
-    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{tmp_path / 'mine.py'}:tiny"]
-    text = TINY.replace("[shufflenet_v2_x0_5]", f"[{', '.join(backbones)}]").replace("stem: [small]\n", "")
+    own = tmp_path / "own.py"
+    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{own}:tiny"]
+    text = TINY.replace("own.py:tiny", ", ".join([*backbones[:2], "own.py:tiny"]))
     text = text.replace("resolution: [8]", "resolution: [32]").replace(
         "batch_sizes: [1, 2]", "batch_sizes: [2]"
     )
@@ -164,7 +197,7 @@ def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path:
         for backbone in backbones
         for method in ("plain", "weightnet")
     }
-    (tmp_path / "mine.py").write_text(OWN.replace("16", "24"))
+    own.write_text(OWN.replace("16", "24"))
     assert command("sweep", file, "--out", tmp_path / "run").code == 0
     # A file that has changed is measured again, the others are not.
     assert len(read_records(tmp_path / "run")) == len(records) + 4
@@ -172,4 +205,4 @@ def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path:
         "profile", "--backbone", backbones[2], "--resolution", 32, "--method", "weightnet", "--G", 32
     )
     assert profiled.code == 2
-    assert "layer 2: G·C_out" in profiled.err
+    assert "layer 3: G·C_out" in profiled.err

@@ -31,7 +31,9 @@ from wnexplore.cli.options import comma_list
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
+    from wnexplore.design.selection import Indices
     from wnexplore.design.space import Space
+    from wnexplore.design.where import Condition
 
 
 def space(
@@ -56,7 +58,8 @@ def space(
     depthwise: DepthwiseChoices = None,
     where: PointsWhere = None,
     count: Annotated[
-        bool, typer.Option("--count", help="Only how many points there are; any number.")
+        bool,
+        typer.Option("--count", help="Only how many points there are, with --where of those that it keeps."),
     ] = False,
     pareto: Annotated[
         str | None, typer.Option(help="List only the Pareto front of these: params,flops.")
@@ -65,7 +68,7 @@ def space(
     seed: Annotated[int, typer.Option(help="Seed of --sample.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV file for the points listed; all that are kept, if neither is asked."),
+        typer.Option(help="CSV file for the points listed; if neither is asked, all kept, doubles marked."),
     ] = None,
 ) -> None:
     """Count every point of a design space exactly, without building any.
@@ -75,8 +78,11 @@ def space(
     file's `where`) keeps; lists their Pareto front or a sample. What --where asks of figures that must be
     measured, such as latency_ratio, excludes nothing here.
     """
+    from wnexplore.design.selection import check_objectives
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
+    from wnexplore.files import check_writable
+    from wnexplore.report.filters import condition
     from wnexplore.space import space_of
 
     overrides = overrides_of(context.params)
@@ -84,12 +90,23 @@ def space(
         raise InputError("no space: name a sweep file, a shipped sweep or options such as --backbone")
     spec = load_sweep(None if file is None else find_sweep(file), overrides)
     refuse_axes_beside_points(spec, overrides)
+    listing = {"--pareto": pareto, "--sample": sample, "--out": out}
+    asked = [option for option, value in listing.items() if value is not None]
+    if count and asked:
+        raise InputError(f"--count lists no points, and {asked[0]} asks for some: leave one of them out")
     if pareto is not None and sample is not None:
         raise InputError("--pareto and --sample each list some of the points: leave one of them out")
+    objectives = None if pareto is None else check_objectives(comma_list(pareto))
+    wanted = None if spec.where is None else condition(spec.where)
+    if out is not None:
+        check_writable(out)
     found = space_of(spec)
     _tell_size(found)
-    if not count:
-        _tell_kept(found, spec.where, None if pareto is None else comma_list(pareto), sample, seed, out)
+    # A space of any size is sized; asking its points takes one that can be listed.
+    if not count or wanted is not None:
+        kept = _tell_kept(found, spec.where, wanted)
+        if not count:
+            _tell_points(found, kept, wanted, objectives, sample, seed, out)
 
 
 def _tell_size(space: Space) -> None:
@@ -101,31 +118,43 @@ def _tell_size(space: Space) -> None:
         typer.echo(f"    {own.example}: {own.reason}")
 
 
-def _tell_kept(
-    space: Space, where: str | None, pareto: list[str] | None, sample: int | None, seed: int, out: Path | None
-) -> None:
+def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Indices:
+    """The points that are legal, no doubles, and not excluded; `InputError` if there are none."""
     import numpy as np
 
-    from wnexplore.cli.show import console, print_table
-    from wnexplore.design.selection import front, open_points
-    from wnexplore.design.selection import sample as sampled
-    from wnexplore.files import check_writable, write_whole
-    from wnexplore.report.filters import condition
-    from wnexplore.report.histogram import histogram
-    from wnexplore.space import frame_of, to_csv
+    from wnexplore.design.selection import open_points
 
-    if out is not None:
-        check_writable(out)
-    kept = open_points(space, None if where is None else condition(where))
-    repeated = int(np.count_nonzero(space.repeated))
-    if repeated:
+    kept = open_points(space, wanted)
+    doubles = np.flatnonzero(space.repeated)
+    if len(doubles):
+        one = int(doubles[0])
         typer.echo(
-            f"{repeated:,} of the legal ones are the same function as another: counted once from here on"
+            f"{len(doubles):,} of the legal ones are the same function as another: counted once from here on"
         )
+        typer.echo(f"  {space.point(one)} equals {space.point(int(space.first_like[one]))}")
     if where is not None:
         typer.echo(f"{len(kept):,} satisfy {where}")
     if len(kept) == 0:
         raise InputError("no point is left")
+    return kept
+
+
+def _tell_points(
+    space: Space,
+    kept: Indices,
+    wanted: Condition | None,
+    pareto: list[str] | None,
+    sample: int | None,
+    seed: int,
+    out: Path | None,
+) -> None:
+    from wnexplore.cli.show import console, print_table
+    from wnexplore.design.selection import front, open_points
+    from wnexplore.design.selection import sample as sampled
+    from wnexplore.files import write_whole
+    from wnexplore.report.histogram import histogram
+    from wnexplore.space import frame_of, to_csv
+
     screen = console()
     for name in ("params", "flops"):
         width = max(10, min(72, screen.width - 2))
@@ -137,6 +166,8 @@ def _tell_kept(
         typer.echo(f"{len(listed):,} on the Pareto front of {', '.join(pareto)}")
     elif sample is not None:
         listed = sampled(kept, sample, seed)
+    elif out is not None:
+        listed = open_points(space, wanted, doubles=True)
     if out is not None:
         write_whole(out, to_csv(space, listed).encode())
         typer.echo(f"wrote {len(listed):,} points to {out}", err=True)

@@ -15,7 +15,7 @@ from wnexplore.design.cells import Cell
 from wnexplore.design.point import AXES
 from wnexplore.design.space import Space
 from wnexplore.design.where import Comparison, Condition, Name, Side, Truth, compare
-from wnexplore.errors import unknown
+from wnexplore.errors import InputError, unknown
 
 Indices = NDArray[np.intp]
 """Numbers of points of a space, in ascending order."""
@@ -33,22 +33,21 @@ def truth(space: Space, condition: Condition) -> Truth:
     return condition.truth(partial(_compared, space))
 
 
-def open_points(space: Space, condition: Condition | None) -> Indices:
-    """The points to measure: legal, no function twice, and not excluded by `condition` for certain."""
-    kept = space.legal & ~space.repeated
+def open_points(space: Space, condition: Condition | None, doubles: bool = False) -> Indices:
+    """The points to measure: legal, not excluded by `condition` for certain, and unless `doubles` are
+    asked for no function twice."""
+    kept = space.legal if doubles else space.legal & ~space.repeated
     if condition is not None:
-        kept &= ~truth(space, condition).fails
+        kept = kept & ~truth(space, condition).fails
     return np.flatnonzero(kept)
 
 
 def front(space: Space, points: Indices, objectives: Sequence[str] = COUNTED) -> Indices:
     """Those of `points` that no other of them dominates; less is better in all of `objectives`.
 
-    Raises `InputError` for an objective that is not one of `COUNTED`.
+    Raises `InputError` as `check_objectives` does.
     """
-    for name in objectives:
-        if name not in COUNTED:
-            raise unknown("objective of counts", name, COUNTED)
+    check_objectives(objectives)
     if len(points) == 0:
         return points
     costs = [getattr(space, name)[points] for name in objectives]
@@ -60,6 +59,16 @@ def front(space: Space, points: Indices, objectives: Sequence[str] = COUNTED) ->
     # Equal points share what the first of them is.
     kept = better[np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))]
     return np.sort(points[order[kept]])
+
+
+def check_objectives(objectives: Sequence[str]) -> list[str]:
+    """`objectives`; `InputError` if there is none or one that is not of `COUNTED`."""
+    for name in objectives:
+        if name not in COUNTED:
+            raise unknown("objective of counts", name, COUNTED)
+    if not objectives:
+        raise InputError(f"no objective of counts: choose from {', '.join(COUNTED)}")
+    return list(objectives)
 
 
 def sample(points: Indices, count: int, seed: int) -> Indices:
