@@ -47,6 +47,7 @@ _PLACES = {
     "download": ("train", "download"),
     "epochs": ("train", "epochs"),
     "seeds": ("train", "seeds"),
+    "jobs": ("train", "jobs"),
     "latency": ("latency",),
     "train": ("train",),
 }
@@ -96,6 +97,7 @@ def search(
     download: Download = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Trainings at once, each in a process of its own.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/search-NAME if left out.")] = None,
 ) -> None:
     """Search a space too large to sweep: Optuna proposes, what breaks a budget is never built.

@@ -87,6 +87,7 @@ def sweep(
     download: Download = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Trainings at once, each in a process of its own.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if left out.")] = None,
     sort: Sort = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
@@ -143,6 +144,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "download": ("train", "download"),
     "epochs": ("train", "epochs"),
     "seeds": ("train", "seeds"),
+    "jobs": ("train", "jobs"),
     "latency": ("latency",),
     "train": ("train",),
 }
