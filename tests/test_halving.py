@@ -172,6 +172,7 @@ def told(records: list[Record]) -> dict[str, tuple[object, ...]]:
     }
 
 
+@pytest.mark.slow
 def test_several_at_once_give_what_one_after_another_gives(networks: Path, tmp_path: Path) -> None:
     path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 3, seeds: 2, jobs: 1")
     alone = measured(load_sweep(path), tmp_path / "alone")

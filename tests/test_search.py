@@ -15,6 +15,7 @@ import pytest
 
 from tests.sweeps import committed, write_sweep
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
 from wnexplore.search import STUDY, Search, search
@@ -33,6 +34,7 @@ num_classes: [10]
 latency: false
 """
 TRADE = ("params", "flops")
+HALVED = SweepSpec(train=TrainSpec(schedule="halving", max_epochs=3))
 
 
 def _spec(tmp_path: Path, text: str = SPACE) -> SweepSpec:
@@ -101,6 +103,7 @@ def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
         ({"objectives": ("latency_ms",)}, "objective 'latency_ms' needs the latency measured"),
         ({"objectives": ("backbone",)}, "holds text, not numbers"),
         ({"objectives": ()}, "needs an objective"),
+        ({"spec": HALVED}, "leave 'schedule: halving' out"),
         ({"sampler": "random"}, "unknown sampler 'random': .*choose from nsga2, tpe"),
         ({"budgets": ("parms < 1",)}, "unknown column 'parms': did you mean 'params'"),
         ({"budgets": ("params < 10",)}, "no legal point of this space satisfies"),

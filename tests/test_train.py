@@ -229,7 +229,7 @@ def wait_for_rows(directory: Path, count: int, process: subprocess.Popen[bytes])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_stopped_goes_on_to_the_same_bits(
     network: Path, tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -77,6 +77,10 @@ class Search:
             raise InputError("a search chooses from axes, and this sweep lists its points one by one")
         if not self.objectives:
             raise InputError("a search needs an objective, such as --objectives top1,latency_ms")
+        if self.spec.train is not None and self.spec.train.schedule != "full":
+            raise InputError(
+                "a search compares points by trainings of one length: leave 'schedule: halving' out"
+            )
         for name in self.objectives:
             direction(name)
             trained = COLUMNS[name].within == TRAINING_PROTOCOL

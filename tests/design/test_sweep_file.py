@@ -97,6 +97,41 @@ def test_what_is_switched_off_stays_off_when_written(tmp_path: Path) -> None:
     assert load_sweep(_write(tmp_path, spec.to_yaml())).latency is None
 
 
+@pytest.mark.parametrize(
+    ("train", "length"),
+    [
+        ("epochs: 2", (2, None)),
+        ("steps: 7", (None, 7)),
+        ("epochs: 2, steps: null", (2, None)),
+        ("schedule: halving, max_epochs: 27", (27, None)),
+        ("schedule: halving, max_epochs: 27, epochs: 27, eta: 2", (27, None)),
+        ("data: 'shapes:20', ema: 0.99, amp: bfloat16", (5, None)),
+    ],
+)
+def test_trainings_have_one_length_and_stay_so_when_written(
+    tmp_path: Path, train: str, length: tuple[int | None, int | None]
+) -> None:
+    spec = load_sweep(_write(tmp_path, f"train: {{{train}}}\n"))
+    assert spec.train is not None
+    recipe = spec.train.recipe
+    assert (recipe.epochs, recipe.steps) == length
+    again = load_sweep(_write(tmp_path, spec.to_yaml()))
+    assert again == spec
+    assert again.train is not None
+    assert again.train.recipe == recipe
+
+
+@pytest.mark.parametrize("name", ["imagenet_published", "shapes", "shapes_halving"])
+def test_shipped_recipes_are_read(name: str) -> None:
+    spec = load_sweep(find_sweep(name)).train
+    assert spec is not None
+    if name == "imagenet_published":
+        recipe = spec.recipe
+        assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.momentum) == (300_000, 1024, 0.5, 0.9)
+        assert (recipe.lr_schedule, recipe.weight_decay, recipe.label_smoothing) == ("linear", 4e-5, 0.1)
+        assert (recipe.colour_jitter, recipe.kernel_lr, recipe.warmup_epochs) == (0.4, 1, 0)
+
+
 def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
     spec = load_sweep(_write(tmp_path, "latency: false\ntrain: true\n"))
     assert spec.latency is None
@@ -124,6 +159,14 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("latency: {seconds: .inf}", r"latency.seconds is 'inf': expected a finite number"),
         ("train: {data: imagenet}", r"line 1: unknown data set 'imagenet': choose from digits"),
         ("train: {lr: -1}", r"train.lr is '-1'"),
+        ("train: {epochs: 2, steps: 3}", r"in epochs or in steps: give one of them$"),
+        ("train: {schedule: halving}", r"schedule 'halving' needs max_epochs, such as 27$"),
+        ("train: {schedule: halving, max_epochs: 9, epochs: 5}", r"'halving' ends at max_epochs$"),
+        ("train: {schedule: halving, max_epochs: 9, min_epochs: 10}", r"min_epochs is 10: expected at most"),
+        ("train: {eta: 3}", r"eta is for 'schedule: halving'"),
+        ("train: {schedule: halving, max_epochs: 9, eta: 1}", r"train.eta is '1'"),
+        ("train: {optimizer: adam}", r"'adam': expected 'sgd' or 'adamw'"),
+        ("train: {ema: 1}", r"train.ema is '1'"),
         ("train: 5", r"train is '5': expected keys with values"),
         ("points: [{method: se}]", r"points.backbone is missing"),
         ("points:\n- backbone: resnet18\n- {backbone: resnet18, M: 2}", r"line 3: method 'plain' has no M"),

@@ -156,12 +156,19 @@ def _table() -> Iterator[Callable[[Row, int], None]]:
 
 def _as_table(rows: list[Row], steps: int, height: int) -> Table:
     """The newest rows, as many as a terminal of `height` lines holds."""
-    from rich import box
     from rich.table import Table
 
     shown = rows[-max(3, height - 8) :]
     passed = f"step {shown[-1].step} of {steps}, {_left(shown[-1], steps)} left"
-    table = Table(title=passed, title_justify="left", box=box.SIMPLE_HEAD, title_style="")
+    table = Table(
+        title=passed,
+        title_justify="left",
+        title_style="",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for heading in ("step", "epoch", "lr", "loss", "images/s", "test loss", "top-1 (%)", "top-5 (%)"):
         table.add_column(heading, justify="right")
     for row in shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -104,12 +104,20 @@ class Recipe(_Spec):
     min_crop: Annotated[float, Field(gt=0, le=1)] = 0.08
     """Least share of an image that a random resized crop keeps, of image files."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _length_given(cls, content: Any) -> Any:
+        """What is left out doesn't take its default beside another length."""
+        if not isinstance(content, dict) or content.get("epochs") is not None:
+            return content
+        if content.get("schedule") == "halving":
+            return content | {"epochs": content.get("max_epochs")}
+        return content if content.get("steps") is None else content | {"epochs": None}
+
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if self.steps is not None and self.epochs is not None and "epochs" in self.model_fields_set:
-            raise InputError("a training has a length in epochs or in steps: leave one of them out")
-        if self.steps is None and self.epochs is None:
-            raise InputError("a training has a length: give epochs or steps")
+        if (self.steps is None) == (self.epochs is None):
+            raise InputError("a training has a length in epochs or in steps: give one of them")
         return self
 
 
@@ -141,10 +149,7 @@ class TrainSpec(Recipe):
     @property
     def recipe(self) -> Recipe:
         """The part of this that says how one training runs."""
-        content = self.model_dump(include=set(Recipe.model_fields))
-        if self.steps is not None:
-            content["epochs"] = None
-        return Recipe(**content | ({} if self.max_epochs is None else {"epochs": self.max_epochs}))
+        return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
 
     @model_validator(mode="after")
     def _whole_schedule(self) -> Self:
@@ -156,9 +161,8 @@ class TrainSpec(Recipe):
             return self
         if self.max_epochs is None:
             raise InputError("schedule 'halving' needs max_epochs, such as 27")
-        for name in ("epochs", "steps"):
-            if name in self.model_fields_set and getattr(self, name) not in (None, self.max_epochs):
-                raise InputError(f"{name} is for 'schedule: full': 'halving' ends at max_epochs")
+        if self.epochs != self.max_epochs:
+            raise InputError("epochs and steps are for 'schedule: full': 'halving' ends at max_epochs")
         if self.first_rung > self.max_epochs:
             raise InputError(
                 f"min_epochs is {self.first_rung}: expected at most max_epochs, {self.max_epochs}"
