@@ -111,7 +111,9 @@ class Recipe(_Spec):
         if not isinstance(content, dict) or content.get("epochs") is not None:
             return content
         if content.get("schedule") == "halving":
-            return content | {"epochs": content.get("max_epochs")}
+            if content.get("max_epochs") is None:
+                raise InputError("schedule 'halving' needs max_epochs, such as 27")
+            return content | {"epochs": content["max_epochs"]}
         return content if content.get("steps") is None else content | {"epochs": None}
 
     @model_validator(mode="after")
@@ -159,9 +161,7 @@ class TrainSpec(Recipe):
             if given is not None:
                 raise InputError(f"{given} is for 'schedule: halving': leave it out, or set the schedule")
             return self
-        if self.max_epochs is None:
-            raise InputError("schedule 'halving' needs max_epochs, such as 27")
-        if self.epochs != self.max_epochs:
+        if self.max_epochs is None or self.epochs != self.max_epochs:
             raise InputError("epochs and steps are for 'schedule: full': 'halving' ends at max_epochs")
         if self.first_rung > self.max_epochs:
             raise InputError(
