@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import optuna
 import pytest
@@ -113,9 +116,48 @@ def test_what_can_not_be_searched_is_refused_before_anything_runs(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     wanted = Search(**{"spec": _spec(tmp_path), "objectives": TRADE, **change})  # type: ignore[arg-type]
-    with Store.create(tmp_path / "run") as store, pytest.raises(InputError, match=message):
-        search(wanted, store)
-    assert read_records(tmp_path / "run") == []
+    with pytest.raises(InputError, match=message):
+        wanted.check()
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
+def test_a_search_stopped_at_many_moments_measures_the_same_in_the_same_order(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wnexplore.search._POPULATION", 4)
+    wanted = Search(_spec(tmp_path), TRADE, ("params < 17k",), trials=7, sampler=sampler)
+    unbroken = _run(wanted, tmp_path / "unbroken")
+    # Before a trial has all its parameters, and between a measurement and what Optuna is told of it.
+    for owner, name, every in ((optuna.Trial, "suggest_categorical", 31), (optuna.Study, "tell", 4)):
+        monkeypatch.setattr(owner, name, _stopping(getattr(owner, name), every))
+    stops = 0
+    while True:
+        try:
+            points = _run(wanted, tmp_path / "stopped")
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops > 3
+    assert points == unbroken
+    assert _told(tmp_path / "stopped") == _told(tmp_path / "unbroken")
+
+
+def _stopping(call: Callable[..., Any], every: int) -> Callable[..., Any]:
+    """`call`, interrupted in its stead each so many times."""
+    count = itertools.count(1)
+
+    def stopping(*arguments: Any, **named: Any) -> Any:
+        if next(count) % every == 0:
+            raise KeyboardInterrupt
+        return call(*arguments, **named)
+
+    return stopping
+
+
+def _told(directory: Path) -> list[list[float]]:
+    """What Optuna knows of the trials, in order."""
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{directory / STUDY}")
+    return [trial.values for trial in study.trials if trial.values]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -69,6 +70,11 @@ class Search:
             condition(text)
         return " and ".join(f"({text})" for text in texts) or None
 
+    @cached_property
+    def within(self) -> Within:
+        """The points to choose from; `InputError` if no legal one satisfies the budgets."""
+        return Within(self)
+
     def check(self) -> None:
         """Raise `InputError` if this can't be searched."""
         if self.sampler not in SAMPLERS:
@@ -92,7 +98,9 @@ class Search:
             values = getattr(self.spec.latency, name, None) or ()
             if len(values) > 1:
                 raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")
-        _ = self.where
+        if find_spec("optuna") is None:
+            raise InputError('search needs Optuna: pip install "wnexplore[search]"')
+        _ = self.within
 
     @property
     def identity(self) -> str:
@@ -124,34 +132,40 @@ def search(
     sampler proposes nothing new any more.
     """
     wanted.check()
-    within = _Within(wanted)
+    from optuna.trial import TrialState
+
+    within = wanted.within
     study = _study(wanted, store.path.parent)
-    _put_back(study, wanted, within.sample(min(_POPULATION, wanted.trials)))
-    known = _known(study)
-    vain = 0
+    first = within.sample(min(_POPULATION, wanted.trials))
+    _put_back(study, wanted)
+    known, vain = _standing(study)
     while len(known) < min(within.size, wanted.trials):
-        if vain == _PATIENCE and within.listed:
-            study.enqueue_trial(encode(wanted.spec, within.another(known)))
+        if not study.get_trials(states=(TrialState.WAITING,)):
+            _propose_first(study, wanted, first)
+            if vain == _PATIENCE and within.listed:
+                study.enqueue_trial(encode(wanted.spec, within.another(known)))
         if vain == _MOST_IN_VAIN:
             raise RunError(
                 f"{vain} proposals in a row were known or broke a budget; {len(known)} of"
                 f" {wanted.trials} points are measured and kept: another seed, wider budgets or more values"
                 " of an axis find others"
             )
-        study.sampler = _sampler(wanted, sum("outcome" in trial.user_attrs for trial in study.trials))
+        study.sampler = _sampler(wanted, len(_told(study)))
         trial = study.ask()
         point = decode(wanted.spec, trial)
+        trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
         reason = _thrown_out(wanted, point)
         function = None if reason else _function(point)
         vain = vain + 1 if reason or function in known else 0
         if function is not None and function not in known:
             step = partial(on_step, len(known) + 1)
             known[function] = _measure(wanted, point, store, step)
-        _tell(study, trial, point, reason, None if function is None else known[function])
-    thrown_out = sum(trial.user_attrs.get("outcome") == _THROWN_OUT for trial in study.trials)
+        _tell(study, trial, reason, None if function is None else known[function])
+    thrown_out = sum(trial.user_attrs["outcome"] == _THROWN_OUT for trial in _told(study))
     return Outcome(len(known), thrown_out, len(known) < wanted.trials)
 
 
+_POINT = "point"
 _THROWN_OUT, _MEASURED = "thrown out", "measured"
 _POPULATION = 20
 _PATIENCE = 10
@@ -160,10 +174,8 @@ _MOST_IN_VAIN = 2000
 
 
 def _study(wanted: Search, directory: Path) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError:
-        raise InputError('search needs Optuna: pip install "wnexplore[search]"') from None
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     better: dict[str, Literal["minimize", "maximize"]] = {"smaller": "minimize", "larger": "maximize"}
     study = optuna.create_study(
@@ -184,7 +196,7 @@ def _study(wanted: Search, directory: Path) -> optuna.Study:
     return study
 
 
-class _Within:
+class Within:
     """The points that satisfy the budgets as far as counts tell, in a space small enough to be listed."""
 
     def __init__(self, wanted: Search) -> None:
@@ -210,24 +222,50 @@ class _Within:
         return next(point for point in points if _function(point) not in known)
 
 
-def _put_back(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:
-    """Propose what an earlier call left: the trial under way when it was stopped, first points not tried."""
+def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that came to something, in order; what was stopped counts when it is proposed again."""
+    trials = study.trials
+    again = {trial.user_attrs.get("again") for trial in trials}
+    return [trial for trial in trials if "outcome" in trial.user_attrs and trial.number not in again]
+
+
+def _standing(study: optuna.Study) -> tuple[dict[Hashable, Values], int]:
+    """What every point came to that was measured, and how many proposals since the last were in vain."""
+    known: dict[Hashable, Values] = {}
+    vain = 0
+    for trial in _told(study):
+        vain += 1
+        if trial.user_attrs["outcome"] == _MEASURED:
+            function = _function(_point_of(trial))
+            vain = vain if function in known else 0
+            known.setdefault(function, trial.values)
+    return known, vain
+
+
+def _put_back(study: optuna.Study, wanted: Search) -> None:
+    """Propose the point again that was under way when an earlier call was stopped.
+
+    A trial whose point was not yet decided is given up: the next one draws the same.
+    """
     from optuna.trial import TrialState
 
-    begun = {trial.user_attrs.get("first") for trial in study.trials}
-    for number, point in enumerate(first):
-        if number not in begun:
-            study.enqueue_trial(encode(wanted.spec, point), user_attrs={"first": number})
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if _POINT in trial.user_attrs:
+            attributes = {"first": trial.user_attrs.get("first"), "again": trial.number}
+            study.enqueue_trial(encode(wanted.spec, _point_of(trial)), attributes)
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
 
 
-def _known(study: optuna.Study) -> dict[Hashable, Values]:
-    """What every point came to that was measured."""
-    told = (trial for trial in study.trials if trial.user_attrs.get("outcome") == _MEASURED)
-    points = ((DesignPoint.from_dict(json.loads(trial.user_attrs["point"])), trial.values) for trial in told)
-    return {_function(point): values for point, values in points}
+def _propose_first(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:
+    """Propose the next of the points that a search begins with: one at a time, which keeps their order."""
+    told = {trial.user_attrs.get("first") for trial in _told(study)}
+    number = next((number for number in range(len(first)) if number not in told), None)
+    if number is not None:
+        study.enqueue_trial(encode(wanted.spec, first[number]), {"first": number})
+
+
+def _point_of(trial: optuna.trial.FrozenTrial) -> DesignPoint:
+    return DesignPoint.from_dict(json.loads(trial.user_attrs[_POINT]))
 
 
 def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
@@ -275,12 +313,9 @@ def _measure(wanted: Search, point: DesignPoint, store: Store, on_step: Callable
     return None if None in values else [value for value in values if value is not None]
 
 
-def _tell(
-    study: optuna.Study, trial: optuna.Trial, point: DesignPoint, reason: str | None, values: Values
-) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, reason: str | None, values: Values) -> None:
     from optuna.trial import TrialState
 
-    trial.set_user_attr("point", json.dumps(point.to_dict()))
     if reason is not None:
         trial.set_user_attr("reason", reason)
     trial.set_user_attr("outcome", _MEASURED if reason is None else _THROWN_OUT)
