@@ -5,12 +5,13 @@ Source: Ma et al., WeightNet, ECCV 2020, section 3: every convolution of a block
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wnexplore.nn.parameters import parameter
 from wnexplore.nn.weightnet import WeightNetConv2d
 
 
@@ -34,13 +35,14 @@ class ActivationVectors(nn.Module):
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
-        weight = torch.cat([fc1.weight for fc1 in self._fc1s])
-        bias = torch.cat([fc1.bias for fc1 in self._fc1s])
+        weight = torch.cat([parameter(fc1, "weight") for fc1 in self._fc1s])
+        bias = torch.cat([parameter(fc1, "bias") for fc1 in self._fc1s])
         z = functional.linear(context, weight, bias)
+        parts: Sequence[Tensor]
         if self._apart:
             parts = [
                 own.activate(part) for own, part in zip(self._layers, z.split(self._sizes, 1), strict=True)
             ]
         else:
-            parts = self._layers[0].activate(z).split(self._sizes, 1)
+            parts = self._layers[0].activate(z).split_with_sizes(self._sizes, 1)
         return dict(zip(self._layers, parts, strict=True))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.nn.init import init_linear_
+from wnexplore.nn.parameters import parameter
 
 
 def reduced_channels(channels: int, reduction: int) -> int:
@@ -41,4 +42,5 @@ class Context(nn.Linear):
             return super().forward(x.mean((2, 3)))
         # The division of the mean is the product's factor: one operator less for each block.
         pixels = x.shape[2] * x.shape[3]
-        return torch.addmm(self.bias, x.sum((2, 3)), self.weight.t(), alpha=1 / pixels)
+        weight, bias = parameter(self, "weight"), parameter(self, "bias")
+        return torch.addmm(bias, x.sum((2, 3)), weight.t(), alpha=1 / pixels)

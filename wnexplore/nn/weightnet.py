@@ -22,6 +22,7 @@ from wnexplore.nn.formulations import generate_kernels
 from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
+from wnexplore.nn.parameters import parameter
 
 
 class WeightNetConv2d(GeneratedConv2d):
@@ -99,7 +100,7 @@ class WeightNetConv2d(GeneratedConv2d):
 
     @property
     def generator_weight(self) -> Tensor:
-        return self.fc2.weight
+        return parameter(self._modules["fc2"] or self.fc2, "weight")
 
     def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
         z: Tensor = self.fc1(context if self.reduce is None else self.reduce(x))

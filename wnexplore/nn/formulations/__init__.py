@@ -55,8 +55,9 @@ def apply_generated(
     `shift` (C_out,) is added to the output. Under autocast, all tensors are cast as a convolution casts
     its own. Raises `InputError` for tensors of the wrong shape.
     """
-    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    device = x.device.type
+    if (device in _CASTING or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         x, alpha, weight = x.to(dtype), alpha.to(dtype), weight.to(dtype)
         shift = None if shift is None else shift.to(dtype)
     if torch.compiler.is_compiling():
@@ -67,8 +68,12 @@ def apply_generated(
     if training and not contiguous:
         # Of a view, such as half of the channels, backward would keep the whole.
         x = x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
-    run = _plan(layer, formulation, x.shape, alpha.shape, training, x.device.type, x.dtype, contiguous)
+    run = _plan(layer, formulation, x.shape, alpha.shape, training, device, x.dtype, contiguous)
     return run(x, alpha, weight, shift)
+
+
+_CASTING = ("cpu", "cuda")
+"""Devices known to have autocast: asking takes as long as a small operator."""
 
 
 def choose_formulation(x: Tensor, weight: Tensor, layer: LayerShape) -> str:

@@ -7,6 +7,7 @@ import torch
 from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, is_available
 from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.single import SINGLE_NUMBERS
 
 
 def choose(
@@ -36,7 +37,7 @@ def choose(
         # The published formulation keeps the kernels: never more than that.
         return "kernel"
     costs = {
-        "kernel": _kernel_ms(layer, batch, pixels),
+        "kernel": _kernel_ms(layer, batch, pixels, training),
         "shared": _shared_ms(layer, batch, pixels),
     }
     return min(costs, key=lambda name: costs[name])
@@ -64,10 +65,11 @@ _STACKED = 1 / 0.3e6
 """Of a weight put in another order: in large pieces of memory, cleared anew for each call."""
 
 
-def _kernel_ms(layer: LayerShape, batch: int, pixels: int) -> float:
+def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> float:
+    single = batch == 1 and layer.weights < SINGLE_NUMBERS and not training
     applied = batch * layer.weights * pixels
     rate = _PRODUCT if layer.groups == 1 else _CONVOLUTION
-    return 4 * _CALL + applied * rate + batch * layer.weights * _MADE
+    return (3 if single else 4) * _CALL + applied * rate + batch * layer.weights * _MADE
 
 
 def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:

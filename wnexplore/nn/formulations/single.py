@@ -22,31 +22,32 @@ def single(layer: LayerShape, height: int, width: int) -> Run:
 
     Its numbers are worked out here, once, and not at every call.
     """
-    make = _maker(layer)
     if layer.pointwise and layer.stride == (1, 1):
-        return _matrix(layer, make, height, width)
-    shape, options = layer.kernel_shape, (layer.stride, layer.padding, layer.dilation, layer.groups)
-    return lambda x, alpha, weight, shift: functional.conv2d(
-        x, make(alpha, weight).view(shape), shift, *options
-    )
+        return _matrix(layer, height, width)
+    make = _maker(layer, layer.kernel_shape)
+    options = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return lambda x, alpha, weight, shift: functional.conv2d(x, make(alpha, weight), shift, *options)
 
 
-def _maker(layer: LayerShape) -> Callable[[Tensor, Tensor], Tensor]:
-    """What makes the kernel, of any shape: C_out·F numbers."""
+def _maker(layer: LayerShape, shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
+    """What makes the kernel, C_out·F numbers as `shape`, whose first size is C_out."""
     groups, terms = layer.generator_groups, layer.inputs_per_group
+    if terms == 1 and groups == layer.out_channels:
+        each = (groups, *(1 for _ in shape[1:]))
+        return lambda alpha, weight: weight.view(shape) * alpha.view(each)
     if terms == 1:
-        return lambda alpha, weight: weight.view(groups, -1) * alpha.view(groups, 1)
+        return lambda alpha, weight: (weight.view(groups, -1) * alpha.view(groups, 1)).view(shape)
     return lambda alpha, weight: torch.bmm(
         alpha.view(groups, 1, terms), weight.view(groups, -1, terms).transpose(1, 2)
-    )
+    ).view(shape)
 
 
-def _matrix(layer: LayerShape, make: Callable[[Tensor, Tensor], Tensor], height: int, width: int) -> Run:
-    matrix, image = (layer.out_channels, layer.in_channels), (layer.in_channels, height * width)
-    output = (1, layer.out_channels, height, width)
+def _matrix(layer: LayerShape, height: int, width: int) -> Run:
+    make = _maker(layer, (layer.out_channels, layer.in_channels))
+    image, output = (layer.in_channels, height * width), (1, layer.out_channels, height, width)
 
     def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
-        kernel = make(alpha, weight).view(matrix)
+        kernel = make(alpha, weight)
         if shift is None:
             return torch.mm(kernel, x.view(image)).view(output)
         return torch.addmm(shift.view(-1, 1), kernel, x.view(image)).view(output)

@@ -1,0 +1,100 @@
+"""What one forward pass calls: python -m tests.benchmarks.calls [--backbone NAME] [-M M] [-G G] ...
+
+The operators that Python calls in inference on a CPU, of the plain network and of WeightNet (M, G), by name:
+calls, and milliseconds in them under torch.profiler, which itself takes some. Then the latency ratio of the
+two (`measure_latencies`, without a profiler) and the floor that the calls set: the ratio if each call beyond
+the plain network's took as long as the multiplication of one number, and Python between them nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from functools import partial
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tests.benchmarks.speed import PLAIN, RESOLUTION, Variant, network
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+
+PASSES = 20
+"""Under the profiler."""
+CALLS = 10**6
+"""Of the operator that tells what a call takes."""
+
+
+def main() -> None:
+    """Print both."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--backbone", default="shufflenet_v2_x0_5")
+    options.add_argument("--batch-size", type=int, default=1)
+    options.add_argument("-M", type=int, default=1)
+    options.add_argument("-G", type=int, default=1)
+    options.add_argument("--seconds", type=float, default=10.0, help="for each network, of the latency ratio")
+    asked = options.parse_args()
+    plain, ours = Variant(PLAIN), Variant("auto", asked.M, asked.G)
+    calls, times = {}, {}
+    for variant in (plain, ours):
+        calls[variant], times[variant] = profiled(asked.backbone, variant, asked.batch_size)
+    print(
+        f"{asked.backbone}, batch {asked.batch_size}, {torch.get_num_threads()} threads,"
+        f" torch {torch.__version__}"
+    )
+    print(f"{'':22} {'calls':>13} {'ms':>17}")
+    print(f"{'':22} {'plain':>6} {'ours':>6} {'plain':>8} {'ours':>8}")
+    for name in sorted(calls[ours] | calls[plain], key=lambda name: -times[ours][name]):
+        print(
+            f"{name.removeprefix('aten::'):22} {calls[plain][name]:6} {calls[ours][name]:6}"
+            f" {times[plain][name]:8.3f} {times[ours][name]:8.3f}"
+        )
+    totals = [sum(counts[variant].values()) for counts in (calls, times) for variant in (plain, ours)]
+    print(f"{'all':22} {totals[0]:6} {totals[1]:6} {totals[2]:8.3f} {totals[3]:8.3f}")
+    protocol = LatencyProtocol(RESOLUTION, asked.batch_size, "float32", "cpu", seconds=asked.seconds)
+    builds = {variant: partial(network, asked.backbone, variant) for variant in (plain, ours)}
+    found = dict(measure_latencies(builds, plain, builds[plain], protocol))
+    of_plain, of_ours, call = found[plain], found[ours], call_ms()
+    assert not isinstance(of_plain, Failure)
+    assert not isinstance(of_ours, Failure)
+    extra, ms, ratio = totals[1] - totals[0], of_plain.median.median, of_ours.ratio
+    print(f"plain {ms:.2f} ms; ours / plain {ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]")
+    print(f"a call {call * 1000:.2f} us; floor of {extra} calls more: {1 + extra * call / ms:.3f}")
+
+
+def profiled(backbone: str, variant: Variant, batch: int) -> tuple[Counter[str], Counter[str]]:
+    """Calls of a forward pass by operator, and the milliseconds in them."""
+    model = network(backbone, variant).eval()
+    images = torch.randn(batch, 3, RESOLUTION, RESOLUTION)
+    with torch.inference_mode():
+        for _ in range(PASSES):
+            model(images)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            for _ in range(PASSES):
+                model(images)
+    calls: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    for event in seen.events() or ():
+        # What an operator calls itself is part of its time.
+        if event.cpu_parent is None and event.name.startswith("aten::"):
+            calls[event.name] += 1
+            times[event.name] += event.cpu_time_total / 1000
+    return (
+        Counter({name: count // PASSES for name, count in calls.items()}),
+        Counter({name: ms / PASSES for name, ms in times.items()}),
+    )
+
+
+def call_ms() -> float:
+    """Of the multiplication of one number, called from Python: the mean of many, as of a pass's calls."""
+    number = torch.ones(1)
+    with torch.inference_mode():
+        begun = time.perf_counter()
+        for _ in range(CALLS):
+            torch.mul(number, number)
+        return (time.perf_counter() - begun) * 1000 / CALLS
+
+
+if __name__ == "__main__":
+    main()
