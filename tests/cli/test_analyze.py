@@ -1,14 +1,17 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from tests.cli.conftest import Command
-from wnexplore.checkpoint import Origin, Preparation, save_checkpoint
+from wnexplore.analysis import analyze
+from wnexplore.checkpoint import Origin, Preparation, open_checkpoint, save_checkpoint
 from wnexplore.design.point import DesignPoint
+from wnexplore.measure.data import load_data
 from wnexplore.models import build
 from wnexplore.nn import WeightNetConv2d
 
@@ -99,6 +102,17 @@ def test_images_in_folders_are_taken_from_all_classes(
     row = rows[-1]
     within, between = float(row["cosine_within_class"]), float(row["cosine_between_classes"])
     assert float(row["cosine_mean"]) == pytest.approx((10 * within + 180 * between) / 190)
+
+
+@pytest.mark.parametrize("samples", [50, 90])
+def test_drawn_images_are_taken_from_all_classes(weightnet: Path, samples: int) -> None:
+    # Image i is of class i modulo 10: every tenth one would be of one class.
+    data = load_data("shapes:10x400", resolution=16)
+    found = analyze(open_checkpoint(weightnet), data, samples=samples, layer=None, seed=0, device="cpu")
+    assert found.map is not None
+    counts = np.bincount(found.map.labels, minlength=10)
+    assert counts.sum() == samples
+    assert counts.min() > samples / 25
 
 
 @pytest.mark.parametrize(
