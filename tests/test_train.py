@@ -19,7 +19,7 @@ from wnexplore.checkpoint import open_checkpoint, read_origin
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, RunError
-from wnexplore.measure.data import load_data
+from wnexplore.measure.data import FolderSplit, Pass, load_data
 from wnexplore.measure.evaluation import evaluate
 from wnexplore.store import read_records
 from wnexplore.train import TrainRun, train_fully
@@ -208,6 +208,28 @@ def test_a_damaged_image_is_told_and_counted(network: Path, tmp_path: Path) -> N
     outcome = train_fully(run)
     assert outcome.damaged == (str(bad),)
     assert read_records(run.directory)[0].value["damaged"] == [str(bad)]
+
+
+def test_an_epoch_whose_last_batch_is_damaged_ends_all_the_same(network: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for number in range(20):
+                Image.new("RGB", (20, 20), (number,) * 3).save(
+                    tmp_path / "data" / part / name / f"{number}.png"
+                )
+    source = f"folder:{tmp_path / 'data'}"
+    split = load_data(source, resolution=16).train
+    assert isinstance(split, FolderSplit)
+    # The images of the last batch of the first pass, in its order.
+    order = torch.randperm(40, generator=Pass(0, 0).generator())
+    for index in order[-4:].tolist():
+        Path(split.folder.samples[index][0]).write_bytes(b"damaged")
+    run = a_run(network, tmp_path / "run", data=source, batch_size=4, epochs=1, log_every=100)
+    outcome = train_fully(run)
+    assert len(outcome.damaged) == 4
+    assert [(row.step, row.top1 is not None) for row in read_log(run.directory)] == [(10, True)]
+    assert len(read_records(run.directory)) == 1
 
 
 def command(network: Path, out: Path, *more: object, function: str = "make") -> list[str]:

@@ -82,6 +82,8 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
     device = resolve_device(run.spec.device)
     with ExitStack() as stack:
         processes = stack.enter_context(joined(device))
+        # What can't begin leaves no run directory.
+        load(run.spec, run.point.resolution)
         store = stack.enter_context(Store.create(run.directory)) if processes.first else None
         stack.enter_context(reproducible(run.seed, device))
         under_way = _UnderWay(run, device, processes)

@@ -109,6 +109,7 @@ def test_a_checkpoint_says_which_network_to_export(trained: Path, command: Comma
     ("arguments", "line"),
     [
         (["train", "--backbone", "resnet18", "--data", "digit"], "did you mean 'digits'?"),
+        (["train", "--backbone", "resnet18", "--data", "folder:none"], "no folder none"),
         (["train", "--backbone", "resnet18", "--recipe", "nothing"], "unknown sweep 'nothing'"),
         (["train", "--backbone", "resnet18", "--epochs", "2", "--steps", "3"], "in epochs or in steps"),
         (["train", "--backbone", "resnet18", "--ema", "2"], "--ema"),

@@ -93,12 +93,14 @@ class Training:
                 world=self._world,
             )
             self._called.train()
-            for images, labels in batches:
-                loss = self._advance(images, labels)
-                self.step += 1
+            batch = next(batches, None)
+            while batch is not None:
+                loss = self._advance(*batch)
+                after = self.step + 1
+                batch = next(batches, None) if after < last else None
+                # Whoever sees the last loss of an epoch sees its end, also where further batches are damaged.
+                self.step = last if batch is None else after
                 yield loss
-                if self.step == last:
-                    break
             self.step = last
 
     def state(self) -> dict[str, Any]:
