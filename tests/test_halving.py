@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +20,7 @@ from wnexplore.halving import Variant, rungs, train_by_halving
 from wnexplore.measure.training import TrainingFigure
 from wnexplore.store import Store, read_records
 from wnexplore.sweep import plan, remaining, run
-from wnexplore.trainings import Done, Task, Workers, training_protocol
+from wnexplore.trainings import Done, Task, Workers, training_protocol, workers
 
 SPEC = TrainSpec(data="digits", device="cpu", schedule="halving", max_epochs=9, eta=3, seeds=2)
 
@@ -54,15 +53,15 @@ class Scripted(Workers):
         super().__init__(None, lambda record, part: None)
         self.scores = scores
         self.epochs = 0
+        self._behind: dict[Path | None, int] = {}
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
         for task in tasks:
-            state = dict(task.state or {"behind": 0})
-            self.epochs += task.until - state["behind"]
+            self.epochs += task.until - self._behind.get(task.file, 0)
+            self._behind[task.file] = task.until
             tested = list(range(1, task.until + 1))
             top1 = [self.scores[str(task.record.point)][epoch - 1] for epoch in tested]
-            figure = TrainingFigure([1.0] * task.until, tested, top1)
-            yield task, Done(figure, {"behind": task.until})
+            yield task, Done(TrainingFigure([1.0] * task.until, tested, top1))
 
 
 def variants(count: int) -> list[Variant]:
@@ -79,20 +78,16 @@ def variants(count: int) -> list[Variant]:
     ]
 
 
-def by_hand(order: list[str], scores: Mapping[str, Sequence[float]]) -> dict[str, int | None]:
-    """Asynchronous successive halving as its paper has it: at each rung the best third of those seen so far,
-    and the very best while there are fewer than three, go on; the first one always does."""
-    seen: dict[int, list[float]] = {1: [], 3: []}
-    dropped: dict[str, int | None] = {}
-    for number, name in enumerate(order):
-        dropped[name] = None
-        for rung in (1, 3):
-            own = scores[name][rung - 1]
-            seen[rung].append(own)
-            kept = max(1, len(seen[rung]) // 3)
-            if number and own < sorted(seen[rung], reverse=True)[kept - 1]:
-                dropped[name] = rung
-                break
+def by_hand(names: Sequence[str], scores: Mapping[str, Sequence[float]]) -> dict[str, int | None]:
+    """Successive halving as its paper has it: at each rung the best third of those that are left, or the
+    very best while there are fewer than three, go on; the first of `names`, the plain one, always does."""
+    dropped: dict[str, int | None] = dict.fromkeys(names)
+    left = list(names)
+    for rung in (1, 3):
+        ranked = sorted(left, key=lambda name: scores[name][rung - 1], reverse=True)
+        best = ranked[: max(1, len(left) // 3)]
+        dropped |= {name: rung for name in left if name not in best and name != names[0]}
+        left = [name for name in left if dropped[name] is None]
     return dropped
 
 
@@ -109,30 +104,47 @@ def replace_spec(**changes: int) -> TrainSpec:
 @settings(deadline=None, max_examples=25)
 @given(st.data(), st.integers(1, 12), st.integers(0, 12))
 def test_who_is_dropped_when_and_that_a_stop_changes_nothing(
-    data: st.DataObject, count: int, stop: int
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int, stop: int
 ) -> None:
+    paused = tmp_path_factory.mktemp("run") / "paused"
     own = variants(count)
     # No two alike: what is done with those is the pruner's own affair.
     flat = data.draw(st.lists(st.floats(0, 100), min_size=9 * count, max_size=9 * count, unique=True))
     scores = {str(v.point): flat[9 * i : 9 * i + 9] for i, v in enumerate(own)}
     at_work = Scripted(scores)
-    whole = list(train_by_halving(SPEC, own, {}, at_work))
+    whole = list(train_by_halving(SPEC, own, {}, at_work, paused))
+    assert not paused.exists()
     assert len(whole) == 2 * count
-    order = list(dict.fromkeys(str(record.point) for record in whole))
-    expected = by_hand(order, scores)
-    assert order[0] == str(own[0].point)
+    expected = by_hand(list(scores), scores)
     assert {str(r.point): r.value["dropped_at"] for r in whole} == expected
     for record in whole:
         epochs = record.value["dropped_at"] or 9
         assert record.value["epochs"] == epochs
         assert record.value["top1"] == scores[str(record.point)][epochs - 1]
     assert at_work.epochs == 2 * sum(at or 9 for at in expected.values())
-    # The first so many records are known: the others come out as they did.
-    done = {record.key: record for record in whole[: 2 * stop]}
+    # The first so many records are known: the others come out as they did, in whatever order they are given.
+    done = {record.key: record for record in whole[:stop]}
     rest = Scripted(scores)
-    again = list(train_by_halving(SPEC, list(reversed(own)), done, rest))
-    assert again == whole[2 * stop :]
+    again = list(train_by_halving(SPEC, list(reversed(own)), done, rest, paused))
+    assert again == whole[stop:]
     assert rest.epochs == sum(record.value["epochs"] for record in again)
+
+
+def test_what_was_decided_stays_when_more_variants_are_added(tmp_path: Path) -> None:
+    own = variants(8)
+    scores = {str(v.point): [float(i)] * 9 for i, v in enumerate(own)}
+    few = own[:4]
+    before = list(train_by_halving(SPEC, few, {}, Scripted(scores), tmp_path / "paused"))
+    assert {str(r.point): r.value["dropped_at"] for r in before} == by_hand(
+        [str(v.point) for v in few], scores
+    )
+    done = {record.key: record for record in before}
+    added = [Variant(v.point, tuple(done.get(r.key, r) for r in v.records)) for v in own]
+    after = list(train_by_halving(SPEC, added, done, Scripted(scores), tmp_path / "paused"))
+    assert {str(r.point) for r in after} == {str(v.point) for v in own[4:]}
+    # Among all eight, the two best of the first rung, and the best of the second.
+    dropped = {str(r.point): r.value["dropped_at"] for r in after}
+    assert [dropped[str(v.point)] for v in own[4:]] == [1, 1, 3, None]
 
 
 @pytest.fixture
@@ -210,20 +222,47 @@ def test_a_variant_that_diverges_is_a_row_and_the_others_go_on(networks: Path, t
     assert all(error is not None and "the training diverged" in error for error in errors)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
+    networks: Path, tmp_path: Path, damaged: bool
+) -> None:
+    spec = TrainSpec(**SPEC.model_dump(exclude={"epochs", "steps"}) | {"batch_size": 512, "ema": 0.9})
+    point = DesignPoint.of(f"{networks}:small", "weightnet", 2, 2, resolution=16)
+    record = Record("training", point, training_protocol(spec, "cpu", 1, 0))
+    file = tmp_path / "a.state"
+    with workers(1) as at_work:
+        [(_, whole)] = at_work.run([Task(spec, record, 3)])
+        [(_, part)] = at_work.run([Task(spec, record, 1, file)])
+        if damaged:
+            file.write_bytes(file.read_bytes()[:1000])
+        [(_, rest)] = at_work.run([Task(spec, record, 3, file)])
+    assert part.figure is not None
+    assert part.figure.tested_epochs == [1]
+    assert whole.figure is not None
+    assert rest.figure is not None
+    assert rest.figure.losses == whole.figure.losses
+    assert rest.figure.tested_top1 == whole.figure.tested_top1
+
+
 @pytest.mark.slow
 def test_a_halving_that_is_killed_goes_on_to_the_same_records(networks: Path, tmp_path: Path) -> None:
     path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 9, seeds: 2, jobs: 2")
     whole = measured(load_sweep(path), tmp_path / "whole")
     command = [sys.executable, "-m", "wnexplore", "sweep", str(path), "--out", str(tmp_path / "parts")]
-    # Five points are counted first.
-    for least in (6, 9):
+    # Five points are counted first. Killed between trainings of the first rung, then later twice.
+    for least, waiting in ((5, 1), (6, 0), (9, 0)):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 120
-            while committed(tmp_path / "parts") < least and process.poll() is None:
+            while not reached(tmp_path / "parts", least, waiting) and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
     subprocess.run(command, check=True, capture_output=True)
     parts = [r for r in read_records(tmp_path / "parts") if r.figure == "training"]
     assert told(parts) == told(whole)
-    assert fmean(r.value["top1"] for r in parts) == fmean(r.value["top1"] for r in whole)
+    assert not (tmp_path / "parts/paused").exists()
+
+
+def reached(directory: Path, records: int, waiting: int) -> bool:
+    """Whether so many records are committed and so many trainings wait in files."""
+    return committed(directory) >= records and len(list(directory.glob("paused/*.state"))) >= waiting

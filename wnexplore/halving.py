@@ -1,26 +1,24 @@
 """Successive halving: every variant trained a little, the better ones further.
 
-Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020: asynchronous successive
-halving, in which a variant goes on if it is among the best 1/eta of those that have come as far as it has.
-Optuna's pruner decides.
+Source: Jamieson & Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS
+2016, section 3, https://arxiv.org/abs/1502.07943: after each rung the best 1/eta of all that have come as far
+go on. Optuna's pruner decides.
 """
 
 from __future__ import annotations
 
-import random
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.errors import InputError
-from wnexplore.trainings import Done, Task, Workers, finished
-
-if TYPE_CHECKING:
-    import optuna
+from wnexplore.files import make_folder
+from wnexplore.trainings import Task, Workers, finished
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,37 @@ class Variant:
 
 
 def train_by_halving(
-    spec: TrainSpec, variants: Sequence[Variant], done: Mapping[str, Record], at_work: Workers
+    spec: TrainSpec, variants: Sequence[Variant], done: Mapping[str, Record], at_work: Workers, paused: Path
 ) -> Iterator[Record]:
     """The record of every training of `variants` that `done` (by key) doesn't have yet, as it is known.
 
-    A variant's top-1 is the mean over its seeds. The plain networks come first and are never dropped, the
-    others in an order of their own, so that no axis of a sweep decides who is compared with whom. What is
-    in `done` decides as it did: a run that was stopped goes on as if it had not been. Raises `InputError`
-    if Optuna is not installed.
+    A variant's top-1 is the mean over its seeds; the plain networks are never dropped. Between rungs the
+    trainings wait in files of the folder `paused`, which is there until the last one ends: a run that was
+    stopped goes on from these and from `done` as if it had not been. Raises `InputError` if Optuna is not
+    installed or the folder can't be made.
     """
-    study = _study(spec)
-    for variant in _order(variants):
-        yield from _train_variant(study, spec, variant, done, at_work)
+    _check_optuna()
+    make_folder(paused)
+    ended = dict(done)
+    left = sorted(variants, key=lambda variant: (not variant.is_baseline, str(variant.point)))
+    for epochs in rungs(spec):
+        reached = {record.key: record for record in ended.values()}
+        for task, outcome in at_work.run(_tasks(spec, left, ended, epochs, paused)):
+            reached[task.record.key] = record = finished(task.record, outcome, epochs)
+            if record.status != "ok":
+                ended[record.key] = record
+                yield record
+        going = _going_on(spec, left, ended, reached, epochs)
+        for variant in left:
+            for own in () if variant.point in going else variant.records:
+                if own.key not in ended:
+                    yield reached[own.key]
+                    _file(paused, own).unlink(missing_ok=True)
+        left = [variant for variant in left if variant.point in going]
+    for task, outcome in at_work.run(_tasks(spec, left, ended, spec.max_epochs or 0, paused)):
+        yield finished(task.record, outcome)
+        _file(paused, task.record).unlink(missing_ok=True)
+    shutil.rmtree(paused, ignore_errors=True)
 
 
 def rungs(spec: TrainSpec) -> list[int]:
@@ -62,60 +79,77 @@ def rungs(spec: TrainSpec) -> list[int]:
     return found
 
 
-def _study(spec: TrainSpec) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError:
-        raise InputError('halving needs Optuna: pip install "wnexplore[search]"') from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=spec.first_rung, reduction_factor=spec.reduction
-    )
-    return optuna.create_study(direction="maximize", pruner=pruner)
+def _tasks(
+    spec: TrainSpec, left: Sequence[Variant], ended: Mapping[str, Record], until: int, paused: Path
+) -> list[Task]:
+    going = [record for variant in left for record in variant.records if record.key not in ended]
+    return [Task(spec, record, until, _file(paused, record)) for record in going]
 
 
-def _order(variants: Sequence[Variant]) -> list[Variant]:
-    baselines = [variant for variant in variants if variant.is_baseline]
-    others = [variant for variant in variants if not variant.is_baseline]
-    # Whatever is done already, the order is the same.
-    others.sort(key=lambda variant: str(variant.point))
-    random.Random(0).shuffle(others)
-    return baselines + others
+def _file(paused: Path, record: Record) -> Path:
+    return paused / f"{record.key}.state"
 
 
-def _train_variant(
-    study: optuna.Study, spec: TrainSpec, variant: Variant, done: Mapping[str, Record], at_work: Workers
-) -> Iterator[Record]:
-    trial = study.ask()
-    kept = {record.key: done[record.key] for record in variant.records if record.key in done}
-    going = {record.key: Task(spec, record, 0) for record in variant.records if record.key not in done}
-    ended: dict[str, Done] = {}
-    dropped_at = None
-    for epochs in [*rungs(spec), spec.max_epochs or 0]:
-        tasks = [
-            Task(spec, task.record, epochs, ended[key].state if key in ended else None)
-            for key, task in going.items()
-        ]
-        for task, outcome in at_work.run(tasks):
-            ended[task.record.key] = outcome
-            if outcome.failure is not None:
-                del going[task.record.key]
-        tested = [top1 for record in kept.values() if (top1 := _top1(record, epochs)) is not None]
-        tested += [figure.top1 for key in going if (figure := ended[key].figure) is not None]
-        if not tested or epochs == spec.max_epochs:
-            break
-        trial.report(fmean(tested), epochs)
-        prune = trial.should_prune() and not variant.is_baseline
-        # Records from before more variants were added stay what they are.
-        if prune or any(record.value.get("dropped_at") == epochs for record in kept.values()):
-            dropped_at = epochs
-            break
-    for record in variant.records:
-        if record.key in ended:
-            yield finished(record, ended[record.key], dropped_at)
+def _going_on(
+    spec: TrainSpec,
+    left: Sequence[Variant],
+    ended: Mapping[str, Record],
+    reached: Mapping[str, Record],
+    epochs: int,
+) -> set[DesignPoint]:
+    """Those of `left` that are trained further than `epochs`."""
+    scores: dict[DesignPoint, float] = {}
+    kept, dropped = {variant.point for variant in left if variant.is_baseline}, set()
+    for variant in left:
+        own = [reached[record.key] for record in variant.records]
+        tested = [top1 for record in own if (top1 := _top1(record, epochs)) is not None]
+        if tested:
+            scores[variant.point] = fmean(tested)
+        # What was decided before more variants were added stays decided.
+        if any(record.value.get("epochs", 0) > epochs for record in own):
+            kept.add(variant.point)
+        elif any(record.key in ended and record.value.get("dropped_at") == epochs for record in own):
+            dropped.add(variant.point)
+    return (kept | _best(spec, epochs, scores)) & scores.keys() - dropped
 
 
 def _top1(record: Record, epochs: int) -> float | None:
     """Percent of the test images right after `epochs` epochs, if they were tested then."""
     found = zip(record.samples.get("tested_epochs", ()), record.samples.get("tested_top1", ()), strict=True)
     return next((top1 for epoch, top1 in found if epoch == epochs), None)
+
+
+def _best(spec: TrainSpec, epochs: int, scores: Mapping[DesignPoint, float]) -> set[DesignPoint]:
+    """Those that the pruner lets go on from a rung that all of `scores` have reached."""
+    found: set[DesignPoint] = set()
+    for point in sorted(scores, key=lambda point: -scores[point]):
+        others = [score for other, score in scores.items() if other != point]
+        if not _goes_on(spec, epochs, scores[point], others):
+            break
+        found.add(point)
+    return found
+
+
+def _goes_on(spec: TrainSpec, epochs: int, score: float, others: Sequence[float]) -> bool:
+    """What Optuna's pruner says of a variant once it knows all the others.
+
+    It decides on each trial as it hears of it, whoever comes later: so the one in question comes last.
+    """
+    import optuna
+
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=spec.reduction)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    prune = False
+    for value in (*others, score):
+        trial = study.ask()
+        trial.report(value, epochs)
+        prune = trial.should_prune()
+    return not prune
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna
+    except ImportError:
+        raise InputError('halving needs Optuna: pip install "wnexplore[search]"') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,7 +119,8 @@ def run(
     failed = []
     wanted = None if spec.where is None else condition(spec.where)
     may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
-    for record in measure(spec, todo, on_step, may_train, store.records):
+    paused = store.path.parent / "paused"
+    for record in measure(spec, todo, on_step, may_train, store.records, paused):
         store.append(record)
         on_record(record)
         if record.status != "ok":
@@ -139,11 +141,12 @@ def measure(
     on_step: Callable[[Step], None] = lambda step: None,
     may_train: Callable[[DesignPoint], bool] = lambda point: True,
     known: Callable[[], Iterable[Record]] = list,
+    paused: Path | None = None,
 ) -> Iterator[Record]:
     """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
 
-    `may_train` is asked of each point before any is trained; `known` gives records of before, by which
-    successive halving goes on.
+    `may_train` is asked of each point before any is trained. Successive halving goes on from the records
+    of before that `known` gives, and keeps trainings that wait in the folder `paused`, which it needs.
 
     Latencies of one protocol are taken in rounds together, and trainings several at once or by halving,
     so that they may come in another order. A measurement that runs out of memory or fails becomes a
@@ -162,7 +165,7 @@ def measure(
             done += 1
     allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
     done += sum(not allowed[measurement.point] for measurement in trainings)
-    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known):
+    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known, paused):
         yield record
         done += 1
 
@@ -196,7 +199,11 @@ def _measure_group(group: list[Measurement], at: _At) -> Iterator[Record]:
 
 
 def _train(
-    spec: SweepSpec, todo: list[Measurement], at: _At, known: Callable[[], Iterable[Record]]
+    spec: SweepSpec,
+    todo: list[Measurement],
+    at: _At,
+    known: Callable[[], Iterable[Record]],
+    paused: Path | None,
 ) -> Iterator[Record]:
     """The records of trainings, each baseline before what is compared with it."""
     if spec.train is None or not todo:
@@ -210,7 +217,9 @@ def _train(
         keys = {record.key for record in records}
         before = {record.key: record for record in known() if record.figure == "training"}
         done = {key: record for key, record in before.items() if key not in keys and record.status == "ok"}
-        yield from train_by_halving(spec.train, _variants(spec.train, records, done), done, at_work)
+        assert paused is not None
+        variants = _variants(spec.train, records, done)
+        yield from train_by_halving(spec.train, variants, done, at_work, paused)
 
 
 def _variants(spec: TrainSpec, records: list[Record], done: Mapping[str, Record]) -> list[Variant]:

@@ -10,17 +10,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from wnexplore.checkpoint import read_state, save_state
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
-from wnexplore.errors import RunError
+from wnexplore.errors import InputError, RunError
 from wnexplore.measure.data import Augment, Data, load_data
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import Failure
@@ -37,8 +39,8 @@ class Task:
     """What it becomes a record of: point and protocol."""
     until: int
     """Epochs that shall be behind it."""
-    state: Mapping[str, Any] | None = None
-    """Where it was left; None for one that has not begun."""
+    file: Path | None = None
+    """Where it is left if it goes on after `until`, and taken up if it was left there; None: it does not."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,6 @@ class Done:
     """What became of a task."""
 
     figure: TrainingFigure | None = None
-    state: Mapping[str, Any] | None = None
-    """Where it stands, if it goes on after this."""
     failure: Failure | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -204,11 +204,23 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
         seed=record.protocol["seed"],
         device=record.protocol["device"],
     )
-    if task.state is not None:
-        training.load_state(dict(task.state))
+    left = _left(task.file)
+    if left is not None:
+        training.load_state(left)
     training.advance(task.until, lambda step, steps: on_part(step / steps))
-    state = training.state() if task.until < training.epochs else None
-    return Done(training.figure, state, environment=surroundings)
+    if task.file is not None and task.until < training.epochs:
+        save_state(task.file, training.state())
+    return Done(training.figure, environment=surroundings)
+
+
+def _left(file: Path | None) -> dict[str, Any] | None:
+    """Where a training was left; None for one that begins."""
+    if file is None or not file.exists():
+        return None
+    with suppress(InputError):
+        return read_state(file)
+    # Damaged: it is trained anew, to the same numbers.
+    return None
 
 
 def _begin(threads: int) -> None:

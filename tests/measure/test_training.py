@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from wnexplore.checkpoint import read_state, save_state
 from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
 from wnexplore.measure.data import Data, Pass, TensorSplit, load_data
@@ -281,15 +282,14 @@ def test_warmup_as_long_as_the_training_is_cut_to_half() -> None:
     assert model.weight.item() == pytest.approx(-5e-4 * (warmup + cosine), rel=1e-4)
 
 
-def test_training_in_parts_by_other_processes_is_the_training_in_one(digits: Data) -> None:
+def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path) -> None:
     recipe = Recipe(epochs=3, batch_size=256, ema=0.9)
     whole = train(convnet, digits, recipe, seed=2, device="cpu")
     first = ShortTraining(convnet, digits, recipe, seed=2, device="cpu")
     first.advance(1)
-    # As a pool of processes sends it.
-    state = pickle.loads(pickle.dumps(first.state()))
+    save_state(tmp_path / "a.state", first.state())
     second = ShortTraining(convnet, digits, recipe, seed=2, device="cpu")
-    second.load_state(state)
+    second.load_state(read_state(tmp_path / "a.state"))
     second.advance(3)
     assert second.figure.losses == whole.losses
     assert second.figure.tested_top1 == whole.tested_top1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -100,17 +100,17 @@ class ShortTraining:
         self.figure.damaged = tuple(dict.fromkeys(seen))
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` takes, in this process or another."""
+        """What `load_state` takes, in this process or another: tensors, numbers and text alone."""
         return {
             "network": self._training.network.state_dict(),
             "training": self._state,
-            "figure": self.figure,
+            "figure": asdict(self.figure),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken, of a training of the same network, data, recipe and seed."""
         self._training.network.load_state_dict(state["network"])
-        self._state, self.figure = state["training"], state["figure"]
+        self._state, self.figure = state["training"], TrainingFigure(**state["figure"])
         with reproducible(self._seed, self._device):
             self._training.load_state(self._state)
 
