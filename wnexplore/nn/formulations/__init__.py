@@ -129,6 +129,6 @@ def _plan(
     )
     small = layer.weights < SINGLE_NUMBERS
     if name == "kernel" and batch == 1 and small and contiguous and not training:
-        return single(layer, height, width)
+        return single(layer, height, width, device, dtype)
     function = _FUNCTIONS[name]
     return lambda x, alpha, weight, shift: function(x, alpha, weight, layer, shift)
