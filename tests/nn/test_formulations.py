@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from wnexplore.nn.formulations import (
     why_not,
 )
 from wnexplore.nn.formulations.generate import generate_published
+from wnexplore.nn.formulations.single import MOST_WINDOWS
 
 DOUBLE = torch.float64
 
@@ -62,10 +65,10 @@ def formula(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> LayerShape:
-    """Any convolution with any generator of its kernels."""
+def layers(draw: st.DrawFn, most_in: int = 4, most_out: int = 3) -> LayerShape:
+    """Any convolution with any generator of its kernels, up to so many channels to a group."""
     groups = draw(st.integers(1, 3))
-    per_group_in, per_group_out = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    per_group_in, per_group_out = draw(st.integers(1, most_in)), draw(st.integers(1, most_out))
     high, wide = draw(st.sampled_from([(1, 1), (1, 1), (3, 3), (2, 3), (3, 1)]))
     total = groups * per_group_out * per_group_in * high * wide
     filters = groups * per_group_out
@@ -111,6 +114,26 @@ def test_every_formulation_equals_loops(
             y = apply_generated(x, alpha, weight, layer, name, shift)
             assert y.shape == expected.shape
             assert relative_error(y, expected) < 1e-12, name
+
+
+@given(layers(most_in=1, most_out=1), st.integers(0, 2**16), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convolution(
+    layer: LayerShape, seed: int, shifted: bool
+) -> None:
+    torch.manual_seed(seed)
+    x, alpha, weight = tensors(layer, 1)
+    shift = torch.randn(layer.out_channels, dtype=DOUBLE) if shifted else None
+    expected = loops(x, formula(alpha, weight, layer.generator_groups), layer)
+    if shift is not None:
+        expected += shift[:, None, None]
+    for most in (MOST_WINDOWS, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            # The module, not the function of that name which the package has.
+            patch.setattr(import_module("wnexplore.nn.formulations.single"), "MOST_WINDOWS", most)
+            # What runs is decided once for each layer: this is another.
+            y = apply_generated(x, alpha, weight, replace(layer), "kernel", shift)
+        assert relative_error(y, expected) < 1e-12
 
 
 @given(layers(), st.integers(1, 5), st.integers(0, 2**16), st.booleans(), st.integers(1, 3), st.booleans())

@@ -24,7 +24,7 @@ def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch
     """
     if layer.pointwise and layer.stride == (1, 1):
         return _matrix(layer, height, width)
-    if layer.depthwise and device == "cpu" and dtype == torch.float32 and _has_few_windows(layer, height, width):
+    if layer.depthwise and device == "cpu" and dtype in _EXACT and _has_few_windows(layer, height, width):
         return _windows(layer, height, width)
     make = _maker(layer, layer.kernel_shape)
     options = (layer.stride, layer.padding, layer.dilation, layer.groups)
@@ -56,6 +56,9 @@ def _matrix(layer: LayerShape, height: int, width: int) -> Run:
 
     return run
 
+
+_EXACT = (torch.float32, torch.float64)
+"""The dtypes in which a product of matrices adds up as precisely as a convolution."""
 
 MOST_WINDOWS = 2**20
 """Numbers to copy up to which windows of an image cost less than what torch does before it convolves."""
