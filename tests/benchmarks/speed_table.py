@@ -28,10 +28,15 @@ def main() -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The rows of a CSV file that have a ratio, those measured again once, with lambda as `terms`."""
+    """The rows of a CSV file that have a ratio, those measured again once, with lambda as `terms`.
+
+    By mode, backbone (as they come in the file) and batch size.
+    """
     table = pd.read_csv(path)
+    backbones = list(table["backbone"].unique())
     table = table[table["latency_ratio"].notna()].drop_duplicates([*_CELL, *_NETWORK], keep="last")
-    return table.assign(terms=table["M"] / table["G"])
+    table = table.assign(terms=table["M"] / table["G"], rank=table["backbone"].map(backbones.index))
+    return table.sort_values(["mode", "rank", "batch_size"], kind="stable").drop(columns="rank")
 
 
 def markdown(table: pd.DataFrame) -> list[str]:
