@@ -51,10 +51,9 @@ class Product(torch.autograd.Function):
         layer: LayerShape = ctx.layer
         needs_x, needs_alpha, needs_weight, _, needs_shift = ctx.needs_input_grad
         images, tiles = _tiles(x, layer)
-        made, sent = _Scratch(x), _Scratch(x)
+        made, sent, turned = _Scratch(x), _Scratch(x), _Scratch(x)
         grad_x, grad_alpha = [], torch.empty_like(alpha) if needs_alpha else None
-        shape = (layer.generator_groups, layer.inputs_per_group, layer.outputs_per_group)
-        grad_weight = weight.new_empty(shape) if needs_weight else None
+        grad_weight = torch.empty_like(weight) if needs_weight else None
         for start in range(0, x.shape[0], images):
             part = slice(start, start + images)
             grad = grads[0][part].flatten(2)
@@ -75,15 +74,20 @@ class Product(torch.autograd.Function):
                         )
                     if grad_weight is not None:
                         inputs = alpha[part, tile.inputs].unflatten(1, (tile.count, -1)).permute(1, 2, 0)
-                        own = grad_weight[tile.groups]
+                        own = grad_weight[tile.rows].unflatten(0, (tile.count, -1))
+                        if len(x) == 1:
+                            torch.mul(of_groups.mT, inputs.mT, out=own)
+                            continue
+                        products = turned.take(tile.count, layer.inputs_per_group, layer.outputs_per_group)
+                        torch.bmm(inputs, of_groups, out=products)
                         if start == 0:
-                            torch.bmm(inputs, of_groups, out=own)
+                            own.copy_(products.mT)
                         else:
-                            own.baddbmm_(inputs, of_groups)
+                            own.add_(products.mT)
         return (
             torch.cat(grad_x) if needs_x else None,
             grad_alpha,
-            None if grad_weight is None else grad_weight.mT.reshape(weight.shape),
+            grad_weight,
             None,
             grads[0].sum((0, 2, 3)) if needs_shift else None,
         )
