@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -108,8 +109,10 @@ def test_every_formulation_equals_loops(
     if shift is not None:
         expected += shift[:, None, None]
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("", ".feature_space"):
-            patch.setattr(f"wnexplore.nn.formulations{module}.SINGLE_NUMBERS", 0 if large else 10**6)
+        for module in ("single", "feature_space", "choose"):
+            patch.setattr(module_of(module), "SINGLE_NUMBERS", 0 if large else 10**6)
+        patch.setattr(module_of("single"), "TILE_BYTES", 2 * layer.fan_in * 8)
+        patch.setattr(module_of("tiles"), "REGISTER", 1)
         for name in ("auto", *legal_formulations(layer)):
             y = apply_generated(x, alpha, weight, layer, name, shift)
             assert y.shape == expected.shape
@@ -129,24 +132,35 @@ def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convoluti
         expected += shift[:, None, None]
     for most in (MOST_WINDOWS, 0):
         with pytest.MonkeyPatch.context() as patch:
-            # The module, not the function of that name which the package has.
-            patch.setattr(import_module("wnexplore.nn.formulations.single"), "MOST_WINDOWS", most)
+            patch.setattr(module_of("single"), "MOST_WINDOWS", most)
             # What runs is decided once for each layer: this is another.
             y = apply_generated(x, alpha, weight, replace(layer), "kernel", shift)
         assert relative_error(y, expected) < 1e-12
 
 
-@given(layers(), st.integers(1, 5), st.integers(0, 2**16), st.booleans(), st.integers(1, 3), st.booleans())
-@settings(max_examples=80, deadline=None)
+@given(
+    layers(),
+    st.integers(1, 5),
+    st.integers(0, 2**16),
+    st.booleans(),
+    st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9)),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
 def test_every_formulation_has_the_same_gradients(
-    layer: LayerShape, batch: int, seed: int, channels_last: bool, chunk: int, by_columns: bool
+    layer: LayerShape,
+    batch: int,
+    seed: int,
+    channels_last: bool,
+    tile: tuple[int, int, int],
+    by_columns: bool,
 ) -> None:
     torch.manual_seed(seed)
     inputs = (*tensors(layer, batch, channels_last), torch.randn(layer.out_channels, dtype=DOUBLE))
     expected = gradients(
         lambda x, alpha, weight, shift: naive(x, alpha, weight, layer) + shift[:, None, None], inputs
     )
-    with sizes_set(chunk * layer.weights * 8, 10**6 if by_columns else 0):
+    with sizes_set(*tile, most_columns=10**6 if by_columns else 0):
         for name in ("auto", *legal_formulations(layer)):
             found = gradients(
                 lambda x, alpha, weight, shift, name=name: apply_generated(
@@ -160,12 +174,20 @@ def test_every_formulation_has_the_same_gradients(
 
 
 @contextmanager
-def sizes_set(chunk_bytes: int, most_columns: int) -> Iterator[None]:
-    """Few images a chunk, and columns or none, whatever the size of the layer."""
+def sizes_set(images: int, filters: int, numbers: int, most_columns: int) -> Iterator[None]:
+    """So many of each to a tile, and columns or none, whatever the size of the layer."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("kernel_space", "product"):
-            patch.setattr(f"wnexplore.nn.formulations.{module}.CHUNK_BYTES", chunk_bytes)
-        patch.setattr("wnexplore.nn.formulations.kernel_space.MOST_COLUMNS", most_columns)
+        for name, value in (
+            ("tiles.MOST_IMAGES", images),
+            ("tiles.MOST_FILTERS", filters),
+            ("tiles.TILE_BYTES", 0),
+            ("tiles._LEAST_NUMBERS", numbers),
+            ("tiles.REGISTER", 1),
+            ("kernel_space.CHUNK_BYTES", 0),
+            ("kernel_space.SMALL_BYTES", 0),
+            ("kernel_space.MOST_COLUMNS", most_columns),
+        ):
+            patch.setattr(f"wnexplore.nn.formulations.{name}", value)
         yield
 
 
@@ -188,6 +210,11 @@ def naive(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape) -> Tensor
             )
         )
     return torch.cat(outputs)
+
+
+def module_of(name: str) -> ModuleType:
+    """A module of the formulations: two of them have the name of a function that the package has."""
+    return import_module(f"wnexplore.nn.formulations.{name}")
 
 
 def loops(x: Tensor, kernels: Tensor, layer: LayerShape) -> Tensor:
@@ -231,8 +258,9 @@ SHAPES = {
 def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
     batch: int, groups: int, terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The last tile makes 73,728 numbers for an image, the others 258,048.
-    monkeypatch.setattr("wnexplore.nn.formulations.product._WORTH_SLICING", 100_000)
+    # Tiles of 96 filters and, for three images, 464 numbers: 64 filters and less than 464 at the end.
+    monkeypatch.setattr("wnexplore.nn.formulations.tiles.MOST_FILTERS", 96)
+    monkeypatch.setattr("wnexplore.nn.formulations.tiles.TILE_BYTES", 2**20)
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     layer = LayerShape(256, 256, (3, 3), **sizes, generator_groups=256 * groups, inputs_per_group=terms)

@@ -22,7 +22,7 @@ from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.published import published
 from wnexplore.nn.formulations.shape import Formulation
 from wnexplore.nn.formulations.shape import LayerShape as LayerShape
-from wnexplore.nn.formulations.single import SINGLE_NUMBERS, Run, single
+from wnexplore.nn.formulations.single import Run, runs_single, single
 
 
 def _fused(
@@ -127,8 +127,7 @@ def _plan(
     name = (
         choose(layer, batch, height, width, training, device, dtype) if formulation == "auto" else formulation
     )
-    small = layer.weights < SINGLE_NUMBERS
-    if name == "kernel" and batch == 1 and small and contiguous and not training:
+    if name == "kernel" and batch == 1 and contiguous and not training and runs_single(layer, device):
         return single(layer, height, width, device, dtype)
     function = _FUNCTIONS[name]
     return lambda x, alpha, weight, shift: function(x, alpha, weight, layer, shift)

@@ -43,14 +43,15 @@ def shared(
 
 
 def as_matrices(layer: LayerShape, batch: int, height: int, width: int) -> bool:
-    """Whether kernels are applied as matrices to columns of the one image (im2col).
+    """Whether slices of the kernels are applied as matrices to the pixels of the one image.
 
-    Where they are large and the image small, this costs less than a convolution, which puts them in
-    another order first; and a slice of them is a matrix as it lies there.
+    Where they are large and the image small: a slice is a matrix as it lies there, and a convolution
+    would need it in one piece.
     """
     rows, columns = layer.output_size(height, width)
-    single = batch == layer.inputs_per_group == layer.groups == 1
-    return single and rows * columns <= MOST_COLUMNS and layer.weights >= SINGLE_NUMBERS
+    sliced = layer.pointwise and layer.slices is not None and layer.slices > 1
+    single = batch == layer.inputs_per_group == 1 and rows * columns <= MOST_COLUMNS
+    return sliced and single and layer.weights >= SINGLE_NUMBERS
 
 
 def _multiplied(

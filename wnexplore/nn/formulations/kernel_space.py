@@ -7,12 +7,15 @@ from torch import Tensor
 
 from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels
-from wnexplore.nn.formulations.product import CHUNK_BYTES, Product, multiply
+from wnexplore.nn.formulations.product import Product
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.shape import LayerShape
 
 SMALL_BYTES = 2**22
 """Of a batch's kernels that are worth neither tiles nor making them anew for backward."""
+
+CHUNK_BYTES = 2**24
+"""Of kernels of images that are folded into the groups of one convolution."""
 
 WORTH_SLICING = 96
 """Input channels of a slice from which one product a slice costs less than putting slices together."""
@@ -86,7 +89,7 @@ def _matrices(alpha: Tensor, weight: Tensor, layer: LayerShape) -> list[Tensor]:
 
 def _products(pairs: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tensor:
     (first, second), *rest = pairs
-    y = multiply(first, second, shift)
+    y = torch.bmm(first, second) if shift is None else torch.baddbmm(shift, first, second)
     for a, b in rest:
         y = y.baddbmm_(a, b)
     return y

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.tiles import Scratch, pieces
 
 Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """A `Formulation` of a layer and image size that are known: without the layer among its arguments."""
@@ -16,16 +17,26 @@ Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 SINGLE_NUMBERS = 2**18
 """A kernel of more is better made and applied in tiles."""
 
+TILE_BYTES = 2**22
+"""Of filters that exist at a time: memory of this size is used again, larger pieces are cleared anew."""
+
+
+def runs_single(layer: LayerShape, device: str) -> bool:
+    """Whether `single` is for `layer` in the kernel formulation."""
+    return layer.weights < SINGLE_NUMBERS or _in_tiles(layer, device)
+
 
 def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch.dtype) -> Run:
     """`layer` for one contiguous image (1, C_in, height, width) without a backward pass.
 
     Its numbers are worked out here, once, and not at every call.
     """
-    if layer.pointwise and layer.stride == (1, 1):
+    if layer.pointwise and layer.stride == (1, 1) and layer.weights < SINGLE_NUMBERS:
         return _matrix(layer, height, width)
     if layer.depthwise and device == "cpu" and dtype in _EXACT and _has_few_windows(layer, height, width):
         return _windows(layer, height, width)
+    if layer.weights >= SINGLE_NUMBERS:
+        return _tiled(layer, dtype)
     make = _maker(layer, layer.kernel_shape)
     options = (layer.stride, layer.padding, layer.dilation, layer.groups)
     return lambda x, alpha, weight, shift: functional.conv2d(x, make(alpha, weight), shift, *options)
@@ -89,5 +100,33 @@ def _windows(layer: LayerShape, height: int, width: int) -> Run:
         if shift is None:
             return torch.bmm(kernel, seen).view(output)
         return torch.baddbmm(shift.view(-1, 1, 1), kernel, seen).view(output)
+
+    return run
+
+
+def _in_tiles(layer: LayerShape, device: str) -> bool:
+    parts = layer.generator_groups % layer.out_channels == 0
+    return device == "cpu" and layer.groups == 1 and not layer.pointwise and parts
+
+
+def _tiled(layer: LayerShape, dtype: torch.dtype) -> Run:
+    """Some filters after the others, each in the memory of those before it."""
+    per_filter, terms = layer.generator_groups // layer.out_channels, layer.inputs_per_group
+    most = max(1, TILE_BYTES // (layer.fan_in * dtype.itemsize))
+    tiles = [
+        (filters, slice(filters.start * per_filter, filters.stop * per_filter))
+        for filters in pieces(layer.out_channels, most)
+    ]
+    options = (layer.stride, layer.padding, layer.dilation)
+    product = torch.mul if terms == 1 else torch.bmm
+
+    def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
+        vectors = alpha.view(layer.generator_groups, 1, terms)
+        rows, scratch, parts = weight.view(layer.generator_groups, -1, terms).mT, Scratch(x), []
+        for filters, groups in tiles:
+            room = scratch.take(groups.stop - groups.start, 1, layer.outputs_per_group)
+            kernel = product(vectors[groups], rows[groups], out=room).view(-1, *layer.kernel_shape[1:])
+            parts.append(functional.conv2d(x, kernel, None if shift is None else shift[filters], *options))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     return run
