@@ -30,7 +30,7 @@ def choose(
         return "fused" if layer.weights > (layer.in_channels + layer.out_channels) * pixels else "kernel"
     if layer.slices is None:
         return "kernel"
-    if as_matrices(layer, batch, height, width):
+    if as_matrices(layer, batch, height, width, training):
         # The multiply-adds of the kernel formulation, and no kernel made.
         return "shared"
     if training and _kept_by_shared(layer, pixels) > layer.weights:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
+from wnexplore.nn.formulations.kernel_space import needs_gradient
 from wnexplore.nn.formulations.shape import LayerShape
 from wnexplore.nn.formulations.single import SINGLE_NUMBERS
 
@@ -22,8 +23,10 @@ def shared(
     """
     slices, terms = layer.slices, layer.inputs_per_group
     assert slices is not None
-    if not torch.compiler.is_compiling() and as_matrices(layer, x.shape[0], *x.shape[2:]):
-        return _multiplied(x, alpha, weight, layer, slices, shift)
+    if not torch.compiler.is_compiling():
+        batch, _, height, width = x.shape
+        if as_matrices(layer, batch, height, width, needs_gradient(x, alpha, weight)):
+            return _multiplied(x, alpha, weight, layer, slices, shift)
     if slices * terms == 1:
         kernels = weight.view(layer.kernel_shape)
         y, each = _convolve(x, kernels, layer, layer.groups), None if shift is None else shift.view(-1, 1, 1)
@@ -42,16 +45,16 @@ def shared(
     return _sum(products, each).flatten(1, 2)
 
 
-def as_matrices(layer: LayerShape, batch: int, height: int, width: int) -> bool:
-    """Whether slices of the kernels are applied as matrices to the pixels of the one image.
+def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training: bool) -> bool:
+    """Whether slices of the kernels are applied as matrices to columns of the one image (im2col).
 
     Where they are large and the image small: a slice is a matrix as it lies there, and a convolution
-    would need it in one piece.
+    would need it in one piece, in its gradient too.
     """
     rows, columns = layer.output_size(height, width)
-    sliced = layer.pointwise and layer.slices is not None and layer.slices > 1
+    sliced = layer.groups == 1 and layer.slices is not None and layer.slices > 1
     single = batch == layer.inputs_per_group == 1 and rows * columns <= MOST_COLUMNS
-    return sliced and single and layer.weights >= SINGLE_NUMBERS
+    return sliced and single and layer.weights >= SINGLE_NUMBERS and (layer.pointwise or training)
 
 
 def _multiplied(

@@ -40,16 +40,16 @@ class Product(torch.autograd.Function):
         # (N, C_out, H_out·W_out), in memory as the image is.
         y = x.new_empty(sizes[0], *sizes[:0:-1]).mT if channels_last else x.new_empty(sizes)
         images, scratch = images_at_a_time(x), Scratch(x)
-        tiles = tiles_of(x, layer, images)
+        tiles, blocks = tiles_of(x, layer, images)
         vectors, weights = by_part(alpha, weight, layer)
         for start in range(0, len(x), images):
             part = slice(start, start + images)
-            columns = columns_of(x[part], layer)
             for tile in tiles:
-                own = y[part, tile.filters]
-                kernels = make_tile(vectors[part], weights, tile, scratch)
-                begin = None if shift is None else shift[tile.filters].view(-1, 1)
-                _multiply(kernels, columns[:, tile.columns], own, begin, anew=tile.columns.start == 0)
+                columns = _columns(x[part], tile, layer)
+                for filters in blocks:
+                    kernels = make_tile(vectors[part], weights, tile, filters, scratch)
+                    begin = None if shift is None else shift[filters].view(-1, 1)
+                    _multiply(kernels, columns, y[part, filters], begin, anew=tile.columns.start == 0)
         if channels_last:
             return y.mT.view(-1, height, width, layer.out_channels).permute(0, 3, 1, 2)
         return y.view(-1, layer.out_channels, height, width)
@@ -61,32 +61,58 @@ class Product(torch.autograd.Function):
         layer: LayerShape = ctx.layer
         needs_x, needs_alpha, needs_weight, _, needs_shift = ctx.needs_input_grad
         images, scratch = images_at_a_time(x), Scratch(x)
-        tiles = tiles_of(x, layer, images)
+        tiles, blocks = tiles_of(x, layer, images)
         vectors, weights = by_part(alpha, weight, layer)
         generator = _GeneratorGradients(vectors, weights, needs_alpha, needs_weight)
-        grad_x = []
+        grad_x = torch.zeros_like(x) if needs_x else None
         for start in range(0, len(x), images):
             part = slice(start, start + images)
-            grad, columns = grads[0][part].flatten(2), columns_of(x[part], layer)
-            sent = torch.empty_like(columns, memory_format=torch.contiguous_format) if needs_x else None
+            grad = grads[0][part].flatten(2)
             for tile in tiles:
-                of_filters = grad[:, tile.filters]
-                if sent is not None:
-                    turned, to = make_tile(vectors[part], weights, tile, scratch).mT, sent[:, tile.columns]
-                    if tile.filters.start == 0:
-                        torch.bmm(turned, of_filters, out=to)
+                columns = _columns(x[part], tile, layer)
+                for filters in blocks:
+                    generator.add(part, tile, filters, grad[:, filters], columns)
+                if grad_x is None:
+                    continue
+                sent = columns.new_empty(columns.shape)
+                for filters in blocks:
+                    turned = make_tile(vectors[part], weights, tile, filters, scratch).mT
+                    if filters.start == 0:
+                        torch.bmm(turned, grad[:, filters], out=sent)
                     else:
-                        to.baddbmm_(turned, of_filters)
-                generator.add(part, tile, of_filters, columns[:, tile.columns])
-            if sent is not None:
-                grad_x.append(image_of(sent, x[part], layer))
+                        sent.baddbmm_(turned, grad[:, filters])
+                _send_back(sent, grad_x[part], tile, layer)
         return (
-            (grad_x[0] if len(grad_x) == 1 else torch.cat(grad_x)) if needs_x else None,
+            grad_x,
             None if generator.alpha is None else _of_groups(generator.alpha, layer),
             None if generator.weight is None else generator.weight.view(weight.shape),
             None,
             grads[0].sum((0, 2, 3)) if needs_shift else None,
         )
+
+
+def _columns(x: Tensor, tile: Tile, layer: LayerShape) -> Tensor:
+    """(n, numbers, H_out·W_out), what the numbers of a tile multiply."""
+    channels, own = _channels(tile, layer)
+    return columns_of(x[:, channels], layer)[:, own]
+
+
+def _send_back(columns: Tensor, images: Tensor, tile: Tile, layer: LayerShape) -> None:
+    """Add to `images` (n, C_in, H, W) what the gradient of `_columns` is of them."""
+    channels, own = _channels(tile, layer)
+    like = images[:, channels]
+    numbers = like.shape[1] * layer.fan_in // layer.in_channels
+    if numbers > columns.shape[1]:
+        columns, cut = columns.new_zeros(len(columns), numbers, columns.shape[2]), columns
+        columns[:, own] = cut
+    like += image_of(columns, like, layer)
+
+
+def _channels(tile: Tile, layer: LayerShape) -> tuple[slice, slice]:
+    """The input channels that a tile's numbers are of, and which of these channels' numbers they are."""
+    taps = layer.fan_in // layer.in_channels
+    first, last = tile.columns.start // taps, -(-tile.columns.stop // taps)
+    return slice(first, last), slice(tile.columns.start - first * taps, tile.columns.stop - first * taps)
 
 
 def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, anew: bool = True) -> None:
@@ -122,7 +148,7 @@ class _GeneratorGradients:
         self._vectors, self._weights = vectors, weights
         self._sent, self._turned = Scratch(vectors), Scratch(vectors)
 
-    def add(self, part: slice, tile: Tile, grad: Tensor, columns: Tensor) -> None:
+    def add(self, part: slice, tile: Tile, filters: slice, grad: Tensor, columns: Tensor) -> None:
         """Of images `part`: `grad` (n, filters, H_out·W_out), `columns` (n, numbers, H_out·W_out)."""
         if self.alpha is None and self.weight is None:
             return
@@ -131,12 +157,12 @@ class _GeneratorGradients:
         # (filters, n, numbers): each group's numbers of every image's kernel.
         of_groups = room.transpose(0, 1)
         if self.alpha is not None:
-            made_by = self._weights[tile.filters, tile.part, tile.numbers]
-            own = self.alpha[part, tile.filters, tile.part].transpose(0, 1)
+            made_by = self._weights[filters, tile.part, tile.numbers]
+            own = self.alpha[part, filters, tile.part].transpose(0, 1)
             _write(self._times(of_groups, made_by), own, anew=tile.numbers.start == 0)
         if self.weight is not None:
-            inputs = self._vectors[part, tile.filters, tile.part].transpose(0, 1)
-            own = self.weight[tile.filters, tile.part, tile.numbers]
+            inputs = self._vectors[part, filters, tile.part].transpose(0, 1)
+            own = self.weight[filters, tile.part, tile.numbers]
             if len(self._vectors) == 1:
                 torch.mul(of_groups.mT, inputs, out=own)
                 return

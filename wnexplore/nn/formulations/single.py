@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.shape import LayerShape
-from wnexplore.nn.formulations.tiles import Scratch, pieces
+from wnexplore.nn.formulations.tiles import REGISTER, Scratch, pieces
 
 Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """A `Formulation` of a layer and image size that are known: without the layer among its arguments."""
@@ -115,7 +115,7 @@ def _tiled(layer: LayerShape, dtype: torch.dtype) -> Run:
     most = max(1, TILE_BYTES // (layer.fan_in * dtype.itemsize))
     tiles = [
         (filters, slice(filters.start * per_filter, filters.stop * per_filter))
-        for filters in pieces(layer.out_channels, most)
+        for filters in pieces(layer.out_channels, most, REGISTER)
     ]
     options = (layer.stride, layer.padding, layer.dilation)
     product = torch.mul if terms == 1 else torch.bmm

@@ -19,7 +19,7 @@ MOST_FILTERS = 512
 _LEAST_NUMBERS = 64
 """Of each filter: a product of fewer spends its time on its result."""
 REGISTER = 16
-"""Numbers that a register holds: a tile's filters and numbers are multiples of it."""
+"""Numbers that a register holds: a tile's filters and input channels or numbers are multiples of it."""
 _EXACT = (torch.float32, torch.float64)
 """The dtypes in which a sum may be written down and gone on with."""
 
@@ -41,9 +41,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class Tile:
-    """Some consecutive numbers of one part of some filters."""
+    """Some consecutive numbers of one part of every filter."""
 
-    filters: slice
     part: int
     """Of each filter."""
     numbers: slice
@@ -64,21 +63,24 @@ def images_at_a_time(x: Tensor) -> int:
     return batch if x.device.type != "cpu" else math.ceil(batch / math.ceil(batch / MOST_IMAGES))
 
 
-def tiles_of(x: Tensor, layer: LayerShape, images: int) -> list[Tile]:
-    """The tiles of the kernels of so many images, the filters outermost."""
+def tiles_of(x: Tensor, layer: LayerShape, images: int) -> tuple[list[Tile], list[slice]]:
+    """The tiles of the kernels of so many images, each to be made and applied for some filters at a time."""
     parts = parts_of(layer)
+    taps = layer.kernel_size[0] * layer.kernel_size[1]
     filters, numbers = layer.out_channels, parts.length
     if x.device.type == "cpu":
         filters = min(filters, MOST_FILTERS)
         if x.dtype in _EXACT:
             fit = TILE_BYTES // (images * filters * x.element_size())
             numbers = min(numbers, max(_LEAST_NUMBERS, fit))
-    return [
-        Tile(of_filters, part, of_part, _moved(of_part, part * parts.length))
-        for of_filters in pieces(layer.out_channels, filters)
+    # Of whole channels, where parts are.
+    step = REGISTER * (taps if parts.length % taps == 0 else 1)
+    tiles = [
+        Tile(part, of_part, _moved(of_part, part * parts.length))
         for part in range(parts.of_filter)
-        for of_part in pieces(parts.length, numbers)
+        for of_part in pieces(parts.length, numbers, step)
     ]
+    return tiles, pieces(layer.out_channels, filters, REGISTER)
 
 
 def by_part(alpha: Tensor, weight: Tensor, layer: LayerShape) -> tuple[Tensor, Tensor]:
@@ -93,19 +95,19 @@ def by_part(alpha: Tensor, weight: Tensor, layer: LayerShape) -> tuple[Tensor, T
     )
 
 
-def make_tile(vectors: Tensor, weights: Tensor, tile: Tile, scratch: Scratch) -> Tensor:
+def make_tile(vectors: Tensor, weights: Tensor, tile: Tile, filters: slice, scratch: Scratch) -> Tensor:
     """(n, filters, numbers) of what `by_part` gives, in memory (filters, n, numbers)."""
-    own = vectors[:, tile.filters, tile.part].transpose(0, 1)
-    rows = weights[tile.filters, tile.part, tile.numbers].mT
+    own = vectors[:, filters, tile.part].transpose(0, 1)
+    rows = weights[filters, tile.part, tile.numbers].mT
     out = scratch.take(len(rows), own.shape[1], rows.shape[2])
     product = torch.mul if weights.shape[3] == 1 else torch.bmm
     return product(own, rows, out=out).transpose(0, 1)
 
 
-def pieces(total: int, most: int) -> list[slice]:
-    """0 to `total` in equal pieces up to the last, of about `most`."""
+def pieces(total: int, most: int, step: int) -> list[slice]:
+    """0 to `total` in equal pieces up to the last, of about `most`, multiples of `step`."""
     size = math.ceil(total / math.ceil(total / most))
-    size = min(total, math.ceil(size / REGISTER) * REGISTER)
+    size = min(total, math.ceil(size / step) * step)
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
