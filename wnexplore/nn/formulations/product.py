@@ -119,8 +119,8 @@ def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, ane
     """Write a (n, I, K) times b (n, K, J), plus `begin` (I, 1), to `to` (n, I, J), or add it to it.
 
     On a CPU one image after another: then each thread takes the filters whose kernels it has made or goes
-    on with. A batched product gives each thread images, and sends the numbers from core to core: three
-    times as slow where they share no cache.
+    on with. A batched product gives each thread images, and sends the numbers from core to core, far
+    slower where they share no cache.
     """
     images = [(a, b, to)] if a.is_cuda else zip(a.split(1), b.split(1), to.split(1), strict=True)
     for own_a, own_b, own_to in images:
