@@ -112,6 +112,7 @@ def test_every_formulation_equals_loops(
         for module in ("single", "feature_space", "choose"):
             patch.setattr(module_of(module), "SINGLE_NUMBERS", 0 if large else 10**6)
         patch.setattr(module_of("single"), "TILE_BYTES", 2 * layer.fan_in * 8)
+        patch.setattr(module_of("kernel_space"), "CHUNK_BYTES", 2 * layer.weights * 8)
         patch.setattr(module_of("tiles"), "REGISTER", 1)
         for name in ("auto", *legal_formulations(layer)):
             y = apply_generated(x, alpha, weight, layer, name, shift)
@@ -183,7 +184,6 @@ def sizes_set(images: int, filters: int, numbers: int, most_columns: int) -> Ite
             ("tiles.TILE_BYTES", 0),
             ("tiles._LEAST_NUMBERS", numbers),
             ("tiles.REGISTER", 1),
-            ("kernel_space.CHUNK_BYTES", 0),
             ("kernel_space.SMALL_BYTES", 0),
             ("kernel_space.MOST_COLUMNS", most_columns),
         ):
@@ -258,7 +258,7 @@ SHAPES = {
 def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
     batch: int, groups: int, terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Tiles of 96 filters and, for three images, 464 numbers: 64 filters and less than 464 at the end.
+    # Tiles of 96 filters, at the end 64; for three images of up to 432 numbers, at the end 288 or 144.
     monkeypatch.setattr("wnexplore.nn.formulations.tiles.MOST_FILTERS", 96)
     monkeypatch.setattr("wnexplore.nn.formulations.tiles.TILE_BYTES", 2**20)
     torch.manual_seed(0)

@@ -122,7 +122,8 @@ def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, ane
     on with. A batched product gives each thread images, and sends the numbers from core to core, far
     slower where they share no cache.
     """
-    images = [(a, b, to)] if a.is_cuda else zip(a.split(1), b.split(1), to.split(1), strict=True)
+    each = 1 if a.device.type == "cpu" else len(a)
+    images = zip(a.split(each), b.split(each), to.split(each), strict=True)
     for own_a, own_b, own_to in images:
         if not anew:
             own_to.baddbmm_(own_a, own_b)

@@ -31,7 +31,7 @@ def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch
 
     Its numbers are worked out here, once, and not at every call.
     """
-    if layer.pointwise and layer.stride == (1, 1) and layer.weights < SINGLE_NUMBERS:
+    if layer.pointwise and layer.stride == (1, 1):
         return _matrix(layer, height, width)
     if layer.depthwise and device == "cpu" and dtype in _EXACT and _has_few_windows(layer, height, width):
         return _windows(layer, height, width)
