@@ -109,8 +109,9 @@ def test_every_formulation_equals_loops(
     if shift is not None:
         expected += shift[:, None, None]
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("single", "feature_space", "choose"):
-            patch.setattr(module_of(module), "SINGLE_NUMBERS", 0 if large else 10**6)
+        limits = {"single": "SINGLE_NUMBERS", "choose": "SINGLE_NUMBERS", "feature_space": "LARGE"}
+        for module, limit in limits.items():
+            patch.setattr(module_of(module), limit, 0 if large else 10**6)
         patch.setattr(module_of("single"), "TILE_BYTES", 2 * layer.fan_in * 8)
         patch.setattr(module_of("kernel_space"), "CHUNK_BYTES", 2 * layer.weights * 8)
         patch.setattr(module_of("tiles"), "REGISTER", 1)

@@ -99,7 +99,7 @@ class ResNetBlock(nn.Module):
         if self.se is not None:
             y = self.se(y)
         shortcut = x if self.downsample is None else self.downsample(x, alphas)
-        out: Tensor = self.relu(y + shortcut)
+        out: Tensor = self.relu(y.add_(shortcut))
         return out
 
 

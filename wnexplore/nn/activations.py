@@ -5,7 +5,8 @@ Source: Ma et al., WeightNet, ECCV 2020, section 3: every convolution of a block
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,10 @@ from wnexplore.nn.weightnet import WeightNetConv2d
 class ActivationVectors(nn.Module):
     """Context (N, R) -> each layer of a block with its activation vectors (N, M·C_out).
 
-    The layers keep their own fc1, whose weights are put side by side on the way; this has no parameters.
-    They have one activation function in common, and were made with `context_features` R.
+    The layers keep their own fc1; this has no parameters. It lays the fc1s' weights side by side in memory,
+    so that inference reads them as one matrix; where they lie so no longer, and in training, they are put
+    side by side on the way. The layers have one activation function in common, and were made with
+    `context_features` R.
     """
 
     def __init__(self, layers: Iterable[WeightNetConv2d]) -> None:
@@ -29,15 +32,14 @@ class ActivationVectors(nn.Module):
         self._fc1s = tuple(layer.fc1 for layer in self._layers)
         self._sizes = [fc1.out_features for fc1 in self._fc1s]
         self._apart = self._layers[0].activation == "softmax"
+        self._weight, self._bias = self._lay("weight"), self._lay("bias")
 
     def parameters_read(self) -> list[nn.Parameter]:
         """The layers' parameters that a pass reads."""
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
-        weight = torch.cat([parameter(fc1, "weight") for fc1 in self._fc1s])
-        bias = torch.cat([parameter(fc1, "bias") for fc1 in self._fc1s])
-        z = functional.linear(context, weight, bias)
+        z = functional.linear(context, self._joined("weight", self._weight), self._joined("bias", self._bias))
         parts: Sequence[Tensor]
         if self._apart:
             parts = [
@@ -46,3 +48,52 @@ class ActivationVectors(nn.Module):
         else:
             parts = self._layers[0].activate(z).split_with_sizes(self._sizes, 1)
         return dict(zip(self._layers, parts, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_weight": None, "_bias": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._weight, self._bias = self._lay("weight"), self._lay("bias")
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        # A block's layers come before this, and have moved.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._weight, self._bias = self._lay("weight"), self._lay("bias")
+        return self
+
+    def _lay(self, name: str) -> _Laid | None:
+        """The fc1s' parameters called `name`, moved side by side."""
+        own = [fc1._parameters.get(name) for fc1 in self._fc1s]
+        found = [each for each in own if each is not None]
+        # Memory that other processes read stays where it is.
+        if len(found) < len(own) or any(each.device.type == "cpu" and each.is_shared() for each in found):
+            return None
+        whole = torch.cat([each.detach() for each in found])
+        for each, part in zip(found, whole.split(self._sizes), strict=True):
+            each.data = part
+        return _Laid(whole, [each.data_ptr() for each in found])
+
+    def _joined(self, name: str, laid: _Laid | None) -> Tensor:
+        own = [parameter(fc1, name) for fc1 in self._fc1s]
+        if laid is None or torch.is_grad_enabled() or _is_traced():
+            return torch.cat(own)
+        return laid.whole if laid.holds(own) else torch.cat(own)
+
+
+def _is_traced() -> bool:
+    """Whether what runs is written down: only the parameters themselves are known there."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+class _Laid:
+    """Parameters side by side in memory, which nothing else gets as long as this keeps it."""
+
+    def __init__(self, whole: Tensor, addresses: list[int]) -> None:
+        self.whole = whole
+        self._addresses = addresses
+
+    def holds(self, parameters: list[Tensor]) -> bool:
+        """Whether these are the ones, where they were."""
+        addresses = [each.data_ptr() for each in parameters if type(each) is nn.Parameter]
+        return addresses == self._addresses

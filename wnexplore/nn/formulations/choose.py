@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from wnexplore.nn.formulations.columns import MOST_COLUMNS
 from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, is_available
 from wnexplore.nn.formulations.shape import LayerShape
@@ -51,36 +52,46 @@ def choose_compiled(layer: LayerShape) -> str:
 
 
 # Milliseconds on two cores of an AMD EPYC; only their ratios decide.
-_CALL = 0.012
+_CALL = 0.002
 """Of one operator."""
-_PRODUCT = 1 / 45e6
+_PRODUCT = 1 / 92e6
 """Of a multiply-add in a matrix product of some size."""
-_CONVOLUTION = 1 / 53e6
+_CONVOLUTION = 1 / 104e6
 """Of a multiply-add in a convolution of some size."""
-_MADE = 1 / 2.5e6
+_MADE = 1 / 5e6
 """Of a number of a kernel made, written and read."""
-_MOVED = 1 / 2e6
+_MOVED = 1 / 5.5e6
 """Of a number read and written again."""
-_STACKED = 1 / 0.3e6
+_FOLDED = 1 / 2.9e6
+"""Of a number of an image whose channels are groups beside those of other images."""
+_STACKED = 1 / 1.6e6
 """Of a weight put in another order: in large pieces of memory, cleared anew for each call."""
 
 
 def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> float:
     single = batch == 1 and layer.weights < SINGLE_NUMBERS and not training
-    applied = batch * layer.weights * pixels
-    rate = _PRODUCT if layer.groups == 1 else _CONVOLUTION
-    return (3 if single else 4) * _CALL + applied * rate + batch * layer.weights * _MADE
+    calls = (3 if single else 4) * _CALL
+    made, applied = batch * layer.weights * _MADE, batch * layer.weights * pixels
+    if layer.groups == 1 and (layer.pointwise or pixels <= MOST_COLUMNS):
+        columns = 0 if layer.pointwise else batch * layer.fan_in * pixels
+        return calls + made + applied * _PRODUCT + columns * _MOVED
+    # Each image's kernel is put in the order that the convolution wants.
+    made += batch * layer.weights * _STACKED
+    return calls + made + applied * _CONVOLUTION + _reordered(layer, batch, pixels) * _FOLDED
 
 
 def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:
     terms = (layer.slices or 1) * layer.inputs_per_group
     applied = batch * layer.weights * pixels * layer.inputs_per_group
     outputs = batch * layer.out_channels * pixels
-    # A convolution of few channels spends its time in putting them in another order.
-    reordered = batch * (layer.in_channels + layer.out_channels) * pixels
     stacked = 0 if terms == 1 else layer.weights * layer.inputs_per_group
-    moved = 2 * outputs * terms + reordered
+    moved = 2 * outputs * terms + _reordered(layer, batch, pixels)
     return (1 + 2 * terms) * _CALL + applied * _CONVOLUTION + moved * _MOVED + stacked * _STACKED
+
+
+def _reordered(layer: LayerShape, batch: int, pixels: int) -> int:
+    """Numbers that a convolution puts in another order: where it has few channels, most of its time."""
+    return batch * (layer.in_channels + layer.out_channels) * pixels
 
 
 def _kept_by_shared(layer: LayerShape, pixels: int) -> int:

@@ -9,7 +9,9 @@ from torch.nn import functional
 from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.kernel_space import needs_gradient
 from wnexplore.nn.formulations.shape import LayerShape
-from wnexplore.nn.formulations.single import SINGLE_NUMBERS
+
+LARGE = 2**19
+"""Numbers of a kernel of one image beyond which its slices are not worth making."""
 
 
 def shared(
@@ -54,7 +56,7 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
     rows, columns = layer.output_size(height, width)
     sliced = layer.groups == 1 and layer.slices is not None and layer.slices > 1
     single = batch == layer.inputs_per_group == 1 and rows * columns <= MOST_COLUMNS
-    return sliced and single and layer.weights >= SINGLE_NUMBERS and (layer.pointwise or training)
+    return sliced and single and layer.weights > LARGE and (layer.pointwise or training)
 
 
 def _multiplied(

@@ -1,0 +1,150 @@
+"""The activation vectors of a block, made by one matrix, beside each layer's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from wnexplore.nn import ActivationVectors, WeightNetConv2d
+
+
+class Block(nn.Module):
+    """Three layers of one context, and what makes their activation vectors."""
+
+    def __init__(self, activation: str = "sigmoid") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        pairs = ((4, 8, 1), (8, 6, 2), (6, 4, 4))
+        for index, (a, b, M) in enumerate(pairs):
+            layer = WeightNetConv2d(a, b, 3, M=M, G=1, activation=activation, context_features=5)
+            nn.init.normal_(layer.fc1.weight)
+            self.add_module(f"conv{index}", layer)
+        self.alphas = ActivationVectors(self.layers())
+
+    def layers(self) -> list[WeightNetConv2d]:
+        return [module for module in self.children() if isinstance(module, WeightNetConv2d)]
+
+
+class Copies(TorchDispatchMode):
+    """Counts how often tensors are put together."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.cat.default
+        return func(*args, **(kwargs or {}))
+
+
+def check(block: Block, *, copies: int) -> None:
+    """In inference, the block's vectors are those of its layers by themselves, after so many copies."""
+    dtype = block.layers()[0].fc1.weight.dtype
+    context = torch.randn(3, 5, dtype=dtype)
+    with torch.inference_mode(), Copies() as seen:
+        found = block.alphas(context)
+    assert seen.count == copies
+    assert set(found) == set(block.layers())
+    for layer in block.layers():
+        z = context @ layer.fc1.weight.T + layer.fc1.bias
+        torch.testing.assert_close(found[layer], layer.activate(z))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_inference_reads_one_matrix_without_a_copy(activation: str) -> None:
+    check(Block(activation), copies=0)
+
+
+def loaded(block: Block) -> Block:
+    other = Block()
+    other.load_state_dict({name: tensor + 1 for name, tensor in block.state_dict().items()})
+    return other
+
+
+def trained(block: Block) -> Block:
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(1)
+    return block
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        copy.deepcopy,
+        lambda block: pickle.loads(pickle.dumps(block)),
+        lambda block: block.double(),
+        lambda block: copy.deepcopy(block).double().float(),
+        loaded,
+        trained,
+    ],
+    ids=["deepcopy", "pickle", "double", "and back", "load_state_dict", "trained"],
+)
+def test_and_it_stays_one_matrix(change: Callable[[Block], Block]) -> None:
+    block = change(Block())
+    check(block, copies=0)
+    with torch.no_grad():
+        block.layers()[1].fc1.weight.mul_(-1)
+        block.layers()[2].fc1.bias.mul_(-1)
+    check(block, copies=0)
+
+
+def moved(block: Block) -> None:
+    weight = block.layers()[1].fc1.weight
+    weight.data = weight.data * 2
+
+
+def replaced(block: Block) -> None:
+    block.layers()[1].fc1.weight = nn.Parameter(torch.randn(12, 5))
+
+
+def of_another(block: Block) -> None:
+    layers = block.layers()
+    layers[0].fc1.weight = Block().layers()[0].fc1.weight
+
+
+def parametrised(block: Block) -> None:
+    torch.nn.utils.parametrizations.weight_norm(block.layers()[1].fc1)
+
+
+@pytest.mark.parametrize("change", [moved, replaced, of_another, parametrised])
+def test_weights_that_lie_elsewhere_are_followed(change: Callable[[Block], None]) -> None:
+    block = Block()
+    change(block)
+    # The weights are put together; the biases lie as they did.
+    check(block, copies=1)
+
+
+def test_shared_memory_stays_shared() -> None:
+    block = Block().share_memory()
+    assert all(parameter.is_shared() for parameter in block.parameters())
+    check(block, copies=2)
+
+
+def test_training_reaches_each_layers_own_parameters() -> None:
+    block, context = Block(), torch.randn(3, 5)
+
+    fc1s = [parameter for layer in block.layers() for parameter in layer.fc1.parameters()]
+
+    def of(loss: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss, fc1s)
+
+    found = of(torch.stack([alpha.square().sum() for alpha in block.alphas(context).values()]).sum())
+    apart = [layer.activations(context, context).square().sum() for layer in block.layers()]
+    for ours, own in zip(found, of(torch.stack(apart).sum()), strict=True):
+        torch.testing.assert_close(ours, own)
+
+
+def test_a_copy_keeps_no_memory_of_the_original() -> None:
+    block = Block()
+    addresses = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
+    copied = pickle.loads(pickle.dumps(block))
+    assert not addresses & {parameter.untyped_storage().data_ptr() for parameter in copied.parameters()}
+    assert len(pickle.dumps(block)) < 2 * sum(p.nbytes for p in block.parameters()) + 20_000
