@@ -1,9 +1,11 @@
-"""What one forward pass calls: python -m tests.benchmarks.calls [--backbone NAME] [-M M] [-G G] ...
+"""What one pass calls: python -m tests.benchmarks.calls [--backbone NAME] [-M M] [-G G] [--mode MODE] ...
 
-The operators that Python calls in inference on a CPU, of the plain network and of WeightNet (M, G), by name:
-calls, and milliseconds in them under torch.profiler, which itself takes some. Then the latency ratio of the
-two (`measure_latencies`, without a profiler) and the floor that the calls set: the ratio if each call beyond
-the plain network's took as long as the multiplication of one number, and Python between them nothing.
+The operators that are called in a forward pass or a training step on a CPU, of the plain network and of
+WeightNet (M, G), by name: calls, and milliseconds in them under torch.profiler, which itself takes some.
+Products of matrices are told apart by how many there are in a call: one, of an image's kernel, or many, of
+all filters, which make kernels and send their gradients back. Then the latency ratio of the two
+(`measure_latencies`, without a profiler) and the floor that the calls set: the ratio if each call beyond the
+plain network's took as long as the multiplication of one number, and Python between them nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import time
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -19,9 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 from tests.benchmarks.speed import PLAIN, RESOLUTION, Variant, network
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.runtimes import make_pass
 
-PASSES = 20
-"""Under the profiler."""
+PASSES = {"inference": 20, "train": 4}
+"""Under the profiler, after as many without it."""
 CALLS = 10**6
 """Of the operator that tells what a call takes."""
 
@@ -33,26 +37,29 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("-M", type=int, default=1)
     options.add_argument("-G", type=int, default=1)
+    options.add_argument("--mode", choices=list(PASSES), default="inference")
     options.add_argument("--seconds", type=float, default=10.0, help="for each network, of the latency ratio")
     asked = options.parse_args()
     plain, ours = Variant(PLAIN), Variant("auto", asked.M, asked.G)
     calls, times = {}, {}
     for variant in (plain, ours):
-        calls[variant], times[variant] = profiled(asked.backbone, variant, asked.batch_size)
+        calls[variant], times[variant] = profiled(asked.backbone, variant, asked.batch_size, asked.mode)
     print(
-        f"{asked.backbone}, batch {asked.batch_size}, {torch.get_num_threads()} threads,"
-        f" torch {torch.__version__}"
+        f"{asked.backbone}, ({asked.M}, {asked.G}), {asked.mode}, batch {asked.batch_size},"
+        f" {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     print(f"{'':22} {'calls':>13} {'ms':>17}")
     print(f"{'':22} {'plain':>6} {'ours':>6} {'plain':>8} {'ours':>8}")
     for name in sorted(calls[ours] | calls[plain], key=lambda name: -times[ours][name]):
         print(
-            f"{name.removeprefix('aten::'):22} {calls[plain][name]:6} {calls[ours][name]:6}"
+            f"{name:22} {calls[plain][name]:6} {calls[ours][name]:6}"
             f" {times[plain][name]:8.3f} {times[ours][name]:8.3f}"
         )
     totals = [sum(counts[variant].values()) for counts in (calls, times) for variant in (plain, ours)]
     print(f"{'all':22} {totals[0]:6} {totals[1]:6} {totals[2]:8.3f} {totals[3]:8.3f}")
-    protocol = LatencyProtocol(RESOLUTION, asked.batch_size, "float32", "cpu", seconds=asked.seconds)
+    protocol = LatencyProtocol(
+        RESOLUTION, asked.batch_size, "float32", "cpu", mode=asked.mode, seconds=asked.seconds
+    )
     builds = {variant: partial(network, asked.backbone, variant) for variant in (plain, ours)}
     found = dict(measure_latencies(builds, plain, builds[plain], protocol))
     of_plain, of_ours, call = found[plain], found[ours], call_ms()
@@ -63,27 +70,39 @@ def main() -> None:
     print(f"a call {call * 1000:.2f} us; floor of {extra} calls more: {1 + extra * call / ms:.3f}")
 
 
-def profiled(backbone: str, variant: Variant, batch: int) -> tuple[Counter[str], Counter[str]]:
-    """Calls of a forward pass by operator, and the milliseconds in them."""
-    model = network(backbone, variant).eval()
+def profiled(backbone: str, variant: Variant, batch: int, mode: str) -> tuple[Counter[str], Counter[str]]:
+    """Calls of a pass by operator, and the milliseconds in them."""
     images = torch.randn(batch, 3, RESOLUTION, RESOLUTION)
-    with torch.inference_mode():
-        for _ in range(PASSES):
-            model(images)
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
-            for _ in range(PASSES):
-                model(images)
+    run = make_pass(network(backbone, variant), images, mode, "eager").run
+    for _ in range(PASSES[mode]):
+        run()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        for _ in range(PASSES[mode]):
+            run()
     calls: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for event in seen.events() or ():
         # What an operator calls itself is part of its time.
-        if event.cpu_parent is None and event.name.startswith("aten::"):
-            calls[event.name] += 1
-            times[event.name] += event.cpu_time_total / 1000
+        if event.name.startswith("aten::") and not _in_operator(event):
+            calls[_label(event)] += 1
+            times[_label(event)] += event.cpu_time_total / 1000
     return (
-        Counter({name: count // PASSES for name, count in calls.items()}),
-        Counter({name: ms / PASSES for name, ms in times.items()}),
+        Counter({name: count // PASSES[mode] for name, count in calls.items()}),
+        Counter({name: ms / PASSES[mode] for name, ms in times.items()}),
     )
+
+
+def _in_operator(event: Any) -> bool:
+    parent = event.cpu_parent
+    return parent is not None and (parent.name.startswith("aten::") or _in_operator(parent))
+
+
+def _label(event: Any) -> str:
+    name: str = event.name.removeprefix("aten::")
+    if "bmm" not in name:
+        return name
+    (matrices, *_), *_ = (shape for shape in event.input_shapes if len(shape) == 3)
+    return f"{name}, {'one' if matrices == 1 else 'many'}"
 
 
 def call_ms() -> float:

@@ -75,9 +75,12 @@ def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> fl
     if layer.groups == 1 and (layer.pointwise or pixels <= MOST_COLUMNS):
         columns = 0 if layer.pointwise else batch * layer.fan_in * pixels
         return calls + made + applied * _PRODUCT + columns * _MOVED
-    # Each image's kernel is put in the order that the convolution wants.
+    applied_ms, reordered = applied * _CONVOLUTION, _reordered(layer, batch, pixels)
+    if single:
+        return calls + made + applied_ms + reordered * _MOVED
+    # Each image's kernel, too, is put in the order that the convolution wants.
     made += batch * layer.weights * _STACKED
-    return calls + made + applied * _CONVOLUTION + _reordered(layer, batch, pixels) * _FOLDED
+    return calls + made + applied_ms + reordered * _FOLDED
 
 
 def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:
