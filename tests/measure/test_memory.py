@@ -137,7 +137,7 @@ def test_a_network_of_convolutions_in_every_layout(
 def test_generated_kernels_are_alive_for_every_image_at_once() -> None:
     x = torch.randn(8, 32, 6, 6)
     for M, G in ((2, 2), (4, 1)):
-        net = WeightNetConv2d(32, 32, 3, M=M, G=G).eval()
+        net = WeightNetConv2d(32, 32, 3, M=M, G=G, formulation="kernel").eval()
         kernels = 4 * 8 * 32 * 32 * 9
         output = _bytes(x)
         peak = _inference_peak(net, _state(net), x)
