@@ -3,9 +3,10 @@
 The operators that are called in a forward pass or a training step on a CPU, of the plain network and of
 WeightNet (M, G), by name: calls, and milliseconds in them under torch.profiler, which itself takes some.
 Products of matrices are told apart by how many there are in a call: one, of an image's kernel, or many, of
-all filters, which make kernels and send their gradients back. Then the latency ratio of the two
-(`measure_latencies`, without a profiler) and the floor that the calls set: the ratio if each call beyond the
-plain network's took as long as the multiplication of one number, and Python between them nothing.
+all filters (which make kernels and send their gradients back), of channels or of several images. Then the
+latency ratio of the two (`measure_latencies`, without a profiler) and the floor that the calls set: the
+ratio if each call beyond the plain network's took as long as the multiplication of one number, and Python
+between them nothing.
 """
 
 from __future__ import annotations

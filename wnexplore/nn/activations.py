@@ -32,14 +32,14 @@ class ActivationVectors(nn.Module):
         self._fc1s = tuple(layer.fc1 for layer in self._layers)
         self._sizes = [fc1.out_features for fc1 in self._fc1s]
         self._apart = self._layers[0].activation == "softmax"
-        self._weight, self._bias = self._lay("weight"), self._lay("bias")
+        self._lay()
 
     def parameters_read(self) -> list[nn.Parameter]:
         """The layers' parameters that a pass reads."""
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
-        z = functional.linear(context, self._joined("weight", self._weight), self._joined("bias", self._bias))
+        z = functional.linear(context, self._joined("weight"), self._joined("bias"))
         parts: Sequence[Tensor]
         if self._apart:
             parts = [
@@ -50,35 +50,34 @@ class ActivationVectors(nn.Module):
         return dict(zip(self._layers, parts, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weight": None, "_bias": None}
+        return {**self.__dict__, "_laid": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._weight, self._bias = self._lay("weight"), self._lay("bias")
+        self._lay()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         # A block's layers come before this, and have moved.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._weight, self._bias = self._lay("weight"), self._lay("bias")
+        self._lay()
         return self
 
-    def _lay(self, name: str) -> _Laid | None:
-        """The fc1s' parameters called `name`, moved side by side."""
-        own = [fc1._parameters.get(name) for fc1 in self._fc1s]
-        found = [each for each in own if each is not None]
-        # Memory that other processes read stays where it is.
-        if len(found) < len(own) or any(each.device.type == "cpu" and each.is_shared() for each in found):
-            return None
-        whole = torch.cat([each.detach() for each in found])
-        for each, part in zip(found, whole.split(self._sizes), strict=True):
-            each.data = part
-        return _Laid(whole, [each.data_ptr() for each in found])
+    def _lay(self) -> None:
+        """Move the fc1s' parameters side by side."""
+        self._laid: dict[str, _Laid] = {}
+        for name in ("weight", "bias"):
+            own = [fc1._parameters.get(name) for fc1 in self._fc1s]
+            found = [each for each in own if each is not None]
+            # Memory that other processes read stays where it is.
+            shared = any(each.device.type == "cpu" and each.is_shared() for each in found)
+            if len(found) == len(own) and not shared:
+                self._laid[name] = _Laid(found, self._sizes)
 
-    def _joined(self, name: str, laid: _Laid | None) -> Tensor:
-        own = [parameter(fc1, name) for fc1 in self._fc1s]
-        if laid is None or torch.is_grad_enabled() or _is_traced():
+    def _joined(self, name: str) -> Tensor:
+        own, laid = [parameter(fc1, name) for fc1 in self._fc1s], self._laid.get(name)
+        if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(own):
             return torch.cat(own)
-        return laid.whole if laid.holds(own) else torch.cat(own)
+        return laid.whole
 
 
 def _is_traced() -> bool:
@@ -89,9 +88,11 @@ def _is_traced() -> bool:
 class _Laid:
     """Parameters side by side in memory, which nothing else gets as long as this keeps it."""
 
-    def __init__(self, whole: Tensor, addresses: list[int]) -> None:
-        self.whole = whole
-        self._addresses = addresses
+    def __init__(self, parameters: list[nn.Parameter], sizes: list[int]) -> None:
+        self.whole = torch.cat([each.detach() for each in parameters])
+        for each, part in zip(parameters, self.whole.split(sizes), strict=True):
+            each.data = part
+        self._addresses = [each.data_ptr() for each in parameters]
 
     def holds(self, parameters: list[Tensor]) -> bool:
         """Whether these are the ones, where they were."""
