@@ -147,6 +147,7 @@ def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convoluti
     st.booleans(),
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9)),
     st.booleans(),
+    st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
 def test_every_formulation_has_the_same_gradients(
@@ -156,13 +157,14 @@ def test_every_formulation_has_the_same_gradients(
     channels_last: bool,
     tile: tuple[int, int, int],
     by_columns: bool,
+    turned: bool,
 ) -> None:
     torch.manual_seed(seed)
     inputs = (*tensors(layer, batch, channels_last), torch.randn(layer.out_channels, dtype=DOUBLE))
     expected = gradients(
         lambda x, alpha, weight, shift: naive(x, alpha, weight, layer) + shift[:, None, None], inputs
     )
-    with sizes_set(*tile, most_columns=10**6 if by_columns else 0):
+    with sizes_set(*tile, most_columns=10**6 if by_columns else 0, turned=turned):
         for name in ("auto", *legal_formulations(layer)):
             found = gradients(
                 lambda x, alpha, weight, shift, name=name: apply_generated(
@@ -176,8 +178,8 @@ def test_every_formulation_has_the_same_gradients(
 
 
 @contextmanager
-def sizes_set(images: int, filters: int, numbers: int, most_columns: int) -> Iterator[None]:
-    """So many of each to a tile, and columns or none, whatever the size of the layer."""
+def sizes_set(images: int, filters: int, numbers: int, most_columns: int, turned: bool) -> Iterator[None]:
+    """So many of each to a tile, columns or none, products as they are or turned, at any size of layer."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             ("tiles.MOST_IMAGES", images),
@@ -187,6 +189,8 @@ def sizes_set(images: int, filters: int, numbers: int, most_columns: int) -> Ite
             ("tiles.REGISTER", 1),
             ("kernel_space.SMALL_BYTES", 0),
             ("kernel_space.MOST_COLUMNS", most_columns),
+            ("columns.WORTH_TURNING", 1 if turned else 10**6),
+            ("product._SHORT", 1),
         ):
             patch.setattr(f"wnexplore.nn.formulations.{name}", value)
         yield

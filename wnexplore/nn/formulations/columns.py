@@ -1,4 +1,4 @@
-"""Images as columns, each of what one output pixel sees (im2col), and back."""
+"""Images as columns, each of what one output pixel sees (im2col), and their gradients back to images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.tiles import Scratch, Tile
 
 MOST_COLUMNS = 256
 """Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
+
+WORTH_TURNING = 8
+"""Images from which a batched product of so few columns is faster the other way round, its rows long."""
 
 
 def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
@@ -35,16 +39,76 @@ def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
     return windows.reshape(x.shape[0], -1, height * width)
 
 
-def image_of(columns: Tensor, like: Tensor, layer: LayerShape) -> Tensor:
-    """What sends gradients back through `columns_of`: columns added up to an image shaped as `like`."""
-    if not layer.pointwise:
-        image: Tensor = functional.fold(
-            columns, like.shape[2:], layer.kernel_size, layer.dilation, layer.padding, layer.stride
-        )
-        return image
-    if layer.stride == (1, 1):
-        return columns.view(like.shape)
-    image = like.new_zeros(like.shape)
-    height, width = layer.output_size(*like.shape[2:])
-    image[:, :, :: layer.stride[0], :: layer.stride[1]] = columns.unflatten(2, (height, width))
-    return image
+def columns_of_tile(x: Tensor, tile: Tile, layer: LayerShape) -> Tensor:
+    """(n, numbers, H_out·W_out), what the numbers of a tile multiply."""
+    channels, own = _channels(tile, layer)
+    return columns_of(x[:, channels], layer)[:, own]
+
+
+class ImageGradients:
+    """What sends gradients back through `columns_of_tile`, tile by tile, to images `to` (n, C_in, H, W).
+
+    `room` of a tile gives the memory that its columns' gradients are written to, then `add` takes them;
+    after the last tile `finish` leaves in `to` what they add up to.
+    """
+
+    def __init__(self, to: Tensor, layer: LayerShape) -> None:
+        self._to, self._layer = to, layer
+        self._size = layer.output_size(*to.shape[2:])
+        self._taps = layer.kernel_size[0] * layer.kernel_size[1]
+        channels_last = not to.is_contiguous() and to.is_contiguous(memory_format=torch.channels_last)
+        few = self._size[0] * self._size[1] <= MOST_COLUMNS
+        self._turned = channels_last or (len(to) >= WORTH_TURNING and few)
+        # As the image lies, and all of what it gets.
+        self._in_place = layer.pointwise and layer.stride == (1, 1) and self._turned == channels_last
+        self._scratch = Scratch(to)
+        self._sent = to
+        (high, wide), (batch, channels, height, width) = layer.padding, to.shape
+        if not layer.pointwise:
+            self._padded = to.new_zeros(batch, height + 2 * high, width + 2 * wide, channels)
+        elif layer.stride != (1, 1):
+            to.zero_()
+
+    def room(self, tile: Tile) -> Tensor:
+        """(n, numbers, H_out·W_out), of any contents."""
+        channels, own = _channels(tile, self._layer)
+        batch, pixels = len(self._to), self._size[0] * self._size[1]
+        if self._in_place:
+            return self._to[:, channels].flatten(2)
+        numbers = (channels.stop - channels.start) * self._taps
+        if self._turned:
+            self._sent = self._scratch.take(batch, pixels, numbers).mT
+        else:
+            self._sent = self._scratch.take(batch, numbers, pixels)
+        if own.stop - own.start < numbers:
+            self._sent.zero_()
+        return self._sent[:, own]
+
+    def add(self, tile: Tile) -> None:
+        """Add what was written to the last room, that of this tile."""
+        channels, _ = _channels(tile, self._layer)
+        (down, across), (height, width) = self._layer.stride, self._size
+        if self._layer.pointwise:
+            if not self._in_place:
+                self._to[:, channels, ::down, ::across] = self._sent.unflatten(2, self._size)
+            return
+        sent = self._sent.mT.unflatten(2, (-1, self._taps)).unflatten(1, self._size)
+        wide, (below, beside) = self._layer.kernel_size[1], self._layer.dilation
+        for tap in range(self._taps):
+            top, left = tap // wide * below, tap % wide * beside
+            rows = slice(top, top + down * (height - 1) + 1, down)
+            columns = slice(left, left + across * (width - 1) + 1, across)
+            self._padded[:, rows, columns, channels].add_(sent[..., tap])
+
+    def finish(self) -> None:
+        """Write the sums."""
+        if not self._layer.pointwise:
+            (high, wide), (height, width) = self._layer.padding, self._to.shape[2:]
+            self._to.copy_(self._padded[:, high : high + height, wide : wide + width].permute(0, 3, 1, 2))
+
+
+def _channels(tile: Tile, layer: LayerShape) -> tuple[slice, slice]:
+    """The input channels that a tile's numbers are of, and which of these channels' numbers they are."""
+    taps = layer.fan_in // layer.in_channels
+    first, last = tile.columns.start // taps, -(-tile.columns.stop // taps)
+    return slice(first, last), slice(tile.columns.start - first * taps, tile.columns.stop - first * taps)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wnexplore.nn.formulations.columns import columns_of, image_of
+from wnexplore.nn.formulations.columns import ImageGradients, columns_of_tile
 from wnexplore.nn.formulations.shape import LayerShape
 from wnexplore.nn.formulations.tiles import (
     Scratch,
@@ -19,6 +19,9 @@ from wnexplore.nn.formulations.tiles import (
     parts_of,
     tiles_of,
 )
+
+_SHORT = 4
+"""Numbers of a product's row: those of fewer are all about as slow."""
 
 
 class Product(torch.autograd.Function):
@@ -45,7 +48,7 @@ class Product(torch.autograd.Function):
         for start in range(0, len(x), images):
             part = slice(start, start + images)
             for tile in tiles:
-                columns = _columns(x[part], tile, layer)
+                columns = columns_of_tile(x[part], tile, layer)
                 for filters in blocks:
                     kernels = make_tile(vectors[part], weights, tile, filters, scratch)
                     begin = None if shift is None else shift[filters].view(-1, 1)
@@ -64,24 +67,24 @@ class Product(torch.autograd.Function):
         tiles, blocks = tiles_of(x, layer, images)
         vectors, weights = by_part(alpha, weight, layer)
         generator = _GeneratorGradients(vectors, weights, needs_alpha, needs_weight)
-        grad_x = torch.zeros_like(x) if needs_x else None
+        grad_x = torch.empty_like(x) if needs_x else None
         for start in range(0, len(x), images):
             part = slice(start, start + images)
             grad = grads[0][part].flatten(2)
+            gradients = None if grad_x is None else ImageGradients(grad_x[part], layer)
             for tile in tiles:
-                columns = _columns(x[part], tile, layer)
+                columns = columns_of_tile(x[part], tile, layer)
                 for filters in blocks:
                     generator.add(part, tile, filters, grad[:, filters], columns)
-                if grad_x is None:
+                if gradients is None:
                     continue
-                sent = columns.new_empty(columns.shape)
+                sent = gradients.room(tile)
                 for filters in blocks:
-                    turned = make_tile(vectors[part], weights, tile, filters, scratch).mT
-                    if filters.start == 0:
-                        torch.bmm(turned, grad[:, filters], out=sent)
-                    else:
-                        sent.baddbmm_(turned, grad[:, filters])
-                _send_back(sent, grad_x[part], tile, layer)
+                    kernels = make_tile(vectors[part], weights, tile, filters, scratch)
+                    _send(kernels, grad[:, filters], sent, anew=filters.start == 0)
+                gradients.add(tile)
+            if gradients is not None:
+                gradients.finish()
         return (
             grad_x,
             None if generator.alpha is None else _of_groups(generator.alpha, layer),
@@ -89,30 +92,6 @@ class Product(torch.autograd.Function):
             None,
             grads[0].sum((0, 2, 3)) if needs_shift else None,
         )
-
-
-def _columns(x: Tensor, tile: Tile, layer: LayerShape) -> Tensor:
-    """(n, numbers, H_out·W_out), what the numbers of a tile multiply."""
-    channels, own = _channels(tile, layer)
-    return columns_of(x[:, channels], layer)[:, own]
-
-
-def _send_back(columns: Tensor, images: Tensor, tile: Tile, layer: LayerShape) -> None:
-    """Add to `images` (n, C_in, H, W) what the gradient of `_columns` is of them."""
-    channels, own = _channels(tile, layer)
-    like = images[:, channels]
-    numbers = like.shape[1] * layer.fan_in // layer.in_channels
-    if numbers > columns.shape[1]:
-        columns, cut = columns.new_zeros(len(columns), numbers, columns.shape[2]), columns
-        columns[:, own] = cut
-    like += image_of(columns, like, layer)
-
-
-def _channels(tile: Tile, layer: LayerShape) -> tuple[slice, slice]:
-    """The input channels that a tile's numbers are of, and which of these channels' numbers they are."""
-    taps = layer.fan_in // layer.in_channels
-    first, last = tile.columns.start // taps, -(-tile.columns.stop // taps)
-    return slice(first, last), slice(tile.columns.start - first * taps, tile.columns.stop - first * taps)
 
 
 def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, anew: bool = True) -> None:
@@ -131,6 +110,17 @@ def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, ane
             torch.bmm(own_a, own_b, out=own_to)
         else:
             torch.baddbmm(begin, own_a, own_b, out=own_to)
+
+
+def _send(kernels: Tensor, grad: Tensor, to: Tensor, anew: bool) -> None:
+    """Write kernels (n, filters, numbers) turned, times `grad` (n, filters, J), to `to`, or add it to it."""
+    a, b = kernels.mT, grad
+    if to.stride(1) == 1:
+        a, b, to = b.mT, a.mT, to.mT
+    if anew:
+        torch.bmm(a, b, out=to)
+    else:
+        to.baddbmm_(a, b)
 
 
 def _of_groups(by_filter: Tensor, layer: LayerShape) -> Tensor:
@@ -153,14 +143,13 @@ class _GeneratorGradients:
         """Of images `part`: `grad` (n, filters, H_out·W_out), `columns` (n, numbers, H_out·W_out)."""
         if self.alpha is None and self.weight is None:
             return
-        room = self._sent.take(len(grad), grad.shape[1], columns.shape[1])
-        _multiply(grad, columns.mT, room)
-        # (filters, n, numbers): each group's numbers of every image's kernel.
-        of_groups = room.transpose(0, 1)
+        # Each group's numbers of every image's kernel.
+        of_groups = self._sent.take(grad.shape[1], len(grad), columns.shape[1])
+        _multiply(grad, columns.mT, of_groups.transpose(0, 1))
         if self.alpha is not None:
             made_by = self._weights[filters, tile.part, tile.numbers]
             own = self.alpha[part, filters, tile.part].transpose(0, 1)
-            _write(self._times(of_groups, made_by), own, anew=tile.numbers.start == 0)
+            _write(_times(of_groups, made_by), own, anew=tile.numbers.start == 0)
         if self.weight is not None:
             inputs = self._vectors[part, filters, tile.part].transpose(0, 1)
             own = self.weight[filters, tile.part, tile.numbers]
@@ -170,12 +159,13 @@ class _GeneratorGradients:
             turned = self._turned.take(len(inputs), inputs.shape[2], of_groups.shape[2])
             _write(torch.bmm(inputs.mT, of_groups, out=turned).mT, own, anew=part.start == 0)
 
-    def _times(self, of_groups: Tensor, made_by: Tensor) -> Tensor:
-        """(filters, n, numbers) times (filters, numbers, lambda), whose few columns make it slow as it is."""
-        if of_groups.shape[1] == 1 or made_by.shape[2] == 1:
-            return torch.bmm(of_groups, made_by)
-        turned = self._turned.take(*made_by.mT.shape).copy_(made_by.mT)
-        return torch.bmm(turned, of_groups.mT).mT
+
+def _times(of_groups: Tensor, made_by: Tensor) -> Tensor:
+    """(filters, n, numbers) times (filters, numbers, lambda): the way round that gives longer rows."""
+    images, terms = of_groups.shape[1], made_by.shape[2]
+    if images < max(_SHORT, terms):
+        return torch.bmm(of_groups, made_by)
+    return torch.bmm(made_by.mT, of_groups.mT).mT
 
 
 def _write(value: Tensor, to: Tensor, anew: bool) -> None:
