@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wnexplore.nn import ActivationVectors, WeightNetConv2d
+from wnexplore.nn.activations import LARGE, LONG
 
 
 class Block(nn.Module):
@@ -150,3 +151,18 @@ def test_what_happens_to_a_copy_leaves_the_original_alone() -> None:
     for name, tensor in block.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
     check(block, copies=0)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("features", [127, 128])
+@pytest.mark.parametrize("filters", [512, 511])
+def test_large_matrices_and_one_image_too(filters: int, features: int, images: int) -> None:
+    torch.manual_seed(0)
+    layer = WeightNetConv2d(4, filters, 1, M=8, G=1, activation="identity", context_features=features)
+    assert 8 * 512 * 128 >= LARGE
+    assert LONG == 128
+    vectors, context = ActivationVectors([layer]), torch.randn(images, features)
+    with torch.inference_mode():
+        found = vectors(context)[layer]
+    expected = context.double() @ layer.fc1.weight.double().T + layer.fc1.bias.double()
+    torch.testing.assert_close(found.double(), expected.detach(), rtol=1e-5, atol=1e-5)

@@ -39,7 +39,7 @@ class ActivationVectors(nn.Module):
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
-        z = functional.linear(context, self._joined("weight"), self._joined("bias"))
+        z = _linear(context, self._joined("weight"), self._joined("bias"))
         parts: Sequence[Tensor]
         if self._apart:
             parts = [
@@ -78,6 +78,26 @@ class ActivationVectors(nn.Module):
         if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(own):
             return torch.cat(own)
         return laid.whole
+
+
+LONG = 128
+"""Features from which a matrix is worth a product by parts: shorter rows are read as fast as they are."""
+LARGE = 2**18
+"""Numbers of such a matrix."""
+_PARTS = 8
+"""As many threads as it can keep busy."""
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`functional.linear`; of one vector by parts of the matrix, which a CPU else reads by one core."""
+    rows, features = weight.shape
+    large = features >= LONG and rows * features >= LARGE and rows % _PARTS == 0
+    one = x.shape[0] == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
+    if not large or not one or _is_traced():
+        return functional.linear(x, weight, bias)
+    vectors = x.t().expand(_PARTS, features, 1)
+    parts = torch.baddbmm(bias.view(_PARTS, -1, 1), weight.view(_PARTS, -1, features), vectors)
+    return parts.view(1, rows)
 
 
 def _is_traced() -> bool:
