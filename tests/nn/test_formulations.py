@@ -115,6 +115,11 @@ def test_every_formulation_equals_loops(
         patch.setattr(module_of("single"), "TILE_BYTES", 2 * layer.fan_in * 8)
         patch.setattr(module_of("kernel_space"), "CHUNK_BYTES", 2 * layer.weights * 8)
         patch.setattr(module_of("tiles"), "REGISTER", 1)
+        if large:
+            # One image at a time.
+            patch.setattr(module_of("feature_space"), "OUTPUT_BYTES", 0)
+            patch.setattr(module_of("feature_space"), "_KERNEL_READS", 0)
+            patch.setattr(module_of("kernel_space"), "OUTPUT_BYTES", 0)
         for name in ("auto", *legal_formulations(layer)):
             y = apply_generated(x, alpha, weight, layer, name, shift)
             assert y.shape == expected.shape

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,6 +16,15 @@ from wnexplore.nn.formulations.shape import LayerShape
 LARGE = 2**19
 """Numbers of a kernel of one image beyond which its slices are not worth making."""
 
+OUTPUT_BYTES = 2**22
+"""Of outputs that wait to be scaled and added up on a CPU: more are memory that is cleared anew."""
+
+_KERNEL_READS = 8
+"""How many times as large as the kernels these outputs are at least: each time, kernels are read anew."""
+
+_Products = Callable[[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
+"""Images and their activation vectors -> what is to be added up: outputs and the scales of these."""
+
 
 def shared(
     x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None = None
@@ -23,28 +35,27 @@ def shared(
     lambda times the multiply-adds of the convolution, nothing but outputs for each image. For layers
     where each group of the generator covers whole input-channel slices (`LayerShape.slices`).
     """
-    slices, terms = layer.slices, layer.inputs_per_group
-    assert slices is not None
-    if not torch.compiler.is_compiling():
-        batch, _, height, width = x.shape
-        if as_matrices(layer, batch, height, width, needs_gradient(x, alpha, weight)):
-            return _multiplied(x, alpha, weight, layer, slices, shift)
-    if slices * terms == 1:
-        kernels = weight.view(layer.kernel_shape)
-        y, each = _convolve(x, kernels, layer, layer.groups), None if shift is None else shift.view(-1, 1, 1)
-        return _scaled(y, _of_filters(alpha, layer), each)
-    if layer.pointwise:
-        return _slice_by_slice(x, alpha, weight, layer, slices, shift)
-    # Groups of the convolution are outermost, then slices; inside, one convolution for each input j.
-    kernels = weight.view(layer.groups, -1, slices, *_slice_shape(layer, slices), terms)
-    kernels = kernels.permute(0, 2, 6, 1, 3, 4, 5).reshape(-1, *_slice_shape(layer, slices))
-    parts = _convolve(x, kernels, layer, layer.groups * slices)
-    scales = _of_filters(alpha.view(alpha.shape[0], -1, slices * terms), layer)
-    scales = scales.view(-1, layer.groups, layer.out_channels // layer.groups, slices * terms, 1, 1)
-    of_groups = parts.view(-1, layer.groups, slices * terms, *scales.shape[2:3], *parts.shape[2:])
-    products = [(of_groups[:, :, term], scales[:, :, :, term]) for term in range(slices * terms)]
-    each = None if shift is None else shift.view(layer.groups, -1, 1, 1)
-    return _sum(products, each).flatten(1, 2)
+    assert layer.slices is not None
+    if torch.compiler.is_compiling():
+        return _sum(_products(weight, layer)(x, alpha), shift)
+    batch, _, height, width = x.shape
+    training = needs_gradient(x, alpha, weight)
+    if as_matrices(layer, batch, height, width, training):
+        return _multiplied(x, alpha, weight, layer, shift)
+    products = _products(weight, layer)
+    images = batch if training or x.device.type != "cpu" else _images_at_a_time(x, layer)
+    if images >= batch:
+        return _sum(products(x, alpha), shift)
+    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    y = torch.empty(
+        (batch, layer.out_channels, *layer.output_size(height, width)),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    for own, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
+        _sum(products(own, vectors), shift, to)
+    return y
 
 
 def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training: bool) -> bool:
@@ -59,32 +70,69 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
     return sliced and single and layer.weights > LARGE and (layer.pointwise or training)
 
 
-def _multiplied(
-    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
-) -> Tensor:
+def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
+    """Images whose outputs stay in a cache until they are added up, all chunks about equally large."""
+    rows, columns = layer.output_size(*x.shape[2:])
+    terms = (layer.slices or 1) * layer.inputs_per_group
+    outputs = terms * layer.out_channels * rows * columns * x.element_size()
+    kernels = layer.weights * layer.inputs_per_group * x.element_size()
+    most = max(1, max(OUTPUT_BYTES, _KERNEL_READS * kernels) // outputs)
+    return math.ceil(len(x) / max(1, math.ceil(len(x) / most)))
+
+
+def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
     """One product for each slice of the input channels."""
+    slices = layer.slices or 1
     matrices = weight.view(layer.out_channels, layer.fan_in).chunk(slices, 1)
     columns = columns_of(x, layer)[0].chunk(slices)
-    scales = _of_filters(alpha.view(1, -1, slices), layer)[0, :, :, 0]
-    parts = [torch.mm(matrix, own) for matrix, own in zip(matrices, columns, strict=True)]
-    products = [(part, scales[:, index]) for index, part in enumerate(parts)]
-    y = _sum(products, None if shift is None else shift.view(-1, 1))
-    return y.view(1, layer.out_channels, *layer.output_size(*x.shape[2:]))
+    scales = _of_filters(alpha.view(1, -1, slices), layer)
+    output = (1, layer.out_channels, *layer.output_size(*x.shape[2:]))
+    parts = [torch.mm(matrix, own).view(output) for matrix, own in zip(matrices, columns, strict=True)]
+    return _sum([(part, scales[:, :, index]) for index, part in enumerate(parts)], shift)
 
 
-def _slice_by_slice(
-    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
-) -> Tensor:
+def _products(weight: Tensor, layer: LayerShape) -> _Products:
+    """What `layer` does to images, its kernels ready."""
+    slices, terms = layer.slices or 1, layer.inputs_per_group
+    if slices * terms == 1:
+        own = weight.view(layer.kernel_shape)
+        return lambda x, alpha: [(_convolve(x, own, layer, layer.groups), _of_filters(alpha, layer))]
+    return _by_slice(weight, layer, slices) if layer.pointwise else _by_group(weight, layer, slices)
+
+
+def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Products:
     """One 1x1 convolution for each slice of the input channels: in groups they are slow."""
     terms = layer.inputs_per_group
-    kernels = weight.view(layer.out_channels, slices, *_slice_shape(layer, slices), terms)
-    scales = _of_filters(alpha.view(alpha.shape[0], -1, slices, terms), layer)
-    products = []
-    for index, own in enumerate(x.chunk(slices, 1)):
-        stacked = kernels[:, index].permute(4, 0, 1, 2, 3).reshape(-1, *_slice_shape(layer, slices))
-        parts = _convolve(own, stacked, layer, 1).chunk(terms, 1)
-        products += [(part, scales[:, :, index, term]) for term, part in enumerate(parts)]
-    return _sum(products, None if shift is None else shift.view(-1, 1, 1))
+    parted = weight.view(layer.out_channels, slices, *_slice_shape(layer, slices), terms)
+    kernels = [
+        own.permute(4, 0, 1, 2, 3).reshape(-1, *_slice_shape(layer, slices)) for own in parted.unbind(1)
+    ]
+
+    def products(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
+        scales = _of_filters(alpha.view(alpha.shape[0], -1, slices, terms), layer)
+        return [
+            (part, scales[:, :, index, term])
+            for index, (own, stacked) in enumerate(zip(x.chunk(slices, 1), kernels, strict=True))
+            for term, part in enumerate(_convolve(own, stacked, layer, 1).chunk(terms, 1))
+        ]
+
+    return products
+
+
+def _by_group(weight: Tensor, layer: LayerShape, slices: int) -> _Products:
+    """One convolution: groups of the layer's are outermost, then slices, and inside each input j."""
+    terms = layer.inputs_per_group
+    kernels = weight.view(layer.groups, -1, slices, *_slice_shape(layer, slices), terms)
+    kernels = kernels.permute(0, 2, 6, 1, 3, 4, 5).reshape(-1, *_slice_shape(layer, slices))
+
+    def products(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
+        parts = _convolve(x, kernels, layer, layer.groups * slices)
+        scales = _of_filters(alpha.view(alpha.shape[0], -1, slices * terms), layer)
+        scales = scales.view(-1, layer.groups, layer.out_channels // layer.groups, slices * terms, 1, 1)
+        of_groups = parts.view(-1, layer.groups, slices * terms, *scales.shape[2:3], *parts.shape[2:])
+        return [(of_groups[:, :, term], scales[:, :, :, term]) for term in range(slices * terms)]
+
+    return products
 
 
 def _convolve(x: Tensor, kernels: Tensor, layer: LayerShape, groups: int) -> Tensor:
@@ -102,22 +150,21 @@ def _of_filters(alpha: Tensor, layer: LayerShape) -> Tensor:
     return alpha.view(*alpha.shape, 1, 1)
 
 
-def _sum(products: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tensor:
+def _sum(products: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """Outputs (N, ..., H_out, W_out) times their scales, plus `shift`, as (N, C_out, H_out, W_out).
+
+    Written to `out`, if given.
+    """
     (first, scales), *rest = products
-    # Not in place: it is a part of something larger.
-    y = first * scales
+    keeps = torch.is_grad_enabled() and any(each.requires_grad for product in products for each in product)
+    if out is not None:
+        y = torch.mul(first, scales, out=out.view(first.shape))
+    else:
+        # In place if it is all that there is and no gradient needs it again.
+        y = first * scales if rest or keeps else first.mul_(scales)
     for part, scales in rest:
-        y = y.addcmul(part, scales) if y.requires_grad else y.addcmul_(part, scales)
-    return _shifted(y, shift)
-
-
-def _scaled(y: Tensor, scales: Tensor, shift: Tensor | None) -> Tensor:
-    # In place where no gradient needs the unscaled outputs again.
-    keeps = torch.is_grad_enabled() and (y.requires_grad or scales.requires_grad)
-    return _shifted(y * scales if keeps else y.mul_(scales), shift)
-
-
-def _shifted(y: Tensor, shift: Tensor | None) -> Tensor:
-    if shift is None:
-        return y
-    return y + shift if y.requires_grad or shift.requires_grad else y.add_(shift)
+        y = y.addcmul(part, scales) if keeps else y.addcmul_(part, scales)
+    if shift is not None:
+        each = shift.view(*y.shape[1:-2], 1, 1)
+        y = y + each if keeps or shift.requires_grad else y.add_(each)
+    return y.flatten(1, -3)

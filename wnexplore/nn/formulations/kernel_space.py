@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,9 @@ SMALL_BYTES = 2**22
 
 CHUNK_BYTES = 2**24
 """Of kernels of images that are folded into the groups of one convolution."""
+
+OUTPUT_BYTES = 6 * 2**20
+"""Of what these images become: more, while it is put in order, is memory that is cleared anew."""
 
 WORTH_SLICING = 96
 """Input channels of a slice from which one product a slice costs less than putting slices together."""
@@ -39,16 +44,25 @@ def kernel(
         return y
     if needs_gradient(x, alpha, weight):
         return _folded(x, alpha, weight, layer, shift)
-    chunk = max(1, CHUNK_BYTES // (layer.weights * x.element_size()))
-    if x.shape[0] <= chunk or x.device.type != "cpu":
+    images = _images_at_a_time(x, layer)
+    if x.shape[0] <= images or x.device.type != "cpu":
         return _folded(x, alpha, weight, layer, shift)
-    parts = zip(x.split(chunk), alpha.split(chunk), strict=True)
+    parts = zip(x.split(images), alpha.split(images), strict=True)
     return torch.cat([_folded(own, own_alpha, weight, layer, shift) for own, own_alpha in parts])
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
     """Whether what is made of `tensors` will be asked for a gradient."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
+    """Images that are folded into one convolution, all chunks about equally large."""
+    rows, columns = layer.output_size(*x.shape[2:])
+    outputs = layer.out_channels * rows * columns * x.element_size()
+    kernels = layer.weights * x.element_size()
+    most = max(1, min(CHUNK_BYTES // kernels, OUTPUT_BYTES // outputs))
+    return math.ceil(len(x) / max(1, math.ceil(len(x) / most)))
 
 
 def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:
