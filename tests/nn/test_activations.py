@@ -33,15 +33,15 @@ class Block(nn.Module):
         return [module for module in self.children() if isinstance(module, WeightNetConv2d)]
 
 
-class Copies(TorchDispatchMode):
-    """Counts how often tensors are put together."""
+class Calls(TorchDispatchMode):
+    """Counts how often an operator is called."""
 
-    def __init__(self) -> None:
+    def __init__(self, operator: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
+        self.operator, self.count = operator, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten.cat.default
+        self.count += func is self.operator
         return func(*args, **(kwargs or {}))
 
 
@@ -49,7 +49,7 @@ def check(block: Block, *, copies: int) -> None:
     """In inference, the block's vectors are those of its layers by themselves, after so many copies."""
     dtype = block.layers()[0].fc1.weight.dtype
     context = torch.randn(3, 5, dtype=dtype)
-    with torch.inference_mode(), Copies() as seen:
+    with torch.inference_mode(), Calls(torch.ops.aten.cat.default) as seen:
         found = block.alphas(context)
     assert seen.count == copies
     assert set(found) == set(block.layers())
@@ -154,15 +154,16 @@ def test_what_happens_to_a_copy_leaves_the_original_alone() -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2])
-@pytest.mark.parametrize("features", [127, 128])
+@pytest.mark.parametrize("features", [LONG - 1, LONG])
 @pytest.mark.parametrize("filters", [512, 511])
-def test_large_matrices_and_one_image_too(filters: int, features: int, images: int) -> None:
+def test_one_image_reads_a_long_matrix_by_parts(filters: int, features: int, images: int) -> None:
     torch.manual_seed(0)
-    layer = WeightNetConv2d(4, filters, 1, M=8, G=1, activation="identity", context_features=features)
-    assert 8 * 512 * 128 >= LARGE
-    assert LONG == 128
+    layer = WeightNetConv2d(4, filters, 1, M=7, G=1, activation="identity", context_features=features)
+    assert 7 * 511 * LONG >= LARGE
     vectors, context = ActivationVectors([layer]), torch.randn(images, features)
-    with torch.inference_mode():
+    with torch.inference_mode(), Calls(torch.ops.aten.baddbmm.default) as seen:
         found = vectors(context)[layer]
+    # 7·511 rows are no eight equal parts.
+    assert seen.count == ((filters, features, images) == (512, LONG, 1))
     expected = context.double() @ layer.fc1.weight.double().T + layer.fc1.bias.double()
     torch.testing.assert_close(found.double(), expected.detach(), rtol=1e-5, atol=1e-5)

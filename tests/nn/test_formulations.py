@@ -14,7 +14,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wnexplore.errors import InputError
@@ -116,10 +116,7 @@ def test_every_formulation_equals_loops(
         patch.setattr(module_of("kernel_space"), "CHUNK_BYTES", 2 * layer.weights * 8)
         patch.setattr(module_of("tiles"), "REGISTER", 1)
         if large:
-            # One image at a time.
-            patch.setattr(module_of("feature_space"), "OUTPUT_BYTES", 0)
-            patch.setattr(module_of("feature_space"), "_KERNEL_READS", 0)
-            patch.setattr(module_of("kernel_space"), "OUTPUT_BYTES", 0)
+            one_image_at_a_time(patch)
         for name in ("auto", *legal_formulations(layer)):
             y = apply_generated(x, alpha, weight, layer, name, shift)
             assert y.shape == expected.shape
@@ -180,6 +177,50 @@ def test_every_formulation_has_the_same_gradients(
             for of, own, true in zip(("y", "x", "alpha", "weight", "shift"), found, expected, strict=True):
                 assert own.shape == true.shape
                 assert relative_error(own, true) < 1e-11, f"{name}: {of}"
+
+
+@pytest.mark.parametrize("wanted", ["x", "alpha", "weight", "shift"])
+@pytest.mark.parametrize("name", ["kernel", "shared"])
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3)])
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_each_gradient_alone(
+    wanted: str, name: str, kernel_size: tuple[int, int], by_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_image_at_a_time(monkeypatch)
+    torch.manual_seed(0)
+    layer = LayerShape(4, 6, kernel_size, (1, 1), (0, 0), (1, 1), 1, 12, 2)
+    x, alpha, weight = tensors(layer, 3)
+    shift = torch.randn(6, dtype=DOUBLE)
+    own = {"x": x, "alpha": alpha, "weight": weight, "shift": shift}[wanted].requires_grad_()
+    y = naive(x, alpha, weight, layer) + shift[:, None, None]
+    (expected,) = torch.autograd.grad(y.square().sum(), own)
+    with sizes_set(2, 4, 3, most_columns=10**6 if by_columns else 0, turned=False):
+        y = apply_generated(x, alpha, weight, layer, name, shift)
+        (found,) = torch.autograd.grad(y.square().sum(), own)
+    assert relative_error(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["kernel", "shared"])
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3)])
+def test_inference_adds_a_shift_that_is_a_parameter(
+    name: str, kernel_size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_image_at_a_time(monkeypatch)
+    torch.manual_seed(0)
+    layer = LayerShape(4, 6, kernel_size, (1, 1), (0, 0), (1, 1), 1, 12, 2)
+    x, alpha, weight = tensors(layer, 3)
+    shift = nn.Parameter(torch.randn(6, dtype=DOUBLE))
+    expected = naive(x, alpha, weight, layer) + shift.detach()[:, None, None]
+    with torch.inference_mode(), sizes_set(2, 4, 3, most_columns=0, turned=False):
+        y = apply_generated(x, alpha, weight, layer, name, shift)
+    assert relative_error(y, expected) < 1e-12
+
+
+def one_image_at_a_time(patch: pytest.MonkeyPatch) -> None:
+    """In inference, whatever the size of the layer."""
+    patch.setattr(module_of("feature_space"), "OUTPUT_BYTES", 0)
+    patch.setattr(module_of("feature_space"), "_KERNEL_READS", 0)
+    patch.setattr(module_of("kernel_space"), "FOLDED_BYTES", 0)
 
 
 @contextmanager

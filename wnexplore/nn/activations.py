@@ -83,7 +83,7 @@ class ActivationVectors(nn.Module):
 LONG = 128
 """Features from which a matrix is worth a product by parts: shorter rows are read as fast as they are."""
 LARGE = 2**18
-"""Numbers of such a matrix."""
+"""Numbers that such a matrix has at least."""
 _PARTS = 8
 """As many threads as it can keep busy."""
 

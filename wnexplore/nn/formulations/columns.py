@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.shape import LayerShape
-from wnexplore.nn.formulations.tiles import Scratch, Tile
+from wnexplore.nn.formulations.tiles import EXACT, Scratch, Tile
 
 MOST_COLUMNS = 256
 """Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
 
 WORTH_TURNING = 8
-"""Images from which a batched product of so few columns is faster the other way round, its rows long."""
+"""Images from which a CPU multiplies kernels and so few columns faster the other way round, by long rows."""
 
 
 def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
@@ -46,59 +46,66 @@ def columns_of_tile(x: Tensor, tile: Tile, layer: LayerShape) -> Tensor:
 
 
 class ImageGradients:
-    """What sends gradients back through `columns_of_tile`, tile by tile, to images `to` (n, C_in, H, W).
+    """What sends gradients back through `columns_of_tile`, tile by tile, chunk of images by chunk.
 
-    `room` of a tile gives the memory that its columns' gradients are written to, then `add` takes them;
-    after the last tile `finish` leaves in `to` what they add up to.
+    `begin` names the gradients `to` (n, C_in, H, W) of a chunk, of any contents yet. Then `room` of a tile
+    gives the memory that its columns' gradients are written to, and `add` takes them from there; after
+    the last tile `finish` leaves in `to` what they add up to.
     """
 
-    def __init__(self, to: Tensor, layer: LayerShape) -> None:
-        self._to, self._layer = to, layer
-        self._size = layer.output_size(*to.shape[2:])
-        self._taps = layer.kernel_size[0] * layer.kernel_size[1]
+    def __init__(self, x: Tensor, layer: LayerShape) -> None:
+        self._layer, self._size = layer, layer.output_size(*x.shape[2:])
+        self._taps = _taps(layer)
+        self._scratch = Scratch(x)
+        # What is added up in several steps is rounded once.
+        self._sums = Scratch(x.new_empty(0, dtype=x.dtype if x.dtype in EXACT else torch.float32))
+
+    def begin(self, to: Tensor) -> None:
+        """Go on with the images whose gradients are `to`."""
+        self._to, pointwise = to, self._layer.pointwise
         channels_last = not to.is_contiguous() and to.is_contiguous(memory_format=torch.channels_last)
-        few = self._size[0] * self._size[1] <= MOST_COLUMNS
-        self._turned = channels_last or (len(to) >= WORTH_TURNING and few)
-        # As the image lies, and all of what it gets.
-        self._in_place = layer.pointwise and layer.stride == (1, 1) and self._turned == channels_last
-        self._scratch = Scratch(to)
-        self._sent = to
-        (high, wide), (batch, channels, height, width) = layer.padding, to.shape
-        if not layer.pointwise:
-            self._padded = to.new_zeros(batch, height + 2 * high, width + 2 * wide, channels)
-        elif layer.stride != (1, 1):
+        few = len(to) >= WORTH_TURNING and self._size[0] * self._size[1] <= MOST_COLUMNS
+        self._turned = channels_last or (few and to.device.type == "cpu")
+        # Rooms are the images' own memory: laid out like it, and each number written once.
+        self._in_place = pointwise and self._layer.stride == (1, 1) and self._turned == channels_last
+        if not pointwise:
+            (high, wide), (batch, channels, height, width) = self._layer.padding, to.shape
+            self._padded = self._sums.take(batch, height + 2 * high, width + 2 * wide, channels).zero_()
+        elif not self._in_place:
             to.zero_()
 
     def room(self, tile: Tile) -> Tensor:
-        """(n, numbers, H_out·W_out), of any contents."""
+        """(n, numbers, H_out·W_out) to be written to."""
         channels, own = _channels(tile, self._layer)
         batch, pixels = len(self._to), self._size[0] * self._size[1]
         if self._in_place:
-            return self._to[:, channels].flatten(2)
+            return self._to[:, channels].view(batch, -1, pixels)
         numbers = (channels.stop - channels.start) * self._taps
         if self._turned:
             self._sent = self._scratch.take(batch, pixels, numbers).mT
         else:
             self._sent = self._scratch.take(batch, numbers, pixels)
         if own.stop - own.start < numbers:
+            # Other tiles have the rest of the first or last channel.
             self._sent.zero_()
         return self._sent[:, own]
 
     def add(self, tile: Tile) -> None:
-        """Add what was written to the last room, that of this tile."""
+        """Add what was written to the room of this tile, the last one."""
+        if self._in_place:
+            return
         channels, _ = _channels(tile, self._layer)
-        (down, across), (height, width) = self._layer.stride, self._size
+        (down, across), (rows, columns) = self._layer.stride, self._size
         if self._layer.pointwise:
-            if not self._in_place:
-                self._to[:, channels, ::down, ::across] = self._sent.unflatten(2, self._size)
+            self._to[:, channels, ::down, ::across] = self._sent.unflatten(2, self._size)
             return
         sent = self._sent.mT.unflatten(2, (-1, self._taps)).unflatten(1, self._size)
-        wide, (below, beside) = self._layer.kernel_size[1], self._layer.dilation
+        (below, beside), row = self._layer.dilation, self._layer.kernel_size[1]
         for tap in range(self._taps):
-            top, left = tap // wide * below, tap % wide * beside
-            rows = slice(top, top + down * (height - 1) + 1, down)
-            columns = slice(left, left + across * (width - 1) + 1, across)
-            self._padded[:, rows, columns, channels].add_(sent[..., tap])
+            top, left = tap // row * below, tap % row * beside
+            vertical = slice(top, top + down * (rows - 1) + 1, down)
+            horizontal = slice(left, left + across * (columns - 1) + 1, across)
+            self._padded[:, vertical, horizontal, channels].add_(sent[..., tap])
 
     def finish(self) -> None:
         """Write the sums."""
@@ -109,6 +116,10 @@ class ImageGradients:
 
 def _channels(tile: Tile, layer: LayerShape) -> tuple[slice, slice]:
     """The input channels that a tile's numbers are of, and which of these channels' numbers they are."""
-    taps = layer.fan_in // layer.in_channels
+    taps = _taps(layer)
     first, last = tile.columns.start // taps, -(-tile.columns.stop // taps)
     return slice(first, last), slice(tile.columns.start - first * taps, tile.columns.stop - first * taps)
+
+
+def _taps(layer: LayerShape) -> int:
+    return layer.kernel_size[0] * layer.kernel_size[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional
 from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.kernel_space import needs_gradient
 from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.tiles import chunk_size
 
 LARGE = 2**19
 """Numbers of a kernel of one image beyond which its slices are not worth making."""
@@ -22,8 +22,8 @@ OUTPUT_BYTES = 2**22
 _KERNEL_READS = 8
 """How many times as large as the kernels these outputs are at least: each time, kernels are read anew."""
 
-_Products = Callable[[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
-"""Images and their activation vectors -> what is to be added up: outputs and the scales of these."""
+_Outputs = Callable[[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
+"""Images and their activation vectors -> what is to be added up: outputs and what scales them."""
 
 
 def shared(
@@ -35,18 +35,20 @@ def shared(
     lambda times the multiply-adds of the convolution, nothing but outputs for each image. For layers
     where each group of the generator covers whole input-channel slices (`LayerShape.slices`).
     """
-    assert layer.slices is not None
+    slices = layer.slices
+    assert slices is not None
     if torch.compiler.is_compiling():
-        return _sum(_products(weight, layer)(x, alpha), shift)
+        return _sum(_outputs_of(weight, layer, slices)(x, alpha), shift)
     batch, _, height, width = x.shape
     training = needs_gradient(x, alpha, weight)
     if as_matrices(layer, batch, height, width, training):
-        return _multiplied(x, alpha, weight, layer, shift)
-    products = _products(weight, layer)
-    images = batch if training or x.device.type != "cpu" else _images_at_a_time(x, layer)
+        return _multiplied(x, alpha, weight, layer, slices, shift)
+    outputs = _outputs_of(weight, layer, slices)
+    whole = training or (shift is not None and needs_gradient(shift)) or x.device.type != "cpu"
+    images = batch if whole else _images_at_a_time(x, layer, slices)
     if images >= batch:
-        return _sum(products(x, alpha), shift)
-    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        return _sum(outputs(x, alpha), shift)
+    channels_last = not x.is_contiguous() and x.stride(1) == 1
     y = torch.empty(
         (batch, layer.out_channels, *layer.output_size(height, width)),
         dtype=x.dtype,
@@ -54,7 +56,7 @@ def shared(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     for own, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
-        _sum(products(own, vectors), shift, to)
+        _sum(outputs(own, vectors), shift, to)
     return y
 
 
@@ -70,19 +72,18 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
     return sliced and single and layer.weights > LARGE and (layer.pointwise or training)
 
 
-def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
-    """Images whose outputs stay in a cache until they are added up, all chunks about equally large."""
+def _images_at_a_time(x: Tensor, layer: LayerShape, slices: int) -> int:
+    """Images whose outputs wait together."""
     rows, columns = layer.output_size(*x.shape[2:])
-    terms = (layer.slices or 1) * layer.inputs_per_group
-    outputs = terms * layer.out_channels * rows * columns * x.element_size()
+    outputs = slices * layer.inputs_per_group * layer.out_channels * rows * columns * x.element_size()
     kernels = layer.weights * layer.inputs_per_group * x.element_size()
-    most = max(1, max(OUTPUT_BYTES, _KERNEL_READS * kernels) // outputs)
-    return math.ceil(len(x) / max(1, math.ceil(len(x) / most)))
+    return chunk_size(len(x), max(OUTPUT_BYTES, _KERNEL_READS * kernels) // max(1, outputs))
 
 
-def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
+def _multiplied(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
+) -> Tensor:
     """One product for each slice of the input channels."""
-    slices = layer.slices or 1
     matrices = weight.view(layer.out_channels, layer.fan_in).chunk(slices, 1)
     columns = columns_of(x, layer)[0].chunk(slices)
     scales = _of_filters(alpha.view(1, -1, slices), layer)
@@ -91,16 +92,15 @@ def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shi
     return _sum([(part, scales[:, :, index]) for index, part in enumerate(parts)], shift)
 
 
-def _products(weight: Tensor, layer: LayerShape) -> _Products:
-    """What `layer` does to images, its kernels ready."""
-    slices, terms = layer.slices or 1, layer.inputs_per_group
-    if slices * terms == 1:
-        own = weight.view(layer.kernel_shape)
-        return lambda x, alpha: [(_convolve(x, own, layer, layer.groups), _of_filters(alpha, layer))]
+def _outputs_of(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
+    """What `layer` makes of images, its kernels ready."""
+    if slices * layer.inputs_per_group == 1:
+        kernels = weight.view(layer.kernel_shape)
+        return lambda x, alpha: [(_convolve(x, kernels, layer, layer.groups), _of_filters(alpha, layer))]
     return _by_slice(weight, layer, slices) if layer.pointwise else _by_group(weight, layer, slices)
 
 
-def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Products:
+def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
     """One 1x1 convolution for each slice of the input channels: in groups they are slow."""
     terms = layer.inputs_per_group
     parted = weight.view(layer.out_channels, slices, *_slice_shape(layer, slices), terms)
@@ -108,7 +108,7 @@ def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Products:
         own.permute(4, 0, 1, 2, 3).reshape(-1, *_slice_shape(layer, slices)) for own in parted.unbind(1)
     ]
 
-    def products(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def outputs(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
         scales = _of_filters(alpha.view(alpha.shape[0], -1, slices, terms), layer)
         return [
             (part, scales[:, :, index, term])
@@ -116,23 +116,23 @@ def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Products:
             for term, part in enumerate(_convolve(own, stacked, layer, 1).chunk(terms, 1))
         ]
 
-    return products
+    return outputs
 
 
-def _by_group(weight: Tensor, layer: LayerShape, slices: int) -> _Products:
+def _by_group(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
     """One convolution: groups of the layer's are outermost, then slices, and inside each input j."""
     terms = layer.inputs_per_group
     kernels = weight.view(layer.groups, -1, slices, *_slice_shape(layer, slices), terms)
     kernels = kernels.permute(0, 2, 6, 1, 3, 4, 5).reshape(-1, *_slice_shape(layer, slices))
 
-    def products(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def outputs(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
         parts = _convolve(x, kernels, layer, layer.groups * slices)
         scales = _of_filters(alpha.view(alpha.shape[0], -1, slices * terms), layer)
         scales = scales.view(-1, layer.groups, layer.out_channels // layer.groups, slices * terms, 1, 1)
         of_groups = parts.view(-1, layer.groups, slices * terms, *scales.shape[2:3], *parts.shape[2:])
         return [(of_groups[:, :, term], scales[:, :, :, term]) for term in range(slices * terms)]
 
-    return products
+    return outputs
 
 
 def _convolve(x: Tensor, kernels: Tensor, layer: LayerShape, groups: int) -> Tensor:
@@ -150,13 +150,13 @@ def _of_filters(alpha: Tensor, layer: LayerShape) -> Tensor:
     return alpha.view(*alpha.shape, 1, 1)
 
 
-def _sum(products: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """Outputs (N, ..., H_out, W_out) times their scales, plus `shift`, as (N, C_out, H_out, W_out).
+def _sum(outputs: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """Outputs (N, ..., H_out, W_out) times what scales them, plus `shift`, as (N, C_out, H_out, W_out).
 
-    Written to `out`, if given.
+    Written to `out`, if given, where nothing needs a gradient.
     """
-    (first, scales), *rest = products
-    keeps = torch.is_grad_enabled() and any(each.requires_grad for product in products for each in product)
+    (first, scales), *rest = outputs
+    keeps = needs_gradient(*(tensor for pair in outputs for tensor in pair))
     if out is not None:
         y = torch.mul(first, scales, out=out.view(first.shape))
     else:
@@ -166,5 +166,5 @@ def _sum(products: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tenso
         y = y.addcmul(part, scales) if keeps else y.addcmul_(part, scales)
     if shift is not None:
         each = shift.view(*y.shape[1:-2], 1, 1)
-        y = y + each if keeps or shift.requires_grad else y.add_(each)
+        y = y + each if keeps or needs_gradient(shift) else y.add_(each)
     return y.flatten(1, -3)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -12,6 +10,7 @@ from wnexplore.nn.formulations.generate import generate_by_group, generate_kerne
 from wnexplore.nn.formulations.product import Product
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.tiles import chunk_size
 
 SMALL_BYTES = 2**22
 """Of a batch's kernels that are worth neither tiles nor making them anew for backward."""
@@ -19,8 +18,8 @@ SMALL_BYTES = 2**22
 CHUNK_BYTES = 2**24
 """Of kernels of images that are folded into the groups of one convolution."""
 
-OUTPUT_BYTES = 6 * 2**20
-"""Of what these images become: more, while it is put in order, is memory that is cleared anew."""
+FOLDED_BYTES = 6 * 2**20
+"""Of their outputs: a convolution that puts more of them in order does it in memory that is cleared anew."""
 
 WORTH_SLICING = 96
 """Input channels of a slice from which one product a slice costs less than putting slices together."""
@@ -42,13 +41,14 @@ def kernel(
     if layer.pointwise or _has_few_columns(x, layer):
         y: Tensor = Product.apply(x, alpha, weight, layer, shift)
         return y
-    if needs_gradient(x, alpha, weight):
+    gradient = needs_gradient(x, alpha, weight) or (shift is not None and needs_gradient(shift))
+    images = len(x) if gradient or x.device.type != "cpu" else _images_at_a_time(x, layer)
+    if images >= len(x):
         return _folded(x, alpha, weight, layer, shift)
-    images = _images_at_a_time(x, layer)
-    if x.shape[0] <= images or x.device.type != "cpu":
-        return _folded(x, alpha, weight, layer, shift)
-    parts = zip(x.split(images), alpha.split(images), strict=True)
-    return torch.cat([_folded(own, own_alpha, weight, layer, shift) for own, own_alpha in parts])
+    y = x.new_empty(len(x), layer.out_channels, *layer.output_size(*x.shape[2:]))
+    for own, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
+        to.copy_(_folded(own, vectors, weight, layer, shift))
+    return y
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
@@ -57,12 +57,11 @@ def needs_gradient(*tensors: Tensor) -> bool:
 
 
 def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
-    """Images that are folded into one convolution, all chunks about equally large."""
+    """Images that are folded into one convolution."""
     rows, columns = layer.output_size(*x.shape[2:])
     outputs = layer.out_channels * rows * columns * x.element_size()
     kernels = layer.weights * x.element_size()
-    most = max(1, min(CHUNK_BYTES // kernels, OUTPUT_BYTES // outputs))
-    return math.ceil(len(x) / max(1, math.ceil(len(x) / most)))
+    return chunk_size(len(x), min(CHUNK_BYTES // kernels, FOLDED_BYTES // max(1, outputs)))
 
 
 def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:

@@ -68,22 +68,25 @@ class Product(torch.autograd.Function):
         vectors, weights = by_part(alpha, weight, layer)
         generator = _GeneratorGradients(vectors, weights, needs_alpha, needs_weight)
         grad_x = torch.empty_like(x) if needs_x else None
+        gradients = ImageGradients(x, layer)
         for start in range(0, len(x), images):
             part = slice(start, start + images)
             grad = grads[0][part].flatten(2)
-            gradients = None if grad_x is None else ImageGradients(grad_x[part], layer)
+            if grad_x is not None:
+                gradients.begin(grad_x[part])
             for tile in tiles:
-                columns = columns_of_tile(x[part], tile, layer)
-                for filters in blocks:
-                    generator.add(part, tile, filters, grad[:, filters], columns)
-                if gradients is None:
+                if needs_alpha or needs_weight:
+                    columns = columns_of_tile(x[part], tile, layer)
+                    for filters in blocks:
+                        generator.add(part, tile, filters, grad[:, filters], columns)
+                if grad_x is None:
                     continue
                 sent = gradients.room(tile)
                 for filters in blocks:
                     kernels = make_tile(vectors[part], weights, tile, filters, scratch)
                     _send(kernels, grad[:, filters], sent, anew=filters.start == 0)
                 gradients.add(tile)
-            if gradients is not None:
+            if grad_x is not None:
                 gradients.finish()
         return (
             grad_x,
@@ -141,8 +144,6 @@ class _GeneratorGradients:
 
     def add(self, part: slice, tile: Tile, filters: slice, grad: Tensor, columns: Tensor) -> None:
         """Of images `part`: `grad` (n, filters, H_out·W_out), `columns` (n, numbers, H_out·W_out)."""
-        if self.alpha is None and self.weight is None:
-            return
         # Each group's numbers of every image's kernel.
         of_groups = self._sent.take(grad.shape[1], len(grad), columns.shape[1])
         _multiply(grad, columns.mT, of_groups.transpose(0, 1))

@@ -20,7 +20,7 @@ _LEAST_NUMBERS = 64
 """Of each filter: a product of fewer spends its time on its result."""
 REGISTER = 16
 """Numbers that a register holds: a tile's filters and input channels or numbers are multiples of it."""
-_EXACT = (torch.float32, torch.float64)
+EXACT = (torch.float32, torch.float64)
 """The dtypes in which a sum may be written down and gone on with."""
 
 
@@ -59,8 +59,12 @@ def parts_of(layer: LayerShape) -> Parts:
 
 def images_at_a_time(x: Tensor) -> int:
     """Images (N, ...) to a chunk, all chunks about equally large."""
-    batch = x.shape[0]
-    return batch if x.device.type != "cpu" else math.ceil(batch / math.ceil(batch / MOST_IMAGES))
+    return x.shape[0] if x.device.type != "cpu" else chunk_size(x.shape[0], MOST_IMAGES)
+
+
+def chunk_size(total: int, most: int) -> int:
+    """Of `total` in chunks about equally large, none larger than `most`; at least 1."""
+    return max(1, math.ceil(total / max(1, math.ceil(total / max(1, most)))))
 
 
 def tiles_of(x: Tensor, layer: LayerShape, images: int) -> tuple[list[Tile], list[slice]]:
@@ -70,7 +74,7 @@ def tiles_of(x: Tensor, layer: LayerShape, images: int) -> tuple[list[Tile], lis
     filters, numbers = layer.out_channels, parts.length
     if x.device.type == "cpu":
         filters = min(filters, MOST_FILTERS)
-        if x.dtype in _EXACT:
+        if x.dtype in EXACT:
             fit = TILE_BYTES // (images * filters * x.element_size())
             numbers = min(numbers, max(_LEAST_NUMBERS, fit))
     # Of whole channels, where parts are.
