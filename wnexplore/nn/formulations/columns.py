@@ -71,7 +71,7 @@ class ImageGradients:
         if not pointwise:
             (high, wide), (batch, channels, height, width) = self._layer.padding, to.shape
             self._padded = self._sums.take(batch, height + 2 * high, width + 2 * wide, channels).zero_()
-        elif not self._in_place:
+        elif self._layer.stride != (1, 1):
             to.zero_()
 
     def room(self, tile: Tile) -> Tensor:

@@ -44,7 +44,7 @@ def shared(
     if as_matrices(layer, batch, height, width, training):
         return _multiplied(x, alpha, weight, layer, slices, shift)
     outputs = _outputs_of(weight, layer, slices)
-    whole = training or (shift is not None and needs_gradient(shift)) or x.device.type != "cpu"
+    whole = training or needs_gradient(shift) or x.device.type != "cpu"
     images = batch if whole else _images_at_a_time(x, layer, slices)
     if images >= batch:
         return _sum(outputs(x, alpha), shift)

@@ -41,8 +41,8 @@ def kernel(
     if layer.pointwise or _has_few_columns(x, layer):
         y: Tensor = Product.apply(x, alpha, weight, layer, shift)
         return y
-    gradient = needs_gradient(x, alpha, weight) or (shift is not None and needs_gradient(shift))
-    images = len(x) if gradient or x.device.type != "cpu" else _images_at_a_time(x, layer)
+    whole = needs_gradient(x, alpha, weight, shift) or x.device.type != "cpu"
+    images = len(x) if whole else _images_at_a_time(x, layer)
     if images >= len(x):
         return _folded(x, alpha, weight, layer, shift)
     y = x.new_empty(len(x), layer.out_channels, *layer.output_size(*x.shape[2:]))
@@ -51,9 +51,9 @@ def kernel(
     return y
 
 
-def needs_gradient(*tensors: Tensor) -> bool:
+def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether what is made of `tensors` will be asked for a gradient."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
 
 
 def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
