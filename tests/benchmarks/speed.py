@@ -104,7 +104,7 @@ def network(backbone: str, variant: Variant) -> nn.Module:
 def measure(backbone: str, batch: int, mode: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each variant of a cell, as it is known."""
     device = resolve_device(asked.device)
-    variants = [Variant(name, M, G) for M, G in PAIRS for name in asked.formulations]
+    variants = [Variant(name, M, G) for M, G in asked.pairs for name in asked.formulations]
     if asked.timm:
         variants.append(Variant("timm"))
     plain = Variant(PLAIN)
@@ -158,6 +158,7 @@ def main() -> None:
     )
     options.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 16, 64])
     options.add_argument("--modes", nargs="+", default=["inference", "train"])
+    options.add_argument("--pairs", nargs="+", type=_pair, default=PAIRS, metavar="M,G")
     options.add_argument("--formulations", nargs="+", default=["auto", "published"])
     options.add_argument("--no-timm", dest="timm", action="store_false")
     options.add_argument("--dtype", default="float32")
@@ -174,6 +175,11 @@ def main() -> None:
                 _append(asked.out, cell)
                 _tell(f"{backbone}, {mode}, batch {batch}", cell)
     print("\n".join(summary(read(asked.out))))
+
+
+def _pair(text: str) -> tuple[int, int]:
+    M, G = map(int, text.split(","))
+    return M, G
 
 
 _COLUMNS = (
