@@ -53,10 +53,9 @@ def markdown(table: pd.DataFrame) -> list[str]:
 
 
 def summary(table: pd.DataFrame) -> list[str]:
-    """The largest of each group, and ours to published."""
+    """The largest of each group, and ours to published, by family of backbones and lambda."""
     lines = []
-    families = table["backbone"].str.split("_").str[0].str.rstrip("0123456789")
-    table = table.assign(family=families)
+    table = table.assign(family=table["backbone"].str.split("_").str[0].str.rstrip("0123456789"))
     ours = table[table["formulation"] == "auto"]
     for keys, own in ours.groupby(["terms", "family", "mode", "batch_size"], sort=True):
         terms, family, mode, batch = keys
