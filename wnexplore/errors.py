@@ -25,6 +25,22 @@ class RunError(WnexploreError, RuntimeError):
 def unknown(what: str, value: object, valid: Iterable[str]) -> InputError:
     """An `InputError` for a name that is not in a list, the nearest valid name first."""
     names = list(valid)
-    near = get_close_matches(str(value), names, n=1, cutoff=0.5)
+    given = shown(value)
+    near = get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return InputError(f"unknown {what} '{value}': {hint}choose from {', '.join(names)}")
+    return InputError(f"unknown {what} '{given}': {hint}choose from {', '.join(names)}")
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """`value` as a message may print it: at most `limit` characters, nothing that a terminal obeys.
+
+    Control characters, lone surrogates and what turns the direction of text around stand as escapes.
+    """
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except Exception as error:  # a value may be anybody's object, or nested too deep to print
+        text = f"<{type(value).__name__}, which can't be printed: {type(error).__name__}>"
+    rest = len(text) - limit
+    # Cut first: escaping a value of gigabytes takes as long as it is.
+    head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:limit])
+    return head if rest <= 0 else f"{head[:limit]}... ({rest} more characters)"
