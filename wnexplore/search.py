@@ -201,9 +201,9 @@ class Within:
 
     def __init__(self, wanted: Search) -> None:
         self._space, self._seed = space_of(wanted.spec), wanted.seed
-        self.listed = len(self._space) <= MOST_POINTS
+        self.listed = self._space.size <= MOST_POINTS
         if not self.listed:
-            self.size = len(self._space)
+            self.size = self._space.size
             return
         self._points = open_points(self._space, None if wanted.where is None else condition(wanted.where))
         self.size = len(self._points)

@@ -15,6 +15,7 @@ from wnexplore.design.record import Record
 from wnexplore.design.selection import Indices, open_points
 from wnexplore.design.space import Space
 from wnexplore.design.sweep_file import SweepSpec
+from wnexplore.errors import InputError
 from wnexplore.report.filters import condition
 from wnexplore.report.frame import frame
 from wnexplore.walks import walk_of
@@ -43,6 +44,9 @@ class Expansion:
     """How many legal points, each function once, the sweep's `where` excludes."""
 
 
+MOST_MEASURED = 100_000
+"""How many points a sweep may measure."""
+
 MOST_TOLD = 100
 """How many points of a kind are told one by one."""
 
@@ -54,6 +58,11 @@ def expand(spec: SweepSpec) -> Expansion:
     """
     space = space_of(spec)
     kept = open_points(space, None if spec.where is None else condition(spec.where))
+    if len(kept) > MOST_MEASURED:
+        raise InputError(
+            f"{len(kept):,} points to measure, more than the {MOST_MEASURED:,} of one sweep: leave out values"
+            " of an axis, or say which by where"
+        )
     illegal, repeated = np.flatnonzero(~space.legal), np.flatnonzero(space.repeated)
     doubles = ((space.point(i), space.point(int(space.first_like[i]))) for i in repeated[:MOST_TOLD].tolist())
     return Expansion(

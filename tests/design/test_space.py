@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -217,3 +218,39 @@ def test_a_space_too_large_to_list_can_still_be_sized() -> None:
     assert sum(own.points for own in space.illegal()) == 100**4 - 75**4
     with pytest.raises(InputError, match=r"100,000,000 points, more than the 20,000,000"):
         _ = space.params
+
+
+@pytest.mark.parametrize(
+    ("backbone", "choices", "stages"), [("resnet18", 200, 4), ("mobilenet_v2", 400, 7), ("resnet18", 500, 4)]
+)
+def test_a_space_of_any_size_is_sized_and_not_made(backbone: str, choices: int, stages: int) -> None:
+    spec = SweepSpec(
+        backbones=(backbone,),
+        methods=("weightnet",),
+        M=tuple(Fraction(m) for m in range(1, choices + 1)),
+        G=(Fraction(1),),
+        per_stage=True,
+    )
+    space = space_of(spec)
+    assert space.size == choices**stages > 10**9
+    assert space.illegal() == []
+    for arrays in ("legal", "first_like", "params", "flops"):
+        with pytest.raises(InputError, match=f"this space has {choices**stages:,} points, more than"):
+            getattr(space, arrays)
+    with pytest.raises(InputError, match="leave out values of an axis"):
+        expand(spec)
+
+
+def test_axes_that_cross_to_too_much_are_refused_before_anything_is_made() -> None:
+    many = tuple(range(1, 5001))
+    with pytest.raises(InputError, match="cross to 25,000,000,000 settings, more than the 1,000,000"):
+        expand(
+            SweepSpec(methods=("dynamic",), experts=many, temperature=many, resolution=tuple(range(1, 1001)))
+        )
+
+
+def test_a_layer_that_no_machine_holds_is_refused_before_it_is_made() -> None:
+    with pytest.raises(InputError, match=r"weights of [\d,]+ GB at least"):
+        build("resnet18", "weightnet", 10**6, 1)
+    with pytest.raises(InputError, match=r"weights of [\d,]+ GB at least"):
+        build("resnet50", "condconv", experts=10_000)

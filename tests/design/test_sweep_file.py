@@ -172,13 +172,13 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("points:\n- backbone: resnet18\n- {backbone: resnet18, M: 2}", r"line 3: method 'plain' has no M"),
         ("points: []", r"points is empty"),
         ("M: [1]\nM: [2]", r"line 2: key 'M' stands twice"),
-        ("M: [1", r"line 1: not valid YAML"),
+        ("M: [1", r"line \d: not valid YAML"),
         ("- a", r"line 1: expected keys"),
         ("1: 2", r"line 1: expected keys"),
         ("\0", r"not valid YAML"),
-        ("&x [*x]", r"expected keys"),
-        ("M: &x [*x]", r"line 1: M is"),
-        ("M: [!!python/object:os.system x]", r"line 1: not valid YAML: could not determine a constructor"),
+        ("&x [*x]", r"line 1: alias '\*x' stands inside what it stands for"),
+        ("M: &x [*x]", r"line 1: alias '\*x' stands inside what it stands for"),
+        ("M: [!!python/object:os.system x]", r"line 1: tag '.*os.system' is not one of YAML's core schema"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
@@ -191,7 +191,7 @@ def test_what_is_wrong_is_told_in_one_line_with_file_and_line(tmp_path: Path, te
 
 def test_nested_aliases_do_not_blow_up(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
-    with pytest.raises(InputError, match="unknown key 'a0'"):
+    with pytest.raises(InputError, match=r"line \d+: (more than 50,000 values|nested more than 20 deep)"):
         load_sweep(_write(tmp_path, "\n".join(lines)))
 
 

@@ -112,7 +112,7 @@ def space(
 def _tell_size(space: Space) -> None:
     illegal = space.illegal()
     broken = sum(own.points for own in illegal)
-    typer.echo(f"{len(space):,} points, {len(space) - broken:,} legal, {broken:,} illegal")
+    typer.echo(f"{space.size:,} points, {space.size - broken:,} legal, {broken:,} illegal")
     for own in illegal:
         typer.echo(f"  {own.points:,} break this: {own.rule}")
         typer.echo(f"    {own.example}: {own.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -13,6 +14,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import PLAIN, StageDesign
 from wnexplore.design.stages import has_method
 from wnexplore.design.sweep_file import SweepSpec
+from wnexplore.errors import InputError
 
 Pair = tuple[Setting, Setting]
 """An M and a G."""
@@ -72,10 +74,31 @@ class Cell:
         )
 
 
+MOST_SETTINGS = 1_000_000
+"""Settings that all cells together may have; each one's stages are counted one by one."""
+
+
 def cells(spec: SweepSpec) -> list[Cell]:
-    """The cells of a sweep in order: its grid, then the points that it lists one by one."""
+    """The cells of a sweep in order: its grid, then the points that it lists one by one.
+
+    Raises `InputError` if the axes cross to more settings than `MOST_SETTINGS`, before any is made.
+    """
+    settings = _settings(spec) if spec.has_grid else 0
+    if settings > MOST_SETTINGS:
+        raise InputError(
+            f"the axes of this sweep cross to {settings:,} settings, more than the {MOST_SETTINGS:,} that are"
+            " looked at: leave out values of an axis"
+        )
     found = list(_grid(spec)) if spec.has_grid else []
     return [*found, *(_single(own.point()) for own in spec.points or ())]
+
+
+def _settings(spec: SweepSpec) -> int:
+    """How many there are, M and G crossed in each stage counted as if they were alike in all of them."""
+    networks = (spec.networks, spec.stem, spec.resolution or (None,), spec.num_classes)
+    return math.prod(map(len, networks)) * sum(
+        math.prod(len(getattr(spec, axis)) for axis in METHODS[method]) for method in spec.methods
+    )
 
 
 def _grid(spec: SweepSpec) -> Iterator[Cell]:

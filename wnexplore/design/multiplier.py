@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import total_ordering
 
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 
 Multiplier = Fraction | int | float | str
 """What a person may write for the M or G of one layer: 2, 0.5, "1/48"."""
@@ -58,9 +58,14 @@ Setting = Fraction | OverChannels | PerStage
 Written = Multiplier | Setting | Mapping[int, Multiplier]
 """What a person may write for the M or G of a network: also "4/C", {2: 1, 3: 2, 4: 8} or "2:1+3:2+4:8"."""
 
-_NUMBER = re.compile(r"\d{1,15}(\.\d{1,20})?(e-?\d{1,2})?|\d{1,99}/\d{1,99}")
-_OVER_CHANNELS = re.compile(r"([1-9]\d{0,14})/C")
-_STAGE = re.compile(r"(\d{1,3}):([^:+]+)")
+LARGEST = 10**9
+"""What M, G and counts over channels may be at most; no number is below one over it."""
+
+_NUMBER = re.compile(
+    r"\+?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?|[0-9]{1,40}/[0-9]{1,40}"
+)
+_OVER_CHANNELS = re.compile(r"([1-9][0-9]{0,9}) */ *C")
+_STAGE = re.compile(r" *([0-9]{1,3}) *:([^:+]+)")
 
 
 def parse_multiplier(value: object, name: str) -> Fraction:
@@ -69,7 +74,8 @@ def parse_multiplier(value: object, name: str) -> Fraction:
     A float is taken as the decimal number it prints as, so that 0.1 is 1/10.
     """
     wrong = InputError(
-        f"{name} is '{value}': expected a number above 0, whole (2), decimal (0.5) or a fraction (1/48)"
+        f"{name} is '{shown(value)}': expected a number above 0, whole (2), decimal (0.5) or a fraction"
+        " (1/48)"
     )
     if isinstance(value, bool) or not isinstance(value, (Fraction, int, float, str)):
         raise wrong
@@ -82,6 +88,8 @@ def parse_multiplier(value: object, name: str) -> Fraction:
         raise wrong from None
     if number <= 0:
         raise wrong
+    if not Fraction(1, LARGEST) <= number <= LARGEST:
+        raise InputError(f"{name} is '{shown(value)}': expected 1/{LARGEST:,} to {LARGEST:,}")
     return number
 
 
@@ -93,13 +101,16 @@ def parse_setting(value: object, name: str) -> Setting:
     if isinstance(value, (OverChannels, PerStage)):
         return value
     if isinstance(value, str):
-        text = value.replace(" ", "")
-        if ":" in text:
-            parts = [_STAGE.fullmatch(part) for part in text.split("+")]
+        if ":" in value:
+            # No stage is named twice, so that more than these are a mistake.
+            parts = [_STAGE.fullmatch(part) for part in value.split("+", 1000)]
             if not all(parts):
-                raise InputError(f"{name} is '{value}': expected a value for each stage, such as 2:1+3:2+4:8")
+                raise InputError(
+                    f"{name} is '{shown(value)}': expected a value for each stage, such as 2:1+3:2+4:8"
+                )
             return _per_stage(((int(part[1]), part[2]) for part in parts if part), name)
-        if found := _OVER_CHANNELS.fullmatch(text):
+        found = _OVER_CHANNELS.fullmatch(value.strip())
+        if found and int(found[1]) <= LARGEST:
             return OverChannels(int(found[1]))
     if isinstance(value, Mapping):
         return _per_stage(value.items(), name)
@@ -113,7 +124,7 @@ def at_stage(setting: Setting, stage: int, name: str = "M or G") -> Fraction | O
     for own, value in setting.stages:
         if own == stage:
             return value
-    raise InputError(f"{name} is '{setting}': it has no value for stage {stage}")
+    raise InputError(f"{name} is '{shown(setting)}': it has no value for stage {stage}")
 
 
 def at_layer(value: Fraction | OverChannels, out_channels: int) -> Fraction:
@@ -130,12 +141,12 @@ def _per_stage(values: Iterable[tuple[object, object]], name: str) -> PerStage:
     found: dict[int, Fraction | OverChannels] = {}
     for stage, value in values:
         if isinstance(stage, bool) or not isinstance(stage, int) or stage < 0:
-            raise InputError(f"{name} has a value for stage '{stage}': expected a stage's number")
+            raise InputError(f"{name} has a value for stage '{shown(stage)}': expected a stage's number")
         if stage in found:
             raise InputError(f"{name} has two values for stage {stage}")
         own = parse_setting(value, name)
         if isinstance(own, PerStage):
-            raise InputError(f"{name} is '{own}' in stage {stage}: expected one number there")
+            raise InputError(f"{name} is '{shown(own)}' in stage {stage}: expected one number there")
         found[stage] = own
     if not found:
         raise InputError(f"{name} is empty: expected a value for each stage, such as 2:1+3:2+4:8")

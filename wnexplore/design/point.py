@@ -11,7 +11,7 @@ from wnexplore.design.brought import check_name, is_brought
 from wnexplore.design.methods import ACTIVATIONS, DEFAULTS, DEPTHWISE, METHODS
 from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
 from wnexplore.design.stages import Stages, parse_stages, settled
-from wnexplore.errors import InputError, unknown
+from wnexplore.errors import InputError, shown, unknown
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class DesignPoint:
         an unknown name, a value out of range, or an axis that the method doesn't read; whether
         (M, G) is legal in every layer is `wnexplore.design.legality.check_legal`'s to say.
         """
+        for name, text in {"backbone": backbone, "method": method, "stem": stem}.items():
+            if not isinstance(text, str):
+                raise InputError(f"{name} is '{shown(text)}': expected a name")
         if is_brought(backbone):
             check_name(backbone)
         else:
@@ -70,7 +73,9 @@ class DesignPoint:
         if stem not in STEMS:
             raise unknown("stem", stem, STEMS)
         if is_brought(backbone) and stem != "imagenet":
-            raise InputError(f"stem is '{stem}': {backbone} has the stem that it came with, leave it out")
+            raise InputError(
+                f"stem is '{stem}': {shown(backbone)} has the stem that it came with, leave it out"
+            )
         written = {"M": M, "G": G, "stages": stages, "experts": experts, "temperature": temperature}
         written |= {"reduction": reduction, "activation": activation, "depthwise": depthwise}
         given = method_axes(method, written, None if is_brought(backbone) else backbone)
@@ -139,16 +144,30 @@ def method_axes(method: str, written: Mapping[str, Any], backbone: str | None = 
         if given[name] is not None:
             given[name] = settled(parse_setting(given[name], name), backbone, given["stages"], name)
     for name, known in (("activation", ACTIVATIONS), ("depthwise", DEPTHWISE)):
-        if given[name] not in (None, *known):
+        if given[name] is not None and (not isinstance(given[name], str) or given[name] not in known):
             raise unknown(name, given[name], known)
     for name in ("experts", "temperature", "reduction"):
         _check_size(name, given[name])
     return given
 
 
+LARGEST = {
+    "resolution": 16_384,
+    "num_classes": 10_000_000,
+    "experts": 10_000,
+    "temperature": 10**9,
+    "reduction": 10**9,
+}
+"""How large a size may be: what no machine could hold is refused before anything is made."""
+
+
 def _check_size(name: str, size: object) -> None:
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise InputError(f"{name} is '{size}': expected a whole number of at least 1")
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"{name} is '{shown(size)}': expected a whole number of at least 1")
+    if size > LARGEST[name]:
+        raise InputError(f"{name} is {shown(size)}: expected at most {LARGEST[name]:,}")
 
 
 AXES = tuple(field.name for field in fields(DesignPoint))

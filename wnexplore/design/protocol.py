@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from wnexplore.design.data_source import DataSource, check_data, parse_data
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -24,10 +25,23 @@ BatchNormStatistics = Literal["refreshed", "running"]
 Schedule = Literal["full", "halving"]
 
 
-def _no_bool(value: object) -> object:
+def _whole(value: object) -> object:
+    """Only what is written as a whole number: pydantic also takes true for 1 and "1_000" for 1000."""
     if isinstance(value, bool):
         raise ValueError(f"expected a whole number above 0, not {str(value).lower()}")
+    if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", value):
+        raise ValueError(f"expected a whole number above 0, not '{shown(value)}'")
     return value
+
+
+def _real(value: object) -> object:
+    """Only what is written as a number, likewise."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, not {str(value).lower()}")
+    if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?\s*", value):
+        raise ValueError(f"expected a number, not '{shown(value)}'")
+    # A decimal number of a file knows how it was written, which is of no more use here.
+    return float(value) if isinstance(value, float) else value
 
 
 def _alone(value: object) -> object:
@@ -35,8 +49,18 @@ def _alone(value: object) -> object:
     return (value,) if isinstance(value, int) else value
 
 
-Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=10**9)]
-_Axis = Field(min_length=1)
+MOST_VALUES = 10_000
+"""Of one axis."""
+
+Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0, le=10**9)]
+Real = Annotated[float, BeforeValidator(_real)]
+
+# What no machine has or could hold is refused before anything is made or begun.
+Batch = Annotated[Positive, Field(le=1_000_000)]
+Threads = Annotated[Positive, Field(le=4096)]
+Jobs = Annotated[Positive, Field(le=1024)]
+Seeds = Annotated[Positive, Field(le=10_000)]
+_Axis = Field(min_length=1, max_length=MOST_VALUES)
 
 
 class _Spec(BaseModel):
@@ -50,20 +74,20 @@ class LatencySpec(_Spec):
     """
 
     device: Device = "auto"
-    batch_sizes: Annotated[tuple[Positive, ...], _Axis] = (1,)
+    batch_sizes: Annotated[tuple[Batch, ...], _Axis] = (1,)
     dtypes: Annotated[tuple[Dtype, ...], _Axis] = ("float32",)
     runtimes: Annotated[tuple[Runtime, ...], _Axis] = ("eager",)
     memory_formats: Annotated[tuple[MemoryFormat, ...], _Axis] = ("contiguous",)
-    threads: Annotated[tuple[Positive, ...], BeforeValidator(_alone), _Axis] | None = None
+    threads: Annotated[tuple[Threads, ...], BeforeValidator(_alone), _Axis] | None = None
     """Threads on a CPU; left out: as many as torch takes by itself."""
     caches: Annotated[tuple[Cache, ...], _Axis] = ("warm",)
     """warm: as the passes before left them; cold: flushed before every sample."""
     modes: Annotated[tuple[Mode, ...], _Axis] = ("inference",)
     """inference: one forward pass; train: one training step, its update of the weights included."""
-    target: Annotated[float, Field(gt=0, lt=1)] | None = None
+    target: Annotated[Real, Field(gt=0, lt=1)] | None = None
     """Half-width of the latency ratio's 95 % interval, relative to it, at which a measurement ends;
     left out: 0.01 on a GPU, 0.03 on a CPU."""
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    seconds: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 5.0
     """Time budget of one measurement: it ends then, whatever its interval; warm-up apart."""
 
 
@@ -73,35 +97,35 @@ class Recipe(_Spec):
     epochs: Positive | None = 5
     steps: Positive | None = None
     """Steps of the optimiser, instead of `epochs`."""
-    batch_size: Positive = 32
+    batch_size: Batch = 32
     optimizer: Optimizer = "sgd"
     """sgd with `momentum`, or adamw (Loshchilov and Hutter, ICLR 2019), whose betas are 0.9 and 0.999."""
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    lr: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 0.05
     """Peak learning rate; `kernel_lr` times as much for kernels and what they are generated from.
 
     Batch normalisation makes the loss blind to the scale of a kernel, so that what counts is the
     rate over the kernel's squared norm, and kernels of Kaiming's variance have a large one.
     """
-    kernel_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 12.0
+    kernel_lr: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 12.0
     lr_schedule: LrSchedule = "cosine"
     """How the learning rate falls to 0 after the warm-up."""
-    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    warmup_epochs: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 0.5
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    weight_decay: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 1e-4
     """Of all but biases and norms."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.1
+    clip_grad_norm: Annotated[Real, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest norm of all gradients together; a larger one is scaled down to it."""
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: Annotated[Real, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the weights, a step; it is what is tested and kept as best."""
     amp: Amp = "off"
     """Automatic mixed precision; float16 with its loss scaled."""
     batch_norm: BatchNormStatistics = "refreshed"
     """Statistics that a test uses: of 512 training images, or the running averages of the training."""
-    colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    colour_jitter: Annotated[Real, Field(ge=0, le=1)] = 0.0
     """How far brightness, contrast and saturation of a training image vary, of image files."""
-    min_crop: Annotated[float, Field(gt=0, le=1)] = 0.08
+    min_crop: Annotated[Real, Field(gt=0, le=1)] = 0.08
     """Least share of an image that a random resized crop keeps, of image files."""
 
     @model_validator(mode="before")
@@ -133,9 +157,9 @@ class TrainSpec(Recipe):
     download: bool = False
     """Whether a data set of torchvision's is fetched into its folder, if it isn't there."""
     device: Device = "auto"
-    seeds: Positive = 3
+    seeds: Seeds = 3
     """How many: the seeds are 0, 1, ..., seeds - 1."""
-    jobs: Positive = 1
+    jobs: Jobs = 1
     """Trainings at once, each in a process of its own; on a CPU they share the threads."""
     schedule: Schedule = "full"
     """halving: successive halving from `min_epochs` to `max_epochs`, about one in `eta` going on."""

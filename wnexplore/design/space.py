@@ -6,7 +6,9 @@ stage has a small table of its settings, and the points are sums of entries.
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,10 @@ Flags = NDArray[np.bool_]
 
 MOST_POINTS = 20_000_000
 """How many points a space may have for its arrays, 17 bytes a point, to be made."""
+
+
+MOST_COUNTED = 10**15
+"""Parameters or multiply-adds of one stage: what 64 bits hold of many stages, and no machine does."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,23 @@ class Space:
         designs: dict[tuple[DesignPoint, int, StageDesign], _Entry] = {}
         self._tables = [self._stage_tables(cell, functions, designs) for cell in self.cells]
         self._radices = {key: len(own) for key, own in functions.items()}
-        ends = np.cumsum([_size(cell, len(own)) for cell, own in zip(self.cells, self._tables, strict=True)])
-        self._ends = [int(end) for end in ends]
+        self._ends = list(itertools.accumulate(_size(cell, len(tables)) for cell, tables in self._each()))
+
+    @property
+    def size(self) -> int:
+        """How many points there are: any number, of which `len` can't tell one above 2**63."""
+        return self._ends[-1] if self._ends else 0
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self.size
+
+    def check_listed(self) -> None:
+        """Raise `InputError` if there are more points than arrays of them can be made."""
+        if self.size > MOST_POINTS:
+            raise InputError(
+                f"this space has {self.size:,} points, more than the {MOST_POINTS:,} that are listed at once:"
+                " leave out values of an axis"
+            )
 
     @cached_property
     def params(self) -> Counted:
@@ -88,16 +106,18 @@ class Space:
     @cached_property
     def legal(self) -> Flags:
         """Whether every layer of the point can have its (M, G)."""
+        self.check_listed()
         found = [
             _combined([table.legal for table in tables], np.logical_and, cell.per_stage)
             for cell, tables in self._each()
         ]
-        return _joined(self, found, np.bool_)
+        return _joined(found, np.bool_)
 
     @cached_property
     def first_like(self) -> Counted:
         """The number of the first legal point that is the same function, layer by layer; -1 if illegal."""
-        found = np.full(len(self), -1, np.int64)
+        self.check_listed()
+        found = np.full(self.size, -1, np.int64)
         by_network: dict[DesignPoint, list[int]] = {}
         for index, cell in enumerate(self.cells):
             by_network.setdefault(cell.baseline, []).append(index)
@@ -162,9 +182,9 @@ class Space:
 
     def _place(self, index: int) -> tuple[int, int]:
         """The cell of a point, and its number there."""
-        if not 0 <= index < len(self):
+        if not 0 <= index < self.size:
             raise IndexError(index)
-        cell = int(np.searchsorted(self._ends, index, side="right"))
+        cell = bisect_right(self._ends, index)
         return cell, index - self._start(cell)
 
     def _choices(self, cell: int, within: int) -> dict[int, int]:
@@ -175,6 +195,7 @@ class Space:
         return {table.stage: int(digit) for table, digit in zip(tables, digits, strict=True)}
 
     def _sums(self, name: str) -> Counted:
+        self.check_listed()
         found = []
         for cell, tables in self._each():
             walk = self._walks[cell.baseline]
@@ -185,7 +206,7 @@ class Space:
             )
             own = _combined([getattr(table, name) for table in tables], np.add, cell.per_stage)
             found.append(own + rest)
-        return _joined(self, found, np.int64)
+        return _joined(found, np.int64)
 
     def _codes(self, cell: int) -> NDArray[np.int64]:
         """Of each point of a cell one number for all that it is, within its network."""
@@ -252,6 +273,9 @@ def _entry(blocks: Sequence[Block], design: StageDesign) -> _Entry:
     except IllegalPointError as error:
         return _Entry(rule=error.rule, reason=str(error))
     counts = total(found)
+    if max(counts) > MOST_COUNTED:
+        reason = f"a stage has {max(counts):,} parameters or multiply-adds"
+        return _Entry(rule=f"at most {MOST_COUNTED:,} parameters and multiply-adds in a stage", reason=reason)
     made = tuple(part.what for part in found)
     plainly = all(what == ("plain",) for what in made)
     return _Entry(counts.params, counts.flops, _PLAINLY if plainly else made)
@@ -283,12 +307,7 @@ def _combined(tables: Sequence[NDArray], how: np.ufunc, per_stage: bool) -> NDAr
     return found
 
 
-def _joined(space: Space, found: Sequence[NDArray], dtype: type) -> NDArray:  # type: ignore[type-arg]
-    if len(space) > MOST_POINTS:
-        raise InputError(
-            f"this space has {len(space):,} points, more than the {MOST_POINTS:,} that are listed at once:"
-            " leave out values of an axis"
-        )
+def _joined(found: Sequence[NDArray], dtype: type) -> NDArray:  # type: ignore[type-arg]
     return np.concatenate(found) if found else np.zeros(0, dtype)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from wnexplore.design.layers import stages_of
 from wnexplore.design.multiplier import PerStage, Setting
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 
 Stages = str | int | Sequence[int]
 """What a person may write: "3+4", 4, [3, 4]."""
@@ -26,13 +26,13 @@ def parse_stages(value: Stages, backbone: str | None) -> str | None:
         if known is None
         else f"{backbone} has {', '.join(map(str, known))}: name some, such as {known[-2]}+{known[-1]}"
     )
-    wrong = InputError(f"stages is '{value}': {expected}")
+    wrong = InputError(f"stages is '{shown(value)}': {expected}")
     if isinstance(value, bool):
         raise wrong
     if isinstance(value, int):
         value = [value]
     if isinstance(value, str):
-        if not re.fullmatch(r"\d{1,3}(\+\d{1,3})*", value.replace(" ", "")):
+        if not re.fullmatch(r"\s*[0-9]{1,3}(\s*\+\s*[0-9]{1,3}){0,99}\s*", value):
             raise wrong
         value = [int(part) for part in value.split("+")]
     if not value or any(isinstance(stage, bool) or not isinstance(stage, int) for stage in value):
@@ -63,6 +63,6 @@ def settled(setting: Setting, backbone: str | None, stages: str | None, name: st
     given = dict(setting.stages)
     if wanted != set(given):
         names = ", ".join(map(str, sorted(wanted)))
-        raise InputError(f"{name} is '{setting}': expected a value for each of the stages {names}")
+        raise InputError(f"{name} is '{shown(setting)}': expected a value for each of the stages {names}")
     first, *others = given.values()
     return first if all(value == first for value in others) else setting

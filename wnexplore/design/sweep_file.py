@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -24,10 +23,11 @@ from wnexplore.design.brought import check_name, is_brought
 from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
 from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import DEVICES, LatencySpec, Positive, TrainSpec
+from wnexplore.design.protocol import DEVICES, MOST_VALUES, LatencySpec, Positive, TrainSpec
 from wnexplore.design.stages import parse_stages, settled
 from wnexplore.design.width import at_width
-from wnexplore.errors import InputError, unknown
+from wnexplore.design.yaml_file import Places, dump_yaml, read_yaml
+from wnexplore.errors import InputError, shown, unknown
 
 
 def _one_of(what: str, valid: Iterable[str]) -> BeforeValidator:
@@ -89,7 +89,7 @@ _Stem = Annotated[str, _one_of("stem", STEMS)]
 _Activation = Annotated[str, _one_of("activation", ACTIVATIONS)]
 _Depthwise = Annotated[str, _one_of("depthwise", DEPTHWISE)]
 _Stages = Annotated[str, BeforeValidator(_stages_text)]
-_Axis = Field(min_length=1)
+_Axis = Field(min_length=1, max_length=MOST_VALUES)
 
 
 class _Spec(BaseModel):
@@ -165,7 +165,7 @@ class SweepSpec(_Spec):
                     settled(value, backbone, within, name)
                     if self.per_stage and isinstance(value, PerStage):
                         raise InputError(
-                            f"{name} is '{value}', and per_stage crosses one number for each stage"
+                            f"{name} is '{shown(value)}', and per_stage crosses one number for each stage"
                         )
         return self
 
@@ -204,11 +204,11 @@ class SweepSpec(_Spec):
         content = self.model_dump(mode="json", include=None if self.has_grid else NO_AXES)
         # A null stands for "measure nothing" here and for a default there: false says the one.
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
-        return yaml.safe_dump(
-            {key: value for key, value in content.items() if value is not None},
-            sort_keys=False,
-            default_flow_style=None,
-        )
+        if content["points"] is not None:
+            content["points"] = [
+                {key: value for key, value in own.items() if value is not None} for own in content["points"]
+            ]
+        return dump_yaml({key: value for key, value in content.items() if value is not None})
 
 
 NO_AXES = {"where", "points", "latency", "train"}
@@ -228,8 +228,8 @@ def load_sweep(path: Path | None, overrides: Overrides | None = None) -> SweepSp
     for key_path, (option, value) in (overrides or {}).items():
         target: dict[str, Any] = content
         for key in key_path[:-1]:
-            if not isinstance(target.get(key), dict):
-                target[key] = {}
+            # A copy: an alias may have put the same keys elsewhere too.
+            target[key] = dict(target[key]) if isinstance(target.get(key), dict) else {}
             target = target[key]
         if value is True and isinstance(target.get(key_path[-1]), dict):
             continue
@@ -243,64 +243,23 @@ def load_sweep(path: Path | None, overrides: Overrides | None = None) -> SweepSp
         raise InputError(_explain(error, where, "sweep" if path is None else str(path))) from None
 
 
-_Places = dict[tuple[str | int, ...], str]
-
-
-def _read(path: Path) -> tuple[dict[str, Any], _Places]:
+def _read(path: Path) -> tuple[dict[str, Any], Places]:
     """A YAML mapping, and where ("file, line 3") each of its keys and values stands."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"can't read sweep file {path}: {reason}") from None
-    where: _Places = {(): str(path)}
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return {}, where
-        _locate(root, (), str(path), where, set())
-        content = loader.construct_document(root)
-    except InputError:
-        raise
-    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "a character that YAML doesn't allow"
-        raise InputError(f"{path}{line}: not valid YAML: {problem}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: not valid YAML: a value that can't be read") from None
+    content, where = read_yaml(path, "sweep file")
+    if content is None:
+        return {}, where
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path}, line 1: expected keys such as 'backbones: [shufflenet_v2_x0_5]'")
+        raise InputError(f"{shown(path)}, line 1: expected keys such as 'backbones: [shufflenet_v2_x0_5]'")
     return content, where
 
 
-def _locate(node: yaml.Node, at: tuple[str | int, ...], file: str, where: _Places, seen: set[int]) -> None:
-    """Note the line of every key and value; a node that aliases repeat is walked only once."""
-    where.setdefault(at, f"{file}, line {node.start_mark.line + 1}")
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            below = (*at, str(key.value))
-            line = f"{file}, line {key.start_mark.line + 1}"
-            if below in where:
-                raise InputError(f"{line}: key '{key.value}' stands twice")
-            where[below] = line
-            _locate(value, below, file, where, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _locate(value, (*at, index), file, where, seen)
-
-
-def _explain(error: ValidationError, where: _Places, file: str) -> str:
+def _explain(error: ValidationError, where: Places, file: str) -> str:
     # A list whose every value is wrong is also reported as too short: one fault, told once.
     errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
     first = errors[0]
     location = first["loc"]
     place = next((where[location[:n]] for n in range(len(location), -1, -1) if location[:n] in where), file)
-    name = ".".join(str(part) for part in location if not isinstance(part, int)) or "the file"
+    name = shown(".".join(str(part) for part in location if not isinstance(part, int))) or "the file"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{place}: {_what_is_wrong(first, name)}{more}"
 
@@ -314,14 +273,18 @@ def _what_is_wrong(error: Any, name: str) -> str:
         return str(error["ctx"]["error"])
     if kind == "too_short":
         return f"{name} is empty: expected at least one value"
+    if kind == "too_long":
+        return f"{name} has {error['ctx']['actual_length']} values: expected at most {MOST_VALUES:,}"
     if kind == "tuple_type":
-        return f"{name} is '{given}': expected a list, such as [{given}]"
+        return f"{name} is '{shown(given)}': expected a list, such as [{shown(given)}]"
     if kind in ("model_type", "model_attributes_type"):
-        return f"{name} is '{given}': expected keys with values"
+        return f"{name} is '{shown(given)}': expected keys with values{_SWITCH.get(name, '')}"
     if kind == "missing":
         return f"{name} is missing"
     expected = error["msg"].replace("Input should be", "expected")
-    return f"{name} is '{given}': {expected[0].lower()}{expected[1:]}"
+    return f"{name} is '{shown(given)}': {expected[0].lower()}{expected[1:]}"
 
+
+_SWITCH = {"latency": ", true or false", "train": ", true or false"}
 
 _OWNERS: dict[Any, type[BaseModel]] = {"latency": LatencySpec, "train": TrainSpec, "points": PointSpec}

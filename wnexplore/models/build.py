@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
+import torch
 from torch import nn
 
 from wnexplore.design.backbones import (
@@ -18,6 +19,7 @@ from wnexplore.design.brought import is_brought
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.size import check_fits
 from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError
 from wnexplore.models.methods import Method, method_of
@@ -58,7 +60,7 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
     "path/to/file.py:function" is that network, its convolutions but the first replaced by the method's
     (see `wnexplore.convert`). Raises `InputError` for an axis that is wrong and
     `IllegalPointError`, naming the layer, for an (M, G) that some layer can't have, before anything is
-    built.
+    built; `InputError` too if its weights are more than the machine's memory.
     """
     if isinstance(backbone, str):
         point = DesignPoint.of(backbone, *args, **axes)
@@ -66,6 +68,8 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
         raise InputError("a design point has all its axes: give the point alone, or the axes without it")
     else:
         point = backbone
+    if torch.get_default_device().type == "cpu":
+        check_fits(point)
     if is_brought(point.backbone):
         from wnexplore.models.brought import brought_network
 

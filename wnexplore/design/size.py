@@ -1,0 +1,53 @@
+"""How large a network is at least, known before anything is built."""
+
+from __future__ import annotations
+
+import os
+
+from wnexplore.design.backbones import backbone_spec
+from wnexplore.design.brought import is_brought
+from wnexplore.design.layers import generated_layers
+from wnexplore.design.legality import layer_generator
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.stage_design import stage_design
+from wnexplore.errors import InputError
+
+_BYTES = 4
+"""Of a float32 weight."""
+
+
+def check_fits(point: DesignPoint) -> None:
+    """Raise `InputError` if the weights of `point` alone are more than this machine's memory.
+
+    Of a network that was brought only what its classes take is known. Asked before anything is allocated:
+    an operating system may promise more than it has, and end the process that takes it at its word.
+    """
+    memory = machine_memory()
+    needed = _BYTES * _least_params(point)
+    if memory is not None and needed > memory:
+        raise InputError(
+            f"{point} with {point.num_classes:,} classes has weights of {needed / 1e9:,.0f} GB at least:"
+            f" more than the {memory / 1e9:,.0f} GB of memory here"
+        )
+
+
+def machine_memory() -> int | None:
+    """Bytes of main memory; None where the system doesn't tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _least_params(point: DesignPoint) -> int:
+    # No classifier here has fewer features than 8.
+    if is_brought(point.backbone):
+        return 8 * point.num_classes
+    features = getattr(backbone_spec(point.backbone), "last_width", 512)
+    found = int(features) * point.num_classes
+    for layer in generated_layers(point.backbone):
+        design = stage_design(point, layer.stage)
+        generator = layer_generator(layer, design) if design.method == "weightnet" else None
+        times = design.experts or (1 if generator is None else generator.inputs_per_group)
+        found += times * layer.out_channels * layer.fan_in
+    return found
