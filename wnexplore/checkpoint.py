@@ -17,25 +17,12 @@ from torch import Tensor, nn
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.files import write_whole
+from wnexplore.measure.data.preparation import Preparation
 from wnexplore.models import build
 
 SUFFIX = ".safetensors"
 _KEY = "wnexplore"
 """Key of a file's metadata under which all that is known of its weights stands, as JSON."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How an image file becomes what a test showed the network."""
-
-    mean: tuple[float, float, float]
-    """Of the colours, white being 1; as is `std`."""
-    std: tuple[float, float, float]
-    grey: bool = False
-    """Whether the data set has no colours."""
-    crop: float = 1.0
-    """The network's resolution over the shorter side of an image before its centre is cut out; 1: the whole
-    image, whatever its shape, is resized."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +98,8 @@ def read_origin(path: Path) -> Origin:
         point = DesignPoint.from_dict(content.pop("point"))
         how = content.pop("preparation")
         mean, std = tuple(how.pop("mean")), tuple(how.pop("std"))
+        # Files of before 16-bit images were scaled have none.
+        how["ranges"] = {kind: (low, high) for kind, (low, high) in how.get("ranges", {}).items()}
         classes = tuple(content.pop("classes"))
         return Origin(point=point, classes=classes, preparation=Preparation(mean, std, **how), **content)
     except (KeyError, TypeError, ValueError) as error:

@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from wnexplore.checkpoint import Preparation, Trained
-from wnexplore.errors import InputError
+from wnexplore.checkpoint import Trained
+from wnexplore.design.data_source import parse_data
+from wnexplore.errors import InputError, shown
 from wnexplore.measure.data import Data, FolderSplit, Split, TensorSplit, load_data
-from wnexplore.measure.data.folder import IMAGENET_MEAN, IMAGENET_STD, read_image
+from wnexplore.measure.data.folder import looked_at, tested_folder
+from wnexplore.measure.data.pixels import USUAL_RANGES, read_image, reason
+from wnexplore.measure.data.preparation import Preparation, normalised, tested
 
 Answer = list[tuple[str, float]]
 """Names of classes with their probabilities, the likeliest first."""
 
 
-def test_data(trained: Trained, source: str | None, resolution: int | None) -> Data:
+def test_data(
+    trained: Trained,
+    source: str | None,
+    resolution: int | None,
+    tell: Callable[[str], None],
+) -> Data:
     """The data set `source` (None: the one it was trained on) in images of the network's size, or another.
 
-    Raises `InputError` if it can't be had or has another number of classes.
+    Its test images are prepared as those that the network was trained for: normalisation, greys and crop are
+    the checkpoint's. Labels are the network's, found by the names of the classes; a data set may lack some
+    of the network's. Of image files only path/val is looked at, and takes the place of the training too.
+    `tell` gets a line for each thing that a person should know of the result.
+
+    Raises `InputError` if it can't be had or has classes that the network doesn't know.
     """
-    point = trained.origin.point
-    data = load_data(source or trained.origin.data, resolution=resolution or point.resolution)
-    if data.num_classes != point.num_classes:
-        raise InputError(
-            f"data set '{data.name}' has {data.num_classes} classes, and this network {point.num_classes}:"
-            f" expected one such as '{trained.origin.data}'"
-        )
-    return data
+    origin = trained.origin
+    text = source or origin.data
+    size = resolution or origin.point.resolution
+    asked = parse_data(text)
+    if asked.name == "folder":
+        assert asked.path is not None, "parse_data sees to it"
+        split = tested_folder(asked.path, size, origin.preparation)
+        tell_of_greys(split, tell)
+        data = Data("folder", len(split.folder.classes), split.folder.classes, split, split)
+    else:
+        data = load_data(asked, resolution=size)
+        data = replace(data, test=_prepared(data.test, origin.preparation))
+    labels = _labels(data, origin.classes, tell)
+    if labels == list(range(len(origin.classes))):
+        return data
+    test = _relabelled(data.test, labels)
+    return replace(data, num_classes=len(origin.classes), classes=origin.classes, test=test)
 
 
 def predict(trained: Trained, paths: Sequence[Path], device: str) -> dict[Path, Answer | str]:
-    """For each image file the five likeliest classes, or why it can't be read."""
+    """For each image file the five likeliest classes, or why it can't be read.
+
+    Each is prepared as `evaluate` prepares the images of a folder.
+    """
     network, origin = trained.network.to(device), trained.origin
     answers: dict[Path, Answer | str] = {}
     for path in paths:
         try:
-            image = read_image(str(path))
-        except OSError as error:
-            answers[path] = error.strerror or str(error)
+            image = read_image(str(path), origin.preparation.ranges)
+            pixels = tested(image, origin.preparation, origin.point.resolution)
+        except Exception as error:  # whatever a decoder may raise on a broken file
+            answers[path] = reason(error)
             continue
-        prepared = prepare(image, origin.preparation, origin.point.resolution).to(device)
+        images = normalised(pixels[None].to(device).float() / 255, origin.preparation)
         with torch.inference_mode():
-            shares = network(prepared[None]).float().softmax(1)[0].cpu()
+            shares = network(images).float().softmax(1)[0].cpu()
+        if not shares.isfinite().all():
+            answers[path] = "the network gives values for it that are no finite numbers"
+            continue
         found = shares.topk(min(5, len(shares)))
         answers[path] = [
             (origin.classes[index], share)
@@ -57,20 +85,61 @@ def predict(trained: Trained, paths: Sequence[Path], device: str) -> dict[Path, 
 def preparation(split: Split) -> Preparation:
     """How an image file becomes what `split`, a test's, shows a network."""
     if isinstance(split, FolderSplit):
-        return Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256)
+        return split.how
     assert isinstance(split, TensorSplit)
     mean, std = ((values.flatten() / split.peak).tolist() for values in (split.mean, split.std))
     return Preparation(tuple(mean), tuple(std), grey=split.images.shape[1] == 1)
 
 
-def prepare(image: Image.Image, how: Preparation, resolution: int) -> Tensor:
-    """`image` as a test shows it to a network: (3, resolution, resolution), float32, normalised."""
-    from torchvision.transforms.v2 import functional
+def tell_of_greys(split: FolderSplit, tell: Callable[[str], None]) -> None:
+    """Tell if there are grey images of a kind that the training had none of, darker than they might be."""
+    known = split.how.ranges
+    for kind, found in looked_at(split.folder).items():
+        usual = USUAL_RANGES[kind]
+        if kind not in known and found != usual:
+            tell(
+                f"{shown(split.folder.root, 300)} has {kind} images, of which the training had none: they are"
+                f" read as {usual[0]:g} (black) to {usual[1]:g} (white), and have values of the range"
+                f" {found[0]:g} to {found[1]:g}"
+            )
 
-    grey = image.convert("L").convert("RGB") if how.grey else image.convert("RGB")
-    pixels = functional.to_dtype(functional.to_image(grey), torch.float32, scale=True)
-    size = round(resolution / how.crop)
-    shape = [size] if how.crop < 1 else [size, size]
-    pixels = functional.center_crop(functional.resize(pixels, shape, antialias=True), [resolution] * 2)
-    normalised: Tensor = functional.normalize(pixels, list(how.mean), list(how.std))
-    return normalised
+
+def _prepared(split: Split, how: Preparation) -> Split:
+    """`split`, images in memory, normalised as `how` says."""
+    if not isinstance(split, TensorSplit) or preparation(split) == how:
+        return split
+    mean, std = (torch.tensor(values).view(3, 1, 1) * split.peak for values in (how.mean, how.std))
+    return replace(split, mean=mean, std=std)
+
+
+def _labels(data: Data, known: Sequence[str], tell: Callable[[str], None]) -> list[int]:
+    """For each class of `data` its number among those that a network knows, by name."""
+    number = {name: index for index, name in enumerate(known)}
+    strange = [name for name in data.classes if name not in number]
+    missing = [name for name in known if name not in set(data.classes)]
+    if strange:
+        lacks = f", and lacks {_some(missing)}" if missing else ""
+        raise InputError(
+            f"data set '{data.name}' has {len(data.classes)} classes, and this network {len(known)}: it"
+            f" doesn't know {_some(strange)}{lacks}: expected classes by the names that it was trained with"
+        )
+    if missing:
+        tell(
+            f"data set '{data.name}' has {len(data.classes)} of the network's {len(known)} classes, without"
+            f" {_some(missing)}: each image is tested against all {len(known)}"
+        )
+    return [number[name] for name in data.classes]
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(f"'{shown(name, 60)}'" for name in names[:3])
+    return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"
+
+
+def _relabelled(split: Split, labels: Sequence[int]) -> Split:
+    """`split` with `labels[label]` in the place of each label."""
+    if isinstance(split, FolderSplit):
+        samples = [(path, labels[label]) for path, label in split.folder.samples]
+        return replace(split, folder=replace(split.folder, samples=samples))
+    assert isinstance(split, TensorSplit)
+    return replace(split, labels=torch.tensor(labels)[split.labels])

@@ -9,9 +9,10 @@ from torch import nn
 
 from tests.cli.conftest import Command
 from wnexplore.analysis import analyze
-from wnexplore.checkpoint import Origin, Preparation, open_checkpoint, save_checkpoint
+from wnexplore.checkpoint import Origin, open_checkpoint, save_checkpoint
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.data import load_data
+from wnexplore.measure.data.preparation import Preparation
 from wnexplore.models import build
 from wnexplore.nn import WeightNetConv2d
 

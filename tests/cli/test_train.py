@@ -130,8 +130,11 @@ def test_bad_input_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_data_set_must_have_as_many_classes(trained: Path, command: Command) -> None:
+def test_another_data_set_must_have_the_classes_of_the_network(trained: Path, command: Command) -> None:
     told = command("evaluate", best(trained), "--data", "shapes:20")
     assert told.code == 2
     assert "has 20 classes, and this network 10" in told.err
-    assert command("evaluate", best(trained), "--data", "shapes").code == 0
+    told = command("evaluate", best(trained), "--data", "shapes")
+    assert told.code == 2
+    assert "it doesn't know '" in told.err
+    assert told.err.count("\n") == 1

@@ -38,6 +38,7 @@ def analyze(
     from wnexplore.analysis import analyze as look
     from wnexplore.checkpoint import open_checkpoint
     from wnexplore.cli.show import console
+    from wnexplore.errors import shown
     from wnexplore.evaluation import test_data
     from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
@@ -48,11 +49,11 @@ def analyze(
     on = resolve_device(device)
     check_folder(out)
     trained = open_checkpoint(checkpoint)
-    loaded = test_data(trained, data, None)
+    loaded = test_data(trained, data, None, lambda line: typer.echo(line, err=True))
     result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
     for path in loaded.test.damaged:
-        typer.echo(f"skipped, as it can't be read: {path}", err=True)
+        typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
     for part in render(result):
         console().print(part)
     write_whole(out / "kernels.csv", to_csv(result).encode())

@@ -29,16 +29,17 @@ def evaluate(
     from dataclasses import asdict
 
     from wnexplore.checkpoint import open_checkpoint
+    from wnexplore.errors import shown
     from wnexplore.evaluation import test_data
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.evaluation import evaluate as test
 
     on = resolve_device(device)
     trained = open_checkpoint(checkpoint)
-    loaded = test_data(trained, data, resolution)
+    loaded = test_data(trained, data, resolution, lambda line: typer.echo(line, err=True))
     found = test(trained.network.to(on), loaded.test, batch_size, on)
     for path in loaded.test.damaged:
-        typer.echo(f"skipped, as it can't be read: {path}", err=True)
+        typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
     if as_json:
         typer.echo(json.dumps(asdict(found), allow_nan=False))
         return

@@ -18,12 +18,13 @@ def predict(
 ) -> None:
     """The five likeliest classes of each image, by name, with their probabilities.
 
-    Images are brought to the network's size as those of its data set were in its tests. One that can't be
-    read is told, and the others are answered all the same (exit code 1).
+    Images are brought to the network's size as `evaluate` brings those of a folder. One that can't be read is
+    told, with the reason, and the others are answered all the same (exit code 1).
     """
     import json
 
     from wnexplore.checkpoint import open_checkpoint
+    from wnexplore.errors import shown
     from wnexplore.evaluation import predict as ask
     from wnexplore.measure.environment import resolve_device
 
@@ -34,12 +35,22 @@ def predict(
         told = {
             str(path): [{"class": c, "probability": p} for c, p in found] for path, found in readable.items()
         }
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a file name that is no UTF-8
+            text = json.dumps(told, indent=2, allow_nan=False)
+        typer.echo(text)
     else:
         for path, found in readable.items():
-            typer.echo(f"{path}: {', '.join(f'{name} {100 * share:.1f} %' for name, share in found)}")
+            named = ", ".join(f"{shown(name)} {100 * share:.1f} %" for name, share in found)
+            typer.echo(f"{shown(path, _PATH)}: {named}")
     for path, answer in answers.items():
         if isinstance(answer, str):
-            typer.echo(f"wnexplore: can't read image {path}: {answer}", err=True)
-    if len(readable) < len(images):
+            typer.echo(f"wnexplore: can't read image {shown(path, _PATH)}: {answer}", err=True)
+    if len(readable) < len(answers):
         raise typer.Exit(1)
+
+
+_PATH = 4096
+"""Characters that a path may have."""

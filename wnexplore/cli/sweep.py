@@ -34,7 +34,7 @@ from wnexplore.cli.axes import (
     refuse_axes_beside_points,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, Sort, comma_list, program
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 
 if TYPE_CHECKING:
     from wnexplore.design.record import Record
@@ -292,7 +292,7 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
         _say(f"not in FLOPs, as fvcore has no rule for it: {', '.join(sorted(uncounted))}")
     _say_skipped(planned)
     for path in dict.fromkeys(path for record in records for path in record.value.get("damaged", ())):
-        _say(f"skipped in training and tests, as it can't be read: {path}")
+        _say(f"skipped in training and tests, as it can't be read: {shown(path, 4096)}")
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
     written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows, records)]

@@ -91,6 +91,7 @@ def train(
     spec = _spec(context.params)
     directory = out or Path("runs/train")
 
+    from wnexplore.errors import shown
     from wnexplore.train import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
@@ -99,7 +100,7 @@ def train(
     if not _speaks():
         return
     for path in outcome.damaged:
-        typer.echo(f"skipped, as it can't be read: {path}", err=True)
+        typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
     if outcome.finished:
         typer.echo(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
         return

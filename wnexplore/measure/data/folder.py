@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wnexplore.errors import InputError, RunError
+from wnexplore.errors import InputError, RunError, shown
 from wnexplore.measure.data.augment import jitter_factors, jittered, mirrored
+from wnexplore.measure.data.listing import ImageFiles, image_files
 from wnexplore.measure.data.passes import (
     AS_USUAL,
     Augment,
@@ -28,31 +27,55 @@ from wnexplore.measure.data.passes import (
     mixed_seed,
     shares,
 )
+from wnexplore.measure.data.pixels import Range, ranges_of, read_image, reason
+from wnexplore.measure.data.preparation import Preparation, normalised, tested, to_tensor
 from wnexplore.measure.environment import usable_cores
-
-if TYPE_CHECKING:
-    from torchvision.datasets import ImageFolder
 
 # torchvision is imported where it is used: it takes as long to load as torch.
 
 
 def folder(path: Path, resolution: int, augment: Augment) -> Data:
-    """The images in path/train/CLASS and path/val/CLASS; `InputError` if they are not there so."""
-    train, test = (_image_folder(path, part) for part in ("train", "val"))
+    """The images in path/train/CLASS and path/val/CLASS; `InputError` if they are not there so.
+
+    What is black and white in grey images of more than 8 bits follows from the training images.
+    """
+    train, test = (_files_of(path, part) for part in ("train", "val"))
     if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))[0]
-        raise InputError(f"data set 'folder': class '{odd}' is in only one of {path}/train and {path}/val")
-    splits = (FolderSplit(files, resolution, augment) for files in (train, test))
-    return Data("folder", len(train.classes), tuple(train.classes), *splits)
+        odd = min(set(train.classes) ^ set(test.classes))
+        raise InputError(
+            f"data set 'folder': class '{shown(odd)}' is in only one of {path}/train and {path}/val"
+        )
+    ranges = looked_at(train)
+    looked_at(test)
+    how = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges=ranges)
+    splits = (FolderSplit(files, resolution, augment, how=how) for files in (train, test))
+    return Data("folder", len(train.classes), train.classes, *splits)
+
+
+def tested_folder(path: Path, resolution: int, how: Preparation) -> FolderSplit:
+    """The images in path/val/CLASS, prepared as `how` says; `InputError` if they are not there so."""
+    return FolderSplit(_files_of(path, "val"), resolution, how=how)
+
+
+def looked_at(files: ImageFiles) -> Mapping[str, Range]:
+    """`ranges_of` the files. Raises `InputError` if none of those that it looks at can be read."""
+    try:
+        return ranges_of([path for path, _ in files.samples])
+    except ValueError as error:
+        raise InputError(
+            f"data set 'folder': no image in {shown(files.root, 300)} can be read, the first of them {error}"
+        ) from None
 
 
 @dataclass(frozen=True)
 class FolderSplit:
     """Image files, read by worker processes; jitter, flip and normalisation run on the device."""
 
-    folder: ImageFolder
+    folder: ImageFiles
     resolution: int
     augment: Augment = AS_USUAL
+    how: Preparation = field(kw_only=True)
+    """How a test sees them; training has crops of its own."""
     _tally: _Tally = field(default_factory=lambda: _Tally(), init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -70,8 +93,9 @@ class FolderSplit:
     def batches(
         self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """As `Split.batches`. Raises `RunError` too if a worker process ends or memory runs out, and
-        where a batch has no image left for one of several processes, which would wait for each other.
+        """As `Split.batches`. Raises `RunError` too if a worker process ends or memory runs out, if not one
+        image of a whole pass can be read, and where a batch has no image left for one of several processes,
+        which would wait for each other.
         """
         order = draws = None
         start = 0
@@ -79,18 +103,22 @@ class FolderSplit:
             generator = training.generator()
             order, start = torch.randperm(len(self), generator=generator), training.start
             draws = torch.rand(4, len(self), generator=generator)
-        mean, std = (torch.tensor(m, device=device).view(3, 1, 1) for m in (IMAGENET_MEAN, IMAGENET_STD))
         own = shares(len(self), batch_size, order, start, rank, world)
+        read, first = 0, ""
         for images, labels, index, damaged in self._read(own, training, device, world):
             self._tally.add(len(images), damaged)
+            read += len(images)
+            first = first or (f"{shown(damaged[0][0], 300)}: {damaged[0][1]}" if damaged else "")
             if len(images) == 0:
                 if training is not None and world > 1:
-                    raise RunError(f"every image of a batch of process {rank} is damaged: {damaged[0]}")
+                    raise RunError(f"every image of a batch of process {rank} is damaged: {first}")
                 continue
             images = images.to(device, non_blocking=True).float() / 255
             if draws is not None:
                 images = self._augmented(images, draws[:, index].to(device))
-            yield (images - mean) / std, labels.to(device, non_blocking=True)
+            yield normalised(images, self.how), labels.to(device, non_blocking=True)
+        if not read and first and world == 1 and start == 0:
+            raise RunError(f"not one image of {shown(self.folder.root, 300)} can be read, the first {first}")
 
     def _augmented(self, images: Tensor, draws: Tensor) -> Tensor:
         """`images` (N, 3, H, W) varied by `draws` (4, N), numbers in [0, 1)."""
@@ -101,13 +129,9 @@ class FolderSplit:
     def _read(
         self, batches: Iterator[Tensor], training: Pass | None, device: str, world: int
     ) -> Iterator[_Collated]:
-        if training is None:
-            transform = _test_transform(self.resolution)
-        else:
-            transform = _train_transform(self.resolution, self.augment.min_crop)
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # torchrun's: processes on this machine
         loader = DataLoader(
-            _Files(self.folder, transform, training),
+            _Files(self, training),
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=min(_MOST_WORKERS, max(1, usable_cores() // here)),
             collate_fn=_collate,
@@ -123,6 +147,15 @@ class FolderSplit:
             in_worker = "Traceback" in str(error)
             why = lines[-1] if in_worker else lines[0]
             raise RunError(f"reading images of {self.folder.root} failed: {why}") from None
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _files_of(path: Path, part: str) -> ImageFiles:
+    if not (path / part).is_dir():
+        raise InputError(f"data set 'folder': no folder {path / part}: expected {path}/train and {path}/val")
+    return image_files(path / part)
 
 
 def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:
@@ -156,97 +189,57 @@ class _Tally:
         if self.seen >= _ENOUGH_SEEN and self.unread > self.seen / 2:
             path, why = next(iter(self.damaged.items()))
             raise RunError(
-                f"{self.unread} of {self.seen} images can't be read, the first of them {path}: {why}"
+                f"{self.unread} of {self.seen} images can't be read, the first of them"
+                f" {shown(path, 300)}: {why}"
             )
 
 
 _Item = tuple[Tensor, int, int] | tuple[str, str]
 """An image, its label and its number; or the path of a damaged one and why."""
 _Collated = tuple[Tensor, Tensor, Tensor, list[tuple[str, str]]]
-"""Images (N, 3, H, W), uint8; labels, numbers (N,); the damaged ones."""
+"""Images (N, 3, H, W) from 0 to 255; labels, numbers (N,); the damaged ones."""
 
 
 class _Files(Dataset[_Item]):
-    def __init__(
-        self, folder: ImageFolder, transform: Callable[[Image.Image], Tensor], training: Pass | None
-    ) -> None:
-        self.folder, self.transform, self.training = folder, transform, training
+    def __init__(self, split: FolderSplit, training: Pass | None) -> None:
+        self.samples, self.how, self.resolution = split.folder.samples, split.how, split.resolution
+        self.training, self.crop = training, _crop(split)
 
     def __getitem__(self, index: int) -> _Item:
-        path, label = self.folder.samples[index]
-        if self.training is not None:
+        path, label = self.samples[index]
+        try:
+            image = read_image(path, self.how.ranges)
+            if self.training is None:
+                return tested(image, self.how, self.resolution), label, index
             # This runs in a worker, whose global generator is nobody else's. Seeding it for each image
             # makes its crop independent of how many workers and processes there are.
             torch.manual_seed(mixed_seed(self.training.seed, self.training.epoch, index))
-        try:
-            return self.transform(read_image(path)), label, index
+            return to_tensor(self.crop(image)), label, index
         except MemoryError:
             raise
         except Exception as error:  # whatever a decoder may raise on a broken file
-            return path, " ".join(str(error).split()) or type(error).__name__
-
-
-def read_image(path: str) -> Image.Image:
-    with warnings.catch_warnings():
-        # Of broken metadata, and of images half as large as what Pillow refuses.
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            return image.convert("RGB")
+            return path, reason(error)
 
 
 def _collate(items: list[_Item]) -> _Collated:
     read = [item for item in items if len(item) == 3]
     damaged = [item for item in items if len(item) == 2]
-    images = torch.stack([image for image, _, _ in read]) if read else torch.empty(0, 3, 1, 1)
-    return images, torch.tensor([r[1] for r in read]), torch.tensor([r[2] for r in read]), damaged
+    images = [image for image, _, _ in read]
+    if any(image.is_floating_point() for image in images):
+        images = [image.float() for image in images]
+    stacked = torch.stack(images) if images else torch.empty(0, 3, 1, 1)
+    return stacked, torch.tensor([r[1] for r in read]), torch.tensor([r[2] for r in read]), damaged
 
 
-def _train_transform(resolution: int, min_crop: float) -> Callable[[Image.Image], Tensor]:
+def _crop(split: FolderSplit) -> Callable[[Image.Image], Image.Image]:
     from torchvision.transforms import v2
 
-    return _to_tensor(v2.RandomResizedCrop(resolution, scale=(min_crop, 1.0), antialias=True))
-
-
-def _test_transform(resolution: int) -> Callable[[Image.Image], Tensor]:
-    from torchvision.transforms import v2
-
-    return _to_tensor(
-        _without_far_ends,
-        v2.Resize(round(resolution * 256 / 224), antialias=True),
-        v2.CenterCrop(resolution),
+    crop: Callable[[Image.Image], Image.Image] = v2.RandomResizedCrop(
+        split.resolution, scale=(split.augment.min_crop, 1.0), antialias=True
     )
+    return crop
 
 
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """The middle of an image much longer than wide, which would be huge with its short side resized."""
-    width, height = image.size
-    most = 16 * min(width, height)
-    left, top = max(0, width - most) // 2, max(0, height - most) // 2
-    return image.crop((left, top, width - left, height - top))
-
-
-def _to_tensor(*transforms: Callable[[Any], Any]) -> Callable[[Image.Image], Tensor]:
-    from torchvision.transforms import v2
-
-    composed: Callable[[Image.Image], Tensor] = v2.Compose([*transforms, v2.PILToTensor()])
-    return composed
-
-
-def _image_folder(path: Path, part: str) -> ImageFolder:
-    from torchvision.datasets import ImageFolder
-
-    if not (path / part).is_dir():
-        raise InputError(f"data set 'folder': no folder {path / part}: expected {path}/train and {path}/val")
-    try:
-        return ImageFolder(path / part)
-    except FileNotFoundError as error:
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"data set 'folder': {why}: expected images as {path / part}/CLASS/NAME.jpg"
-        ) from None
-
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MOST_WORKERS = 16
 _ENOUGH_SEEN = 20
 """Images after which a share of damaged ones says something."""

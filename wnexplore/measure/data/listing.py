@@ -1,0 +1,101 @@
+"""Which image files there are in folders by class."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wnexplore.errors import InputError, shown
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files in root/CLASS, at any depth."""
+
+    root: Path
+    classes: tuple[str, ...]
+    """In the order of their labels."""
+    samples: list[tuple[str, int]]
+    """Path and label of each, by class and folder, in the order of names."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def image_files(root: Path) -> ImageFiles:
+    """The image files of the data set's part `root`, known by the ends of their names.
+
+    Hidden folders and files (".ipynb_checkpoints", "._photo.jpg") and those that archives and servers leave
+    ("__MACOSX", "@eaDir") don't count. Links are followed, a folder once for each class, so that links in a
+    circle end. Raises `InputError` if there are no classes, a class has no image, or a folder can't be read.
+    """
+    classes = tuple(entry.name for entry in _entries(str(root)) if _is_folder(entry))
+    expected = f"expected images as {shown(root, 300)}/CLASS/NAME.jpg"
+    if not classes:
+        raise InputError(f"data set 'folder': can't find any class folder in {shown(root, 300)}: {expected}")
+    by_class = [_images_below(str(root / name)) for name in classes]
+    empty = [shown(name) for name, paths in zip(classes, by_class, strict=True) if not paths]
+    if empty:
+        names = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+        raise InputError(
+            f"data set 'folder': no valid file in class {names}: {expected}, ({', '.join(_ENDS)})"
+        )
+    samples = [(path, label) for label, paths in enumerate(by_class) for path in paths]
+    return ImageFiles(root, classes, samples)
+
+
+def _images_below(folder: str) -> list[str]:
+    found: list[tuple[str, list[str]]] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        with _told(here):
+            status = os.stat(here)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names = []
+        folders = []
+        for entry in _entries(here):
+            if _is_folder(entry):
+                folders.append(entry.path)
+            elif entry.name.lower().endswith(_ENDS):
+                names.append(entry.name)
+        waiting += reversed(folders)
+        found.append((here, names))
+    return [os.path.join(place, name) for place, names in sorted(found) for name in names]
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in `folder` and counts, by name."""
+    with _told(folder), os.scandir(folder) as entries:
+        return sorted((e for e in entries if not _is_hidden(e.name)), key=lambda entry: entry.name)
+
+
+@contextmanager
+def _told(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise InputError(f"data set 'folder': can't read folder {shown(folder, 300)}: {why}") from None
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir()
+    except OSError:  # a link to nothing or to itself: found to be no image when it is read
+        return False
+
+
+_ENDS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""As torchvision's ImageFolder knows them."""

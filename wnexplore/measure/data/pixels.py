@@ -1,0 +1,206 @@
+"""Image files as pixels from black to white, whatever their mode and bit depth."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from wnexplore.errors import shown
+
+Range = tuple[float, float]
+"""The values of black and white."""
+Ranges = Mapping[str, Range]
+"""Kind of samples, "uint16", "int32" or "float32" -> their range where a file doesn't say it."""
+
+USUAL_RANGES: Ranges = {"uint16": (0.0, 65535.0), "int32": (0.0, 65535.0), "float32": (0.0, 1.0)}
+"""Of kinds of which a data set had no images."""
+
+
+def read_image(path: str, ranges: Ranges) -> Image.Image:
+    """The image in the file `path`, upright as its EXIF data says.
+
+    - Up to 8 bits a sample, of any mode: "RGB", as Pillow converts to it; transparency is left out, as
+      torchvision and timm do. Colours of 16 bits a sample are read as the upper 8 bits.
+    - Grey of more bits, or in floats: "F", from 0, black, to 255, white. What is black and white is not taken
+      from the single image, of which the brightest and the darkest would look alike. It is what the file
+      says: TIFF's SMinSampleValue and SMaxSampleValue, or its BitsPerSample where that is neither 16 nor 32;
+      65535 in PGM and JPEG 2000, to which Pillow scales them. Otherwise it is `ranges`, and `USUAL_RANGES`
+      for kinds that it lacks. Nothing is clipped: an image with values outside is refused.
+
+    Raises whatever a decoder may raise on a broken file, and `ValueError` or `OSError` for what is no image;
+    `reason` tells it in a line.
+    """
+    with opened(path) as image:
+        image.load()
+        if image.format != "TIFF":  # of which Pillow does it itself
+            with suppress(Exception):  # broken metadata is no reason to lose an image
+                ImageOps.exif_transpose(image, in_place=True)
+        kind = sample_kind(image)
+        if kind is None:
+            return image.convert("RGB")
+        return _grey(image, stated_range(image) or ranges.get(kind) or USUAL_RANGES[kind])
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Image.Image]:
+    """The file `path`, its header read. Raises as `read_image`."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        # A pipe is waited for without end, and a device may give bytes without end.
+        raise OSError(_NO_FILES.get(stat.S_IFMT(found.st_mode), "it is no regular file"))
+    if not found.st_size:
+        raise OSError("the file is empty")
+    with warnings.catch_warnings():
+        # Of broken metadata, and of images half as large as what Pillow refuses.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(path, formats=_formats())
+        except UnidentifiedImageError:
+            raise OSError("no image of a format that can be read") from None
+        with image:
+            yield image
+
+
+def reason(error: Exception) -> str:
+    """Why an image can't be read, in a line."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(" ".join(told.split()) or type(error).__name__, 300)
+
+
+def sample_kind(image: Image.Image) -> str | None:
+    """The kind of the samples of a grey image of more than 8 bits; None for any other image."""
+    if image.mode.startswith("I;16"):
+        return "uint16"
+    if image.mode == "I":
+        # Pillow has read those formats, of at most 16 bits, into 32.
+        return "uint16" if image.format in ("PNG", "PPM") else "int32"
+    return "float32" if image.mode == "F" else None
+
+
+def stated_range(image: Image.Image) -> Range | None:
+    """The range of a grey image of more than 8 bits, where its file says it."""
+    if image.format == "TIFF":
+        return _stated_by_tiff(getattr(image, "tag_v2", {}), sample_kind(image))
+    # Of any maximum or depth, and scaled to 16 bits by Pillow.
+    return (0.0, 65535.0) if image.format in ("PPM", "JPEG2000") and image.mode != "F" else None
+
+
+def sample_values(image: Image.Image) -> np.ndarray[Any, Any]:
+    """The samples (height, width) of a grey image of more than 8 bits. Raises `ValueError` for a NaN."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if values.dtype == np.int32 and image.format == "TIFF" and _first(tags, _SAMPLE_FORMAT, 1) == 1:
+        values = values.view(np.uint32)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("some of its values are no finite numbers")
+    return values
+
+
+def range_of(kind: str, low: float, high: float) -> Range:
+    """The smallest usual range of samples of `kind` in which values from `low` to `high` lie.
+
+    0 to 2^b - 1, or -2^(b - 1) to 2^(b - 1) - 1 where there are negative ones, for 8, 10, 12, 14, 16, 24 or
+    32 bits b; before those, of floats, 0 to 1 and -1 to 1.
+    """
+    if kind == "float32" and -1 <= low and high <= 1:
+        return (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
+    for bits in (8, 10, 12, 14, 16, 24, 32):
+        black, white = (0.0, 2.0**bits - 1) if low >= 0 else (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+        if black <= low and high <= white:
+            return black, white
+    raise ValueError(f"values from {low:g} to {high:g} are of no usual range")
+
+
+def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
+    """The ranges of grey images of more than 8 bits whose files don't say them, by `range_of`.
+
+    From the largest and the smallest value in up to 256 of the files `paths`, from all over the list: the
+    same for all images of a data set. Files that can't be read are passed over; raises `ValueError`, which
+    tells the first one and why, if that is all of these.
+    """
+    ends: dict[str, Range] = {}
+    some, first = False, ""
+    for path in _spread(paths, _LOOKED_AT):
+        try:
+            with opened(path) as image:
+                kind = sample_kind(image)
+                if kind is not None and stated_range(image) is None:
+                    values = sample_values(image)
+                    low, high = float(values.min()), float(values.max())
+                    seen = ends.get(kind, (low, high))
+                    ends[kind] = range_of(kind, min(low, seen[0]), max(high, seen[1]))
+                elif not some:
+                    image.load()
+                some = True
+        except Exception as error:  # whatever a decoder may raise on a broken file
+            first = first or f"{shown(path, 300)}: {reason(error)}"
+    if not some:
+        raise ValueError(first)
+    return ends
+
+
+def _grey(image: Image.Image, within: Range) -> Image.Image:
+    values = sample_values(image)
+    (black, white), low, high = within, float(values.min()), float(values.max())
+    if low < black or high > white:
+        raise ValueError(
+            f"its grey values reach from {low:g} to {high:g}, and such images are read as {black:g} (black)"
+            f" to {white:g} (white)"
+        )
+    grey = (values.astype(np.float32) - np.float32(black)) * np.float32(255 / (white - black))
+    if _is_negative(image):
+        grey = 255 - grey
+    return Image.fromarray(grey)
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether the smallest value is white: Pillow heeds that up to 8 bits alone."""
+    return image.format == "TIFF" and _first(getattr(image, "tag_v2", {}), _PHOTOMETRIC, 1) == 0
+
+
+def _stated_by_tiff(tags: Mapping[int, Any], kind: str | None) -> Range | None:
+    low, high = _first(tags, _S_MIN, 0), _first(tags, _S_MAX, None)
+    if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
+        return float(low), float(high)
+    bits = _first(tags, _BITS, 16)
+    return (0.0, 2.0**bits - 1) if kind == "uint16" and 8 < bits < 16 else None
+
+
+def _first(tags: Mapping[int, Any], tag: int, default: Any) -> Any:
+    value = tags.get(tag, default)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def _spread(paths: Sequence[str], count: int) -> Iterator[str]:
+    """At most `count` of `paths`, at equal distances."""
+    count = min(count, len(paths))
+    return (paths[number * len(paths) // count] for number in range(count))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What is tried on a file: not what hands it to other programs, as Pillow does EPS to Ghostscript."""
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in ("EPS", "WMF"))
+
+
+_LOOKED_AT = 256
+# Tags of TIFF 6.0.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 262, 339, 340, 341
+_NO_FILES = {
+    stat.S_IFDIR: "it is a folder",
+    stat.S_IFIFO: "it is a pipe, not a file",
+    stat.S_IFSOCK: "it is a socket, not a file",
+    stat.S_IFCHR: "it is a device, not a file",
+    stat.S_IFBLK: "it is a device, not a file",
+}
