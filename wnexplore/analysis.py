@@ -11,7 +11,7 @@ import torch
 
 from wnexplore.checkpoint import Trained
 from wnexplore.design.layer_kernels import KernelAnalysis, KernelMap
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 from wnexplore.measure.data import Batch, Data
 from wnexplore.measure.kernels import activation_vectors, kernel_map, layer_gram, measure_kernels
 from wnexplore.nn.generated import generated_layers
@@ -23,9 +23,15 @@ def analyze(
     """What `wnexplore analyze` shows of a network and up to `samples` test images of all classes.
 
     `layer` is the dotted name of the one that is mapped by t-SNE, which `seed` starts; the last one to run if
-    left out. Raises `InputError` if the network has no such layer or none that generates kernels.
+    left out. Raises `InputError` if the network has no such layer or none that generates kernels, or another
+    number of classes than `data`, whose names may be others.
     """
     network, point = trained.network.to(device), trained.origin.point
+    if data.num_classes != point.num_classes:
+        raise InputError(
+            f"data set '{data.name}' has {data.num_classes} classes, and this network {point.num_classes}:"
+            f" expected one such as '{shown(trained.origin.data)}'"
+        )
     try:
         layers = generated_layers(network, layer)
     except InputError as error:

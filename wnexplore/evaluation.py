@@ -21,37 +21,42 @@ Answer = list[tuple[str, float]]
 
 
 def test_data(
-    trained: Trained,
-    source: str | None,
-    resolution: int | None,
-    tell: Callable[[str], None],
+    trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
+) -> Data:
+    """The data set `source` as `images_for` gives it, with the labels of the network by the classes' names.
+
+    It may lack some of the network's classes. `tell` gets a line for each thing that a person should know of
+    the result. Raises `InputError` if the data set has classes that the network doesn't know.
+    """
+    data = images_for(trained, source, resolution, tell)
+    classes = trained.origin.classes
+    labels = _labels(data, classes, tell)
+    if labels == list(range(len(classes))):
+        return data
+    test = _relabelled(data.test, labels)
+    return replace(data, num_classes=len(classes), classes=classes, test=test)
+
+
+def images_for(
+    trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
 ) -> Data:
     """The data set `source` (None: the one it was trained on) in images of the network's size, or another.
 
     Its test images are prepared as those that the network was trained for: normalisation, greys and crop are
-    the checkpoint's. Labels are the network's, found by the names of the classes; a data set may lack some
-    of the network's. Of image files only path/val is looked at, and takes the place of the training too.
-    `tell` gets a line for each thing that a person should know of the result.
-
-    Raises `InputError` if it can't be had or has classes that the network doesn't know.
+    the checkpoint's. Of image files only path/val is looked at, and takes the place of the training too.
+    `tell` gets a line if there are images of a kind that the training had none of. Raises `InputError` if it
+    can't be had.
     """
     origin = trained.origin
-    text = source or origin.data
+    asked = parse_data(source or origin.data)
     size = resolution or origin.point.resolution
-    asked = parse_data(text)
-    if asked.name == "folder":
-        assert asked.path is not None, "parse_data sees to it"
-        split = tested_folder(asked.path, size, origin.preparation)
-        tell_of_greys(split, tell)
-        data = Data("folder", len(split.folder.classes), split.folder.classes, split, split)
-    else:
+    if asked.name != "folder":
         data = load_data(asked, resolution=size)
-        data = replace(data, test=_prepared(data.test, origin.preparation))
-    labels = _labels(data, origin.classes, tell)
-    if labels == list(range(len(origin.classes))):
-        return data
-    test = _relabelled(data.test, labels)
-    return replace(data, num_classes=len(origin.classes), classes=origin.classes, test=test)
+        return replace(data, test=_prepared(data.test, origin.preparation))
+    assert asked.path is not None, "parse_data sees to it"
+    split = tested_folder(asked.path, size, origin.preparation)
+    tell_of_greys(split, tell)
+    return Data("folder", len(split.folder.classes), split.folder.classes, split, split)
 
 
 def predict(trained: Trained, paths: Sequence[Path], device: str) -> dict[Path, Answer | str]:

@@ -39,7 +39,7 @@ def analyze(
     from wnexplore.checkpoint import open_checkpoint
     from wnexplore.cli.show import console
     from wnexplore.errors import shown
-    from wnexplore.evaluation import test_data
+    from wnexplore.evaluation import images_for
     from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
     from wnexplore.report.figures import save
@@ -49,7 +49,7 @@ def analyze(
     on = resolve_device(device)
     check_folder(out)
     trained = open_checkpoint(checkpoint)
-    loaded = test_data(trained, data, None, lambda line: typer.echo(line, err=True))
+    loaded = images_for(trained, data, None, lambda line: typer.echo(line, err=True))
     result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
     for path in loaded.test.damaged:
