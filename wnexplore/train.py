@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,10 +27,11 @@ from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.evaluation import Evaluation, evaluate, ready_for_test
 from wnexplore.measure.loop import Training, check_loss
 from wnexplore.measure.processes import Processes, joined
+from wnexplore.measure.switches import threads_set
 from wnexplore.models import build
 from wnexplore.store import Store
 from wnexplore.training_log import Row, TrainingLog
-from wnexplore.trainings import load, training_protocol
+from wnexplore.trainings import load, threads_of, training_protocol
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         # What can't begin leaves no run directory.
         load(run.spec, run.point.resolution)
         store = stack.enter_context(Store.create(run.directory)) if processes.first else None
+        stack.enter_context(threads_set(_threads(run, device)))
         stack.enter_context(reproducible(run.seed, device))
         under_way = _UnderWay(run, device, processes)
         log = stack.enter_context(TrainingLog(run.directory, under_way.training.step)) if store else None
@@ -225,6 +228,7 @@ class _UnderWay:
                 return
         state = {
             "identity": self._identity(),
+            "threads": torch.get_num_threads(),
             "network": self.training.network.state_dict(),
             "training": own,
             "generators": generators,
@@ -255,6 +259,8 @@ class _UnderWay:
                 f"{self._run.directory} was trained by {len(own)} processes, and these are"
                 f" {self._processes.world}: start as many"
             )
+        if "threads" in state and not os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(state["threads"])
         self.training.network.load_state_dict(state["network"])
         self.training.load_state(state["training"] | {"generators": own[self._processes.rank]})
         self._sum, self._epoch_sum = (state[key].to(self._device) for key in ("sum", "epoch_sum"))
@@ -295,6 +301,10 @@ class _UnderWay:
 
     def _place(self) -> str:
         return f"before step {self.training.step} of {self.training.steps} (seed {self._run.seed})"
+
+
+def _threads(run: TrainRun, device: str) -> int | None:
+    return threads_of(run.spec, run.point.baseline()) if device == "cpu" else None
 
 
 _PRIME = 1_000_003

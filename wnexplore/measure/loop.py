@@ -18,6 +18,7 @@ from wnexplore.errors import RunError
 from wnexplore.measure.data import Pass, Split
 from wnexplore.measure.determinism import generator_states, set_generator_states
 from wnexplore.measure.optimizer import lr_factor, make_optimizer, set_lr
+from wnexplore.measure.waiting import yield_to_others
 
 
 class Training:
@@ -93,8 +94,10 @@ class Training:
                 world=self._world,
             )
             self._called.train()
+            yield_to_others(at_once=True)
             batch = next(batches, None)
             while batch is not None:
+                yield_to_others()
                 loss = self._advance(*batch)
                 after = self.step + 1
                 batch = next(batches, None) if after < last else None
