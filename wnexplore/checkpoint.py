@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +18,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from wnexplore.design.point import DesignPoint
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 from wnexplore.files import write_whole
 from wnexplore.measure.data.preparation import Preparation
+from wnexplore.measure.held import lacks_layers, load_beside
 from wnexplore.models import build
-from wnexplore.weight_files import read_tensors, unwrapped
 
 SUFFIX = ".safetensors"
 _KEY = "wnexplore"
 """Key of a file's metadata under which all that is known of its weights stands, as JSON."""
+_BESIDE = "wnexplore.beside"
+"""Key under which stands what the network holds beside its state dict, if that has changed."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,25 @@ class Trained:
     origin: Origin
 
 
-def save_checkpoint(path: Path, network: nn.Module, origin: Origin) -> None:
+def save_checkpoint(
+    path: Path, network: nn.Module, origin: Origin, beside: Mapping[str, Any] | None = None
+) -> None:
     """Write the weights of `network` and their origin to the .safetensors file `path`, whole.
 
-    Raises `InputError` if it can't be written, `RunError` if the disk is full.
+    `beside` is what the network holds beside its state dict, as `Beside.changed` finds it. Raises
+    `InputError` if it can't be written, `RunError` if the disk is full.
     """
     # Copies: weights that two layers share, for which the format has no word, are written twice.
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
+        if isinstance(tensor, Tensor)  # a layer's extra state may be anything, and is in `beside`
     }
     content = asdict(origin) | {"point": origin.point.to_dict(), "version": _VERSION}
-    write_whole(path, save(tensors, {"format": "pt", _KEY: json.dumps(content, sort_keys=True)}))
+    metadata = {"format": "pt", _KEY: json.dumps(content, sort_keys=True)}
+    if beside:
+        metadata[_BESIDE] = _as_text(beside)
+    write_whole(path, save(tensors, metadata))
 
 
 def open_checkpoint(path: Path) -> Trained:
@@ -75,6 +87,10 @@ def open_checkpoint(path: Path) -> Trained:
     """
     origin = read_origin(path)
     network = build(origin.point)
+    if lacks_layers(network, _names(path)):
+        # Some are only made for the first images. If they can't be, loading says what is missing.
+        with torch.no_grad(), suppress(Exception):
+            network(torch.zeros(2, 3, origin.point.resolution, origin.point.resolution))
     load_checkpoint(network, path)
     return Trained(network.eval(), origin)
 
@@ -110,13 +126,16 @@ def read_origin(path: Path) -> Origin:
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> None:
-    """Load the weights in the file `path`: .safetensors, or what a training saved by `torch.save`.
+    """Load the weights in the file `path`: .safetensors, or a state dict saved by `torch.save`.
 
-    They may stand among other things and under a wrapper's names, as `unwrapped` says. Raises `InputError` if
-    it can't be read, or doesn't fit: then the network is not to be used.
+    Raises `InputError` if it can't be read, or doesn't fit: then the network is not to be used.
     """
-    read = _read_safetensors(path) if path.suffix == SUFFIX else read_tensors(path)
-    state = unwrapped(read, network.state_dict().keys())
+    state = _read_safetensors(path) if path.suffix == SUFFIX else _read(path)
+    if path.suffix == SUFFIX:
+        try:
+            state = load_beside(network, _read_beside(path), state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"checkpoint {path} is damaged: {_BESIDE}: {shown(error)}") from None
     try:
         keys = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -136,10 +155,12 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """What `save_state` wrote, on the CPU; nothing in the file is run. Raises `InputError`."""
-    return dict(read_tensors(path))
+    return dict(_read(path))
 
 
 _VERSION = 1
+_MOST_BESIDE = 64 * 2**20
+"""Bytes of what a network holds beside its state dict."""
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
@@ -149,10 +170,58 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
         raise InputError(f"can't read weights from {path}: {_reason(error)}") from None
 
 
+def _as_text(beside: Mapping[str, Any]) -> str:
+    data = io.BytesIO()
+    torch.save(dict(beside), data)
+    if data.tell() > _MOST_BESIDE:
+        raise InputError(
+            f"the network holds {data.tell() // 2**20} MiB beside its state dict: expected at most"
+            f" {_MOST_BESIDE // 2**20}, or buffers that are persistent"
+        )
+    return base64.b64encode(zlib.compress(data.getvalue())).decode("ascii")
+
+
+def _read_beside(path: Path) -> dict[str, Any]:
+    """What `_as_text` wrote into the file `path`; {} if nothing. Nothing in it is run."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_BESIDE)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"can't read weights from {path}: {_reason(error)}") from None
+    if text is None:
+        return {}
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MOST_BESIDE)
+        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # bytes that are something else can fail in any way
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"checkpoint {path} is damaged: its '{_BESIDE}' can't be read")
+    return found
+
+
+def _names(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or "it can't be read"
     return "not a whole .safetensors file"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint can fail in any way
+        reason = error.strerror if isinstance(error, OSError) else "not tensors saved by torch.save"
+        raise InputError(f"can't read weights from {path}: {reason}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise InputError(
+            f"can't read weights from {path}: expected a mapping of names to tensors, as state_dict() gives"
+        )
+    return state
 
 
 def _unfit(path: Path, fault: str, found: list[str]) -> InputError:

@@ -8,6 +8,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from wnexplore.errors import InputError, RunError, WnexploreError
@@ -34,7 +35,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is
     full or fails.
     """
-    with _told(path):
+    with told(path):
         target = _resolve(path)
         if target is None:
             _write_into(path, data)
@@ -44,7 +45,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the `InputError` that `write_whole` would, as far as that shows before anything is written."""
-    with _told(path):
+    with told(path):
         target = _resolve(path)
         if target is None:
             return
@@ -59,18 +60,36 @@ def make_folder(path: Path) -> None:
     Raises `InputError` if it can't be made or is no folder, `RunError` if the disk is full or fails.
     """
     check_folder(path)
-    with _told(path):
+    with told(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def check_folder(path: Path) -> None:
     """Raise the `InputError` that `make_folder` would, as far as that shows before it is made."""
-    with _told(path):
+    with told(path):
         there = next(own for own in (path, *path.absolute().parents) if os.path.lexists(own))
         if not stat.S_ISDIR(there.stat().st_mode):
             raise OSError(errno.ENOTDIR, "")
         if not os.access(there, os.W_OK):
             raise OSError(errno.EACCES, "")
+
+
+@contextmanager
+def told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What goes wrong inside with writing `path`, as an error that names it; raises as `write_whole`."""
+    try:
+        yield
+    except OSError as error:
+        raise _readable(path, error) from error
+    except ValueError:  # a NUL in the name
+        raise InputError(f"can't write {os.fspath(path)!r}: it is not a file name") from None
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write `data` to a file without a buffer, which may take a part of it at a time; raises `OSError`."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def cache_folder() -> Path:
@@ -89,18 +108,8 @@ def cache_folder() -> Path:
 def remove_unfinished(directory: Path) -> None:
     """Remove what a process that was killed while it wrote a file of `directory` has left there."""
     for path in directory.glob(".wnexplore-*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _told(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What goes wrong with `path` as an error for the person who gave it."""
-    try:
-        yield
-    except OSError as error:
-        raise _readable(path, error) from error
-    except ValueError:  # a NUL in the name
-        raise InputError(f"can't write {os.fspath(path)!r}: it is not a file name") from None
+        with told(path):
+            path.unlink(missing_ok=True)
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path | None:
@@ -169,9 +178,7 @@ def _keep_ownership(target: Path, beside: Path) -> None:
 
 def _write(descriptor: int, data: bytes, *, sync: bool) -> None:
     with os.fdopen(descriptor, "wb", buffering=0) as file:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
+        write_all(file, data)
         if sync:
             os.fsync(file.fileno())
 

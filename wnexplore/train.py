@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -20,18 +19,18 @@ from wnexplore.checkpoints import Checkpoints
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 from wnexplore.evaluation import preparation
-from wnexplore.measure.determinism import reproducible
+from wnexplore.measure.determinism import reproducible, seed_generators
 from wnexplore.measure.environment import environment, resolve_device
-from wnexplore.measure.evaluation import Evaluation, evaluate, ready_for_test
-from wnexplore.measure.loop import Training, check_loss
+from wnexplore.measure.evaluation import Evaluation, StoppedError, evaluate, ready_for_test
+from wnexplore.measure.held import Snapshot
+from wnexplore.measure.loop import STATE_VERSION, Training, check_loss, check_trained
 from wnexplore.measure.processes import Processes, joined
-from wnexplore.measure.switches import threads_set
 from wnexplore.models import build
 from wnexplore.store import Store
 from wnexplore.training_log import Row, TrainingLog
-from wnexplore.trainings import load, threads_of, training_protocol
+from wnexplore.trainings import load, training_protocol
 
 
 @dataclass(frozen=True)
@@ -58,23 +57,23 @@ class Outcome:
 
     step: int
     steps: int
+    finished: bool
+    """Whether it went through the whole recipe, its tests too; otherwise it was stopped and is kept."""
     best_top1: float | None
     best: Path
     """The weights that had it."""
     damaged: tuple[str, ...]
     """Paths of images that couldn't be read."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether it went through the whole recipe; otherwise it was stopped and is kept."""
-        return self.step == self.steps
+    skipped: int
+    """Steps without training: damaged images left too few in their batch."""
 
 
 def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, steps: None) -> Outcome:
     """Train `run.point`, from the last checkpoint of its directory if there is one.
 
     The result is that of a run that was never stopped, to the last bit on the same device with as many
-    threads and processes. On an interrupt (Ctrl-C, SIGTERM) the step under way is the last, and is kept.
+    threads and processes. On an interrupt (Ctrl-C, SIGTERM) the step under way is the last, and is kept; a
+    test under way ends at once, and is made anew when the training goes on.
     `on_row` is told every row of the log as it is written, and the steps in all. Under torchrun all
     processes call this and share each batch.
 
@@ -86,10 +85,10 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         processes = stack.enter_context(joined(device))
         # What can't begin leaves no run directory.
         load(run.spec, run.point.resolution)
-        store = stack.enter_context(Store.create(run.directory)) if processes.first else None
-        stack.enter_context(threads_set(_threads(run, device)))
         stack.enter_context(reproducible(run.seed, device))
         under_way = _UnderWay(run, device, processes)
+        store = stack.enter_context(Store.create(run.directory)) if processes.first else None
+        under_way.take_up()
         log = stack.enter_context(TrainingLog(run.directory, under_way.training.step)) if store else None
 
         def tell(row: Row) -> None:
@@ -126,52 +125,63 @@ class _UnderWay:
             world=processes.world,
         )
         # What a network draws while it trains (dropout) is each process's own.
-        torch.manual_seed(run.seed + _PRIME * processes.rank)
+        seed_generators(run.seed + _PRIME * processes.rank)
         self._checkpoints = Checkpoints(run.directory)
         self._seconds = 0.0
         self._sum, self._count = torch.zeros((), device=device), 0
         self._epoch_sum, self._epoch_count = torch.zeros((), device=device), 0
         self._curves: dict[str, list[float]] = {"loss": [], "tested_epochs": [], "tested_top1": []}
         self._best: float | None = None
-        self._take_up()
+        self._untold: dict[str, float] | None = None
+        """Loss and speed of the row for the end of an epoch, while its test is not behind it."""
+        self._interrupts: list[int] = []
 
     def go(self, tell: Callable[[Row], None], interrupts: list[int]) -> None:
         """Train until the end or an interrupt."""
-        training, run = self.training, self._run
+        training, run, self._interrupts = self.training, self._run, interrupts
+        if self._untold is not None and not self._end_epoch(tell):
+            return
         saved = told = training.step
         began = perf_counter()
         for loss in training.losses(training.steps):
             self._add(loss)
-            at_end = training.step == training.steps
-            ends_epoch = at_end or training.step % training.steps_per_epoch == 0
-            tested = None
+            ends_epoch = training.step == training.steps or training.step % training.steps_per_epoch == 0
             # Processes can't stop alone: they ask each other where they speak to each other anyway.
             stop = bool(interrupts) and self._processes.world == 1
-            if ends_epoch or training.step % run.log_every == 0:
-                mean = self._processes.mean(self._sum) / self._count
+            if ends_epoch or (training.step % run.log_every == 0 and self._count):
+                mean = self._mean_loss()
                 passed = perf_counter() - began
                 self._seconds += passed
-                self._sum, self._count = torch.zeros_like(self._sum), 0
                 check_loss(mean, self._data.num_classes, self._place(), self._recipe)
-                if ends_epoch:
-                    tested = self._end_epoch(at_end)
                 rate = (training.step - told) * self._recipe.batch_size / passed
-                found = {} if tested is None else _found(tested)
-                tell(Row(training.step, training.epoch, training.lr, mean, rate, self._seconds, **found))
+                self._untold = {"loss": mean, "rate": rate}
+                if ends_epoch:
+                    self._curves["loss"].append(self._mean_loss_of_epoch())
+                if ends_epoch and self._is_tested():
+                    if not self._end_epoch(tell):
+                        return
+                    saved = training.step
+                else:
+                    self._tell(tell)
                 stop = self._processes.any(bool(interrupts), self._device)
                 told, began = training.step, perf_counter()
-            if stop or tested is not None or training.step - saved >= run.save_every:
+            if training.step > saved and (stop or training.step - saved >= run.save_every):
                 self._save()
                 saved = training.step
             if stop:
-                break
+                return
+        # One that was killed between the two has its last state without the weights.
+        if self._processes.any(not self._checkpoints.has_weights(training.step), self._device):
+            self._save()
 
     def outcome(self) -> Outcome:
         """Where it stands."""
         data, training = self._data, self.training
         seen = self._processes.gather([*data.train.damaged, *data.test.damaged])
         damaged = tuple(dict.fromkeys(path for own in seen for path in own))
-        return Outcome(training.step, training.steps, self._best, self._checkpoints.best, damaged)
+        best = self._checkpoints.best
+        finished = training.step == training.steps and self._untold is None
+        return Outcome(training.step, training.steps, finished, self._best, best, damaged, training.skipped)
 
     def record(self, damaged: tuple[str, ...]) -> Record:
         """The record of a training that ended: as a sweep's, but of any seed."""
@@ -180,6 +190,7 @@ class _UnderWay:
             "seconds": self._seconds,
             "epochs": len(self._curves["loss"]),
             "damaged": list(damaged),
+            "skipped": self.training.skipped,
         }
         return Record(
             "training",
@@ -190,46 +201,152 @@ class _UnderWay:
             environment=environment(self._device),
         )
 
-    def _add(self, loss: Tensor) -> None:
-        self._sum += loss
-        self._count += 1
-        self._epoch_sum += loss
-        self._epoch_count += 1
+    def take_up(self) -> None:
+        """Go on where the directory was left, if it was. Raises `InputError` if it can't be."""
+        if self._processes.first:
+            self._checkpoints.clean()
+        state = self._checkpoints.state()
+        if state is None:
+            return
+        try:
+            self._check_same(state)
+            self._load(state)
+        except InputError:
+            raise
+        except Exception as error:  # what a damaged file leads to
+            reason = f"{type(error).__name__}: {shown(error)}"
+            raise InputError(f"checkpoint {self._checkpoints.last} is damaged: {reason}") from error
 
-    def _end_epoch(self, at_end: bool) -> Evaluation | None:
-        """Note the mean loss of the epoch, and test if it is time."""
-        self._curves["loss"].append(self._processes.mean(self._epoch_sum) / self._epoch_count)
+    def _check_same(self, state: dict[str, Any]) -> None:
+        directory = self._run.directory
+        if state["identity"] != self._identity():
+            raise InputError(
+                f"{directory} holds another training: give the same options, or another folder by --out"
+            )
+        if state["training"].get("version") != STATE_VERSION:
+            raise InputError(
+                f"{directory} was trained by another version of wnexplore: go on with that one, or give"
+                " another folder by --out"
+            )
+        processes = len(state["generators"])
+        if processes != self._processes.world:
+            raise InputError(
+                f"{directory} was trained by {processes} processes, and these are"
+                f" {self._processes.world}: start as many"
+            )
+
+    def _load(self, state: dict[str, Any]) -> None:
+        own = state["generators"][self._processes.rank]
+        self.training.load_state(state["training"] | {"generators": own})
+        self._sum, self._epoch_sum = (state[key].to(self._device) for key in ("sum", "epoch_sum"))
+        self._count, self._epoch_count = state["count"], state["epoch_count"]
+        self._seconds = state["seconds"]
+        self._curves, self._best, self._untold = state["curves"], state["best"], state["untold"]
+
+    def _add(self, loss: Tensor | None) -> None:
+        if loss is not None:
+            self._sum += loss
+            self._count += 1
+            self._epoch_sum += loss
+            self._epoch_count += 1
+
+    def _mean_loss(self) -> float:
+        """Of the steps since the last row; of the epoch, if all of those were skipped."""
+        if not self._count:
+            check_trained(self._epoch_count, self.training.skipped, self._data.train)
+            return self._processes.mean(self._epoch_sum) / self._epoch_count
+        mean = self._processes.mean(self._sum) / self._count
+        self._sum, self._count = torch.zeros_like(self._sum), 0
+        return mean
+
+    def _mean_loss_of_epoch(self) -> float:
+        mean = self._processes.mean(self._epoch_sum) / self._epoch_count
         self._epoch_sum, self._epoch_count = torch.zeros_like(self._epoch_sum), 0
+        return mean
+
+    def _is_tested(self) -> bool:
+        """Whether the epoch that has just ended has a test."""
         epochs = len(self._curves["loss"])
-        if not at_end and epochs % self._run.test_every:
-            return None
-        with self._ready():
+        return self.training.step == self.training.steps or epochs % self._run.test_every == 0
+
+    def _end_epoch(self, tell: Callable[[Row], None]) -> bool:
+        """Test, keep and tell what was found; False if an interrupt ended the test early."""
+        try:
+            tested = self._test()
+        except StoppedError:
+            self._save_state()
+            return False
+        self._tell(tell, test_loss=tested.loss, top1=tested.top1, top5=tested.top5)
+        self._save()
+        return True
+
+    def _test(self) -> Evaluation:
+        network = self.training.network
+
+        def stop() -> bool:
+            return bool(self._interrupts)
+
+        with self._ready(stop):
+            before = Snapshot(network)
             tested = evaluate(
-                self.training.tested,
+                network,
                 self._data.test,
                 self._recipe.batch_size,
                 self._device,
                 rank=self._processes.rank,
                 world=self._processes.world,
+                stop=stop,
             )
-            self._curves["tested_epochs"].append(epochs)
+            before.put_back()
+            self._curves["tested_epochs"].append(len(self._curves["loss"]))
             self._curves["tested_top1"].append(tested.top1)
             if self._best is None or tested.top1 > self._best:
                 self._best = tested.top1
                 if self._processes.first:
-                    self._checkpoints.save_best(self.training.tested, self._origin())
+                    self._checkpoints.save_best(network, self._origin(), self._beside())
         return tested
 
+    def _tell(self, tell: Callable[[Row], None], **tested: float) -> None:
+        """Write the row that `_untold` is of."""
+        training, found = self.training, self._untold
+        assert found is not None
+        self._untold = None
+        tell(
+            Row(
+                training.step,
+                training.epoch,
+                training.lr,
+                found["loss"],
+                found["rate"],
+                self._seconds,
+                **tested,
+            )
+        )
+
     def _save(self) -> None:
+        """Keep the step: all that going on needs first, as training left it, and then the weights to test.
+
+        After an interrupt these are left out if they take long to make ready.
+        """
+        self._save_state()
+        since: list[float] = []
+
+        def stop() -> bool:
+            if self._interrupts:
+                since.append(perf_counter())
+            return bool(since) and since[-1] - since[0] > _PATIENCE
+
+        with self._ready(stop) as whole:
+            if self._processes.first and whole:
+                self._checkpoints.save(self.training.network, self._origin(), self._beside())
+
+    def _save_state(self) -> None:
         own = self.training.state()
         generators = self._processes.gather(own.pop("generators"))
         if not self._processes.first:
-            with self._ready():  # it reads what the others read
-                return
+            return
         state = {
             "identity": self._identity(),
-            "threads": torch.get_num_threads(),
-            "network": self.training.network.state_dict(),
             "training": own,
             "generators": generators,
             "sum": self._sum,
@@ -239,43 +356,23 @@ class _UnderWay:
             "seconds": self._seconds,
             "curves": self._curves,
             "best": self._best,
+            "untold": self._untold,
         }
-        with self._ready():
-            self._checkpoints.save(self.training.tested, self._origin(), state)
+        self._checkpoints.save_state(self.training.step, state)
 
-    def _take_up(self) -> None:
-        """Go on where the directory was left, if it was."""
-        state = self._checkpoints.state()
-        if state is None:
-            return
-        if state["identity"] != self._identity():
-            raise InputError(
-                f"{self._run.directory} holds another training: give the same options, or another"
-                " folder by --out"
-            )
-        own = state["generators"]
-        if len(own) != self._processes.world:
-            raise InputError(
-                f"{self._run.directory} was trained by {len(own)} processes, and these are"
-                f" {self._processes.world}: start as many"
-            )
-        if "threads" in state and not os.environ.get("OMP_NUM_THREADS"):
-            torch.set_num_threads(state["threads"])
-        self.training.network.load_state_dict(state["network"])
-        self.training.load_state(state["training"] | {"generators": own[self._processes.rank]})
-        self._sum, self._epoch_sum = (state[key].to(self._device) for key in ("sum", "epoch_sum"))
-        self._count, self._epoch_count = state["count"], state["epoch_count"]
-        self._seconds = state["seconds"]
-        self._curves, self._best = state["curves"], state["best"]
+    def _beside(self) -> dict[str, Any]:
+        return self.training.beside.changed(self.training.network)
 
-    def _ready(self) -> Any:
+    def _ready(self, stop: Callable[[], bool]) -> AbstractContextManager[bool]:
         return ready_for_test(
-            self.training.tested,
+            self.training.network,
             self._data.train,
             self._recipe,
             seed=self._run.seed,
             device=self._device,
             world=self._processes.world,
+            average=self.training.average,
+            stop=stop,
         )
 
     def _origin(self) -> Origin:
@@ -303,15 +400,9 @@ class _UnderWay:
         return f"before step {self.training.step} of {self.training.steps} (seed {self._run.seed})"
 
 
-def _threads(run: TrainRun, device: str) -> int | None:
-    return threads_of(run.spec, run.point.baseline()) if device == "cpu" else None
-
-
 _PRIME = 1_000_003
-
-
-def _found(tested: Evaluation) -> dict[str, float]:
-    return {"test_loss": tested.loss, "top1": tested.top1, "top5": tested.top5}
+_PATIENCE = 5.0
+"""Seconds after an interrupt to make weights ready for a test."""
 
 
 @contextmanager

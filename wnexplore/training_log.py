@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
@@ -11,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wnexplore.errors import InputError
-from wnexplore.files import write_whole
+from wnexplore.errors import InputError, WnexploreError
+from wnexplore.files import told, write_all, write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -41,21 +42,33 @@ class Row:
 
 
 class TrainingLog(AbstractContextManager["TrainingLog"]):
-    """The log of the training in `directory`, gone on with at `step`: later rows are of a lost run."""
+    """The log of the training in `directory`, gone on with at `step`: later rows are of a lost run.
+
+    All of it raises `RunError`, naming the file, if the disk is full; `InputError` if it can't be written.
+    """
 
     def __init__(self, directory: Path, step: int) -> None:
         path = directory / FILE_NAME
         self.rows = [row for row in read_log(directory) if row.step <= step] if path.exists() else []
         write_whole(path, _text(self.rows, head=True).encode())
-        self._file = path.open("a", encoding="utf-8", newline="")
-        self._board = _board(directory / "tensorboard", step)
+        self._path, self._folder = path, directory / "tensorboard"
+        with told(path):
+            # Without a buffer: what was refused is not tried again when the file is closed.
+            self._file = path.open("ab", buffering=0)
+        # TensorBoard writes in a thread, and raises there what `write` raises here after it.
+        self._hook = threading.excepthook
+        threading.excepthook = self._on_thread
+        with told(self._folder):
+            self._board = _board(self._folder, step)
 
     def write(self, row: Row) -> None:
         """Add a row."""
         self.rows.append(row)
-        self._file.write(_text([row]))
-        self._file.flush()
-        if self._board is not None:
+        with told(self._path):
+            write_all(self._file, _text([row]).encode())
+        if self._board is None:
+            return
+        with told(self._folder):
             figures = {name: value for name, value in asdict(row).items() if value is not None}
             for name, value in figures.items():
                 if name != "step":
@@ -65,8 +78,20 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            if self._board is not None:
+                with told(self._folder):
+                    self._board.close()
+        except WnexploreError:
+            # What ended the training is told, not what else couldn't be written then.
+            if error is None:
+                raise
+        finally:
+            threading.excepthook = self._hook
+
+    def _on_thread(self, failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            self._hook(failure)
 
 
 def read_log(directory: Path) -> list[Row]:

@@ -20,19 +20,14 @@ import torch
 from torch import nn
 
 from wnexplore.checkpoint import read_state, save_state
-from wnexplore.design.counts import count
-from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.data import Augment, Data, load_data
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.switches import threads_set
 from wnexplore.measure.training import ShortTraining, TrainingFigure
-from wnexplore.measure.waiting import training_threads
 from wnexplore.models import build
-from wnexplore.walks import walk_of
 
 
 @dataclass(frozen=True)
@@ -92,13 +87,13 @@ class Workers:
 
 @contextmanager
 def workers(jobs: int, on_part: OnPart = lambda record, part: None) -> Iterator[Workers]:
-    """`jobs` processes; this process alone for one."""
+    """`jobs` processes, which share torch's threads; this process alone for one."""
     if jobs == 1:
         yield Workers(None, on_part)
         return
     # Not forked: torch's threads and a GPU's context don't survive that.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _begin)
+    pool = ProcessPoolExecutor(jobs, context, _begin, (threads_of_one(jobs),))
     try:
         yield Workers(pool, on_part)
         pool.shutdown()
@@ -109,19 +104,9 @@ def workers(jobs: int, on_part: OnPart = lambda record, part: None) -> Iterator[
         raise
 
 
-def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
-    """Threads of a training of `plain`, and of all that is compared with it, on a CPU."""
-    return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)
-
-
-def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
-    """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
-    trained = (record for record in records if record.figure == "training")
-    return {
-        record.point.baseline(): record.protocol["threads"]
-        for record in trained
-        if record.protocol.get("threads") is not None
-    }
+def threads_of_one(jobs: int) -> int:
+    """Threads that each of `jobs` trainings at once has on a CPU."""
+    return max(1, torch.get_num_threads() // jobs)
 
 
 def training_protocol(spec: TrainSpec, device: str, threads: int, seed: int) -> dict[str, Any]:
@@ -158,6 +143,7 @@ def finished(record: Record, done: Done, dropped_at: int | None = None) -> Recor
         "epochs": len(figure.losses),
         "dropped_at": dropped_at,
         "damaged": list(figure.damaged),
+        "skipped": figure.skipped,
     }
     samples = {
         "loss": figure.losses,
@@ -191,8 +177,7 @@ def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Do
     """Train until the epoch of `task`; a failure is told and not raised."""
     surroundings: dict[str, Any] = {}
     try:
-        with threads_set(task.record.protocol["threads"]):
-            return _train(task, surroundings, on_part)
+        return _train(task, surroundings, on_part)
     except Exception as error:
         failure = Failure.of(error)
     # Only here, out of the error's reach, do its tensors go.
@@ -213,16 +198,23 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
         surroundings.update(environment(record.protocol["device"]))
         return build(network)
 
-    training = ShortTraining(
-        make,
-        data,
-        task.spec.recipe,
-        seed=record.protocol["seed"],
-        device=record.protocol["device"],
-    )
+    def begun() -> ShortTraining:
+        return ShortTraining(
+            make,
+            data,
+            task.spec.recipe,
+            seed=record.protocol["seed"],
+            device=record.protocol["device"],
+        )
+
+    training = begun()
     left = _left(task.file)
     if left is not None:
-        training.load_state(left)
+        try:
+            training.load_state(left)
+        except Exception:  # whatever a damaged file, or one of another version, leads to
+            # It is trained anew, to the same numbers.
+            training = begun()
     training.advance(task.until, lambda step, steps: on_part(step / steps))
     if task.file is not None and task.until < training.epochs:
         save_state(task.file, training.state())
@@ -239,8 +231,9 @@ def _left(file: Path | None) -> dict[str, Any] | None:
     return None
 
 
-def _begin() -> None:
+def _begin(threads: int) -> None:
     """Prepare a process that trains."""
+    torch.set_num_threads(threads)
     # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -303,10 +303,11 @@ def test_a_training_that_is_tested_is_the_one_that_is_not(digits: Data) -> None:
         training = Training(convnet(), digits.train, recipe, seed=0, device="cpu")
         found = []
         for loss in training.losses(training.steps):
+            assert loss is not None
             found.append(loss.item())
             if tested:
-                with ready_for_test(training.tested, digits.train, recipe, seed=0, device="cpu"):
-                    evaluate(training.tested, digits.test, 100, "cpu")
+                with ready_for_test(training.network, digits.train, recipe, seed=0, device="cpu"):
+                    evaluate(training.network, digits.test, 100, "cpu")
         return found
 
     assert losses(True) == losses(False)
@@ -323,10 +324,12 @@ def test_moving_average_is_that_of_the_weights_after_each_step(digits: Data) -> 
     for _ in training.losses(4):
         now = weight.detach().clone()
         expected = now if expected is None else 0.75 * expected + 0.25 * now
-    tested = training.tested.get_parameter("1.weight")
     assert expected is not None
-    assert torch.allclose(tested, expected, rtol=1e-5)
-    assert not torch.equal(tested, weight)
+    last = weight.detach().clone()
+    with ready_for_test(network, digits.train, recipe, seed=0, device="cpu", average=training.average):
+        assert torch.allclose(weight, expected, rtol=1e-5)
+        assert not torch.equal(weight, last)
+    assert torch.equal(weight, last)
 
 
 def test_gradients_are_clipped_to_their_norm() -> None:

@@ -101,6 +101,10 @@ def train(
         return
     for path in outcome.damaged:
         typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
+    if outcome.skipped:
+        typer.echo(
+            f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch", err=True
+        )
     if outcome.finished:
         typer.echo(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
         return
@@ -191,6 +195,10 @@ def _line(row: Row, steps: int) -> str:
         f"step {row.step} of {steps}, epoch {row.epoch:.2f}: loss {row.loss:.4f}{tested},"
         f" {row.images_per_second:.0f} images/s, {_left(row, steps)} left"
     )
+
+
+def _of(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _left(row: Row, steps: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from wnexplore.design.protocol import LrSchedule, Recipe
 
@@ -52,7 +53,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     groups: dict[str, list[nn.Parameter]] = {"kernels": [], "matrices": [], "vectors": []}
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        # The size of one that is made late isn't known before the first forward pass.
+        if parameter.requires_grad and not is_lazy(parameter):
             kind = "matrices" if id(parameter) in linear else "kernels"
             groups["vectors" if parameter.ndim <= 1 else kind].append(parameter)
     factor = {"kernels": recipe.kernel_lr}

@@ -13,9 +13,9 @@ from torch import nn
 
 from wnexplore.design.protocol import Recipe
 from wnexplore.measure.data import Data
-from wnexplore.measure.determinism import reproducible, set_generator_states
+from wnexplore.measure.determinism import generator_states, reproducible, set_generator_states
 from wnexplore.measure.evaluation import evaluate, ready_for_test
-from wnexplore.measure.loop import Training, check_loss
+from wnexplore.measure.loop import Training, check_loss, check_trained
 
 
 @dataclass
@@ -31,6 +31,8 @@ class TrainingFigure:
     """Wall-clock time of the epochs, building and testing the network apart."""
     damaged: tuple[str, ...] = ()
     """Paths of images that couldn't be read."""
+    skipped: int = 0
+    """Steps without training: damaged images left too few in their batch."""
 
     @property
     def top1(self) -> float:
@@ -72,7 +74,7 @@ class ShortTraining:
         self._data, self._recipe, self._seed, self._device = data, recipe, seed, device
         with reproducible(seed, device):
             self._training = Training(make_model(), data.train, recipe, seed=seed, device=device)
-            self._state = self._training.state()
+            self._generators = generator_states(device)
 
     @property
     def epochs(self) -> int:
@@ -91,48 +93,56 @@ class ShortTraining:
         naming the epoch if the training diverges.
         """
         with reproducible(self._seed, self._device):
-            set_generator_states(self._state["generators"])
+            set_generator_states(self._generators)
             while len(self.figure.losses) < min(epochs, self.epochs):
                 self._one_epoch(progress)
                 self._test()
-            self._state = self._training.state()
+            self._generators = generator_states(self._device)
+        self.figure.skipped = self._training.skipped
         seen = (*self.figure.damaged, *self._data.train.damaged, *self._data.test.damaged)
         self.figure.damaged = tuple(dict.fromkeys(seen))
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` takes, in this process or another: tensors, numbers and text alone."""
-        return {
-            "network": self._training.network.state_dict(),
-            "training": self._state,
-            "figure": asdict(self.figure),
-        }
+        """What `load_state` takes, in this process or another: tensors, numbers and text alone.
+
+        Raises `InputError` as `Training.state`.
+        """
+        training = self._training.state() | {"generators": self._generators}
+        return {"training": training, "figure": asdict(self.figure)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken, of a training of the same network, data, recipe and seed."""
-        self._training.network.load_state_dict(state["network"])
-        self._state, self.figure = state["training"], TrainingFigure(**state["figure"])
+        """Go on where `state` was taken, of a training of the same network, data, recipe and seed.
+
+        Raises as `Training.load_state`; then this is not to be used.
+        """
+        self.figure, self._generators = TrainingFigure(**state["figure"]), state["training"]["generators"]
         with reproducible(self._seed, self._device):
-            self._training.load_state(self._state)
+            self._training.load_state(state["training"])
 
     def _one_epoch(self, progress: Callable[[int, int], None] | None) -> None:
         training = self._training
         began = perf_counter()
-        total, count = torch.zeros((), device=self._device), 0
+        total, count, skipped = torch.zeros((), device=self._device), 0, training.skipped
         until = min(training.step + training.steps_per_epoch, training.steps)
         for loss in training.losses(until):
-            total += loss
-            count += 1
+            if loss is not None:
+                total += loss
+                count += 1
             if progress is not None:
                 progress(training.step, training.steps)
-        mean = total.item() / max(count, 1)
+        check_trained(count, training.skipped - skipped, self._data.train)
+        mean = total.item() / count
         self.figure.seconds += perf_counter() - began
         self.figure.losses.append(mean)
         place = f"in epoch {len(self.figure.losses)} of {self.epochs} (seed {self._seed})"
         check_loss(mean, self._data.num_classes, place, self._recipe)
 
     def _test(self) -> None:
-        network, data, recipe = self._training.tested, self._data, self._recipe
-        with ready_for_test(network, data.train, recipe, seed=self._seed, device=self._device):
+        training, data, recipe = self._training, self._data, self._recipe
+        network, average = training.network, training.average
+        with ready_for_test(
+            network, data.train, recipe, seed=self._seed, device=self._device, average=average
+        ):
             found = evaluate(network, data.test, recipe.batch_size, self._device)
         self.figure.tested_epochs.append(len(self.figure.losses))
         self.figure.tested_top1.append(found.top1)

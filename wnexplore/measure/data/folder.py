@@ -112,6 +112,8 @@ class FolderSplit:
             if len(images) == 0:
                 if training is not None and world > 1:
                     raise RunError(f"every image of a batch of process {rank} is damaged: {first}")
+                if training is not None and training.counted:
+                    yield images.to(device), labels.long().to(device)
                 continue
             images = images.to(device, non_blocking=True).float() / 255
             if draws is not None:

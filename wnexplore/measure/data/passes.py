@@ -26,6 +26,8 @@ class Pass:
     """From 0."""
     start: int = 0
     """Batches left out at its beginning, where a stopped training goes on."""
+    counted: bool = False
+    """Whether a batch is given, empty, where not one of its images can be read: each is a step then."""
 
     def generator(self) -> torch.Generator:
         """What order and augmentation are drawn from."""
@@ -68,8 +70,8 @@ class Split(Protocol):
         the image alone. Without: every world-th image, in order, not augmented.
 
         Damaged images are left out, so that a batch may be smaller; one without any image that can be
-        read isn't yielded at all, in training too. Raises `InputError` if a batch has fewer images than
-        there are processes, `RunError` if more than half of the images seen are damaged.
+        read isn't yielded at all, but by a pass that is `counted`. Raises `InputError` if a batch has fewer
+        images than there are processes, `RunError` if more than half of the images seen are damaged.
         """
 
     def batches_per_pass(self, batch_size: int) -> int:

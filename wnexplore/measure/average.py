@@ -1,0 +1,66 @@
+"""The moving average of a network's weights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class Average:
+    """The moving average of the weights of `network` after each step, without a second network.
+
+    Averaged are the parameters and the running statistics of normalisations. All other buffers are those that
+    the network has: the mean of counters, masks or singular vectors (spectral norm) is none itself.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._network = network
+        self._update = get_ema_multi_avg_fn(decay)
+        self._kept: dict[str, Tensor] = {}
+
+    def update(self) -> None:
+        """Count the weights as they are."""
+        groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+        for name, now in self._averaged().items():
+            kept = self._kept.get(name)
+            # The first ones, or those of a layer that was made late.
+            if kept is None or kept.shape != now.shape:
+                self._kept[name] = now.detach().clone()
+            elif now.is_floating_point() or now.is_complex():
+                own, others = groups[now.dtype, now.device]
+                own.append(kept)
+                others.append(now.detach())
+            else:
+                kept.copy_(now)
+        for own, others in groups.values():
+            self._update(own, others, 0)
+
+    def put_in(self) -> None:
+        """Write the average into the network."""
+        with torch.no_grad():
+            for name, now in self._averaged().items():
+                if name in self._kept:
+                    now.copy_(self._kept[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """What `load_state` takes; no copies."""
+        return self._kept
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        now = self._averaged()
+        self._kept = {name: value.to(now[name].device, copy=True) for name, value in state.items()}
+
+    def _averaged(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = dict(self._network.named_parameters())
+        for path, module in self._network.named_modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                for name in ("running_mean", "running_var"):
+                    value = module._buffers.get(name)
+                    if value is not None:
+                        found[f"{path}.{name}" if path else name] = value
+        return found
