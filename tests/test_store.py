@@ -52,6 +52,15 @@ def test_a_key_is_what_it_was_before_there_were_stages() -> None:
     assert record_key("latency", some, {"device": "cpu", "batch_size": 1}) != key
 
 
+def test_a_condition_that_came_later_leaves_the_keys_from_before_as_they_were() -> None:
+    protocol = {"device": "cpu", "threads": None}
+    key = record_key("latency", POINT, protocol)
+    assert record_key("latency", POINT, protocol | {"wait_policy": "adaptive"}) == key
+    assert record_key("latency", POINT, protocol | {"wait_policy": None}) == key
+    assert record_key("latency", POINT, protocol | {"wait_policy": "OMP_WAIT_POLICY=passive"}) != key
+    assert record_key("latency", POINT, {"device": "cpu"}) != key
+
+
 def test_a_record_is_there_once_and_a_failed_one_gives_way(tmp_path: Path) -> None:
     with Store.create(tmp_path) as store:
         store.append(_record(status="failed"))

@@ -11,6 +11,7 @@ from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models import build
 from wnexplore.store import Store, read_records
 from wnexplore.sweep import Step, measure, plan, remaining, run
+from wnexplore.trainings import threads_before
 
 
 def _spec(folder: Path, text: str = TINY) -> SweepSpec:
@@ -89,6 +90,18 @@ def test_only_what_is_new_runs_when_the_sweep_changes(tmp_path: Path) -> None:
     assert {(s.measurement.point.M, s.measurement.point.G) for s in steps} == {(4, 1), (4, 2)}
     assert [s.total for s in steps] == [6] * 6
     assert [s.done for s in steps] == [0, 1, 2, 2, 4, 4], "latencies of one batch size go together"
+
+
+def test_trainings_go_on_with_the_threads_that_the_run_began_with(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, TRAINED)
+    plain = plan(spec).points[0].baseline()
+    begun = plan(spec, {plain: 3})
+    trained = [m for m in begun.measurements if m.figure == "training"]
+    assert {m.protocol["threads"] for m in trained} == {3}
+    with Store.create(tmp_path / "run") as store:
+        store.append(Record("training", trained[0].point, trained[0].protocol, value={"top1": 50.0}))
+    goes_on = plan(spec, threads_before(read_records(tmp_path / "run")))
+    assert [m.key for m in goes_on.measurements] == [m.key for m in begun.measurements]
 
 
 def test_what_was_under_way_when_it_stopped_is_all_that_is_lost(tmp_path: Path) -> None:

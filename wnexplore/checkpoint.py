@@ -23,6 +23,7 @@ from wnexplore.files import write_whole
 from wnexplore.measure.data.preparation import Preparation
 from wnexplore.measure.held import lacks_layers, load_beside
 from wnexplore.models import build
+from wnexplore.weight_files import read_tensors, unwrapped
 
 SUFFIX = ".safetensors"
 _KEY = "wnexplore"
@@ -126,16 +127,18 @@ def read_origin(path: Path) -> Origin:
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> None:
-    """Load the weights in the file `path`: .safetensors, or a state dict saved by `torch.save`.
+    """Load the weights in the file `path`: .safetensors, or what a training saved by `torch.save`.
 
-    Raises `InputError` if it can't be read, or doesn't fit: then the network is not to be used.
+    They may stand among other things and under a wrapper's names, as `unwrapped` says. Raises `InputError` if
+    it can't be read, or doesn't fit: then the network is not to be used.
     """
-    state = _read_safetensors(path) if path.suffix == SUFFIX else _read(path)
+    read = _read_safetensors(path) if path.suffix == SUFFIX else read_tensors(path)
     if path.suffix == SUFFIX:
         try:
-            state = load_beside(network, _read_beside(path), state)
+            read = load_beside(network, _read_beside(path), read)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged: {_BESIDE}: {shown(error)}") from None
+    state = unwrapped(read, network.state_dict().keys())
     try:
         keys = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -155,7 +158,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """What `save_state` wrote, on the CPU; nothing in the file is run. Raises `InputError`."""
-    return dict(_read(path))
+    return dict(read_tensors(path))
 
 
 _VERSION = 1
@@ -209,19 +212,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or "it can't be read"
     return "not a whole .safetensors file"
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint can fail in any way
-        reason = error.strerror if isinstance(error, OSError) else "not tensors saved by torch.save"
-        raise InputError(f"can't read weights from {path}: {reason}") from None
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        raise InputError(
-            f"can't read weights from {path}: expected a mapping of names to tensors, as state_dict() gives"
-        )
-    return state
 
 
 def _unfit(path: Path, fault: str, found: list[str]) -> InputError:

@@ -32,6 +32,7 @@ from wnexplore.report.frame import frame, numbers
 from wnexplore.space import space_of
 from wnexplore.store import Store
 from wnexplore.sweep import Step, plan, remaining, run
+from wnexplore.trainings import threads_before
 from wnexplore.walks import walk_of
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def _measure(wanted: Search, point: DesignPoint, store: Store, on_step: Callable
         train=wanted.spec.train,
         where=wanted.where,
     )
-    planned = plan(spec)
+    planned = plan(spec, threads_before(store.records()))
     run(spec, remaining(planned, store.keys()), store, on_step)
     keys = {measurement.key for measurement in planned.measurements}
     rows = frame(record for record in store.records() if record.key in keys)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
 from wnexplore.halving import Variant, train_by_halving
 from wnexplore.measure.complexity import measure_complexity
-from wnexplore.measure.environment import device_name, environment, resolve_device
+from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
 from wnexplore.measure.runtimes import RUNTIMES
@@ -30,7 +31,7 @@ from wnexplore.report.filters import condition, truth
 from wnexplore.report.frame import frame
 from wnexplore.space import Expansion, expand
 from wnexplore.store import Store
-from wnexplore.trainings import load, threads_of_one, train_in_full, training_protocol, workers
+from wnexplore.trainings import load, threads_of, train_in_full, training_protocol, workers
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,22 @@ class Step:
     """How many of those under way are done: networks are timed together."""
 
 
-def plan(spec: SweepSpec) -> Plan:
-    """Everything that `spec` asks for; `InputError` if its device or data set is not there."""
+def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType({})) -> Plan:
+    """Everything that `spec` asks for; `InputError` if its device or data set is not there.
+
+    `threads` says of plain networks with how many threads trainings compared with them run on a CPU; of the
+    others that follows from their size and from what other programs leave free (`training_threads`).
+    """
     expansion = expand(spec)
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
             load(spec.train, resolution)
     latencies = list(_latency_protocols(spec.latency))
-    trainings = list(_training_protocols(spec.train))
     sources = {point: _source(point) for point in expansion.points}
     measurements = (
         *(Measurement("complexity", point, own) for point, own in sources.items()),
         *(Measurement("latency", point, p | own) for p in latencies for point, own in sources.items()),
-        *(Measurement("training", point, p | own) for point, own in sources.items() for p in trainings),
+        *_trainings(spec.train, sources, threads),
     )
     # A batch size written twice is measured once.
     once = {measurement.key: measurement for measurement in measurements}
@@ -314,14 +318,23 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
             "device": device,
             "device_name": device_name(device),
             **dict(zip(axes, values, strict=True)),
+            "wait_policy": wait_policy() if device == "cpu" else None,
             "target": spec.target or DEFAULT_TARGETS[device],
             "seconds": spec.seconds,
         }
 
 
-def _training_protocols(spec: TrainSpec | None) -> Iterator[dict[str, Any]]:
+def _trainings(
+    spec: TrainSpec | None, sources: Mapping[DesignPoint, dict[str, Any]], threads: Mapping[DesignPoint, int]
+) -> Iterator[Measurement]:
     if spec is None:
         return
     device = resolve_device(spec.device)
-    for seed in range(spec.seeds):
-        yield training_protocol(spec, device, threads_of_one(spec.jobs), seed)
+    chosen = dict(threads)
+    for point, own in sources.items():
+        plain = point.baseline()
+        if device == "cpu" and plain not in chosen:
+            chosen[plain] = threads_of(spec, plain)
+        for seed in range(spec.seeds):
+            protocol = training_protocol(spec, device, chosen.get(plain, 1), seed)
+            yield Measurement("training", point, protocol | own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -27,10 +28,11 @@ from wnexplore.measure.evaluation import Evaluation, StoppedError, evaluate, rea
 from wnexplore.measure.held import Snapshot
 from wnexplore.measure.loop import STATE_VERSION, Training, check_loss, check_trained
 from wnexplore.measure.processes import Processes, joined
+from wnexplore.measure.switches import threads_set
 from wnexplore.models import build
 from wnexplore.store import Store
 from wnexplore.training_log import Row, TrainingLog
-from wnexplore.trainings import load, training_protocol
+from wnexplore.trainings import load, threads_of, training_protocol
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         processes = stack.enter_context(joined(device))
         # What can't begin leaves no run directory.
         load(run.spec, run.point.resolution)
+        stack.enter_context(threads_set(_threads(run, device)))
         stack.enter_context(reproducible(run.seed, device))
         under_way = _UnderWay(run, device, processes)
         store = stack.enter_context(Store.create(run.directory)) if processes.first else None
@@ -236,6 +239,8 @@ class _UnderWay:
             )
 
     def _load(self, state: dict[str, Any]) -> None:
+        if not os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(state["threads"])
         own = state["generators"][self._processes.rank]
         self.training.load_state(state["training"] | {"generators": own})
         self._sum, self._epoch_sum = (state[key].to(self._device) for key in ("sum", "epoch_sum"))
@@ -347,6 +352,7 @@ class _UnderWay:
             return
         state = {
             "identity": self._identity(),
+            "threads": torch.get_num_threads(),
             "training": own,
             "generators": generators,
             "sum": self._sum,
@@ -398,6 +404,10 @@ class _UnderWay:
 
     def _place(self) -> str:
         return f"before step {self.training.step} of {self.training.steps} (seed {self._run.seed})"
+
+
+def _threads(run: TrainRun, device: str) -> int | None:
+    return threads_of(run.spec, run.point.baseline()) if device == "cpu" else None
 
 
 _PRIME = 1_000_003

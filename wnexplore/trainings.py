@@ -20,14 +20,19 @@ import torch
 from torch import nn
 
 from wnexplore.checkpoint import read_state, save_state
+from wnexplore.design.counts import count
+from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.data import Augment, Data, load_data
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import Failure
+from wnexplore.measure.switches import threads_set
 from wnexplore.measure.training import ShortTraining, TrainingFigure
+from wnexplore.measure.waiting import training_threads
 from wnexplore.models import build
+from wnexplore.walks import walk_of
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,13 @@ class Workers:
 
 @contextmanager
 def workers(jobs: int, on_part: OnPart = lambda record, part: None) -> Iterator[Workers]:
-    """`jobs` processes, which share torch's threads; this process alone for one."""
+    """`jobs` processes; this process alone for one."""
     if jobs == 1:
         yield Workers(None, on_part)
         return
     # Not forked: torch's threads and a GPU's context don't survive that.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _begin, (threads_of_one(jobs),))
+    pool = ProcessPoolExecutor(jobs, context, _begin)
     try:
         yield Workers(pool, on_part)
         pool.shutdown()
@@ -104,9 +109,19 @@ def workers(jobs: int, on_part: OnPart = lambda record, part: None) -> Iterator[
         raise
 
 
-def threads_of_one(jobs: int) -> int:
-    """Threads that each of `jobs` trainings at once has on a CPU."""
-    return max(1, torch.get_num_threads() // jobs)
+def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
+    """Threads of a training of `plain`, and of all that is compared with it, on a CPU."""
+    return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)
+
+
+def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
+    """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
+    trained = (record for record in records if record.figure == "training")
+    return {
+        record.point.baseline(): record.protocol["threads"]
+        for record in trained
+        if record.protocol.get("threads") is not None
+    }
 
 
 def training_protocol(spec: TrainSpec, device: str, threads: int, seed: int) -> dict[str, Any]:
@@ -177,7 +192,8 @@ def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Do
     """Train until the epoch of `task`; a failure is told and not raised."""
     surroundings: dict[str, Any] = {}
     try:
-        return _train(task, surroundings, on_part)
+        with threads_set(task.record.protocol["threads"]):
+            return _train(task, surroundings, on_part)
     except Exception as error:
         failure = Failure.of(error)
     # Only here, out of the error's reach, do its tensors go.
@@ -231,9 +247,8 @@ def _left(file: Path | None) -> dict[str, Any] | None:
     return None
 
 
-def _begin(threads: int) -> None:
+def _begin() -> None:
     """Prepare a process that trains."""
-    torch.set_num_threads(threads)
     # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

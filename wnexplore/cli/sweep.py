@@ -118,7 +118,7 @@ def sweep(
     if sort is not None:
         for name in comma_list(sort):
             column(name.removeprefix("-"))
-    planned = _plan(spec)
+    planned = _plan(spec, directory)
     if dry_run:
         _show_plan(planned, directory, retry_failed)
         return
@@ -160,10 +160,13 @@ def _run_directory(path: Path | None) -> Path:
     return path.parent if (path.parent / FILE_NAME).exists() else Path("runs") / path.stem
 
 
-def _plan(spec: SweepSpec) -> Plan:
+def _plan(spec: SweepSpec, directory: Path) -> Plan:
+    from wnexplore.store import FILE_NAME, read_records
     from wnexplore.sweep import plan
+    from wnexplore.trainings import threads_before
 
-    planned = plan(spec)
+    begun = spec.train is not None and (directory / FILE_NAME).exists()
+    planned = plan(spec, threads_before(read_records(directory)) if begun else {})
     left_out = planned.expansion
     if planned.points:
         return planned

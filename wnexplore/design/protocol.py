@@ -23,6 +23,8 @@ LrSchedule = Literal["cosine", "linear"]
 Amp = Literal["off", "bfloat16", "float16"]
 BatchNormStatistics = Literal["refreshed", "running"]
 Schedule = Literal["full", "halving"]
+ADAPTIVE = "adaptive"
+"""How torch's threads wait unless the person sets it: spinning, and asleep while others need the cores."""
 
 
 def _whole(value: object) -> object:

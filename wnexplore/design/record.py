@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import ADAPTIVE
 
 Figure = Literal["complexity", "latency", "training"]
 Status = Literal["ok", "out_of_memory", "failed"]
@@ -23,7 +24,8 @@ class Record:
     - complexity: protocol {}; value params, flops, fvcore_flops, operators {name: multiply-adds of
       one image}, uncounted {name: calls}.
     - latency: protocol device, device_name, dtype, batch_size, runtime, memory_format, threads,
-      cache, mode, target, seconds; value latency_ms and latency_ratio with their _low and _high,
+      cache, mode, wait_policy (how torch's threads wait for each other; None on a GPU), target, seconds;
+      value latency_ms and latency_ratio with their _low and _high,
       peak_memory_mb (None where torch doesn't hand out the memory), compile_s (None where nothing is
       compiled or exported), energy_j (joules an image; None where no counter tells), rounds,
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
@@ -54,10 +56,17 @@ def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) 
     """The key that a record of this figure, point and protocol will have."""
     # Axes that came later count only where they are used: what was measured before stays measured.
     axes = {a: v for a, v in point.to_dict().items() if a not in _LATER or v not in (None, _LATER[a])}
-    identity = [figure, axes, dict(protocol)]
+    conditions = {
+        name: value
+        for name, value in protocol.items()
+        if name not in _LATER_PROTOCOL or value not in (None, _LATER_PROTOCOL[name])
+    }
+    identity = [figure, axes, conditions]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 _LATER = {"stages": None, "temperature": None, "depthwise": "published"}
 """Axes that came after the first records -> what these were measured with."""
+_LATER_PROTOCOL = {"wait_policy": ADAPTIVE}
+"""The same of protocols."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wnexplore.design.protocol import DEVICES
+from wnexplore.design.protocol import ADAPTIVE, DEVICES
 from wnexplore.errors import InputError, unknown
 
 
@@ -43,6 +43,12 @@ def usable_cores() -> int:
     """How many processor cores this process may run on."""
     # The affinity mask is what a container or taskset leaves; not every system has one.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wait_policy() -> str:
+    """How torch's threads wait: "adaptive", or the settings of OpenMP that the process was started with."""
+    given = {name: os.environ[name] for name in _WAIT_SETTINGS if os.environ.get(name)}
+    return " ".join(f"{name}={value}" for name, value in given.items()) or ADAPTIVE
 
 
 def free_memory(device: str) -> int | None:
@@ -81,11 +87,15 @@ def environment(device: str) -> dict[str, Any]:
         "device_name": device_name(device),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
+        "wait_policy": wait_policy(),
         "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
+
+
+_WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 @cache

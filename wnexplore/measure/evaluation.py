@@ -18,6 +18,7 @@ from wnexplore.measure.average import Average
 from wnexplore.measure.data import Pass, Split
 from wnexplore.measure.determinism import generator_states, set_generator_states
 from wnexplore.measure.held import Snapshot
+from wnexplore.measure.waiting import yield_to_others
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ def evaluate(
     model.eval()
     # Correct first, correct among five, sum of the losses, images, processes that were stopped.
     sums = torch.zeros(5, dtype=torch.float64, device=device)
+    yield_to_others(at_once=True)
     with torch.inference_mode():
         for images, labels in split.batches(batch_size, device, rank=rank, world=world):
             if stop():
                 break
+            yield_to_others()
             logits = model(images).float()
             hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             sums[0] += hits[:, 0].sum()

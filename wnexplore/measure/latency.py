@@ -22,6 +22,7 @@ from wnexplore.measure.runtimes import Pass, make_pass
 from wnexplore.measure.statistics import Interval, bootstrap_interval
 from wnexplore.measure.stopwatch import before_sample, sampler
 from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
+from wnexplore.measure.waiting import yield_to_others
 
 MAX_RESIDENT = 16
 """Networks timed in the same rounds: with more, a round no longer sees one speed of the machine."""
@@ -186,6 +187,7 @@ class _Bench:
 
     def __init__(self, protocol: LatencyProtocol) -> None:
         self._protocol = protocol
+        yield_to_others(at_once=True)
         self._images: Tensor | None = None
 
     def ready(self, build: Build) -> _Ready | Failure:
@@ -221,6 +223,7 @@ class _Bench:
 
         def after_round(at: Round[Key]) -> None:
             watch.look()
+            yield_to_others()
             on_progress(at.active[0], at.spent)
 
         rounds = time_in_rounds(

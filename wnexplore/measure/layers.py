@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wnexplore.measure.complexity import layer_flops
 from wnexplore.measure.roofline import Peaks
 from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
+from wnexplore.measure.waiting import yield_to_others
 from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, SqueezeExcite
 
 WARM_UP_PASSES = 3
@@ -83,6 +84,7 @@ def measure_layers(
     place = {"dtype": DTYPES[dtype], "memory_format": MEMORY_FORMATS[memory_format]}
     model.eval().to(device=device, **place)  # type: ignore[call-overload]
     with torch.inference_mode(), threads_set(threads), precision_set(dtype):
+        yield_to_others(at_once=True)
         moved = _seen(model, units, images)
         times = _times(model, units, images, seconds)
     layers = []

@@ -22,6 +22,7 @@ from wnexplore.measure.determinism import generator_states, set_generator_states
 from wnexplore.measure.evaluation import is_too_few
 from wnexplore.measure.held import Beside, Snapshot, load_network_state, network_state
 from wnexplore.measure.optimizer import lr_factor, make_optimizer, set_lr
+from wnexplore.measure.waiting import yield_to_others
 
 
 class Training:
@@ -102,7 +103,9 @@ class Training:
             if start == 0:
                 # Within an epoch, what has put itself into evaluation mode stays there after a stop too.
                 self._called.train()
+            yield_to_others(at_once=True)
             for images, labels in islice(batches, last - self.step):
+                yield_to_others()
                 loss = self._advance(images, labels)
                 self.skipped += loss is None
                 self.step += 1

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wnexplore.errors import InputError
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 from wnexplore.nn.weightnet import GroupedLinear
+from wnexplore.weight_files import load_tensors
 
 _WRAPPERS = ("state_dict", "model_state", "model")
 _PREFIX = re.compile(r"^(module\.)?(backbone\.)?")
@@ -105,11 +106,7 @@ def load_published_state_dict(
 def _read(source: Mapping[str, Any] | str | os.PathLike[str]) -> Any:
     if isinstance(source, Mapping):
         return source
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint can fail in any way
-        reason = error.strerror if isinstance(error, OSError) else "not tensors saved by torch.save"
-        raise InputError(f"can't read weights from {os.fspath(source)}: {reason}") from None
+    return load_tensors(source)
 
 
 def _unwrap(content: Any) -> Mapping[Any, Any]:

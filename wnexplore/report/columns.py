@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wnexplore.design.protocol import ADAPTIVE
 from wnexplore.design.where import PREFIXES as PREFIXES
 from wnexplore.design.where import Kind as Kind
 from wnexplore.errors import InputError, unknown
@@ -18,6 +19,7 @@ Interval = tuple[float, float]
 
 LATENCY_PROTOCOL = (
     *("device", "device_name", "dtype", "batch_size", "runtime", "memory_format", "threads", "cache", "mode"),
+    "wait_policy",
 )
 """What two rows must share for their latencies, memories or energies to be comparable."""
 
@@ -131,6 +133,14 @@ COLUMNS: dict[str, Column] = {
         Column("threads", "whole", "threads", axis="Threads", phrase="{} threads"),
         Column("cache", "text", "cache", axis="Cache", phrase="{} cache", usual="warm"),
         Column("mode", "text", "mode", axis="Mode", phrase="{} mode", usual="inference"),
+        Column(
+            "wait_policy",
+            "text",
+            "wait policy",
+            axis="Wait policy",
+            phrase="threads wait: {}",
+            usual=ADAPTIVE,
+        ),
         Column("latency_ms", heading="latency", axis="Latency", better="smaller", **_LATENCY),
         Column("latency_ms_low", heading="low", axis="Latency, lower bound", **_LATENCY),
         Column("latency_ms_high", heading="high", axis="Latency, upper bound", **_LATENCY),

@@ -1,0 +1,108 @@
+"""Threads that wait: as many and as patient as what others leave free, without a change of any number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wnexplore.measure.environment import usable_cores
+from wnexplore.measure.load import STAT
+
+pytestmark = pytest.mark.skipif(
+    not STAT.exists() or usable_cores() < 2, reason="needs /proc/stat and two cores"
+)
+
+_LOOK = """
+import json, os, sys, torch
+from wnexplore.measure.waiting import training_threads, yield_to_others
+torch.set_num_threads(len(os.sched_getaffinity(0)))
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+torch.zeros(1 << 20).add_(1)
+alone = tasks()
+threads = training_threads(1, 1e9)
+yield_to_others(at_once=True)
+asked = tasks()
+json.dump({"alone": alone, "asked": asked, "threads": threads, "small": training_threads(1, 1e6)}, sys.stdout)
+"""
+
+
+def _look(**settings: str) -> dict[str, int]:
+    kept = {name: value for name, value in os.environ.items() if name not in _SET}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env=kept | settings,
+    )
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+_SET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+@contextmanager
+def _all_cores_busy() -> Iterator[None]:
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(usable_cores())]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def test_threads_sleep_and_a_training_takes_fewer_where_others_keep_the_cores_busy() -> None:
+    with _all_cores_busy():
+        found = _look()
+    # One more Python thread, and the team that it has.
+    assert found["asked"] > found["alone"] + 1
+    assert found["threads"] < usable_cores()
+    assert found["small"] == 1
+
+
+def test_what_the_person_has_set_is_left_alone() -> None:
+    with _all_cores_busy():
+        found = _look(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(usable_cores()))
+    assert found["asked"] == found["alone"]
+    assert found["threads"] == usable_cores()
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy"),
+    [
+        ({}, "adaptive"),
+        ({"OMP_WAIT_POLICY": "passive"}, "OMP_WAIT_POLICY=passive"),
+        (
+            {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "10"},
+            "OMP_WAIT_POLICY=active GOMP_SPINCOUNT=10",
+        ),
+    ],
+)
+def test_the_policy_is_in_the_environment_and_in_the_protocol_of_a_latency(
+    settings: dict[str, str], policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wnexplore.design.protocol import LatencySpec
+    from wnexplore.design.sweep_file import PointSpec, SweepSpec
+    from wnexplore.measure.environment import environment
+    from wnexplore.sweep import plan
+
+    for name in _SET:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    point = PointSpec(backbone="shufflenet_v2_x0_5", stem="small", resolution=16)
+    planned = plan(SweepSpec(points=(point,), latency=LatencySpec(device="cpu")))
+    protocols = [m.protocol for m in planned.measurements if m.figure == "latency"]
+    assert [protocol["wait_policy"] for protocol in protocols] == [policy]
+    assert environment("cpu")["wait_policy"] == policy

@@ -1,0 +1,104 @@
+"""Weights in files of torch.save, as people's trainings leave them: read, unwrapped, and refused by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wnexplore.errors import InputError, shown
+
+
+def load_tensors(path: str | os.PathLike[str]) -> Any:
+    """What torch.save wrote to the file `path`, on the CPU; nothing in the file is run.
+
+    Raises `InputError`, which names what else the file holds where that is why it can't be read so.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint can fail in any way
+        why = _reason(error, Path(path))
+        raise InputError(f"can't read weights from {shown(os.fspath(path), 300)}: {why}") from None
+
+
+def read_tensors(path: Path) -> Mapping[str, Any]:
+    """As `load_tensors`, of names and what they stand for. Raises `InputError` if that is not in the file."""
+    state = load_tensors(path)
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise InputError(
+            f"can't read weights from {shown(path, 300)}: expected a mapping of names to tensors, as"
+            " state_dict() gives"
+        )
+    return state
+
+
+def unwrapped(state: Mapping[str, Any], names: Set[str]) -> Mapping[str, Any]:
+    """The weights in `state` under the names of a network, which are `names`.
+
+    - A training's file holds them beside other things: they are what stands under "state_dict", "model" or
+      another usual key; the weights as trained before their moving average, which is taken where it is alone.
+    - Wrappers put a word before every name, as DataParallel puts "module." and torch.compile "_orig_mod.": it
+      goes where all names have it and the network's don't. "n_averaged" of a moving average goes, too.
+
+    A state dict in the network's own names is given back as it is.
+    """
+    for _ in range(_DEEPEST):  # a mapping may hold itself
+        inner = next((state[key] for key in _KEYS if _is_state(state.get(key))), None)
+        if inner is None or names & state.keys():
+            break
+        state = inner
+    state = {key: value for key, value in state.items() if key != "n_averaged" or key in names}
+    while prefix := _common_prefix(state, names):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(key, str) for key in value)
+
+
+def _common_prefix(state: Mapping[str, Any], names: Set[str]) -> str:
+    """The first word of all names in `state`, its dot included; empty if it differs or the network has it."""
+    words = {key.partition(".")[0] for key in state}
+    if len(words) != 1 or not all("." in key for key in state):
+        return ""
+    word = words.pop()
+    return "" if any(name.partition(".")[0] == word for name in names) else f"{word}."
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Why torch.load refuses a file; its own text is a page, and recommends to run what is in the file."""
+    if isinstance(error, OSError):
+        return error.strerror or "it can't be read"
+    found = re.search(r"GLOBAL ([\w.]+)|(?:class|type|function) ['\"]?<?(?:class )?'?([\w.]+)", str(error))
+    name = found and (found[1] or found[2])
+    if name and "." in name:
+        what = _KNOWN.get(name.replace("_core", "core"), "an object")
+        return (
+            f"{_NOT} alone: it holds {what} ({shown(name)}) too, and reading such could run code; save the"
+            " state_dict() by itself"
+        )
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return f"{_NOT}: the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return f"{_NOT}: it is a pointer of Git LFS to a file that has yet to be fetched"
+    return f"{_NOT}: the file is cut off or damaged" if start.startswith(b"PK") else _NOT
+
+
+_NOT = "not tensors saved by torch.save"
+_DEEPEST = 4
+_KNOWN = {
+    "numpy.core.multiarray.scalar": "a numpy scalar",
+    "numpy.core.multiarray._reconstruct": "a numpy array",
+}
+_KEYS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+"""Under which keys trainings keep weights, the likeliest first."""
