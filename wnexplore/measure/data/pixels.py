@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -28,25 +29,30 @@ def read_image(path: str, ranges: Ranges) -> Image.Image:
     """The image in the file `path`, upright as its EXIF data says.
 
     - Up to 8 bits a sample, of any mode: "RGB", as Pillow converts to it; transparency is left out, as
-      torchvision and timm do. Colours of 16 bits a sample are read as the upper 8 bits.
-    - Grey of more bits, or in floats: "F", from 0, black, to 255, white. What is black and white is not taken
-      from the single image, of which the brightest and the darkest would look alike. It is what the file
-      says: TIFF's SMinSampleValue and SMaxSampleValue, or its BitsPerSample where that is neither 16 nor 32;
-      65535 in PGM and JPEG 2000, to which Pillow scales them. Otherwise it is `ranges`, and `USUAL_RANGES`
-      for kinds that it lacks. Nothing is clipped: an image with values outside is refused.
+      torchvision and timm do.
+    - Grey of more bits, or in floats: "F", from 0, black, to 255, white. Colours of 16 bits: "RGB".
+
+    What is black and white is never taken from the single image: a bright and a dark one would look alike.
+    It is what the file says: TIFF's SMinSampleValue and SMaxSampleValue, or its BitsPerSample where that is
+    neither 16 nor 32; 65535 in PGM and JPEG 2000, to which Pillow scales them. Otherwise it is `ranges`,
+    those of the data set, and `USUAL_RANGES` for kinds that it lacks: a PNG of 16 bits can hold 12 and
+    doesn't say so. Nothing is clipped: an image with values outside is refused.
 
     Raises whatever a decoder may raise on a broken file, and `ValueError` or `OSError` for what is no image;
     `reason` tells it in a line.
     """
     with opened(path) as image:
-        image.load()
-        if image.format != "TIFF":  # of which Pillow does it itself
-            with suppress(Exception):  # broken metadata is no reason to lose an image
-                ImageOps.exif_transpose(image, in_place=True)
+        deep = is_deep(image)
+        _make_upright(image)
         kind = sample_kind(image)
-        if kind is None:
+        if kind is not None:
+            within = stated_range(image) or ranges.get(kind) or USUAL_RANGES[kind]
+            grey = _scaled(sample_values(image), within)
+            return Image.fromarray(255 - grey if _is_negative(image) else grey)
+        if not deep:
             return image.convert("RGB")
-        return _grey(image, stated_range(image) or ranges.get(kind) or USUAL_RANGES[kind])
+    values = _scaled(deep_values(path), ranges.get("uint16") or USUAL_RANGES["uint16"])
+    return Image.fromarray(values if values.ndim == 2 else np.round(values).astype(np.uint8))
 
 
 @contextmanager
@@ -106,6 +112,30 @@ def sample_values(image: Image.Image) -> np.ndarray[Any, Any]:
     return values
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not yet decoded has colours, or grey and alpha, of 16 bits.
+
+    Pillow has no such images and reads the upper 8 bits.
+    """
+    return any(_raw_mode(tile) in (*_OTHER_BYTE, _GREY_ALPHA) for tile in _tiles(image))
+
+
+def deep_values(path: str) -> np.ndarray[Any, Any]:
+    """The samples of an image that `is_deep`: (height, width, 3), or (height, width) if it is grey.
+
+    Pillow reads their lower bytes where it is told that those stand first, or that they are colours.
+    """
+    with opened(path) as image:
+        if any(_raw_mode(tile) == _GREY_ALPHA for tile in _tiles(image)):
+            upper, lower = _bytes_of(image, lambda mode: "RGBA")[..., :2].transpose(2, 0, 1)
+        else:
+            upper = _bytes_of(image, lambda mode: mode)
+            with opened(path) as again:
+                lower = _bytes_of(again, lambda mode: _OTHER_BYTE[mode])
+    values: np.ndarray[Any, Any] = upper.astype(np.uint16) * np.uint16(256) + lower
+    return values
+
+
 def range_of(kind: str, low: float, high: float) -> Range:
     """The smallest usual range of samples of `kind` in which values from `low` to `high` lie.
 
@@ -133,9 +163,10 @@ def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
     for path in _spread(paths, _LOOKED_AT):
         try:
             with opened(path) as image:
-                kind = sample_kind(image)
+                deep = is_deep(image)
+                kind = "uint16" if deep else sample_kind(image)
                 if kind is not None and stated_range(image) is None:
-                    values = sample_values(image)
+                    values = deep_values(path) if deep else sample_values(image)
                     low, high = float(values.min()), float(values.max())
                     seen = ends.get(kind, (low, high))
                     ends[kind] = range_of(kind, min(low, seen[0]), max(high, seen[1]))
@@ -149,23 +180,54 @@ def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
     return ends
 
 
-def _grey(image: Image.Image, within: Range) -> Image.Image:
-    values = sample_values(image)
+def _scaled(values: np.ndarray[Any, Any], within: Range) -> np.ndarray[Any, Any]:
+    """`values` from 0, black, to 255, white, in float32."""
     (black, white), low, high = within, float(values.min()), float(values.max())
     if low < black or high > white:
         raise ValueError(
-            f"its grey values reach from {low:g} to {high:g}, and such images are read as {black:g} (black)"
-            f" to {white:g} (white)"
+            f"its values reach from {low:g} to {high:g}, and such images are read as {black:g} (black) to"
+            f" {white:g} (white)"
         )
-    grey = (values.astype(np.float32) - np.float32(black)) * np.float32(255 / (white - black))
-    if _is_negative(image):
-        grey = 255 - grey
-    return Image.fromarray(grey)
+    scaled: np.ndarray[Any, Any] = (values.astype(np.float32) - np.float32(black)) * np.float32(
+        255 / (white - black)
+    )
+    return scaled
+
+
+def _make_upright(image: Image.Image) -> None:
+    """Decode `image` and turn it as its EXIF data says."""
+    image.load()
+    if image.format != "TIFF":  # of which Pillow does it itself
+        with suppress(Exception):  # broken metadata is no reason to lose an image
+            ImageOps.exif_transpose(image, in_place=True)
 
 
 def _is_negative(image: Image.Image) -> bool:
     """Whether the smallest value is white: Pillow heeds that up to 8 bits alone."""
     return image.format == "TIFF" and _first(getattr(image, "tag_v2", {}), _PHOTOMETRIC, 1) == 0
+
+
+def _tiles(image: Image.Image) -> list[Any]:
+    """The parts that a file is decoded in: codec, place, offset and arguments of each."""
+    return list(getattr(image, "tile", ()))
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the bytes of a part are to be read: the first of its arguments, or the only one."""
+    return str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3])
+
+
+def _bytes_of(image: Image.Image, raw_mode: Callable[[str], str]) -> np.ndarray[Any, Any]:
+    """The first three bytes of each pixel, the parts of the file read in another raw mode."""
+    changed: list[Any] = []
+    for tile in _tiles(image):
+        mode, arguments = raw_mode(_raw_mode(tile)), tile[3]
+        arguments = (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
+        # Plain tuples in older versions of Pillow.
+        changed.append(tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments))
+    image.tile = changed  # type: ignore[attr-defined]
+    _make_upright(image)
+    return np.asarray(image)[..., :3]
 
 
 def _stated_by_tiff(tags: Mapping[int, Any], kind: str | None) -> Range | None:
@@ -195,6 +257,14 @@ def _formats() -> tuple[str, ...]:
 
 
 _LOOKED_AT = 256
+_OTHER = "B" if sys.byteorder == "little" else "L"
+_OTHER_BYTE = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBX", "RGBA")
+    for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
+}
+"""How samples of 16 bits are read, in Pillow's words -> how their other bytes are."""
+_GREY_ALPHA = "LA;16B"
 # Tags of TIFF 6.0.
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 262, 339, 340, 341
 _NO_FILES = {
