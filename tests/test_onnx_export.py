@@ -20,7 +20,15 @@ from wnexplore.models import ShuffleNetV2
 from wnexplore.models.methods import Method, method_of
 from wnexplore.models.resnet import ResNetBlock
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2Block
-from wnexplore.onnx_export import POINT, TOLERANCE, check_onnx, export_onnx, open_session, require_onnx
+from wnexplore.onnx_export import (
+    POINT,
+    TOLERANCE,
+    Check,
+    check_onnx,
+    export_onnx,
+    open_session,
+    require_onnx,
+)
 
 ALL: list[tuple[str, dict[str, int]]] = [
     ("plain", {}),
@@ -178,6 +186,63 @@ def test_a_gpu_needs_the_onnxruntime_for_it() -> None:
         pytest.skip("this onnxruntime is for a GPU")
     with pytest.raises(InputError, match="pip install onnxruntime-gpu"):
         require_onnx("cuda")
+
+
+class _Head(nn.Module):
+    """Logits that are all zero, or tiny, as those of a network whose head starts out so."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+        nn.init.constant_(self.head.weight, scale)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.conv(images).relu().mean((2, 3)))
+        return logits
+
+
+class _IllConditioned(nn.Module):
+    """Differences of large numbers, of which float32 has the first digits only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 64, 3), nn.Linear(64, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images).mean((2, 3))
+        logits: Tensor = self.head(features + 3000) - self.head(features * 0 + 3000)
+        return logits
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1.0])
+def test_logits_of_any_size_are_compared(scale: float, tmp_path: Path) -> None:
+    network, path = _Head(scale), tmp_path / "network.onnx"
+    export_onnx(network, path, resolution=8)
+    check = check_onnx(path, network, resolution=8)
+    assert 0 <= check.difference <= TOLERANCE
+    assert check.is_rounding
+
+
+def test_a_network_that_float32_computes_badly_is_compared_with_float64(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = _IllConditioned(), tmp_path / "network.onnx"
+    export_onnx(network, path, resolution=8)
+    check = check_onnx(path, network, resolution=8)
+    # The difference that float32 makes, as arithmetic has it: 2^-24 of 3000 times a weight.
+    assert TOLERANCE < check.torch_difference < 0.1
+    assert check.is_rounding
+    # Another network's weights are no rounding, however badly they are computed.
+    assert not check_onnx(path, _IllConditioned(), resolution=8).is_rounding
+
+
+def test_differences_beyond_those_of_torch_are_no_rounding() -> None:
+    assert Check(18, 9e-3, 1e-3).is_rounding
+    assert not Check(18, 2e-2, 1e-3).is_rounding
+    assert not Check(18, 0.5, 0.4).is_rounding
+    assert not Check(18, float("nan"), 0.0).is_rounding
+    assert not Check(18, 1e-2, float("nan")).is_rounding
+    assert Check(18, 9e-5, 0.0).is_rounding
 
 
 def _export_and_compare(network: nn.Module, path: Path, point: DesignPoint | None = None) -> None:

@@ -74,9 +74,9 @@ def _reason(error: Exception, path: Path) -> str:
     """Why torch.load refuses a file; its own text is a page, and recommends to run what is in the file."""
     if isinstance(error, OSError):
         return error.strerror or "it can't be read"
-    found = re.search(r"GLOBAL ([\w.]+)|(?:class|type|function) ['\"]?<?(?:class )?'?([\w.]+)", str(error))
-    name = found and (found[1] or found[2])
-    if name and "." in name:
+    found = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
+    if found is not None:
+        name = found[1] or found[2]
         what = _KNOWN.get(name.replace("_core", "core"), "an object")
         return (
             f"{_NOT} alone: it holds {what} ({shown(name)}) too, and reading such could run code; save the"

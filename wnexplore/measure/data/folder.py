@@ -43,7 +43,8 @@ def folder(path: Path, resolution: int, augment: Augment) -> Data:
     if train.classes != test.classes:
         odd = min(set(train.classes) ^ set(test.classes))
         raise InputError(
-            f"data set 'folder': class '{shown(odd)}' is in only one of {path}/train and {path}/val"
+            f"data set 'folder': class '{shown(odd)}' is in only one of {shown(path, 300)}/train"
+            f" and {shown(path, 300)}/val"
         )
     ranges = looked_at(train)
     looked_at(test)
@@ -148,15 +149,20 @@ class FolderSplit:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             in_worker = "Traceback" in str(error)
             why = lines[-1] if in_worker else lines[0]
-            raise RunError(f"reading images of {self.folder.root} failed: {why}") from None
+            raise RunError(
+                f"reading images of {shown(self.folder.root, 300)} failed: {shown(why, 300)}"
+            ) from None
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _files_of(path: Path, part: str) -> ImageFiles:
-    if not (path / part).is_dir():
-        raise InputError(f"data set 'folder': no folder {path / part}: expected {path}/train and {path}/val")
+    if not os.path.isdir(path / part):  # Path.is_dir raises for names that are too long
+        where = shown(path, 300)
+        raise InputError(
+            f"data set 'folder': no folder {where}/{part}: expected {where}/train and {where}/val"
+        )
     return image_files(path / part)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from wnexplore.design.data_source import DOWNLOADABLE, DataSource, parse_data
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 from wnexplore.measure.data.folder import folder
 from wnexplore.measure.data.known import digits, from_torchvision
 from wnexplore.measure.data.passes import AS_USUAL, Augment, Data
@@ -35,8 +37,8 @@ def load_data(
     if source.name == "shapes":
         return shapes(source, resolution, augment)
     assert source.path is not None, "parse_data sees to it"
-    if not download and not source.path.is_dir():
-        raise InputError(f"data set '{source.name}': no folder {source.path}")
+    if not download and not os.path.isdir(source.path):
+        raise InputError(f"data set '{source.name}': no folder {shown(source.path, 300)}")
     if source.name == "folder":
         return folder(source.path, resolution, augment)
     return from_torchvision(source.name, source.path, download, resolution, augment)

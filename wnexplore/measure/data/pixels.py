@@ -139,13 +139,14 @@ def deep_values(path: str) -> np.ndarray[Any, Any]:
 def range_of(kind: str, low: float, high: float) -> Range:
     """The smallest usual range of samples of `kind` in which values from `low` to `high` lie.
 
-    0 to 2^b - 1, or -2^(b - 1) to 2^(b - 1) - 1 where there are negative ones, for 8, 10, 12, 14, 16, 24 or
-    32 bits b; before those, of floats, 0 to 1 and -1 to 1.
+    0 to 2^b - 1, or -2^(b - 1) to 2^(b - 1) - 1 where there are negative ones, for 8, 10, ... 34 bits b.
+    Floats have more: 0 to w, or -w to w, where w is 1, or a power of two up to 1/16, from 2 to 128, or from
+    2^35 on.
     """
-    if kind == "float32" and -1 <= low and high <= 1:
-        return (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
-    for bits in (8, 10, 12, 14, 16, 24, 32):
-        black, white = (0.0, 2.0**bits - 1) if low >= 0 else (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+    negative = low < 0
+    bits = [(-(2.0 ** (b - 1)), 2.0 ** (b - 1) - 1) if negative else (0.0, 2.0**b - 1) for b in _BITS]
+    small, large = ([(-(2.0**e) if negative else 0.0, 2.0**e) for e in part] for part in _EXPONENTS)
+    for black, white in [*small, *bits, *large] if kind == "float32" else bits:
         if black <= low and high <= white:
             return black, white
     raise ValueError(f"values from {low:g} to {high:g} are of no usual range")
@@ -234,7 +235,7 @@ def _stated_by_tiff(tags: Mapping[int, Any], kind: str | None) -> Range | None:
     low, high = _first(tags, _S_MIN, 0), _first(tags, _S_MAX, None)
     if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
         return float(low), float(high)
-    bits = _first(tags, _BITS, 16)
+    bits = _first(tags, _BITS_PER_SAMPLE, 16)
     return (0.0, 2.0**bits - 1) if kind == "uint16" and 8 < bits < 16 else None
 
 
@@ -257,6 +258,8 @@ def _formats() -> tuple[str, ...]:
 
 
 _LOOKED_AT = 256
+_BITS = range(8, 36, 2)
+_EXPONENTS = (*range(-24, -3), *range(8)), range(35, 128)
 _OTHER = "B" if sys.byteorder == "little" else "L"
 _OTHER_BYTE = {
     f"{mode};16{order}": f"{mode};16{other}"
@@ -266,7 +269,7 @@ _OTHER_BYTE = {
 """How samples of 16 bits are read, in Pillow's words -> how their other bytes are."""
 _GREY_ALPHA = "LA;16B"
 # Tags of TIFF 6.0.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 262, 339, 340, 341
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 262, 339, 340, 341
 _NO_FILES = {
     stat.S_IFDIR: "it is a folder",
     stat.S_IFIFO: "it is a pipe, not a file",

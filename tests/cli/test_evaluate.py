@@ -1,0 +1,202 @@
+"""evaluate and predict on the same image files, and classes by their names."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.cli.conftest import Command
+from tests.measure.data.files import png, tiff
+from tests.measure.data.test_pixels import unreadable
+from wnexplore.checkpoint import Origin, open_checkpoint, save_checkpoint
+from wnexplore.design.point import DesignPoint
+from wnexplore.evaluation import test_data as data_for
+from wnexplore.measure.data.folder import IMAGENET_MEAN, IMAGENET_STD
+from wnexplore.measure.data.preparation import Preparation
+from wnexplore.models import build
+
+CLASSES = ("cat", "ant", "dog")
+FOLDERS = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges={"uint16": (0, 4095)})
+DIGITS = Preparation((0.3,) * 3, (0.4,) * 3, grey=True)
+
+
+def a_checkpoint(path: Path, how: Preparation, classes: tuple[str, ...] = CLASSES) -> Path:
+    torch.manual_seed(0)
+    point = DesignPoint.of("shufflenet_v2_x0_5", stem="small", resolution=32, num_classes=len(classes))
+    network = build(point)
+    with torch.no_grad():
+        network.train()(torch.randn(16, 3, 32, 32) + 1)  # statistics that normalise
+    save_checkpoint(path, network, Origin(point, "digits", classes, how, {}, seed=0, step=1, epoch=1.0))
+    return path
+
+
+@pytest.fixture(scope="module", params=["folder", "digits"])
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Weights for images as in folders, and as digits are: grey, and resized whole."""
+    how = FOLDERS if request.param == "folder" else DIGITS
+    return a_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.safetensors", how)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """val/CLASS with an image of each kind in every class."""
+    random = np.random.default_rng(0)
+    for name in CLASSES:
+        folder = tmp_path / "images" / "val" / name
+        folder.mkdir(parents=True)
+        pixels = random.integers(256, size=(50, 70, 4), dtype=np.uint8)
+        whole = Image.fromarray(pixels, "RGBA")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        whole.convert("RGB").save(folder / "turned.jpg", exif=exif)
+        whole.save(folder / "transparent.png")
+        whole.convert("CMYK").save(folder / "cmyk.jpg")
+        whole.convert("1").save(folder / "bits.png")
+        whole.resize((3, 900)).save(folder / "high.png")
+        whole.resize((32, 32)).convert("L").save(folder / "as large.png")
+        deep = random.integers(4096, size=(40, 30, 3), dtype=np.uint16)
+        (folder / "grey.png").write_bytes(png(deep[..., 0]))
+        (folder / "colours.png").write_bytes(png(deep))
+        (folder / "grey.tif").write_bytes(tiff(deep[..., 0], order=">"))
+        (folder / "floats.tif").write_bytes(tiff((deep[..., 0] / 4095).astype(np.float32)))
+    return tmp_path / "images"
+
+
+def loss_by_predict(command: Command, checkpoint: Path, folder: Path) -> float:
+    """Mean cross-entropy of the images of `folder` by what `predict` answers."""
+    paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
+    told = command("predict", checkpoint, *paths, "--json", "--device", "cpu")
+    assert (told.code, told.err) == (0, "")
+    answers = {
+        path: {answer["class"]: answer["probability"] for answer in found}
+        for path, found in json.loads(told.out).items()
+    }
+    return sum(-math.log(found[Path(path).parent.name]) for path, found in answers.items()) / len(paths)
+
+
+def test_predict_sees_images_as_evaluate_does(command: Command, checkpoint: Path, images: Path) -> None:
+    told = command("evaluate", checkpoint, "--data", f"folder:{images}", "--json", "--device", "cpu")
+    assert (told.code, told.err) == (0, "") or "which the training had none" in told.err
+    found = json.loads(told.out)
+    assert found["images"] == 30
+    assert found["loss"] == pytest.approx(loss_by_predict(command, checkpoint, images), rel=1e-5)
+
+
+def test_images_that_differ_give_other_answers(command: Command, checkpoint: Path, images: Path) -> None:
+    """Nothing above is white, or black, whatever it shows."""
+    names = [path.name for path in (images / "val" / "cat").iterdir()]
+    for name in names:
+        paths = [images / "val" / kind / name for kind in CLASSES]
+        told = command("predict", checkpoint, *paths, "--json", "--device", "cpu")
+        answers = {json.dumps(answer) for answer in json.loads(told.out).values()}
+        assert len(answers) == 3, name
+
+
+def test_bad_files_are_told_and_the_others_answered(
+    command: Command, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad").mkdir()
+    bad = {name: told for name, told in unreadable(tmp_path / "bad").items() if "\0" not in name}
+    good = images / "val" / "cat" / "grey.png"
+    paths = [f"{tmp_path}/bad/{name}" for name in bad]
+    told = command("predict", checkpoint, *paths[:5], good, *paths[5:], good, "--device", "cpu")
+    assert told.code == 1
+    assert told.out.startswith(f"{good}: ")
+    assert told.out.count("\n") == 1
+    lines = told.err.splitlines()
+    assert len(lines) == len(bad)
+    for line, reason in zip(lines, bad.values(), strict=True):
+        assert line.startswith(f"wnexplore: can't read image {tmp_path}/bad/")
+        assert reason in line
+    assert command("predict", checkpoint, good, good, "--device", "cpu").code == 0
+
+
+def test_names_of_files_that_are_no_text_are_escaped(
+    command: Command, checkpoint: Path, images: Path
+) -> None:
+    odd = images / "val" / "cat" / "a\nb\x1b[31m\udcff.png"
+    shutil.copy(images / "val" / "cat" / "bits.png", odd)
+    told = command("predict", checkpoint, odd, "--device", "cpu")
+    assert told.code == 0
+    assert "a\\nb\\x1b[31m\\udcff.png: " in told.out
+    told = command("predict", checkpoint, odd, "--device", "cpu", "--json")
+    assert list(json.loads(told.out)) == [str(odd)]
+
+
+def evaluated(command: Command, checkpoint: Path, images: Path) -> tuple[dict[str, float], str]:
+    told = command("evaluate", checkpoint, "--data", f"folder:{images}", "--json", "--device", "cpu")
+    assert told.code == 0, told.err
+    return json.loads(told.out), told.err
+
+
+def test_classes_are_known_by_their_names_in_any_order(
+    command: Command, images: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for order in ((0, 1, 2), (2, 0, 1), (1, 0, 2)):
+        classes = tuple(CLASSES[index] for index in order)
+        checkpoint = a_checkpoint(tmp_path / "x.safetensors", FOLDERS, classes)
+        found, _ = evaluated(command, checkpoint, images)
+        assert found["loss"] == pytest.approx(loss_by_predict(command, checkpoint, images), rel=1e-5)
+        losses.append(found["loss"])
+    assert len({round(loss, 4) for loss in losses}) == 3
+
+
+def test_a_data_set_of_some_of_the_classes_is_tested_against_all(
+    command: Command, images: Path, tmp_path: Path
+) -> None:
+    checkpoint = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
+    shutil.rmtree(images / "val" / "cat")
+    found, told = evaluated(command, checkpoint, images)
+    assert found["images"] == 20
+    assert found["loss"] == pytest.approx(loss_by_predict(command, checkpoint, images), rel=1e-5)
+    assert "has 2 of the network's 3 classes, without 'cat': each image is tested against all 3" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("renamed", "told"),
+    [
+        ({"ant": "a_ant", "cat": "b_cat"}, "it doesn't know 'a_ant', 'b_cat', and lacks 'cat', 'ant'"),
+        ({"ant": "Ant"}, "it doesn't know 'Ant', and lacks 'ant'"),
+        ({"": "bee"}, "has 4 classes, and this network 3: it doesn't know 'bee': expected"),
+        ({"ant": "a\n\x1b[31m"}, "it doesn't know 'a\\n\\x1b[31m', and lacks 'ant'"),
+    ],
+)
+def test_other_classes_are_refused_by_name(
+    command: Command, images: Path, tmp_path: Path, renamed: dict[str, str], told: str
+) -> None:
+    checkpoint = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
+    for old, new in renamed.items():
+        if old:
+            (images / "val" / old).rename(images / "val" / new)
+        else:
+            shutil.copytree(images / "val" / "cat", images / "val" / new)
+    done = command("evaluate", checkpoint, "--data", f"folder:{images}")
+    assert (done.code, done.out) == (2, "")
+    assert told in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_deep_images_that_the_training_had_none_of_are_told(
+    command: Command, images: Path, tmp_path: Path
+) -> None:
+    plain = a_checkpoint(tmp_path / "x.safetensors", Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=0.875))
+    _, told = evaluated(command, plain, images)
+    assert "has uint16 images, of which the training had none: they are read as 0 (black) to 65535" in told
+    assert "have values of the range 0 to 4095" in told
+
+
+def test_the_range_of_a_training_is_in_its_checkpoint(images: Path, tmp_path: Path) -> None:
+    path = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
+    trained = open_checkpoint(path)
+    assert trained.origin.preparation == FOLDERS
+    data = data_for(trained, f"folder:{images}", None, lambda line: None)
+    assert data.classes == CLASSES
