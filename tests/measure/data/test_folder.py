@@ -205,3 +205,18 @@ def test_folder_without_what_it_needs_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "val" / "dog", 1)
     (tmp_path / "val" / "cat").rmdir()
     refused(r"class 'cat' is in only one of")
+
+
+def test_deep_images_are_scaled_alike_in_training_and_test(tmp_path: Path) -> None:
+    for part, most in (("train", 900), ("val", 3000)):
+        (tmp_path / part / "x").mkdir(parents=True)
+        for number, value in enumerate((100, most)):
+            image = Image.fromarray(np.full((20, 20), value, np.uint16))
+            image.save(tmp_path / part / "x" / f"{number}.png")
+    data = load_data(f"folder:{tmp_path}", resolution=16)
+    (trained, _), (tested, _) = everything(data.train, Pass(0, 0)), everything(data.test)
+    for images, most in ((trained, 900), (tested, 3000)):
+        pixels = images * STD.view(3, 1, 1) + MEAN.view(3, 1, 1)
+        found = sorted(pixels.mean((1, 2, 3)).tolist())
+        assert found == pytest.approx([100 / 4095, most / 4095], abs=1e-5)
+        assert pixels.std((1, 2, 3)).max() < 1e-5

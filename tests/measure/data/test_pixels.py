@@ -252,3 +252,31 @@ def test_files_of_which_none_can_be_read_are_told_with_the_first(tmp_path: Path)
         ranges_of(paths)
     Path(paths[2]).write_bytes(png(np.array([[5, 5000]], np.uint16)))
     assert ranges_of(paths) == {"uint16": (0, 2**14 - 1)}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["png", "jpeg", "gif", "tiff", "bmp", "webp", "ppm", "grey png", "grey tiff"]),
+    changes=st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 600),
+)
+def test_altered_files_give_an_image_or_a_reason(
+    tmp_path: Path, kind: str, changes: list[tuple[int, int]], cut: int
+) -> None:
+    path = tmp_path / "image"
+    values = np.arange(48, dtype=np.uint16).reshape(6, 8) * 80
+    if kind.startswith("grey"):
+        path.write_bytes(png(values) if "png" in kind else tiff(values))
+    else:
+        Image.fromarray(values.astype(np.uint8)).convert("RGB").save(path, kind)
+    content = bytearray(path.read_bytes()[: max(cut, 40)])
+    for place, value in changes:
+        content[place % len(content)] = value
+    path.write_bytes(content)
+    line = "an image"
+    try:
+        assert read_image(str(path), {"uint16": (0, 4095)}).mode in ("RGB", "F")
+    except Exception as error:  # whatever a decoder may raise
+        line = reason(error)
+    assert 3 < len(line) < 400
+    assert line.isprintable()

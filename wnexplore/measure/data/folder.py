@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from wnexplore.measure.data.passes import (
     mixed_seed,
     shares,
 )
-from wnexplore.measure.data.pixels import Range, ranges_of, read_image, reason
+from wnexplore.measure.data.pixels import Ranges, range_of, ranges_of, read_image, reason
 from wnexplore.measure.data.preparation import Preparation, normalised, tested, to_tensor
 from wnexplore.measure.environment import usable_cores
 
@@ -37,7 +37,7 @@ from wnexplore.measure.environment import usable_cores
 def folder(path: Path, resolution: int, augment: Augment) -> Data:
     """The images in path/train/CLASS and path/val/CLASS; `InputError` if they are not there so.
 
-    What is black and white in grey images of more than 8 bits follows from the training images.
+    What is black and white in images of more than 8 bits follows from all of them.
     """
     train, test = (_files_of(path, part) for part in ("train", "val"))
     if train.classes != test.classes:
@@ -46,8 +46,7 @@ def folder(path: Path, resolution: int, augment: Augment) -> Data:
             f"data set 'folder': class '{shown(odd)}' is in only one of {shown(path, 300)}/train"
             f" and {shown(path, 300)}/val"
         )
-    ranges = looked_at(train)
-    looked_at(test)
+    ranges = _of_both(looked_at(train), looked_at(test))
     how = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges=ranges)
     splits = (FolderSplit(files, resolution, augment, how=how) for files in (train, test))
     return Data("folder", len(train.classes), train.classes, *splits)
@@ -58,7 +57,7 @@ def tested_folder(path: Path, resolution: int, how: Preparation) -> FolderSplit:
     return FolderSplit(_files_of(path, "val"), resolution, how=how)
 
 
-def looked_at(files: ImageFiles) -> Mapping[str, Range]:
+def looked_at(files: ImageFiles) -> Ranges:
     """`ranges_of` the files. Raises `InputError` if none of those that it looks at can be read."""
     try:
         return ranges_of([path for path, _ in files.samples])
@@ -155,6 +154,15 @@ class FolderSplit:
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _of_both(ranges: Ranges, others: Ranges) -> Ranges:
+    """For each kind of samples the range that holds those of both."""
+    both = {**others, **ranges}
+    for kind in ranges.keys() & others.keys():
+        (black, white), (low, high) = ranges[kind], others[kind]
+        both[kind] = range_of(kind, min(black, low), max(white, high))
+    return both
 
 
 def _files_of(path: Path, part: str) -> ImageFiles:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,35 +30,37 @@ def image_files(root: Path) -> ImageFiles:
     """The image files of the data set's part `root`, known by the ends of their names.
 
     Hidden folders and files (".ipynb_checkpoints", "._photo.jpg") and those that archives and servers leave
-    ("__MACOSX", "@eaDir") don't count. Links are followed, a folder once for each class, so that links in a
-    circle end. Raises `InputError` if there are no classes, a class has no image, or a folder can't be read.
+    ("__MACOSX", "@eaDir") don't count. Links are followed, a folder once for each class; not those that lead
+    back to `root` or above it, which would bring the images of all classes into one. Raises `InputError` if
+    there are no classes, a class has no image, or a folder can't be read.
     """
-    classes = tuple(entry.name for entry in _entries(str(root)) if _is_folder(entry))
+    above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
+    folders = [entry for entry in _entries(str(root)) if _is_folder(entry)]
+    classes = tuple(entry.name for entry in folders if _identity(entry.path) not in above)
     expected = f"expected images as {shown(root, 300)}/CLASS/NAME.jpg"
     if not classes:
         raise InputError(f"data set 'folder': can't find any class folder in {shown(root, 300)}: {expected}")
-    by_class = [_images_below(str(root / name)) for name in classes]
+    by_class = [_images_below(str(root / name), above) for name in classes]
     empty = [shown(name) for name, paths in zip(classes, by_class, strict=True) if not paths]
     if empty:
         names = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
         raise InputError(
-            f"data set 'folder': no valid file in class {names}: {expected}, ({', '.join(_ENDS)})"
+            f"data set 'folder': no valid file in class {names}: {expected} ({', '.join(_ENDS)})"
         )
     samples = [(path, label) for label, paths in enumerate(by_class) for path in paths]
     return ImageFiles(root, classes, samples)
 
 
-def _images_below(folder: str) -> list[str]:
+def _images_below(folder: str, above: Set[tuple[int, int]]) -> list[str]:
     found: list[tuple[str, list[str]]] = []
-    seen: set[tuple[int, int]] = set()
+    seen = set(above)
     waiting = [folder]
     while waiting:
         here = waiting.pop()
-        with _told(here):
-            status = os.stat(here)
-        if (status.st_dev, status.st_ino) in seen:
+        identity = _identity(here)
+        if identity in seen:
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         names = []
         folders = []
         for entry in _entries(here):
@@ -69,6 +71,12 @@ def _images_below(folder: str) -> list[str]:
         waiting += reversed(folders)
         found.append((here, names))
     return [os.path.join(place, name) for place, names in sorted(found) for name in names]
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    with _told(str(folder)):
+        status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -253,6 +253,7 @@ def _spread(paths: Sequence[str], count: int) -> Iterator[str]:
 @cache
 def _formats() -> tuple[str, ...]:
     """What is tried on a file: not what hands it to other programs, as Pillow does EPS to Ghostscript."""
+    Image.preinit()  # the common ones first, as Pillow itself tries them
     Image.init()
     return tuple(name for name in Image.OPEN if name not in ("EPS", "WMF"))
 
