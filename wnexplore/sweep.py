@@ -214,7 +214,8 @@ def _train(
         return
     by_key = {measurement.key: measurement for measurement in todo}
     records = [Record("training", m.point, m.protocol) for m in todo]
-    with workers(spec.train.jobs, lambda record, part: at(by_key[record.key], part)) as at_work:
+    device = records[0].protocol["device"]
+    with workers(spec.train.jobs, lambda record, part: at(by_key[record.key], part), device) as at_work:
         if spec.train.schedule == "full":
             yield from train_in_full(spec.train, records, at_work)
             return

@@ -25,6 +25,7 @@ from wnexplore.evaluation import preparation
 from wnexplore.measure.determinism import reproducible, seed_generators
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.evaluation import Evaluation, StoppedError, evaluate, ready_for_test
+from wnexplore.measure.failure import context_watched
 from wnexplore.measure.held import Snapshot
 from wnexplore.measure.loop import STATE_VERSION, Training, check_loss, check_trained
 from wnexplore.measure.processes import Processes, joined
@@ -84,6 +85,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
     """
     device = resolve_device(run.spec.device)
     with ExitStack() as stack:
+        stack.enter_context(context_watched(f"the training of {run.point}"))
         processes = stack.enter_context(joined(device))
         # What can't begin leaves no run directory.
         load(run.spec, run.point.resolution)

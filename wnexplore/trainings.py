@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -26,8 +25,9 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.data import Augment, Data, load_data
+from wnexplore.measure.determinism import require_cublas_workspace
 from wnexplore.measure.environment import environment
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import ContextLostError, Failure, release_memory
 from wnexplore.measure.switches import threads_set
 from wnexplore.measure.training import ShortTraining, TrainingFigure
 from wnexplore.measure.waiting import training_threads
@@ -54,6 +54,7 @@ class Done:
 
     figure: TrainingFigure | None = None
     failure: Failure | None = None
+    """Neither this nor a figure: it wasn't begun, in a process that had lost the GPU."""
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,19 +71,26 @@ class Workers:
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
         """Every task with what became of it, as it is known.
 
-        Raises `RunError` if a process dies.
+        Raises `RunError` if a process dies, and `ContextLostError` after the task that took the GPU's
+        context with it.
         """
         if self._pool is None:
             for task in tasks:
                 record = task.record
                 self._on_part(record, 0.0)
-                yield task, _run(task, partial(self._on_part, record))
+                done = _run(task, partial(self._on_part, record))
+                yield task, done
+                _check_context(task, done)
             return
-        futures: dict[Future[Done], Task] = {self._pool.submit(_run, task): task for task in tasks}
+        futures: dict[Future[Done], Task] = {self._pool.submit(_run_in_worker, task): task for task in tasks}
         try:
             for future in as_completed(futures):
-                self._on_part(futures[future].record, 0.0)
-                yield futures[future], future.result()
+                task, done = futures[future], future.result()
+                if done.figure is None and done.failure is None:
+                    continue  # The task that took the context is still to come.
+                self._on_part(task.record, 0.0)
+                yield task, done
+                _check_context(task, done)
         except BrokenProcessPool:
             raise RunError(
                 "a process that trained died, out of memory perhaps: what was done before is kept, and"
@@ -90,15 +98,21 @@ class Workers:
             ) from None
 
 
+def _check_context(task: Task, done: Done) -> None:
+    if done.failure is not None and done.failure.context_lost:
+        raise ContextLostError(f"{task.record.point}, seed {task.record.protocol['seed']}", done.failure)
+
+
 @contextmanager
-def workers(jobs: int, on_part: OnPart = lambda record, part: None) -> Iterator[Workers]:
-    """`jobs` processes; this process alone for one."""
+def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str = "cpu") -> Iterator[Workers]:
+    """`jobs` processes, which share the GPUs that there are; this process alone for one."""
     if jobs == 1:
         yield Workers(None, on_part)
         return
     # Not forked: torch's threads and a GPU's context don't survive that.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _begin)
+    begun = context.Value("i", 0) if device == "cuda" else None
+    pool = ProcessPoolExecutor(jobs, context, _begin, (begun,))
     try:
         yield Workers(pool, on_part)
         pool.shutdown()
@@ -191,17 +205,31 @@ def load(spec: TrainSpec, resolution: int) -> Data:
 def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Done:
     """Train until the epoch of `task`; a failure is told and not raised."""
     surroundings: dict[str, Any] = {}
+    device = task.record.protocol["device"]
     try:
         with threads_set(task.record.protocol["threads"]):
-            return _train(task, surroundings, on_part)
+            done = _train(task, surroundings, on_part)
     except Exception as error:
-        failure = Failure.of(error)
-    # Only here, out of the error's reach, do its tensors go.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    device = task.record.protocol["device"]
-    return Done(failure=failure, environment=surroundings or environment(device))
+        done = Done(failure=Failure.of(error))
+    # Only here, out of the error's reach, do its tensors go; and memory of a GPU that this process would
+    # keep in reserve is for others that train on it.
+    if done.failure is not None or device == "cuda":
+        release_memory(device)
+    return replace(done, environment=surroundings or environment(device))
+
+
+def _run_in_worker(task: Task) -> Done:
+    """As `_run`, but that nothing is begun in a process that has lost its GPU."""
+    if _lost_with:
+        return Done()
+    done = _run(task)
+    if done.failure is not None and done.failure.context_lost:
+        _lost_with.append(task)
+    return done
+
+
+_lost_with: list[Task] = []
+"""The task that took this process's context of the GPU with it."""
 
 
 def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], None]) -> Done:
@@ -234,7 +262,7 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
     training.advance(task.until, lambda step, steps: on_part(step / steps))
     if task.file is not None and task.until < training.epochs:
         save_state(task.file, training.state())
-    return Done(training.figure, environment=surroundings)
+    return Done(training.figure)
 
 
 def _left(file: Path | None) -> dict[str, Any] | None:
@@ -247,8 +275,8 @@ def _left(file: Path | None) -> dict[str, Any] | None:
     return None
 
 
-def _begin() -> None:
-    """Prepare a process that trains."""
+def _begin(begun: Any) -> None:
+    """Prepare a process that trains, on a GPU if `begun` counts those that are prepared already."""
     # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -259,3 +287,13 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    if begun is not None:
+        _take_gpu(begun)
+
+
+def _take_gpu(begun: Any) -> None:
+    """Work on the next GPU in turn: the shared number `begun` says how many processes have one."""
+    require_cublas_workspace()
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    torch.cuda.set_device(number % torch.cuda.device_count())

@@ -15,8 +15,10 @@ from wnexplore.errors import InputError
 from wnexplore.measure.environment import (
     device_name,
     environment,
+    has_code_for,
     resolve_device,
     source_commit,
+    unused_bytes,
     usable_cores,
 )
 
@@ -85,6 +87,59 @@ def test_environment_of_a_gpu_names_it_and_its_driver() -> None:
     assert found["device_name"] == torch.cuda.get_device_properties(0).name
     assert found["cuda"]
     assert found["cudnn"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 6), ["sm_80", "sm_90"], True),
+        ((8, 0), ["sm_86", "sm_90"], False),
+        ((7, 0), ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"], False),
+        ((6, 1), ["sm_75", "compute_75"], False),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_80", "sm_90", "compute_90"], True),
+        ((12, 1), ["sm_120"], True),
+        ((10, 3), ["sm_90a", "compute_90a"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((10, 3), ["sm_100f"], True),
+        ((12, 0), ["compute_100f"], False),
+        ((9, 4), ["gfx90a", "gfx942"], True),
+        ((9, 0), [], True),
+    ],
+)
+def test_machine_code_runs_on_its_own_generation_and_ptx_on_later_ones(
+    capability: tuple[int, int], built_for: list[str], runs: bool
+) -> None:
+    assert has_code_for(capability, built_for) == runs
+
+
+def test_a_gpu_that_this_torch_has_no_code_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
+    with pytest.warns(UserWarning, match=r"sm_75 sm_80.*Tesla P100 \(sm_60\).*on the CPU"):
+        assert resolve_device("auto") == "cpu"
+    with pytest.raises(InputError, match=r"has no code for Tesla P100 \(sm_60\): use 'cpu'"):
+        resolve_device("cuda")
+    assert resolve_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60"])
+    assert resolve_device("auto") == resolve_device("cuda") == "cuda"
+
+
+def test_what_is_free_in_a_recorded_graph_is_no_other_networks_memory() -> None:
+    def segment(total: int, active: int, **more: object) -> dict[str, object]:
+        return {"device": 0, "total_size": total, "active_size": active, **more}
+
+    segments = [
+        segment(100, 30, segment_pool_id=(0, 0)),
+        segment(1000, 10, segment_pool_id=(0, 1)),
+        segment(1000, 10, segment_pool_id=(2, 0)),
+        segment(50, 0),
+        segment(10_000, 0, segment_pool_id=(0, 0)) | {"device": 1},
+    ]
+    assert unused_bytes(segments, 0) == 70 + 50
 
 
 def test_unknown_device_is_refused_with_the_nearest_name() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from wnexplore.measure.gpu import (
     MIN_PASSES,
+    READ_S,
     THROTTLING,
     Gpu,
     GpuState,
@@ -122,6 +124,23 @@ def test_a_function_that_the_module_lacks_is_a_reading_that_is_refused() -> None
     assert (gpu.energy_j(), gpu.other_processes()) == (3.0, None)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [pynvml.NVMLLibraryMismatchError("another size"), pynvml.NVMLError(1), OSError("lost"), ValueError()],
+)
+def test_whatever_nvml_raises_is_a_reading_that_is_refused(error: Exception) -> None:
+    def refuse(*arguments: object) -> None:
+        raise error
+
+    answers = {"nvmlDeviceGetComputeRunningProcesses": refuse, "nvmlDeviceGetTotalEnergyConsumption": refuse}
+    nvml = ScriptedNvml()
+    for name, function in answers.items():
+        setattr(nvml, name, function)
+    assert _all(Gpu(nvml, UUID)) == (GpuState(1755, 2619, 61, 312.5, 0x44), None, None)
+    setattr(nvml, "nvmlInit", refuse)  # noqa: B010
+    assert _all(Gpu(nvml, UUID)) == NOTHING
+
+
 def test_reasons_have_another_name_in_old_drivers() -> None:
     names = {
         "nvmlDeviceGetCurrentClocksEventReasons": None,
@@ -178,6 +197,7 @@ class Load:
         self.watts, self.pass_s, self.tick_s = watts, pass_s, tick_s
         self.seconds, self.lost_s = begin_s, lost_s
         self.passes = 0
+        self.read_at: list[float] = []
         self.gpu = Gpu(self, UUID)
 
     NVMLError = NVMLError
@@ -191,6 +211,7 @@ class Load:
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
         if self.seconds >= self.lost_s:
             raise NVMLError("GPU is lost")
+        self.read_at.append(self.seconds)
         return round(1000 * self.watts * (self.seconds // self.tick_s) * self.tick_s)
 
     def run(self) -> None:
@@ -204,9 +225,19 @@ class Load:
 @pytest.mark.parametrize("begin_s", [0.0, 0.05, 0.0999])
 def test_energy_per_image_is_power_times_time_whenever_it_begins(begin_s: float) -> None:
     load = Load(watts=400.0, pass_s=0.002, tick_s=0.1, begin_s=begin_s)
-    # 400 W for 2 ms, of 32 images; the ends of the interval lie within a pass of 500 of a tick.
-    assert load.per_image(32) == pytest.approx(400 * 0.002 / 32, rel=1 / 500)
-    assert 1.0 <= load.seconds - begin_s <= 1.2 + 2 * load.pass_s
+    # 400 W for 2 ms, of 32 images; each end of the interval lies within a reading and a pass of a tick.
+    late = READ_S + load.pass_s
+    assert load.per_image(32) == pytest.approx(400 * 0.002 / 32, rel=late / 1.0)
+    assert 1.0 <= load.seconds - begin_s <= 1.2 + 2 * late
+
+
+def test_the_counter_of_energy_is_not_read_after_every_short_pass() -> None:
+    load = Load(watts=400.0, pass_s=0.0001, tick_s=0.1)
+    assert load.per_image(1) == pytest.approx(400 * 0.0001, rel=0.02)
+    gaps = [after - before for before, after in pairwise(load.read_at)]
+    # Each part begins with a reading of its own.
+    assert sorted(gaps)[1] >= READ_S - 1e-9
+    assert load.passes > 5000
 
 
 def test_energy_of_slow_passes_is_that_of_enough_of_them() -> None:
@@ -224,7 +255,7 @@ def test_energy_takes_the_time_that_it_is_given() -> None:
 def test_energy_of_a_counter_that_stands_still_is_none_and_soon() -> None:
     load = Load(watts=300.0, pass_s=0.01, tick_s=1000.0)
     assert load.per_image(1) is None
-    assert load.seconds < 1.1
+    assert load.seconds < 1.1 + READ_S
 
 
 def test_energy_without_a_counter_is_none_and_nothing_runs() -> None:

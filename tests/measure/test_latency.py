@@ -1,13 +1,13 @@
 """Latencies of real networks; what the rounds do with scripted ones is in test_rounds.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import wnexplore
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.latency import Latency, LatencyProtocol, measure_latencies
 from wnexplore.measure.rounds import MIN_ROUNDS, WARM_UP_MIN
 from wnexplore.measure.switches import precision_set, threads_set
@@ -120,6 +120,44 @@ def test_without_the_plain_network_nothing_is_timed() -> None:
         "out_of_memory", "the plain network to compare with: OutOfMemoryError: no room"
     )
     assert calls == []
+
+
+Outcomes = dict[str, Latency | Failure]
+
+
+def _note(found: Outcomes, latencies: Iterator[tuple[str, Latency | Failure]]) -> None:
+    """Each of `latencies` in `found` as it comes, however they end."""
+    for name, latency in latencies:
+        found[name] = latency
+
+
+class _Losing(_Recorder):
+    """Loses the context of a GPU at one of its passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return super().forward(x)
+        except torch.OutOfMemoryError:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered") from None
+
+
+@pytest.mark.parametrize("culprit", ["plain", "bad"])
+@pytest.mark.parametrize("fails_at", [1, WARM_UP_MIN + 1, WARM_UP_MIN + 5])
+@pytest.mark.parametrize("wanted", [["plain", "a", "bad", "b"], ["a", "bad", "b"]])
+def test_a_lost_context_is_its_network_s_failure_and_nobody_elses(
+    wanted: list[str], fails_at: int, culprit: str
+) -> None:
+    def make(name: str) -> Callable[[], nn.Module]:
+        return lambda: _Losing(name, [], fails_at if name == culprit else None)
+
+    found: Outcomes = {}
+    networks = {name: make(name) for name in wanted}
+    latencies = measure_latencies(networks, "plain", make("plain"), _protocol())
+    with pytest.raises(ContextLostError, match=f"lost with {culprit},"):
+        _note(found, latencies)
+    # Of a plain network that wasn't asked for: otherwise the same command would never come to an end.
+    assert list(found) == ([culprit] if culprit in wanted else wanted)
+    assert all(isinstance(latency, Failure) and latency.context_lost for latency in found.values())
 
 
 @pytest.mark.slow

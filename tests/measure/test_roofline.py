@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
@@ -21,6 +22,14 @@ def test_the_roofline_is_the_slower_of_memory_and_arithmetic(
     peaks = Peaks(bytes_per_s=5e9, multiply_adds_per_s=1e10)
     assert peaks.least_ms(multiply_adds, moved) == pytest.approx(least_ms)
     assert peaks.ridge == 2.0
+
+
+def test_copies_run_as_long_as_they_are_told_before_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "cache_bytes", lambda device: 2**16)
+    begun = perf_counter()
+    assert roofline.copy_rate("cpu", 0.2) > 1e6
+    assert perf_counter() - begun >= 0.2
+    assert (roofline.warm_up_s("cpu"), roofline.warm_up_s("cuda")) == (0.0, 0.2)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.rounds import (
     MAX_ROUNDS,
     MIN_ROUNDS,
@@ -73,6 +74,39 @@ def test_every_network_is_timed_once_a_round_in_an_order_that_changes() -> None:
         seen = [one[place] for one in rounds]
         assert all(seen.count(name) > len(rounds) / 8 for name in names), "each network at each place"
     assert len(set(rounds)) > 12
+
+
+LOST = "CUDA error: device-side assert triggered"
+
+
+@pytest.mark.parametrize(
+    ("culprit", "wanted", "told"),
+    [
+        ("a", ("plain", "a", "b", "c"), ["a"]),
+        ("b", ("a", "b", "c"), ["b"]),
+        ("plain", ("plain", "a", "b", "c"), ["plain"]),
+        ("plain", ("a", "b", "c"), ["a", "b", "c"]),
+    ],
+)
+def test_who_loses_the_context_is_the_only_one_that_failed(
+    culprit: str, wanted: tuple[str, ...], told: list[str]
+) -> None:
+    bench = Bench()
+
+    def lose(now: float) -> float:
+        if now > 0.2:
+            raise RuntimeError(LOST)
+        return 10.0
+
+    scripts = {name: lose if name == culprit else _noise(10, 0.01, 1) for name in ("plain", "a", "b", "c")}
+    samplers = {name: bench.network(name, script) for name, script in scripts.items()}
+    rounds = time_in_rounds(samplers, "plain", wanted, target=1e-9, seconds=10.0, clock=bench.clock)
+    found = list(islice(rounds, len(told)))
+    assert [name for name, _ in found] == told
+    assert all(isinstance(outcome, Failure) and outcome.context_lost for _, outcome in found)
+    with pytest.raises(ContextLostError, match=f"lost with {culprit},.*device-side assert"):
+        next(rounds)
+    assert bench.order[-1] == culprit, "nobody comes after it"
 
 
 def test_samples_of_the_same_round_stand_at_the_same_place() -> None:

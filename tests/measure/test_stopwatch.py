@@ -23,6 +23,12 @@ def test_a_cold_cache_is_flushed_and_a_warm_one_left_alone() -> None:
     assert flush is not step
 
 
+def test_networks_can_share_what_flushes_the_cache() -> None:
+    flush = flusher("cpu")
+    assert before_sample(lambda: None, "cpu", "cold", flush) is flush
+    assert before_sample(lambda: None, "cpu", "warm", flush) is None
+
+
 def test_more_than_the_cache_is_written() -> None:
     written = flusher("cpu")()
     assert isinstance(written, torch.Tensor)

@@ -14,6 +14,15 @@ import torch
 from wnexplore.measure.plain import packed, unpacked
 
 
+def require_cublas_workspace() -> None:
+    """Set the workspace with which cuBLAS is deterministic, unless somebody chose one.
+
+    cuBLAS reads it once, when it is first used, and torch asks for it in deterministic mode: it must be
+    there before anything runs on a GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextmanager
 def reproducible(seed: int, device: str) -> Iterator[None]:
     """Seeded generators and deterministic algorithms inside, everything as it was outside.
@@ -28,8 +37,7 @@ def reproducible(seed: int, device: str) -> Iterator[None]:
     fill = memory.fill_uninitialized_memory
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     if device == "cuda":
-        # cuBLAS reads it once, when it is first used, and torch asks for it in deterministic mode.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        require_cublas_workspace()
     # All GPUs, also for a training on the CPU: torch.manual_seed seeds every one of them.
     others = _other_generators()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

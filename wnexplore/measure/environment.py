@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,18 +20,38 @@ from wnexplore.errors import InputError, unknown
 
 
 def resolve_device(name: str) -> str:
-    """The device that "auto", "cpu" or "cuda" means here; auto takes the GPU where torch sees one.
+    """The device that "auto", "cpu" or "cuda" means here; auto takes the GPU where torch can use one.
 
-    Raises `InputError` for another name, or for cuda where torch sees no GPU.
+    A GPU that this torch has no code for is none: auto says so in a warning and takes the CPU. Raises
+    `InputError` for another name, or for cuda where torch sees no GPU that it can use.
     """
     if name not in DEVICES:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no CUDA GPU"
         raise InputError(f"device 'cuda' asked for, but {why} here: use 'cpu', or 'auto' for what there is")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    if name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    lacking = _no_code()
+    if lacking is None:
+        return "cuda"
+    if name == "cuda":
+        raise InputError(f"device 'cuda' asked for, but {lacking}: use 'cpu', or a torch that has it")
+    warnings.warn(f"{lacking}: what follows is measured on the CPU", stacklevel=2)
+    return "cpu"
+
+
+def has_code_for(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
+    """Whether a build of torch for `architectures` ("sm_90", "compute_90") runs on a GPU of `capability`.
+
+    Machine code (sm) runs on the same major version from its own minor version on, PTX (compute) is
+    compiled for whatever came later; what ends in "a" is for that capability alone, in "f" for its family,
+    the same major version. A build that doesn't say what it is for has code for everything.
+    Source: CUDA C++ Programming Guide, 3.1, binary and PTX compatibility.
+    """
+    found = [_ARCHITECTURE.fullmatch(name) for name in architectures]
+    known = [match for match in found if match is not None]
+    return not known or any(_runs(match, capability) for match in known)
 
 
 @cache
@@ -54,15 +77,29 @@ def wait_policy() -> str:
 def free_memory(device: str) -> int | None:
     """Bytes of memory that are free on the device, for this process; None where nothing tells.
 
-    On a CPU what Linux calls available, or what the container's limit leaves, if that is less.
+    On a CPU what Linux calls available, or what the container's limit leaves, if that is less. On a GPU
+    what torch keeps in reserve is free too, but for what belongs to recorded graphs.
     """
     if device == "cuda":
         free: int = torch.cuda.mem_get_info()[0]
-        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return free + unused_bytes(torch.cuda.memory_snapshot(), torch.cuda.current_device())
     available = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
     limit, used = (_whole(_CGROUP / name) for name in ("memory.max", "memory.current"))
     left = [n for n in (available, None if limit is None or used is None else limit - used) if n is not None]
     return min(left, default=None)
+
+
+def unused_bytes(segments: Iterable[Mapping[str, Any]], device: int) -> int:
+    """Bytes of `torch.cuda.memory_snapshot()` that torch has in reserve for any tensor on GPU `device`.
+
+    What is free in the memory of a recorded graph (a pool of its own) is no other tensor's: the graph
+    writes there when it is replayed.
+    """
+    return sum(
+        segment["total_size"] - segment["active_size"]
+        for segment in segments
+        if segment["device"] == device and tuple(segment.get("segment_pool_id", (0, 0))) == (0, 0)
+    )
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -92,6 +129,7 @@ def environment(device: str) -> dict[str, Any]:
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     }
 
 
@@ -121,6 +159,28 @@ def _installed(package: str) -> str | None:
 
 
 _CGROUP = Path("/sys/fs/cgroup")
+_ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+
+
+def _no_code() -> str | None:
+    """Why this torch can't use the current GPU, which it sees; None if it can."""
+    capability, built_for = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
+    if has_code_for(capability, built_for):
+        return None
+    return (
+        f"this torch ({torch.__version__}, for {' '.join(built_for)}) has no code for"
+        f" {torch.cuda.get_device_name()} (sm_{capability[0]}{capability[1]})"
+    )
+
+
+def _runs(architecture: re.Match[str], capability: tuple[int, int]) -> bool:
+    kind, major, minor, only = architecture.groups()
+    own = int(major), int(minor)
+    if only == "a":
+        return capability == own
+    if kind == "compute" and not only:
+        return capability >= own
+    return capability[0] == own[0] and capability[1] >= own[1]
 
 
 def _kilobytes(path: Path, name: str) -> int | None:

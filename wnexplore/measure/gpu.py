@@ -31,6 +31,9 @@ Not among them: idle, clocks set by a person, the slowest of a group (sync boost
 MIN_PASSES = 20
 """The counter of energy is read between passes: one pass at either end more or less is the error."""
 
+READ_S = 0.01
+"""Seconds between two readings of the counter, at least."""
+
 TICK_LIMIT_S = 1.0
 """A counter of energy that stands still for so long while the GPU works isn't one."""
 
@@ -105,7 +108,7 @@ class Gpu:
     def _has_begun(self) -> bool:
         try:
             self._nvml.nvmlInit()
-        except self._nvml.NVMLError:
+        except Exception:
             return False
         return True
 
@@ -115,8 +118,9 @@ class Gpu:
     def _call(self, function: str, *arguments: object) -> Any:
         try:
             return getattr(self._nvml, function)(*arguments)
-        except (self._nvml.NVMLError, AttributeError):
-            # AttributeError: a release of the module that lacks the function.
+        except Exception:
+            # Not only NVMLError: functions that a release of the module or of the library lacks, structures
+            # of another size (NVMLLibraryMismatchError), text that is none. No reading is worth a timing.
             return None
 
 
@@ -135,9 +139,10 @@ def energy_per_image(
     """Joules that the whole GPU takes for one image, from `run()`, which works on `images` of them.
 
     `run` goes back to back, each time waited for, from one tick of the GPU's counter of energy to the
-    first tick after `seconds`, and at least 20 times: the error is about a pass. What the GPU takes
-    without any load is included, and what others make it do meanwhile. `gpu` None is the current one.
-    None where there is no counter, or where it stands still for a second.
+    first tick after `seconds`, and at least 20 times. The counter is read after a pass, but at most every
+    10 ms, since a reading takes the driver's time: the error is about a pass or 10 ms, what is longer. What
+    the GPU takes without any load is included, and what others make it do meanwhile. `gpu` None is the
+    current one. None where there is no counter, or where it stands still for a second.
     """
     counter = gpu or current_gpu()
     begin = _run_until_tick(run, counter, 1, 0.0, clock)
@@ -161,10 +166,14 @@ def _run_until_tick(
     done = 0
     before = gpu.energy_j()
     while before is not None:
-        run()
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        done += 1
+        read = clock()
+        while True:
+            run()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            done += 1
+            if clock() - read >= READ_S:
+                break
         joules, now = gpu.energy_j(), clock()
         if joules == before and now - moved > TICK_LIMIT_S:
             return None
@@ -180,7 +189,7 @@ def _run_until_tick(
 def _gpu(index: int | None) -> Gpu:
     try:
         import pynvml
-    except ImportError:
+    except Exception:  # it isn't there, or is another package's of this name that can't be loaded
         return Gpu(None, None)
     # Not NVML's number `index`: CUDA_VISIBLE_DEVICES leaves GPUs out and reorders them.
     return Gpu(pynvml, None if index is None else f"GPU-{torch.cuda.get_device_properties(index).uuid}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from wnexplore.measure.advice import Warning, warnings_of
 from wnexplore.measure.conditions import Watch
 from wnexplore.measure.environment import free_memory
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import ContextLostError, Failure, release_memory
 from wnexplore.measure.gpu import energy_per_image
 from wnexplore.measure.memory import peak_memory
 from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
-from wnexplore.measure.runtimes import Pass, make_pass
+from wnexplore.measure.runtimes import Pass, Step, make_pass
 from wnexplore.measure.statistics import Interval, bootstrap_interval
-from wnexplore.measure.stopwatch import before_sample, sampler
+from wnexplore.measure.stopwatch import before_sample, flusher, sampler
 from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
 from wnexplore.measure.waiting import yield_to_others
 
@@ -130,6 +129,9 @@ def measure_latencies(
     baseline throughout, as long as they leave half of the memory free that was free at the start, and
     at most 16; the rest follow in further rounds. Images (batch_size, 3, resolution, resolution) are
     made on the device beforehand.
+
+    A network that takes the GPU's context with it is yielded as a `Failure`, the others are not, and
+    `ContextLostError` is raised: in another process they can be timed.
     """
     waiting = deque(networks)
     with threads_set(protocol.threads), precision_set(protocol.dtype):
@@ -138,6 +140,10 @@ def measure_latencies(
         if waiting:
             on_progress(waiting[0], 0.0)
         plain = bench.ready(baseline_build)
+        if isinstance(plain, Failure) and plain.context_lost:
+            # Where the plain network isn't asked for, its failure is that of all who need it.
+            yield from [(baseline, plain)] if baseline in networks else [(key, plain) for key in networks]
+            raise ContextLostError(baseline, plain)
         while waiting:
             residents: dict[Key, _Ready] = {}
             while waiting and len(residents) < MAX_RESIDENT:
@@ -155,6 +161,8 @@ def measure_latencies(
                     break
                 else:
                     yield key, ready
+                    if ready.context_lost:
+                        raise ContextLostError(key, ready)
             if isinstance(plain, _Ready):
                 yield from bench.time({baseline: plain, **residents}, baseline, tuple(residents), on_progress)
             residents.clear()
@@ -189,19 +197,24 @@ class _Bench:
         self._protocol = protocol
         yield_to_others(at_once=True)
         self._images: Tensor | None = None
+        self._flush: Step | None = None
 
     def ready(self, build: Build) -> _Ready | Failure:
         """The network that `build` gives, on the device and warmed up; or why it can't be timed."""
         protocol = self._protocol
         try:
             work = self._work(build())
-            before = before_sample(work.run, protocol.device, protocol.cache)
+            if protocol.cache == "cold" and self._flush is None:
+                self._flush = flusher(protocol.device)
+            before = before_sample(work.run, protocol.device, protocol.cache, self._flush)
             sample = sampler(work.run, protocol.device, before)
             warm_up(sample, protocol.seconds / 4)
             return _Ready(
                 work,
                 sample,
-                None if work.step is None else peak_memory(work.step, protocol.device, work.held()),
+                work.recorded_peak
+                if work.step is None
+                else peak_memory(work.step, protocol.device, work.held()),
                 energy_per_image(work.run, protocol.batch_size) if protocol.device == "cuda" else None,
             )
         except Exception as error:
@@ -239,9 +252,7 @@ class _Bench:
 
     def release(self) -> None:
         """Give back the memory of what is no longer referred to."""
-        gc.collect()
-        if self._protocol.device == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(self._protocol.device)
 
     def _work(self, network: nn.Module) -> Pass:
         protocol = self._protocol

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from wnexplore.errors import InputError, shown
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -50,15 +52,40 @@ class Processes:
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """This process as one of those that torchrun started, each on a GPU of its own; alone without it."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    """This process as one of those that torchrun started, each on a GPU of its own; alone without it.
+
+    Raises `InputError` if there are fewer GPUs than processes, or torchrun's variables are no numbers.
+    """
+    world = _number("WORLD_SIZE", 1)
     if world == 1 or "RANK" not in os.environ:
         yield Processes()
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        gpu = own_gpu()
+        torch.cuda.set_device(gpu)
+        # Told its GPU, NCCL connects now, where what is wrong is still this process's own.
+        distributed.init_process_group("nccl", device_id=gpu)
+    else:
+        distributed.init_process_group("gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def own_gpu() -> torch.device:
+    """This process's GPU among those of its machine, by torchrun's number; `InputError` if it is none."""
+    local, count = _number("LOCAL_RANK", 0), torch.cuda.device_count()
+    if local >= count:
+        raise InputError(
+            f"this is process {local + 1} on this machine (LOCAL_RANK {local}), and torch sees {count}"
+            f" {'GPU' if count == 1 else 'GPUs'}: start at most {count} (torchrun --nproc-per-node {count})"
+        )
+    return torch.device("cuda", local)
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{variable} is '{shown(text)}': expected a whole number, as torchrun sets it")
+    return int(text)

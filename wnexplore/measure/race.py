@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import ContextLostError, Failure, release_memory
 from wnexplore.measure.latency import LatencyProtocol
 from wnexplore.measure.raced_layers import RacedLayer
 from wnexplore.measure.rounds import Sampler, StoppedBy, Timing, time_in_rounds, warm_up
@@ -86,18 +85,20 @@ def race(layer: RacedLayer, protocol: LatencyProtocol) -> Race:
     Beside them runs a plain convolution, one kernel for all images. Inference is the forward pass alone,
     training forward and backward, with gradients of images, activation vectors and weights. The fused
     formulation takes part on a GPU alone. One that runs out of memory or fails is a `Failure`; the plain
-    convolution's failure is everyone's.
+    convolution's failure is everyone's. Raises `ContextLostError` for one that takes the GPU's context.
     """
     names = [name for name in legal_formulations(layer.shape) if name != "fused" or protocol.device == "cuda"]
     with threads_set(protocol.threads), precision_set(protocol.dtype):
         try:
             return _race(layer, protocol, names)
+        except ContextLostError as error:
+            raise ContextLostError(f"{error.culprit} of {layer.name}", error.failure, resumes=False) from None
         except Exception as error:
             failure = Failure.of(error)
         finally:
-            gc.collect()
-            if protocol.device == "cuda":
-                torch.cuda.empty_cache()
+            release_memory(protocol.device)
+        if failure.context_lost:
+            raise ContextLostError(f"the plain convolution of {layer.name}", failure, resumes=False)
         return Race(protocol.batch_size, None, dict.fromkeys(names, failure), None, None, None)
 
 
@@ -150,7 +151,9 @@ def _race(layer: RacedLayer, protocol: LatencyProtocol, names: list[str]) -> Rac
             differences[name] = difference(step(), expected)
             samplers[name] = _warm(step, protocol)
         except Exception as error:
-            found[name] = Failure.of(error)
+            found[name] = failure = Failure.of(error)
+            if failure.context_lost:
+                raise ContextLostError(name, failure) from None
     del expected
 
     timings: dict[str, Timing] = {}

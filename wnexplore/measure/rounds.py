@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.statistics import bootstrap_interval, median_interval, ratios
 
 Sampler = Callable[[], float]
@@ -98,6 +98,10 @@ def time_in_rounds(
     `seconds` are over or 2000 rounds done. At least 10 rounds in any case, 20 to be done early. The
     baseline takes part in every round, wanted or not. A sampler that raises is a `Failure`; the
     baseline's failure is everyone's. `on_round` is called after every round.
+
+    One that takes the GPU's context with it ends the round, and nobody else has failed: raises
+    `ContextLostError` once its `Failure` is yielded. If it is a baseline that isn't wanted, nobody can be
+    compared with it: its failure is everyone's then too.
     """
     dice = dice or random.Random(0)
     timings = {key: Timing(baseline_ms=None if key == baseline else []) for key in wanted}
@@ -107,6 +111,14 @@ def time_in_rounds(
     begun = clock()
     while timings:
         taken = _one_round({key: samplers[key] for key in (*timings, baseline)}, dice)
+        lost = next((key for key, own in taken.items() if _is_lost(own)), None)
+        if lost is not None:
+            failure = taken[lost]
+            assert isinstance(failure, Failure)
+            for key in (lost,) if lost in wanted else tuple(timings):
+                if key in timings:
+                    yield key, failure
+            raise ContextLostError(lost, failure)
         for key in list(timings):
             own, plain = taken[key], taken[baseline]
             if isinstance(plain, Failure) or isinstance(own, Failure):
@@ -141,8 +153,15 @@ def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key
         try:
             taken[key] = samplers[key]()
         except Exception as error:
-            taken[key] = Failure.of(error)
+            taken[key] = failure = Failure.of(error)
+            if failure.context_lost:
+                # Whoever comes next would fail too, for no reason of its own.
+                break
     return taken
+
+
+def _is_lost(outcome: float | Failure) -> bool:
+    return isinstance(outcome, Failure) and outcome.context_lost
 
 
 def _is_narrow(timing: Timing, target: float) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FunctionType
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wnexplore.measure.memory import peak_memory
 from wnexplore.onnx_export import INPUT, OUTPUT, export_onnx, open_session, require_onnx
 
 Step = Callable[[], object]
@@ -28,11 +31,13 @@ class Pass:
 
     run: Step
     step: Step | None
-    """The same work, run in a way in which its memory can be counted; None if there is no such way."""
+    """The same work, run in a way in which its memory can be counted; None if there is no such way now."""
     held: Callable[[], list[Tensor]]
     """The tensors alive between two runs: weights, buffers, images, and what training keeps."""
     prepared_s: float | None
     """Seconds that the runtime took to get ready, the first pass included; None if it had nothing to do."""
+    recorded_peak: int | None = None
+    """Peak memory of the pass as it ran before it was recorded, as `peak_memory` counts it."""
 
 
 class Runtime:
@@ -41,7 +46,7 @@ class Runtime:
     prepares = False
     """Whether it has work to do before the first pass that is worth a figure of its own."""
     in_torch_memory = True
-    """Whether it works in memory that torch hands out, and knows of."""
+    """Whether it works, once prepared, in memory that torch hands out, and knows of."""
     only: ClassVar[Mapping[str, str]] = {}
     """Axis of the latency protocol -> the one value that it can do."""
 
@@ -51,6 +56,13 @@ class Runtime:
     def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """What to call in place of `network`."""
         return network
+
+    def begin(self, step: Step) -> None:
+        """What goes before `prepare`, and before the memory of a pass that is then recorded is counted."""
+
+    def recorded_peak(self, step: Step, held: Callable[[], list[Tensor]]) -> int | None:
+        """Peak memory of a pass that `prepare` records: its replay allocates nothing. None if it doesn't."""
+        return None
 
     def prepare(self, step: Step) -> Step:
         """What to run in place of `step`, made ready."""
@@ -96,20 +108,42 @@ class CudaGraph(Runtime):
     """The launches of one step recorded once and replayed: no time of Python or of the host."""
 
     prepares = True
+    in_torch_memory = False
+
+    def begin(self, step: Step) -> None:
+        # Handles and workspaces are made, and gradients allocated, before anything is recorded.
+        with _on(_side_stream(torch.cuda.current_device())):
+            for _ in range(3):
+                step()
+
+    def recorded_peak(self, step: Step, held: Callable[[], list[Tensor]]) -> int | None:
+        # Before the recording: afterwards gradients lie in the graph's own memory, where a step that
+        # runs by itself would replace them.
+        with _on(_side_stream(torch.cuda.current_device())):
+            return peak_memory(step, "cuda", held())
 
     def prepare(self, step: Step) -> Step:
         """A replay of `step` as it ran now; its inputs and outputs stay where they are."""
-        # Handles and workspaces are made, and gradients allocated, before anything is recorded.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        side, graph = _side_stream(torch.cuda.current_device()), torch.cuda.CUDAGraph()
+        # Outside too: a recording that fails leaves its stream the current one.
+        with _on(side), torch.cuda.graph(graph, stream=side):
             step()
         return graph.replay
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """The one stream on which networks are recorded: each has a cuBLAS workspace of its own for good."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _on(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Work inside goes to `stream`, after what was given before, and what comes after waits for it."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 class OnnxRuntime(Runtime):
@@ -164,11 +198,15 @@ def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pa
     make = _inference if mode == "inference" else _training
     step, held = make(network, executor.network(network), images)
     begun = time.perf_counter()
+    executor.begin(step)
+    counting = time.perf_counter()
+    recorded_peak = executor.recorded_peak(step, held)
+    begun += time.perf_counter() - counting
     run = executor.prepare(step)
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     prepared_s = time.perf_counter() - begun if executor.prepares else None
-    return Pass(run, step if executor.in_torch_memory else None, held, prepared_s)
+    return Pass(run, step if executor.in_torch_memory else None, held, prepared_s, recorded_peak)
 
 
 def _inference(

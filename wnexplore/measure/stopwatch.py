@@ -39,15 +39,16 @@ def sampler(step: Step, device: str, before: Step | None = None) -> Sampler:
     return on_cuda if device == "cuda" else on_cpu
 
 
-def before_sample(step: Step, device: str, cache: str) -> Step | None:
+def before_sample(step: Step, device: str, cache: str, flush: Step | None = None) -> Step | None:
     """What leaves the caches as `cache` says before each sample of `step`.
 
-    "cold": something larger than the last-level cache is written. "warm": on a GPU the step itself,
+    "cold": something larger than the last-level cache is written, by `flush` if it is given: networks
+    can share it, and the memory that it writes to. "warm": on a GPU the step itself,
     since the pass that came last was another network's; on a CPU nothing, where it would double the
     time and made no difference (`python -m tests.benchmarks.warm_cache`).
     """
     if cache == "cold":
-        return flusher(device)
+        return flush or flusher(device)
     return step if device == "cuda" else None
 
 
