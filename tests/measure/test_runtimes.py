@@ -1,9 +1,13 @@
+import time
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import wnexplore
-from wnexplore.measure.runtimes import make_pass
+from wnexplore.measure import runtimes
+from wnexplore.measure.runtimes import Runtime, Step, make_pass
 
 
 class _Net(nn.Module):
@@ -68,6 +72,40 @@ def test_the_same_gradients_as_a_step_written_out() -> None:
     nn.functional.cross_entropy(network(images), labels).backward()
     for ours, plain in zip(own, (p.grad for p in network.parameters()), strict=True):
         torch.testing.assert_close(ours, plain)
+
+
+def test_the_memory_of_a_pass_that_is_recorded_is_counted_before_and_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    class Recording(Runtime):
+        prepares = True
+        in_torch_memory = False
+
+        def begin(self, step: Step) -> None:
+            order.append("begin")
+            step()
+
+        def recorded_peak(self, step: Step, held: Callable[[], list[Tensor]]) -> int | None:
+            order.append("count")
+            time.sleep(0.2)
+            return len(held())
+
+        def prepare(self, step: Step) -> Step:
+            order.append("record")
+            return step
+
+    monkeypatch.setitem(runtimes.RUNTIMES, "recording", Recording())
+    network = _Net()
+    work = make_pass(network, _images(), "train", "recording")
+    assert order == ["begin", "count", "record"]
+    weights = len(list(network.parameters()))
+    # Gradients and momenta of the step before, buffers, images and labels.
+    assert work.recorded_peak == 3 * weights + len(list(network.buffers())) + 2
+    assert work.step is None
+    assert work.prepared_s is not None
+    assert work.prepared_s < 0.2
 
 
 @pytest.mark.parametrize("mode", ["inference", "train"])
