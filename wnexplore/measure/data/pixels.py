@@ -43,14 +43,16 @@ def read_image(path: str, ranges: Ranges) -> Image.Image:
     """
     with opened(path) as image:
         deep = is_deep(image)
-        _make_upright(image)
         kind = sample_kind(image)
+        if (deep or kind is not None) and image.width * image.height > _MOST_DEEP_PIXELS:
+            raise ValueError(f"more than {_MOST_DEEP_PIXELS:,} pixels of over 8 bits")
+        _make_upright(image)
         if kind is not None:
             within = stated_range(image) or ranges.get(kind) or USUAL_RANGES[kind]
             grey = _scaled(sample_values(image), within)
             return Image.fromarray(255 - grey if _is_negative(image) else grey)
         if not deep:
-            return image.convert("RGB")
+            return image if image.mode == "RGB" else image.convert("RGB")
     values = _scaled(deep_values(path), ranges.get("uint16") or USUAL_RANGES["uint16"])
     return Image.fromarray(values if values.ndim == 2 else np.round(values).astype(np.uint8))
 
@@ -189,9 +191,9 @@ def _scaled(values: np.ndarray[Any, Any], within: Range) -> np.ndarray[Any, Any]
             f"its values reach from {low:g} to {high:g}, and such images are read as {black:g} (black) to"
             f" {white:g} (white)"
         )
-    scaled: np.ndarray[Any, Any] = (values.astype(np.float32) - np.float32(black)) * np.float32(
-        255 / (white - black)
-    )
+    scaled: np.ndarray[Any, Any] = values.astype(np.float32)
+    scaled -= np.float32(black)
+    scaled *= np.float32(255 / (white - black))
     return scaled
 
 
@@ -259,6 +261,8 @@ def _formats() -> tuple[str, ...]:
 
 
 _LOOKED_AT = 256
+_MOST_DEEP_PIXELS = 2**26
+"""Half a gigabyte as they are scaled; Pillow itself refuses more than 179 million of any kind."""
 _BITS = range(8, 36, 2)
 _EXPONENTS = (*range(-24, -3), *range(8)), range(35, 128)
 _OTHER = "B" if sys.byteorder == "little" else "L"

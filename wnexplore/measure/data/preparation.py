@@ -72,6 +72,8 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
     """The middle of an image much longer than wide, which would be huge with its short side resized."""
     width, height = image.size
     most = 16 * min(width, height)
+    if max(width, height) <= most:
+        return image
     left, top = max(0, width - most) // 2, max(0, height - most) // 2
     return image.crop((left, top, width - left, height - top))
 
