@@ -17,7 +17,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.errors import InputError
-from wnexplore.files import make_folder
+from wnexplore.files import make_folder, remove_unfinished
 from wnexplore.trainings import Task, Workers, finished
 
 
@@ -47,6 +47,7 @@ def train_by_halving(
     """
     _check_optuna()
     make_folder(paused)
+    remove_unfinished(paused)
     ended = dict(done)
     left = sorted(variants, key=lambda variant: (not variant.is_baseline, str(variant.point)))
     for epochs in rungs(spec):

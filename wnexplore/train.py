@@ -129,6 +129,8 @@ class _UnderWay:
             rank=processes.rank,
             world=processes.world,
         )
+        # What can't be kept is refused before anything is written.
+        self.training.state()
         # What a network draws while it trains (dropout) is each process's own.
         seed_generators(run.seed + _PRIME * processes.rank)
         self._checkpoints = Checkpoints(run.directory)
@@ -140,6 +142,7 @@ class _UnderWay:
         self._untold: dict[str, float] | None = None
         """Loss and speed of the row for the end of an epoch, while its test is not behind it."""
         self._interrupts: list[int] = []
+        self._damaged_before: tuple[str, ...] = ()
 
     def go(self, tell: Callable[[Row], None], interrupts: list[int]) -> None:
         """Train until the end or an interrupt."""
@@ -181,9 +184,8 @@ class _UnderWay:
 
     def outcome(self) -> Outcome:
         """Where it stands."""
-        data, training = self._data, self.training
-        seen = self._processes.gather([*data.train.damaged, *data.test.damaged])
-        damaged = tuple(dict.fromkeys(path for own in seen for path in own))
+        training = self.training
+        damaged = self._damaged()
         best = self._checkpoints.best
         finished = training.step == training.steps and self._untold is None
         return Outcome(training.step, training.steps, finished, self._best, best, damaged, training.skipped)
@@ -249,6 +251,12 @@ class _UnderWay:
         self._count, self._epoch_count = state["count"], state["epoch_count"]
         self._seconds = state["seconds"]
         self._curves, self._best, self._untold = state["curves"], state["best"], state["untold"]
+        self._damaged_before = tuple(state["damaged"])
+
+    def _damaged(self) -> tuple[str, ...]:
+        """Paths of images that none of the processes could read: all of them must ask."""
+        seen = self._processes.gather([*self._data.train.damaged, *self._data.test.damaged])
+        return tuple(dict.fromkeys(path for own in (self._damaged_before, *seen) for path in own))
 
     def _add(self, loss: Tensor | None) -> None:
         if loss is not None:
@@ -349,7 +357,7 @@ class _UnderWay:
 
     def _save_state(self) -> None:
         own = self.training.state()
-        generators = self._processes.gather(own.pop("generators"))
+        generators, damaged = self._processes.gather(own.pop("generators")), self._damaged()
         if not self._processes.first:
             return
         state = {
@@ -365,6 +373,7 @@ class _UnderWay:
             "curves": self._curves,
             "best": self._best,
             "untold": self._untold,
+            "damaged": list(damaged),
         }
         self._checkpoints.save_state(self.training.step, state)
 

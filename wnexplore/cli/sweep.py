@@ -296,6 +296,9 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     _say_skipped(planned)
     for path in dict.fromkeys(path for record in records for path in record.value.get("damaged", ())):
         _say(f"skipped in training and tests, as it can't be read: {shown(path, 4096)}")
+    for record in records:
+        if skipped := record.value.get("skipped"):
+            _say(f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}")
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
     written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows, records)]

@@ -137,6 +137,7 @@ class FolderSplit:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=min(_MOST_WORKERS, max(1, usable_cores() // here)),
             collate_fn=_collate,
+            worker_init_fn=_outlive_interrupts,
             pin_memory=torch.device(device).type == "cuda",
             # torch draws a seed for the workers, which use none: not from the generator of others.
             generator=torch.Generator(),
@@ -172,6 +173,21 @@ def _files_of(path: Path, part: str) -> ImageFiles:
             f"data set 'folder': no folder {where}/{part}: expected {where}/train and {where}/val"
         )
     return image_files(path / part)
+
+
+def _outlive_interrupts(worker: int) -> None:
+    """Leave it to the first process when worker number `worker` ends.
+
+    A terminal and a batch system send their signals to both: the first one may want its images to go on with
+    the step under way, and keep the training.
+    """
+
+    def end_later(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(_SECONDS_LEFT)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_later)
 
 
 def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:
@@ -257,5 +273,7 @@ def _crop(split: FolderSplit) -> Callable[[Image.Image], Image.Image]:
 
 
 _MOST_WORKERS = 16
+_SECONDS_LEFT = 30
+"""For a worker that is told to end, in case nobody ends it."""
 _ENOUGH_SEEN = 20
 """Images after which a share of damaged ones says something."""
