@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import Where
+from wnexplore.cli.options import SkipDamaged, Where
 
 
 def compare(
@@ -21,6 +21,7 @@ def compare(
         float | None,
         typer.Option(help="Exit with 1 if B is certainly worse somewhere, by more than this factor: 1.05."),
     ] = None,
+    skip_damaged: SkipDamaged = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Compare two runs point by point: two GPUs, two versions, eager and compiled.
@@ -34,19 +35,18 @@ def compare(
     import json
     import math
 
-    from wnexplore.cli.show import console
+    from wnexplore.cli.show import console, load_records
     from wnexplore.errors import InputError
     from wnexplore.report import filters
     from wnexplore.report.frame import frame
     from wnexplore.report.tables import ConsoleTable
     from wnexplore.report.versus import software, versus
     from wnexplore.report.versus_table import failures, lonely_lines, versus_dict, versus_layout
-    from wnexplore.store import read_records
 
     if fail_above is not None and not (math.isfinite(fail_above) and fail_above >= 1):
         raise InputError(f"--fail-above is {fail_above:g}: expected a factor of at least 1, such as 1.05")
     directories = (directory_a, directory_b)
-    records = [read_records(directory) for directory in directories]
+    records = [load_records(directory, skip_damaged) for directory in directories]
     frames = [frame(own) for own in records]
     if where is not None:
         frames = [filters.where(own, where) for own in frames]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import Out, RunDirectory, Sort, Strict, Where
+from wnexplore.cli.options import Out, RunDirectory, SkipDamaged, Sort, Strict, Where
 
 
 def export(
@@ -16,6 +16,7 @@ def export(
     where: Where = None,
     sort: Sort = None,
     strict: Strict = False,
+    skip_damaged: SkipDamaged = False,
 ) -> None:
     """Export every figure of a run: CSV on standard output unless told otherwise.
 
@@ -35,4 +36,4 @@ def export(
         raise InputError(f"--strict is about Pareto marks, and {format} has none: use markdown or latex")
     if format == "parquet" and out is None and sys.stdout.isatty():
         raise InputError("parquet is not for a terminal: give --out FILE or send it to a file")
-    write_output(export_rows(load_rows(directory, where, sort), format, strict=strict), out)
+    write_output(export_rows(load_rows(directory, where, sort, skip_damaged), format, strict=strict), out)

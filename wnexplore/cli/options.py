@@ -20,6 +20,9 @@ Where = Annotated[
     str | None,
     typer.Option(help="Only rows for which this holds, such as \"params<3e6 and method=='weightnet'\"."),
 ]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Go on without damaged records, and say how many there are.")
+]
 Sort = Annotated[str | None, typer.Option(help="Column to sort by; -top1 for the largest first.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Pareto-optimal by the values alone, whatever their intervals.")

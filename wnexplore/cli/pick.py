@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, Where, comma_list
+from wnexplore.cli.options import RunDirectory, SkipDamaged, Where, comma_list
 
 
 def pick(
@@ -19,6 +19,7 @@ def pick(
         str | None,
         typer.Option(help="Columns that decide where the objective can't tell: latency_ms,params."),
     ] = None,
+    skip_damaged: SkipDamaged = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Say which point of a run to take, why, which one comes next, and how to build it in Python.
@@ -34,7 +35,7 @@ def pick(
     from wnexplore.report.pick_table import pick_dict, pick_layout
     from wnexplore.report.tables import ConsoleTable
 
-    rows = load_rows(directory, None, None)
+    rows = load_rows(directory, None, None, skip_damaged)
     preferred = () if prefer is None else comma_list(prefer)
     found = pick_point(rows, objective, where=where, prefer=preferred)
     if as_json:

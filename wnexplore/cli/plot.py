@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, Strict, Where
+from wnexplore.cli.options import RunDirectory, SkipDamaged, Strict, Where
 
 
 def plot(
@@ -25,6 +25,7 @@ def plot(
     ] = False,
     logx: Annotated[bool, typer.Option("--logx", help="Logarithmic horizontal axis.")] = False,
     where: Where = None,
+    skip_damaged: SkipDamaged = False,
     out: Annotated[
         Path | None, typer.Option(help="File (.png, .svg, .pdf), or a folder for the standard set.")
     ] = None,
@@ -36,11 +37,10 @@ def plot(
     --out says otherwise. Beside a Pareto front, points that may be optimal for all that their intervals
     tell are ringed; --strict leaves the rings out.
     """
-    from wnexplore.cli.show import rows_of
+    from wnexplore.cli.show import load_records, rows_of
     from wnexplore.errors import InputError
     from wnexplore.report.columns import column
     from wnexplore.report.figures import learning_curves, rank_disagreement, save, scatter, standard_set
-    from wnexplore.store import read_records
 
     column(color)
     one = ranks or x is not None or y is not None
@@ -58,7 +58,7 @@ def plot(
     for line, applies in wrong.items():
         if applies:
             raise InputError(line)
-    records = read_records(directory)
+    records = load_records(directory, skip_damaged)
     rows = rows_of(records, where, None)
     if curves:
         path = directory / "learning_curves.png"

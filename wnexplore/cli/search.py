@@ -106,9 +106,9 @@ def search(
     trained. Results are kept as they come, like a sweep's, and the same command goes on where it was
     stopped; more --trials go on further. Optuna's dashboard opens DIR/study.db.
     """
+    from wnexplore.cli.show import keep_sweep
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
-    from wnexplore.files import write_whole
     from wnexplore.search import STUDY, Search
     from wnexplore.search import search as run_search
     from wnexplore.store import FILE_NAME, Store
@@ -133,7 +133,7 @@ def search(
         except KeyboardInterrupt:
             _say(f"stopped: what is measured is kept in {directory}; the same command goes on")
             raise typer.Exit(130) from None
-    write_whole(directory / "sweep.yaml", spec.to_yaml().encode())
+    keep_sweep(directory, spec)
     _show(directory, wanted.objectives)
     _say(f"{outcome.points} points measured; {outcome.thrown_out} proposals were thrown out unbuilt")
     if outcome.exhausted:
@@ -151,7 +151,9 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     records = read_records(directory)
     rows = frame(records)
     print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
-    write_results(directory, rows, records)
+    _, trouble = write_results(directory, rows, records)
+    for line in trouble:
+        _say(f"{line}; all is measured and kept")
     _say(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
 
 

@@ -11,13 +11,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from wnexplore.design.record import Record
+    from wnexplore.design.sweep_file import SweepSpec
 
 
-def load_rows(directory: Path, where: str | None, sort: str | None) -> pd.DataFrame:
-    """The rows of a run directory that `where` keeps, ordered by `sort`."""
+def load_records(directory: Path, skip_damaged: bool) -> list[Record]:
+    """The records of a run directory; `skip_damaged` leaves damaged ones out and says so."""
     from wnexplore.store import read_records
 
-    return rows_of(read_records(directory), where, sort)
+    damaged: list[str] | None = [] if skip_damaged else None
+    records = read_records(directory, damaged)
+    tell_damaged(damaged or [])
+    return records
+
+
+def tell_damaged(damaged: Sequence[str]) -> None:
+    """Say on standard error how many records are left out, and why the first one is."""
+    import typer
+
+    if damaged:
+        typer.echo(f"left out {len(damaged)} damaged of the records: {damaged[0]}", err=True)
+
+
+def load_rows(directory: Path, where: str | None, sort: str | None, skip_damaged: bool) -> pd.DataFrame:
+    """The rows of a run directory that `where` keeps, ordered by `sort`."""
+    return rows_of(load_records(directory, skip_damaged), where, sort)
 
 
 def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> pd.DataFrame:
@@ -59,17 +76,61 @@ def write_output(content: str | bytes, out: Path | None) -> None:
         write_whole(out, data)
 
 
-def write_results(directory: Path, rows: pd.DataFrame, records: Sequence[Record]) -> list[Path]:
-    """The CSV of `rows`, made from `records`, and their plots into a run directory: the files written."""
+def write_results(
+    directory: Path, rows: pd.DataFrame, records: Sequence[Record]
+) -> tuple[list[Path], list[str]]:
+    """The CSV of `rows`, made from `records`, and their plots into a run directory.
+
+    The files written, and a line for what could not be: the records are safe whatever becomes of these.
+    """
+    from wnexplore.errors import WnexploreError, shown
+
+    written: list[Path] = []
+    try:
+        _write_results(directory, rows, records, written)
+    except WnexploreError as error:
+        return written, [f"not everything could be written or drawn: {error}"]
+    except Exception as error:  # a font, a figure beyond matplotlib's bounds, no memory
+        return written, [f"not everything could be drawn: {type(error).__name__}: {shown(error)}"]
+    return written, []
+
+
+def _write_results(
+    directory: Path, rows: pd.DataFrame, records: Sequence[Record], written: list[Path]
+) -> None:
     from wnexplore.files import write_whole
     from wnexplore.report.export import export
+
+    path = directory / "results.csv"
+    content = export(rows, "csv")
+    write_whole(path, content.encode() if isinstance(content, str) else content)
+    written.append(path)
+    if not rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any():
+        return
     from wnexplore.report.figures import save, standard_set
 
-    written = [directory / "results.csv"]
-    content = export(rows, "csv")
-    write_whole(written[0], content.encode() if isinstance(content, str) else content)
-    measured = bool(rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any())
-    for name, figure in standard_set(rows, records).items() if measured else ():
-        written.append(directory / f"{name}.png")
-        save(figure, written[-1])
-    return written
+    for name, figure in standard_set(rows, records).items():
+        path = directory / f"{name}.png"
+        save(figure, path)
+        written.append(path)
+
+
+def keep_sweep(directory: Path, spec: SweepSpec) -> None:
+    """Write the sweep file of a run; the one of another sweep that is there is kept, under another name.
+
+    A run may be gone on with by other options, and measured anew where the first file was written by hand.
+    """
+    from wnexplore.files import write_whole
+
+    path, content = directory / "sweep.yaml", spec.to_yaml().encode()
+    number = 1
+    while path.exists():
+        if path.read_bytes() == content:
+            return
+        number += 1
+        path = directory / f"sweep-{number}.yaml"
+    write_whole(path, content)
+    if number > 1:
+        import typer
+
+        typer.echo(f"{directory} was begun by another sweep: this one is in {path.name}", err=True)

@@ -33,7 +33,7 @@ from wnexplore.cli.axes import (
     overrides_of,
     refuse_axes_beside_points,
 )
-from wnexplore.cli.options import DataPath, DataText, Download, Sort, comma_list, program
+from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list, program
 from wnexplore.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -91,13 +91,15 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if left out.")] = None,
     sort: Sort = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
+    skip_damaged: SkipDamaged = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured.")] = False,
 ) -> None:
     """Measure every point of a sweep: parameters, FLOPs, latency, top-1 after a short training.
 
     FILE_OR_NAME is a sweep file or a shipped sweep (quickstart, published, shufflenet_grid,
     resnet50_grid); options override it, and make a sweep of their own without one. Results are kept
-    in a run directory as they come: the same command goes on where it was stopped.
+    in a run directory as they come: the same command goes on where it was stopped. With --skip-damaged
+    damaged records are set aside and measured again.
     """
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
@@ -120,9 +122,9 @@ def sweep(
             column(name.removeprefix("-"))
     planned = _plan(spec, directory)
     if dry_run:
-        _show_plan(planned, directory, retry_failed)
+        _show_plan(planned, directory, retry_failed, skip_damaged)
         return
-    made, failed = _measure(spec, planned, directory, retry_failed)
+    made, failed = _measure(spec, planned, directory, retry_failed, skip_damaged)
     _show_results(directory, planned, failed, sort)
     if failed and len(failed) == made:
         raise typer.Exit(1)
@@ -176,14 +178,21 @@ def _plan(spec: SweepSpec, directory: Path) -> Plan:
     raise InputError(f"no legal point in this sweep: {point}: {reason}")
 
 
-def _measure(spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool) -> tuple[int, list[Record]]:
+def _measure(
+    spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, skip_damaged: bool
+) -> tuple[int, list[Record]]:
     """Measure what is not done yet: how many measurements were made, and those that failed."""
-    from wnexplore.files import write_whole
+    from wnexplore.cli.show import keep_sweep, tell_damaged
     from wnexplore.store import Store
     from wnexplore.sweep import remaining, run
 
     with Store.create(directory) as store:
-        write_whole(directory / "sweep.yaml", spec.to_yaml().encode())
+        if skip_damaged:
+            tell_damaged(store.set_damaged_aside())
+        else:
+            # Before anything is measured, not when all is and the table can't be shown.
+            store.records()
+        keep_sweep(directory, spec)
         todo = remaining(planned, store.keys(), retry_failed)
         done = len(planned.measurements) - len(todo)
         if done:
@@ -255,11 +264,12 @@ def _tell(record: Record) -> None:
     _say(f"{label}: top-1 {value['top1']:.2f} % {after}")
 
 
-def _show_plan(planned: Plan, directory: Path, retry_failed: bool) -> None:
-    from wnexplore.store import FILE_NAME, read_records
+def _show_plan(planned: Plan, directory: Path, retry_failed: bool, skip_damaged: bool) -> None:
+    from wnexplore.cli.show import load_records
+    from wnexplore.store import FILE_NAME
     from wnexplore.sweep import remaining
 
-    records = read_records(directory) if (directory / FILE_NAME).exists() else []
+    records = load_records(directory, skip_damaged) if (directory / FILE_NAME).exists() else []
     keys = {record.key: record.status for record in records}
     todo = remaining(planned, keys, retry_failed)
     for point in planned.points:
@@ -301,8 +311,14 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
             _say(f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}")
     for record in failed:
         _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
-    written = [directory / FILE_NAME, directory / "sweep.yaml", *write_results(directory, rows, records)]
-    _say("wrote " + ", ".join(str(path) for path in written))
+    written, trouble = write_results(directory, rows, records)
+    told = [directory / FILE_NAME, directory / "sweep.yaml", *written]
+    _say("wrote " + ", ".join(str(path) for path in told))
+    for line in trouble:
+        # All is measured and kept: this is no failure of the sweep.
+        _say(
+            f"{line}; all is measured and kept, and wnexplore plot {shlex.quote(str(directory))} tries again"
+        )
 
 
 def _say_skipped(planned: Plan) -> None:

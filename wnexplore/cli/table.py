@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, Sort, Strict, Where, comma_list
+from wnexplore.cli.options import RunDirectory, SkipDamaged, Sort, Strict, Where, comma_list
 
 
 def table(
@@ -18,6 +18,7 @@ def table(
         str | None, typer.Option(help="Columns that Pareto-optimal is meant in: top1,latency_ms.")
     ] = None,
     strict: Strict = False,
+    skip_damaged: SkipDamaged = False,
 ) -> None:
     """Show the figures of a run as a table, Pareto-optimal rows marked.
 
@@ -25,13 +26,12 @@ def table(
     row stays marked unless another is better for certain, 95 % intervals apart; --strict goes by values.
     Below a whole run: what halving dropped, and how well early ranks foretold final ones.
     """
-    from wnexplore.cli.show import print_table, rows_of
+    from wnexplore.cli.show import load_records, print_table, rows_of
     from wnexplore.errors import InputError
     from wnexplore.report.fronts import default_objectives, pareto_rows
     from wnexplore.report.halving import lines
-    from wnexplore.store import read_records
 
-    records = read_records(directory)
+    records = load_records(directory, skip_damaged)
     rows = rows_of(records, where, sort)
     chosen = default_objectives(rows) if objectives is None else tuple(comma_list(objectives))
     if pareto:

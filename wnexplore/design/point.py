@@ -152,7 +152,7 @@ def method_axes(method: str, written: Mapping[str, Any], backbone: str | None = 
 
 
 LARGEST = {
-    "resolution": 16_384,
+    "resolution": 10_000_000,
     "num_classes": 10_000_000,
     "experts": 10_000,
     "temperature": 10**9,

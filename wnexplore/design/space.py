@@ -32,8 +32,8 @@ MOST_POINTS = 20_000_000
 """How many points a space may have for its arrays, 17 bytes a point, to be made."""
 
 
-MOST_COUNTED = 10**15
-"""Parameters or multiply-adds of one stage: what 64 bits hold of many stages, and no machine does."""
+MOST_COUNTED = 2**63 - 1
+"""Parameters or multiply-adds: what 64 bits hold, and no machine does."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,9 @@ class Space:
                 for stage in walk.stages
                 if not cell.has_method(stage)
             )
+            most = rest + sum(int(getattr(table, name).max()) for table in tables)
+            if most > MOST_COUNTED:
+                raise InputError(f"{cell.baseline}: {most:,} {name} are more than can be counted")
             own = _combined([getattr(table, name) for table in tables], np.add, cell.per_stage)
             found.append(own + rest)
         return _joined(found, np.int64)
