@@ -13,7 +13,14 @@ from wnexplore.design.data_source import parse_data
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.data import Data, FolderSplit, Split, TensorSplit, load_data
 from wnexplore.measure.data.folder import looked_at, tested_folder
-from wnexplore.measure.data.pixels import USUAL_RANGES, read_image, reason
+from wnexplore.measure.data.pixels import (
+    USUAL_RANGES,
+    Ranges,
+    is_of_unknown_range,
+    ranges_of,
+    read_image,
+    reason,
+)
 from wnexplore.measure.data.preparation import Preparation, normalised, tested
 
 Answer = list[tuple[str, float]]
@@ -55,20 +62,28 @@ def images_for(
         return replace(data, test=_prepared(data.test, origin.preparation))
     assert asked.path is not None, "parse_data sees to it"
     split = tested_folder(asked.path, size, origin.preparation)
-    tell_of_greys(split, tell)
+    _tell_of_depths(split.folder.root, looked_at(split.folder), split.how.ranges, tell)
     return Data("folder", len(split.folder.classes), split.folder.classes, split, split)
 
 
-def predict(trained: Trained, paths: Sequence[Path], device: str) -> dict[Path, Answer | str]:
+def predict(
+    trained: Trained, paths: Sequence[Path], device: str, tell: Callable[[str], None]
+) -> dict[Path, Answer | str]:
     """For each image file the five likeliest classes, or why it can't be read.
 
-    Each is prepared as `evaluate` prepares the images of a folder.
+    Each is prepared as `evaluate` prepares the images of a folder. `tell` gets a line for each kind of images
+    that the training had none of, with the first of them.
     """
     network, origin = trained.network.to(device), trained.origin
+    known = dict(origin.preparation.ranges)
     answers: dict[Path, Answer | str] = {}
     for path in paths:
         try:
             image = read_image(str(path), origin.preparation.ranges)
+            if is_of_unknown_range(str(path), known):
+                found = ranges_of([str(path)])
+                _tell_of_depths(path, found, known, tell)
+                known |= found
             pixels = tested(image, origin.preparation, origin.point.resolution)
         except Exception as error:  # whatever a decoder may raise on a broken file
             answers[path] = reason(error)
@@ -79,10 +94,10 @@ def predict(trained: Trained, paths: Sequence[Path], device: str) -> dict[Path, 
         if not shares.isfinite().all():
             answers[path] = "the network gives values for it that are no finite numbers"
             continue
-        found = shares.topk(min(5, len(shares)))
+        likeliest = shares.topk(min(5, len(shares)))
         answers[path] = [
             (origin.classes[index], share)
-            for index, share in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+            for index, share in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
         ]
     return answers
 
@@ -96,16 +111,14 @@ def preparation(split: Split) -> Preparation:
     return Preparation(tuple(mean), tuple(std), grey=split.images.shape[1] == 1)
 
 
-def tell_of_greys(split: FolderSplit, tell: Callable[[str], None]) -> None:
-    """Tell if there are grey images of a kind that the training had none of, darker than they might be."""
-    known = split.how.ranges
-    for kind, found in looked_at(split.folder).items():
-        usual = USUAL_RANGES[kind]
-        if kind not in known and found != usual:
+def _tell_of_depths(where: Path, found: Ranges, known: Ranges, tell: Callable[[str], None]) -> None:
+    """Tell if images are of a kind that the training had none of, and darker than they might be."""
+    for kind, (low, high) in found.items():
+        black, white = USUAL_RANGES[kind]
+        if kind not in known and (low, high) != (black, white):
             tell(
-                f"{shown(split.folder.root, 300)} has {kind} images, of which the training had none: they are"
-                f" read as {usual[0]:g} (black) to {usual[1]:g} (white), and have values of the range"
-                f" {found[0]:g} to {found[1]:g}"
+                f"{shown(where, 300)} has {kind} values, and the training had none: they are read as"
+                f" {black:g} (black) to {white:g} (white), and are of the range {low:g} to {high:g}"
             )
 
 

@@ -29,7 +29,7 @@ def predict(
     from wnexplore.measure.environment import resolve_device
 
     trained = open_checkpoint(checkpoint)
-    answers = ask(trained, images, resolve_device(device))
+    answers = ask(trained, images, resolve_device(device), lambda line: typer.echo(line, err=True))
     readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
     if as_json:
         told = {

@@ -154,6 +154,16 @@ def range_of(kind: str, low: float, high: float) -> Range:
     raise ValueError(f"values from {low:g} to {high:g} are of no usual range")
 
 
+def is_of_unknown_range(path: str, known: Ranges) -> bool:
+    """Whether an image is of more than 8 bits, and neither its file `path` nor `known` says of what range.
+
+    Raises as `read_image`.
+    """
+    with opened(path) as image:
+        kind = "uint16" if is_deep(image) else sample_kind(image)
+        return kind is not None and kind not in known and stated_range(image) is None
+
+
 def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
     """The ranges of grey images of more than 8 bits whose files don't say them, by `range_of`.
 
