@@ -162,7 +162,7 @@ class _Late(nn.Module):
 
 
 def late(num_classes: int) -> nn.Module:
-    return Net(num_classes, _Late)
+    return Net(num_classes, lambda width: nn.Sequential(_Late(width), nn.BatchNorm2d(width)))
 
 
 class _Queue(nn.Module):
@@ -182,7 +182,7 @@ class _Queue(nn.Module):
 
 
 def remade(num_classes: int) -> nn.Module:
-    return Net(num_classes, _Queue)
+    return Net(num_classes, lambda width: nn.Sequential(_Queue(width), nn.BatchNorm2d(width)))
 
 
 class _Extra(nn.BatchNorm2d):

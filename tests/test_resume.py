@@ -84,7 +84,9 @@ def test_the_full_training_goes_on_to_the_same_bits(name: str, ema: float | None
     assert found.top1 == outcome.best_top1
 
 
-@pytest.mark.parametrize(("name", "ema"), [*FAST, *REST])
+@pytest.mark.parametrize(
+    ("name", "ema"), [*FAST[:4], *(pytest.param(*own, marks=pytest.mark.slow) for own in FAST[4:]), *REST]
+)
 def test_a_short_training_goes_on_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
     data, recipe = load_data("digits", resolution=8), Recipe(epochs=3, batch_size=256, ema=ema)
 

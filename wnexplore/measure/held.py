@@ -157,7 +157,7 @@ class Snapshot:
                 (module._parameters, parameters),
                 (module._modules, modules),
             ):
-                if now != before:
+                if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
                     now.clear()
                     now.update(before)  # type: ignore[arg-type]
             for name in _own(module).keys() - own.keys():
