@@ -205,3 +205,16 @@ def test_the_range_of_a_training_is_in_its_checkpoint(images: Path, tmp_path: Pa
     assert trained.origin.preparation == FOLDERS
     data = data_for(trained, f"folder:{images}", None, lambda line: None)
     assert data.classes == CLASSES
+
+
+def test_a_network_that_diverged_is_told(command: Command, images: Path, tmp_path: Path) -> None:
+    path = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
+    trained = open_checkpoint(path)
+    with torch.no_grad():
+        next(trained.network.parameters()).fill_(float("nan"))
+    save_checkpoint(path, trained.network, trained.origin)
+    found, _ = evaluated(command, path, images)
+    assert found["loss"] is None
+    done = command("predict", path, images / "val" / "cat" / "bits.png")
+    assert (done.code, done.out) == (1, "")
+    assert "no finite numbers" in done.err
