@@ -79,7 +79,7 @@ def test_the_full_training_goes_on_to_the_same_bits(name: str, ema: float | None
     alike(read_state(parts / "step_00000010.state"), read_state(whole / "step_00000010.state"))
     alike(load_file(parts / "best.safetensors"), load_file(whole / "best.safetensors"))
     # What was kept is what was tested: all of it comes back in a network built anew.
-    best = open_checkpoint(outcome.best)
+    best = open_checkpoint(outcome.best, broken.point.backbone)
     found = evaluate(best.network, load_data("digits", resolution=8).test, 256, "cpu")
     assert found.top1 == outcome.best_top1
 

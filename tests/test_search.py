@@ -21,9 +21,10 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
-from wnexplore.search import STUDY, Search, search
+from wnexplore.search import Search, search
 from wnexplore.space import expand
 from wnexplore.store import Store, read_records
+from wnexplore.study import STUDY
 
 SPACE = """\
 backbones: [own.py:tiny]

@@ -132,7 +132,7 @@ def test_checkpoints_are_the_last_two_and_the_best_and_say_what_they_are(
     ]
     tops = [row.top1 for row in read_log(run.directory) if row.top1 is not None]
     assert outcome.best_top1 == max(tops)
-    best = open_checkpoint(outcome.best)
+    best = open_checkpoint(outcome.best, f"{network}:make")
     assert best.origin.top1 == max(tops)
     assert best.origin.point == DesignPoint.of(
         f"{network}:make", "weightnet", M=2, G=1, resolution=16, num_classes=10

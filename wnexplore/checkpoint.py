@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from wnexplore.checkpoint_file import check_held, named, named_point, read_header, read_told, try_out
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.files import write_whole
 from wnexplore.measure.data.preparation import Preparation
 from wnexplore.measure.held import lacks_layers, load_beside
+from wnexplore.metadata import VERSION, DamagedError, NewerError, read_metadata
 from wnexplore.models import build
 from wnexplore.weight_files import read_tensors, unwrapped
 
 SUFFIX = ".safetensors"
-_KEY = "wnexplore"
+KEY = "wnexplore"
 """Key of a file's metadata under which all that is known of its weights stands, as JSON."""
 _BESIDE = "wnexplore.beside"
 """Key under which stands what the network holds beside its state dict, if that has changed."""
@@ -49,6 +50,8 @@ class Origin:
     epoch: float
     top1: float | None = None
     """Share of the test images whose class came first, in percent; None where that was not tested."""
+    source: str | None = None
+    """`source_hash` of the file that the network is in; None if it is in none, and in old checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -73,57 +76,73 @@ def save_checkpoint(
         for name, tensor in network.state_dict().items()
         if isinstance(tensor, Tensor)  # a layer's extra state may be anything, and is in `beside`
     }
-    content = asdict(origin) | {"point": origin.point.to_dict(), "version": _VERSION}
-    metadata = {"format": "pt", _KEY: json.dumps(content, sort_keys=True)}
+    content = asdict(origin) | {"point": origin.point.to_dict(), "version": VERSION}
+    metadata = {"format": "pt", KEY: json.dumps(content, sort_keys=True)}
     if beside:
         metadata[_BESIDE] = _as_text(beside)
     write_whole(path, save(tensors, metadata))
 
 
-def open_checkpoint(path: Path) -> Trained:
+def open_checkpoint(path: Path, backbone: str | None = None) -> Trained:
     """The network of a file that `save_checkpoint` wrote, built anew with its weights.
 
-    Raises `InputError` if the file can't be read, is something else or from a newer version, or holds
-    weights of another network.
+    Nothing that the file names is run but what `backbone` names, as `read_origin` says. Raises `InputError`
+    as that does, and if its weights are another network's or it doesn't run. No memory is taken for a network
+    before its weights are seen to fit it, as far as `check_held` can tell.
     """
-    origin = read_origin(path)
-    network = build(origin.point)
-    if lacks_layers(network, _names(path)):
+    origin = read_origin(path, backbone)
+    held = read_header(path).shapes
+    check_held(path, origin.point, held)
+    try:
+        network = build(origin.point)
+    except InputError as error:
+        raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
+    if lacks_layers(network, held):
         # Some are only made for the first images. If they can't be, loading says what is missing.
         with torch.no_grad(), suppress(Exception):
             network(torch.zeros(2, 3, origin.point.resolution, origin.point.resolution))
     load_checkpoint(network, path)
-    return Trained(network.eval(), origin)
+    try_out(path, network.eval(), origin.point)
+    return Trained(network, origin)
 
 
-def read_origin(path: Path) -> Origin:
-    """What a file that `save_checkpoint` wrote says of its weights; raises as `open_checkpoint`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"can't read checkpoint {path}: {_reason(error)}") from None
+def read_origin(path: Path, backbone: str | None = None) -> Origin:
+    """What a file that `save_checkpoint` wrote says of its weights.
+
+    A checkpoint can come from anybody, and must not run code: where it names a Python file as its backbone,
+    `backbone` has to name that file (wherever it is now) and its function, and the file's hash has to be the
+    one in the checkpoint.
+
+    Raises `InputError` if it isn't, if the file can't be read, is something else, damaged or from a newer
+    version.
+    """
+    text = read_header(path).metadata.get(KEY)
     if text is None:
         raise InputError(
-            f"{path} doesn't say which network its weights are of: expected a file of 'wnexplore train'"
+            f"{named(path)} doesn't say which network its weights are of: expected a file of"
+            " 'wnexplore train'"
         )
     try:
-        content = json.loads(text)
-        if content.pop("version") > _VERSION:
-            raise InputError(
-                f"{path} was written by a newer wnexplore: upgrade with 'pip install -U wnexplore'"
-            )
-        point = DesignPoint.from_dict(content.pop("point"))
-        how = content.pop("preparation")
-        mean, std = tuple(how.pop("mean")), tuple(how.pop("std"))
-        # Files of before 16-bit images were scaled have none.
-        how["ranges"] = {kind: (low, high) for kind, (low, high) in how.get("ranges", {}).items()}
-        classes = tuple(content.pop("classes"))
-        return Origin(point=point, classes=classes, preparation=Preparation(mean, std, **how), **content)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"checkpoint {path} is damaged: {error}") from None
+        found = read_metadata(text)
+    except NewerError:
+        raise InputError(
+            f"{named(path)} was written by a newer wnexplore: upgrade with 'pip install -U wnexplore'"
+        ) from None
+    except DamagedError as error:
+        raise InputError(f"checkpoint {named(path)} is damaged: {error}") from None
+    how = found.preparation
+    return Origin(
+        point=named_point(path, found.design_point(), found.source, backbone),
+        data=found.data,
+        classes=found.classes,
+        preparation=Preparation(how.mean, how.std, how.grey, how.crop, how.ranges),
+        recipe=found.recipe,
+        seed=found.seed,
+        step=found.step,
+        epoch=found.epoch,
+        top1=found.top1,
+        source=found.source,
+    )
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> None:
@@ -132,8 +151,10 @@ def load_checkpoint(network: nn.Module, path: Path) -> None:
     They may stand among other things and under a wrapper's names, as `unwrapped` says. Raises `InputError` if
     it can't be read, or doesn't fit: then the network is not to be used.
     """
-    read = _read_safetensors(path) if path.suffix == SUFFIX else read_tensors(path)
-    if path.suffix == SUFFIX:
+    if path.suffix != SUFFIX:
+        read = read_tensors(path)
+    else:
+        read = read_told(path, "checkpoint", lambda: load_file(path))
         try:
             read = load_beside(network, _read_beside(path), read)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -161,16 +182,8 @@ def read_state(path: Path) -> dict[str, Any]:
     return dict(read_tensors(path))
 
 
-_VERSION = 1
 _MOST_BESIDE = 64 * 2**20
 """Bytes of what a network holds beside its state dict."""
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"can't read weights from {path}: {_reason(error)}") from None
 
 
 def _as_text(beside: Mapping[str, Any]) -> str:
@@ -186,11 +199,7 @@ def _as_text(beside: Mapping[str, Any]) -> str:
 
 def _read_beside(path: Path) -> dict[str, Any]:
     """What `_as_text` wrote into the file `path`; {} if nothing. Nothing in it is run."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_BESIDE)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"can't read weights from {path}: {_reason(error)}") from None
+    text = read_header(path).metadata.get(_BESIDE)
     if text is None:
         return {}
     try:
@@ -201,17 +210,6 @@ def _read_beside(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"checkpoint {path} is damaged: its '{_BESIDE}' can't be read")
     return found
-
-
-def _names(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or "it can't be read"
-    return "not a whole .safetensors file"
 
 
 def _unfit(path: Path, fault: str, found: list[str]) -> InputError:

@@ -24,13 +24,14 @@ from wnexplore.design.record import Record
 from wnexplore.design.selection import open_points, sample
 from wnexplore.design.space import MOST_POINTS
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.errors import InputError, RunError, unknown
+from wnexplore.errors import InputError, RunError, WnexploreError, shown, unknown
 from wnexplore.proposals import decode, encode
 from wnexplore.report.columns import COLUMNS, TRAINING_PROTOCOL, direction
 from wnexplore.report.filters import condition, truth
 from wnexplore.report.frame import frame, numbers
 from wnexplore.space import space_of
 from wnexplore.store import Store
+from wnexplore.study import STUDY, damaged_study, study_told, study_url
 from wnexplore.sweep import Step, plan, remaining, run
 from wnexplore.trainings import threads_before
 from wnexplore.walks import walk_of
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("nsga2", "tpe")
 """Optuna's NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 2002) and tree-structured Parzen estimator."""
-
-STUDY = "study.db"
-"""Optuna's storage in a run directory: `optuna-dashboard sqlite:///DIR/study.db` opens it."""
 
 Values = list[float] | None
 """The objectives of a point; None if it failed, or broke a budget once it was measured."""
@@ -133,13 +131,23 @@ def search(
     sampler proposes nothing new any more.
     """
     wanted.check()
+    with study_told(store.path.parent / STUDY):
+        return _search(wanted, store, on_step)
+
+
+def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) -> Outcome:
     from optuna.trial import TrialState
 
     within = wanted.within
-    study = _study(wanted, store.path.parent)
     first = within.sample(min(_POPULATION, wanted.trials))
-    _put_back(study, wanted)
-    known, vain = _standing(study)
+    try:
+        study = _study(wanted, store.path.parent)
+        _put_back(study, wanted)
+        known, vain = _standing(study, wanted)
+    except WnexploreError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise damaged_study(store.path.parent / STUDY, shown(f"{type(error).__name__}: {error}")) from None
     while len(known) < min(within.size, wanted.trials):
         if not study.get_trials(states=(TrialState.WAITING,)):
             _propose_first(study, wanted, first)
@@ -181,7 +189,7 @@ def _study(wanted: Search, directory: Path) -> optuna.Study:
     better: dict[str, Literal["minimize", "maximize"]] = {"smaller": "minimize", "larger": "maximize"}
     study = optuna.create_study(
         study_name="wnexplore",
-        storage=f"sqlite:///{(directory / STUDY).absolute()}",
+        storage=study_url(directory),
         directions=[better[direction(name)] for name in wanted.objectives],
         load_if_exists=True,
     )
@@ -230,14 +238,14 @@ def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in trials if "outcome" in trial.user_attrs and trial.number not in again]
 
 
-def _standing(study: optuna.Study) -> tuple[dict[Hashable, Values], int]:
+def _standing(study: optuna.Study, wanted: Search) -> tuple[dict[Hashable, Values], int]:
     """What every point came to that was measured, and how many proposals since the last were in vain."""
     known: dict[Hashable, Values] = {}
     vain = 0
     for trial in _told(study):
         vain += 1
         if trial.user_attrs["outcome"] == _MEASURED:
-            function = _function(_point_of(trial))
+            function = _function(_point_of(trial, wanted))
             vain = vain if function in known else 0
             known.setdefault(function, trial.values)
     return known, vain
@@ -253,7 +261,7 @@ def _put_back(study: optuna.Study, wanted: Search) -> None:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if _POINT in trial.user_attrs:
             attributes = {"first": trial.user_attrs.get("first"), "again": trial.number}
-            study.enqueue_trial(encode(wanted.spec, _point_of(trial)), attributes)
+            study.enqueue_trial(encode(wanted.spec, _point_of(trial, wanted)), attributes)
         study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -265,8 +273,19 @@ def _propose_first(study: optuna.Study, wanted: Search, first: list[DesignPoint]
         study.enqueue_trial(encode(wanted.spec, first[number]), {"first": number})
 
 
-def _point_of(trial: optuna.trial.FrozenTrial) -> DesignPoint:
-    return DesignPoint.from_dict(json.loads(trial.user_attrs[_POINT]))
+def _point_of(trial: optuna.trial.FrozenTrial, wanted: Search) -> DesignPoint:
+    """The point of a trial; `ValueError` if it is of none of the backbones that are searched.
+
+    The study may come from anybody, and to count a network of one's own is to run its file: only those that
+    the person names in this search are.
+    """
+    try:
+        point = DesignPoint.from_dict(json.loads(trial.user_attrs[_POINT]))
+    except InputError as error:
+        raise ValueError(f"trial {trial.number}: {error}") from None
+    if point.backbone not in {DesignPoint.of(name).backbone for name in wanted.spec.networks}:
+        raise ValueError(f"trial {trial.number} is of '{shown(point.backbone)}', which is not searched")
+    return point
 
 
 def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wnexplore.checkpoint import Origin
 from wnexplore.checkpoints import Checkpoints
+from wnexplore.design.brought import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
@@ -120,6 +121,8 @@ class _UnderWay:
         self._recipe = spec.recipe
         self._data = load(spec, run.point.resolution)
         self._point = replace(run.point, num_classes=self._data.num_classes)
+        # Taken with the file as it is run.
+        self._source = source_hash(run.point.backbone) if is_brought(run.point.backbone) else None
         self.training = Training(
             build(self._point),
             self._data.train,
@@ -406,6 +409,7 @@ class _UnderWay:
             training.step,
             training.epoch,
             self._curves["tested_top1"][-1] if current else None,
+            self._source,
         )
 
     def _identity(self) -> str:

@@ -37,17 +37,22 @@ def best(run: Path) -> Path:
     return run / "checkpoints" / "best.safetensors"
 
 
+def named(run: Path) -> tuple[object, ...]:
+    """The best weights, and the file of their network, as a person names them."""
+    return best(run), "--backbone", f"{run.parent / 'mine.py'}:make"
+
+
 def test_the_best_weights_have_the_accuracy_of_the_log(trained: Path, command: Command) -> None:
     tested = [row for row in read_log(trained) if row.top1 is not None]
     assert [row.epoch for row in tested] == [1, 2, 3]
     largest = max(tested, key=lambda row: row.top1 or 0)
-    found = json.loads(command("evaluate", best(trained), "--json").out)
+    found = json.loads(command("evaluate", *named(trained), "--json").out)
     # The test runs in batches of another size: a tie may fall otherwise.
     assert found["top1"] == pytest.approx(largest.top1, abs=0.3)
     assert found["top5"] == pytest.approx(largest.top5, abs=0.3)
     assert found["loss"] == pytest.approx(largest.test_loss, rel=1e-3)
     assert found["images"] == 360
-    line = command("evaluate", best(trained)).out
+    line = command("evaluate", *named(trained)).out
     assert f"top-1 {found['top1']:.2f} %" in line
     assert "on 360 images" in line
 
@@ -63,7 +68,7 @@ def test_images_in_files_are_seen_as_those_of_the_test(
     trained: Path, command: Command, tmp_path: Path
 ) -> None:
     split = load_data("digits", resolution=16).test
-    network = open_checkpoint(best(trained)).network
+    network = open_checkpoint(best(trained), f"{trained.parent / 'mine.py'}:make").network
     images, _ = next(iter(split.batches(40, "cpu")))
     with torch.inference_mode():
         shares = network(images).softmax(1)
@@ -72,7 +77,7 @@ def test_images_in_files_are_seen_as_those_of_the_test(
         paths.append(tmp_path / f"{number}.png")
         # 16 is white in these digits, 255 in a file.
         Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(paths[-1])
-    answers = json.loads(command("predict", best(trained), *paths, "--json").out)
+    answers = json.loads(command("predict", *named(trained), *paths, "--json").out)
     for path, expected in zip(paths, shares, strict=True):
         first = answers[str(path)][0]
         assert len(answers[str(path)]) == 5
@@ -86,7 +91,7 @@ def test_an_image_that_cant_be_read_is_told_and_the_others_are_answered(
     Image.new("RGB", (30, 20), "white").save(tmp_path / "white.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
     told = command(
-        "predict", best(trained), tmp_path / "bad.png", tmp_path / "white.png", tmp_path / "none.png"
+        "predict", *named(trained), tmp_path / "bad.png", tmp_path / "white.png", tmp_path / "none.png"
     )
     assert told.code == 1
     assert told.out.startswith(f"{tmp_path / 'white.png'}: ")
@@ -99,7 +104,7 @@ def test_an_image_that_cant_be_read_is_told_and_the_others_are_answered(
 
 def test_a_checkpoint_says_which_network_to_export(trained: Path, command: Command, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    told = command("export-onnx", "--checkpoint", best(trained), "--out", tmp_path / "x.onnx")
+    told = command("export-onnx", "--checkpoint", *named(trained), "--out", tmp_path / "x.onnx")
     assert told.code == 0, told.err
     (point,) = (p.value for p in onnx.load(tmp_path / "x.onnx").metadata_props if "design_point" in p.key)
     assert json.loads(point)["num_classes"] == 10
@@ -131,10 +136,10 @@ def test_bad_input_is_one_line(
 
 
 def test_another_data_set_must_have_the_classes_of_the_network(trained: Path, command: Command) -> None:
-    told = command("evaluate", best(trained), "--data", "shapes:20")
+    told = command("evaluate", *named(trained), "--data", "shapes:20")
     assert told.code == 2
     assert "has 20 classes, and this network 10" in told.err
-    told = command("evaluate", best(trained), "--data", "shapes")
+    told = command("evaluate", *named(trained), "--data", "shapes")
     assert told.code == 2
     assert "it doesn't know '" in told.err
     assert told.err.count("\n") == 1

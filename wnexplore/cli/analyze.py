@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import CheckpointFile
+from wnexplore.cli.options import CheckpointFile, NamedBackbone
 
 
 def analyze(
@@ -26,6 +26,7 @@ def analyze(
         "analysis"
     ),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the t-SNE.")] = 0,
+    backbone: NamedBackbone = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Show how much the kernels that a network generates depend on the image, layer by layer.
@@ -42,15 +43,17 @@ def analyze(
     from wnexplore.evaluation import images_for
     from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
+    from wnexplore.measure.failure import network_told
     from wnexplore.report.figures import save
     from wnexplore.report.kernel_figures import kernel_figures
     from wnexplore.report.kernel_table import render, to_csv
 
     on = resolve_device(device)
     check_folder(out)
-    trained = open_checkpoint(checkpoint)
+    trained = open_checkpoint(checkpoint, backbone)
     loaded = images_for(trained, data, None, lambda line: typer.echo(line, err=True))
-    result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
+    with network_told():
+        result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
     for path in loaded.test.damaged:
         typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import CheckpointFile
+from wnexplore.cli.options import CheckpointFile, NamedBackbone
 
 
 def evaluate(
@@ -18,6 +18,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Image size; the network's if left out.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    backbone: NamedBackbone = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -30,15 +31,22 @@ def evaluate(
     from dataclasses import asdict
 
     from wnexplore.checkpoint import open_checkpoint
-    from wnexplore.errors import shown
+    from wnexplore.design.size import check_images_fit
+    from wnexplore.errors import RunError, shown
     from wnexplore.evaluation import test_data
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.evaluation import evaluate as test
+    from wnexplore.measure.failure import network_told
 
     on = resolve_device(device)
-    trained = open_checkpoint(checkpoint)
+    if resolution is not None:
+        check_images_fit(resolution)
+    trained = open_checkpoint(checkpoint, backbone)
     loaded = test_data(trained, data, resolution, lambda line: typer.echo(line, err=True))
-    found = test(trained.network.to(on), loaded.test, batch_size, on)
+    with network_told():
+        found = test(trained.network.to(on), loaded.test, batch_size, on)
+    if not math.isfinite(found.loss):
+        raise RunError("the network gives values that are no finite numbers")
     for path in loaded.test.damaged:
         typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
     if as_json:

@@ -60,16 +60,13 @@ def export_onnx(
     from wnexplore.errors import InputError, RunError
     from wnexplore.files import check_writable
 
-    if backbone is not None:
-        point = legal_point(context.params)
-    elif checkpoint is not None:
-        from wnexplore.checkpoint import read_origin
-
-        point = read_origin(checkpoint).point
-    else:
+    point = None
+    if checkpoint is None and backbone is None:
         raise InputError(
             "nothing to export: give --backbone, or --checkpoint with a file of 'wnexplore train'"
         )
+    if checkpoint is None or not _says_network(context, checkpoint):
+        point = legal_point(context.params)
     if out.suffix != ".onnx":
         raise InputError(f"can't export to {str(out)!r}: its name must end in .onnx")
     check_writable(out)
@@ -77,14 +74,19 @@ def export_onnx(
     import torch
 
     from wnexplore import onnx_export
-    from wnexplore.checkpoint import load_checkpoint
+    from wnexplore.checkpoint import load_checkpoint, open_checkpoint
     from wnexplore.models import build
 
     onnx_export.require_onnx()
     torch.manual_seed(seed)
-    network = build(point)
-    if checkpoint is not None:
-        load_checkpoint(network, checkpoint)
+    if point is not None:
+        network = build(point)
+        if checkpoint is not None:
+            load_checkpoint(network, checkpoint)
+    else:
+        assert checkpoint is not None, "it says the network"
+        trained = open_checkpoint(checkpoint, backbone)
+        network, point = trained.network, trained.origin.point
     onnx_export.export_onnx(network, out, resolution=point.resolution, point=point)
     check = onnx_export.check_onnx(out, network, resolution=point.resolution)
     found = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {check.opset}, logits"
@@ -97,3 +99,28 @@ def export_onnx(
             f"{found} in onnxruntime {told}: more than the {onnx_export.TOLERANCE:g} of rounding{own}"
         )
     typer.echo(f"{found} at most {told}{own}")
+
+
+def _says_network(context: typer.Context, checkpoint: Path) -> bool:
+    """Whether the checkpoint says which network it is of, and no option says another.
+
+    A backbone that is in a file has to be named beside it; other axes make a point of their own, of which the
+    checkpoint is the weights alone. Raises `InputError` as `read_origin`.
+    """
+    from wnexplore.checkpoint import KEY, SUFFIX, read_origin
+    from wnexplore.checkpoint_file import is_in_file, read_header
+    from wnexplore.design.point import AXES
+
+    backbone = context.params["backbone"]
+    if backbone is None:
+        read_origin(checkpoint)
+        return True
+    if checkpoint.suffix != SUFFIX or not is_in_file(backbone) or KEY not in read_header(checkpoint).metadata:
+        return False
+    read_origin(checkpoint, backbone)
+    return not any(_is_given(context, name) for name in AXES if name != "backbone")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -30,6 +30,14 @@ Strict = Annotated[
 Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
 
 CheckpointFile = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights with their origin.")]
+NamedBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="FILE.py:FUNCTION",
+        help="The network's Python file, if it is in one: a checkpoint alone never runs any.",
+    ),
+]
 
 # The data set of trainings.
 DataText = Annotated[

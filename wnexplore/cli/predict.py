@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import CheckpointFile
+from wnexplore.cli.options import CheckpointFile, NamedBackbone
 
 
 def predict(
     checkpoint: CheckpointFile,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    backbone: NamedBackbone = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -27,9 +28,12 @@ def predict(
     from wnexplore.errors import shown
     from wnexplore.evaluation import predict as ask
     from wnexplore.measure.environment import resolve_device
+    from wnexplore.measure.failure import network_told
 
-    trained = open_checkpoint(checkpoint)
-    answers = ask(trained, images, resolve_device(device), lambda line: typer.echo(line, err=True))
+    trained = open_checkpoint(checkpoint, backbone)
+    on = resolve_device(device)
+    with network_told():
+        answers = ask(trained, images, on, lambda line: typer.echo(line, err=True))
     readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
     if as_json:
         told = {

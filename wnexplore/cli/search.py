@@ -109,9 +109,10 @@ def search(
     from wnexplore.cli.show import keep_sweep
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
-    from wnexplore.search import STUDY, Search
+    from wnexplore.search import Search
     from wnexplore.search import search as run_search
     from wnexplore.store import FILE_NAME, Store
+    from wnexplore.study import STUDY, study_url
 
     places = {name: path for name, path in _PLACES.items() if name != "device"}
     overrides = overrides_of(context.params, places)
@@ -139,7 +140,8 @@ def search(
     if outcome.exhausted:
         _say("every point that satisfies the budgets is measured")
     kept = f"{directory / FILE_NAME}, {directory / STUDY}"
-    _say(f"records and Optuna's study are in {kept}; optuna-dashboard sqlite:///{directory / STUDY} shows it")
+    shows = f"optuna-dashboard {shlex.quote(study_url(directory))}"
+    _say(f"records and Optuna's study are in {kept}; {shows} shows it")
 
 
 def _show(directory: Path, objectives: tuple[str, ...]) -> None:

@@ -8,9 +8,9 @@ from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.brought import is_brought
 from wnexplore.design.layers import generated_layers
 from wnexplore.design.legality import layer_generator
-from wnexplore.design.point import DesignPoint
+from wnexplore.design.point import LARGEST, DesignPoint
 from wnexplore.design.stage_design import stage_design
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 
 _BYTES = 4
 """Of a float32 weight."""
@@ -28,6 +28,22 @@ def check_fits(point: DesignPoint) -> None:
         raise InputError(
             f"{point} with {point.num_classes:,} classes has weights of {needed / 1e9:,.0f} GB at least:"
             f" more than the {memory / 1e9:,.0f} GB of memory here"
+        )
+
+
+def check_images_fit(resolution: int) -> None:
+    """Raise `InputError` if one image of `resolution` pixels, and what a network first makes of it, is more
+    than this machine's memory, or than any network takes.
+    """
+    most = LARGEST["resolution"]
+    if resolution > most:
+        raise InputError(f"resolution is {shown(resolution)}: expected at most {most:,}")
+    # The image as it is resized and as it is normalised, and 8 channels of half its size.
+    needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, machine_memory()
+    if memory is not None and needed > memory:
+        raise InputError(
+            f"one image of {resolution:,} pixels takes {needed / 1e9:,.1f} GB at least: more than the"
+            f" {memory / 1e9:,.1f} GB of memory here"
         )
 
 

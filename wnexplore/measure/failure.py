@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wnexplore.design.record import Status
-from wnexplore.errors import RunError, WnexploreError
+from wnexplore.errors import RunError, WnexploreError, shown
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,19 @@ def context_watched(culprit: object) -> Iterator[None]:
         if failure.context_lost:
             raise ContextLostError(culprit, failure) from error
         raise
+
+
+@contextmanager
+def network_told() -> Iterator[None]:
+    """What a network raises while it runs inside, as a `RunError` of one line."""
+    try:
+        yield
+    except WnexploreError:
+        raise
+    except Exception as error:  # anybody's code
+        failure = Failure.of(error)
+        what = "out of memory" if failure.status == "out_of_memory" else "the network failed"
+        raise RunError(f"{what}: {shown(failure.error, _TOLD)}") from error
 
 
 def is_context_lost(error: Exception) -> bool:

@@ -1,0 +1,60 @@
+"""Optuna's study in a run directory: where it is, and what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from wnexplore.errors import InputError, RunError, shown
+
+STUDY = "study.db"
+"""Optuna's storage in a run directory, an SQLite file of numbers and JSON."""
+
+
+def study_url(directory: Path) -> str:
+    """Where the study of a run directory is, as SQLAlchemy and optuna-dashboard read it.
+
+    As SQLite's own address of a file: in a path "?", "%", "#" and braces would mean something else.
+    """
+    return f"sqlite:///file:{quote(str((directory / STUDY).absolute()))}?uri=true"
+
+
+def damaged_study(path: Path, reason: str) -> InputError:
+    """That the study in the file `path` can't be used, and what to do."""
+    return InputError(
+        f"{shown(path, 4096)} is damaged: {reason}; without it the search begins again, and measures nothing"
+        " again that it has records of"
+    )
+
+
+@contextmanager
+def study_told(path: Path) -> Iterator[None]:
+    """Say in one line what Optuna and SQLite have to say about the study in the file `path`."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        causes = [error, *_causes(error)]
+        database = next((own for own in causes if isinstance(own, sqlite3.Error)), causes[-1])
+        reason = shown(database)
+        if isinstance(database, sqlite3.OperationalError):
+            if "full" in reason or "disk I/O" in reason:
+                raise RunError(
+                    f"can't write {shown(path, 4096)}: {reason}; what was committed before is kept"
+                ) from None
+            if "locked" in reason or "unable to open" in reason or "readonly" in reason:
+                raise InputError(f"can't open {shown(path, 4096)}: {reason}") from None
+        raise damaged_study(path, reason) from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error comes from, the nearest first."""
+    # SQLAlchemy's has SQLite's as `orig`.
+    while (cause := getattr(error, "orig", None) or error.__cause__) is not None:
+        yield cause
+        error = cause
