@@ -16,6 +16,7 @@ from wnexplore.design.selection import Indices, open_points
 from wnexplore.design.space import Space
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.errors import InputError
+from wnexplore.report.escape import csv_cell
 from wnexplore.report.filters import condition
 from wnexplore.report.frame import frame
 from wnexplore.walks import walk_of
@@ -101,5 +102,5 @@ def to_csv(space: Space, points: Indices) -> str:
     for index in points.tolist():
         first = int(same_as[index])
         counts = (int(space.params[index]), int(space.flops[index]), "" if first == index else first)
-        writer.writerow((index, *space.point(index).to_dict().values(), *counts))
+        writer.writerow((index, *map(csv_cell, space.point(index).to_dict().values()), *counts))
     return file.getvalue()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -29,7 +31,8 @@ from wnexplore.cli import (
     table,
     train,
 )
-from wnexplore.errors import WnexploreError
+from wnexplore.cli.output import OutputError, drop_output, tell_output_apart
+from wnexplore.errors import WnexploreError, shown
 
 app = typer.Typer(
     name="wnexplore",
@@ -60,45 +63,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    tell_output_apart()
     try:
         result = app([a for a in given if a != "--debug"], prog_name="wnexplore", standalone_mode=False)
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
-    except BrokenPipeError:
-        # Whoever read our output has had enough of it (`| head`): no error of anyone's.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:
+    except OutputError as error:
         if debug:
             traceback.print_exc()
-        # What is left in the buffer can't be written either; the interpreter would try once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"wnexplore: can't write standard output: {error.strerror}", file=sys.stderr)
-        code = 1
+        drop_output()
+        # Whoever read our output has had enough of it (`| head`): no error of anyone's.
+        code = 0 if error.closed else 1
+        _complain("" if error.closed else f"can't write standard output: {error.reason}")
     except (KeyboardInterrupt, typer.Abort):
-        print("wnexplore: stopped", file=sys.stderr)
+        _complain("stopped")
         code = 130
     except Exception as error:
         if debug:
             traceback.print_exc()
         code, line = _explain(error)
-        if line:
-            print(f"wnexplore: {line}", file=sys.stderr)
+        _complain(line)
     sys.exit(code)
+
+
+def _complain(line: str) -> None:
+    """One line on standard error; nothing to be done where that can't be written either."""
+    if line:
+        with suppress(OSError):
+            print(f"wnexplore: {line}", file=sys.stderr)
+
+
+_LONGEST = 2000
+"""Characters of a message: what it says of a value is cut, and this is the last resort."""
+
+
+def _one_line(text: str) -> str:
+    return shown(" ".join(text[: 100 * _LONGEST].split()), _LONGEST)
 
 
 def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, WnexploreError):
-        return error.exit_code, " ".join(str(error).split())
+        return error.exit_code, _one_line(str(error))
     if isinstance(error, _UsageError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "wnexplore"
         message = getattr(error, "format_message", lambda: str(error))()
         if not message:
             return 2, ""
-        return 2, f"{' '.join(message.split())} (see '{command} --help')"
-    reason = " ".join(str(error).split())
-    return 1, f"unexpected {type(error).__name__}: {reason} (add --debug for the traceback)"
+        return 2, f"{_one_line(message)} (see '{command} --help')"
+    if isinstance(error, OSError) and error.filename is not None:
+        name = shown(os.fsdecode(error.filename) if not isinstance(error.filename, int) else error.filename)
+        code = 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR) else 1
+        return code, f"can't use '{name}': {error.strerror or type(error).__name__}"
+    return 1, f"unexpected {type(error).__name__}: {_one_line(str(error))} (add --debug for the traceback)"
 
 
 def _show_version(wanted: bool) -> None:

@@ -27,6 +27,7 @@ def export(
 
     from wnexplore.cli.show import load_rows, write_output
     from wnexplore.errors import InputError, unknown
+    from wnexplore.files import check_writable
     from wnexplore.report.export import FORMATS, MARKED
     from wnexplore.report.export import export as export_rows
 
@@ -36,4 +37,6 @@ def export(
         raise InputError(f"--strict is about Pareto marks, and {format} has none: use markdown or latex")
     if format == "parquet" and out is None and sys.stdout.isatty():
         raise InputError("parquet is not for a terminal: give --out FILE or send it to a file")
+    if out is not None:
+        check_writable(out)
     write_output(export_rows(load_rows(directory, where, sort, skip_damaged), format, strict=strict), out)

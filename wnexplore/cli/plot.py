@@ -58,6 +58,8 @@ def plot(
     for line, applies in wrong.items():
         if applies:
             raise InputError(line)
+    if out is not None:
+        _check_target(out, one or curves)
     records = load_records(directory, skip_damaged)
     rows = rows_of(records, where, None)
     if curves:
@@ -83,3 +85,20 @@ def plot(
         figure = scatter(rows, x, y, color=color, pareto=pareto, strict=strict, logx=logx)
     save(figure, out or path)
     typer.echo(out or path)
+
+
+def _check_target(out: Path, one: bool) -> None:
+    """Raise `InputError` if no figure can be written to `out`, before any is drawn.
+
+    Of the standard set `out` is a folder, or the beginning of each file's name.
+    """
+    from wnexplore.files import check_folder, check_writable
+    from wnexplore.report.figures import check_suffix
+
+    if one or out.suffix:
+        check_suffix(out)
+        check_writable(out)
+    elif out.is_dir():
+        check_folder(out)
+    else:
+        check_writable(out / "accuracy.png")

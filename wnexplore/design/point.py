@@ -110,7 +110,7 @@ class DesignPoint:
         return cls.of(**axes)
 
     def __str__(self) -> str:
-        axes = [self.backbone, self.method]
+        axes = [shown(self.backbone, 200), self.method]
         always = ("M", "G", "stages", "experts")
         for axis, value in self.to_dict().items():
             usual = axis not in METHODS[self.method] or value == DEFAULTS.get(axis)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wnexplore.errors import InputError, unknown
+from wnexplore.errors import InputError, shown, unknown
 
 
 def find_sweep(name: str) -> Path:
@@ -13,13 +13,17 @@ def find_sweep(name: str) -> Path:
     Raises `InputError` with the nearest shipped name if there is neither.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError) as error:  # a name that is too long, or with a NUL
+        reason = getattr(error, "strerror", None) or "it is not a file name"
+        raise InputError(f"no sweep file at {shown(name)}: {reason}") from None
     shipped = shipped_sweeps()
     if name in shipped:
         return shipped[name]
     if path.suffix or len(path.parts) > 1:
-        raise InputError(f"no sweep file at {name}; shipped sweeps: {', '.join(shipped)}")
+        raise InputError(f"no sweep file at {shown(name)}; shipped sweeps: {', '.join(shipped)}")
     raise unknown("sweep", name, shipped)
 
 

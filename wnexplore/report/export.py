@@ -13,6 +13,7 @@ import pandas as pd
 from wnexplore.design.multiplier import Setting
 from wnexplore.errors import InputError, unknown
 from wnexplore.report.columns import COLUMNS
+from wnexplore.report.escape import csv_cell, latex, markdown
 from wnexplore.report.frame import cells
 from wnexplore.report.layout import Layout, layout
 
@@ -24,6 +25,7 @@ def export(
 
     csv, json and parquet have all `COLUMNS` in order, unrounded (a float reads back as the same
     float), M and G as exact text ("2", "1/48"), and nothing, null, where a figure was not measured.
+    In csv a text that a spreadsheet would take for a formula begins with an apostrophe.
     markdown and latex have the columns and marks of the terminal's table with units in the headings;
     `pareto` and `strict` as in `tables.table`; LaTeX needs the package booktabs. Latencies are in ms,
     memory in MB, energy in J an image, compile times in s, accuracies in percent. Raises `InputError`
@@ -41,7 +43,8 @@ def _csv(frame: pd.DataFrame) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     # csv writes a float's repr, the shortest text that reads back as the same float, and None as "".
-    writer.writerows(zip(*_columns(frame).values(), strict=True))
+    rows = zip(*_columns(frame).values(), strict=True)
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
@@ -74,19 +77,18 @@ def _plain(value: Any) -> Any:
 
 def _markdown(contents: Layout) -> str:
     rules = ["---:" if numeric else ":---" for numeric in contents.numeric]
-    body = [[_escape_markdown(cell) for cell in row] for row in (contents.headings, *contents.rows)]
+    body = [[markdown(cell) for cell in row] for row in (contents.headings, *contents.rows)]
     lines = [f"| {' | '.join(row)} |" for row in (body[0], rules, *body[1:])]
-    head = [f"**{_escape_markdown(contents.title)}**", ""] if contents.title else []
-    return _lines([*head, *lines, *(f"\n{_escape_markdown(line)}" for line in contents.caption)])
+    head = [f"**{markdown(contents.title)}**", ""] if contents.title else []
+    return _lines([*head, *lines, *(f"\n{markdown(line)}" for line in contents.caption)])
 
 
 def _latex(contents: Layout) -> str:
     spec = "".join("r" if numeric else "l" for numeric in contents.numeric)
     head, *body = (
-        f"{' & '.join(_escape_latex(cell) for cell in row)} \\\\"
-        for row in (contents.headings, *contents.rows)
+        f"{' & '.join(latex(cell) for cell in row)} \\\\" for row in (contents.headings, *contents.rows)
     )
-    caption = ". ".join(_escape_latex(text) for text in (contents.title, *contents.caption) if text)
+    caption = ". ".join(latex(text) for text in (contents.title, *contents.caption) if text)
     return _lines(
         [
             "% needs \\usepackage{booktabs}",
@@ -107,39 +109,6 @@ def _latex(contents: Layout) -> str:
 
 def _lines(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
-
-
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<>[]"})
-_LATEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        "<": "$<$",
-        ">": "$>$",
-        "★": "$\\star$",
-        "≈": "$\\approx$",
-        "⚠": "$\\triangle$",
-        "✗": "$\\times$",
-        "±": "$\\pm$",
-        "Δ": "$\\Delta$",
-        "−": "$-$",
-        "×": "$\\times$",
-        "·": "$\\cdot$",
-        "…": "\\dots{}",
-    }
-)
-
-
-def _escape_markdown(text: str) -> str:
-    return text.translate(_MARKDOWN)
-
-
-def _escape_latex(text: str) -> str:
-    # A bracket after \\ would be read as its argument.
-    escaped = text.translate(_LATEX)
-    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
 
 
 _EXACT: dict[str, Callable[[pd.DataFrame], str | bytes]] = {"csv": _csv, "json": _json, "parquet": _parquet}

@@ -111,15 +111,20 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
     Raises `InputError` for another suffix or a path that can't be written, `RunError` for a full disk.
     """
+    check_suffix(path)
     suffix = Path(path).suffix.lower()
-    if suffix not in _METADATA:
-        raise InputError(
-            f"can't save a figure as {os.fspath(path)!r}: its name must end in .png, .svg or .pdf"
-        )
     data = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(data, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
     write_whole(path, data.getvalue())
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` for a file name that doesn't say .png, .svg or .pdf."""
+    if Path(path).suffix.lower() not in _METADATA:
+        raise InputError(
+            f"can't save a figure as {os.fspath(path)!r}: its name must end in .png, .svg or .pdf"
+        )
 
 
 def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:

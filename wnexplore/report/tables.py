@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wnexplore.report.ascii import to_ascii
+from wnexplore.report.escape import visible
 from wnexplore.report.layout import Layout, layout
 
 
@@ -43,7 +44,9 @@ class ConsoleTable:
         self._contents = contents
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        encode = to_ascii if options.ascii_only else str
+        def encode(text: str) -> str:
+            return to_ascii(visible(text)) if options.ascii_only else visible(text)
+
         spare = self._contents.spare
         for padding, count in itertools.product((1, 0), range(len(spare) + 1)):
             contents = self._contents.without(spare[:count])

@@ -1,0 +1,66 @@
+"""Texts that anybody may have written, as those who read a table take them for nothing but text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wnexplore.errors import shown
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def csv_cell(value: Any) -> Any:
+    """`value` as a cell of a CSV: a text that would be a formula gets an apostrophe, numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if value.startswith(_FORMULA) else text
+
+
+def visible(text: str) -> str:
+    """`text` with escapes for what a terminal would obey; the ends of lines stay."""
+    if text.isprintable():
+        return text
+    return "\n".join(line if _plain(line) else shown(line, len(line) + 1) for line in text.split("\n"))
+
+
+def markdown(text: str) -> str:
+    """`text` in a cell of a Markdown table, of GitHub's kind too, which has formulas and strikes through."""
+    return " ".join(visible(text).splitlines()).translate(_MARKDOWN)
+
+
+def latex(text: str) -> str:
+    """`text` in a cell of a LaTeX table, in whichever font encoding."""
+    # A bracket after \\ would be read as its argument.
+    escaped = " ".join(visible(text).splitlines()).translate(_LATEX)
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
+
+
+def _plain(line: str) -> bool:
+    # Spaces of other widths are no printable characters to Python, and harmless.
+    return all(character.isprintable() or character in "\u00a0\u2009\u202f" for character in line)
+
+
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<>[]$~"})
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "|": "\\textbar{}",
+        "<": "$<$",
+        ">": "$>$",
+        "★": "$\\star$",
+        "≈": "$\\approx$",
+        "⚠": "$\\triangle$",
+        "✗": "$\\times$",
+        "±": "$\\pm$",
+        "Δ": "$\\Delta$",
+        "−": "$-$",
+        "×": "$\\times$",
+        "·": "$\\cdot$",
+        "…": "\\dots{}",
+    }
+)
