@@ -27,16 +27,16 @@ from time import monotonic
 ROOT = Path(__file__).parents[2]
 
 LIMITS_S = {
-    "versions": 30,
-    "formulations": 40,
+    "versions": 25,
+    "formulations": 60,
     "runtimes": 45,
     "roofline": 20,
     "energy": 15,
-    "race": 45,
+    "race": 40,
     "sweep_jobs_1": 35,
     "sweep_jobs_2": 40,
-    "speed": 65,
-    "fused_tests": 50,
+    "speed": 60,
+    "fused_tests": 45,
     "compile": 50,
     "poisoned": 45,
 }

@@ -203,14 +203,14 @@ def _with_gradients(inputs: tuple[Tensor, ...], shape: Any, name: str) -> list[T
 
 
 def fused_tests(bench: Bench) -> str:
-    """The tests of the fused kernels, with their slow ones, on this GPU."""
+    """The tests of the fused kernels, on this GPU."""
     bench.require_gpu("the tests run these kernels in Triton's interpreter without one")
     for package in ("pytest", "hypothesis"):
         if find_spec(package) is None:
             raise Skipped(f"{package} is not installed")
     if not is_available():
         raise Skipped("fused.is_available() is false here: see versions")
-    command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "slow or not slow"]
+    command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not interpreter"]
     return _called([*command, "tests/nn/test_fused.py"]).splitlines()[-1]
 
 
@@ -224,10 +224,8 @@ def compiled(bench: Bench) -> str:
     if bench.on_gpu:
         points = DesignPoint.of("resnet18"), DesignPoint.of("resnet18", "weightnet", 2, 2)
         return _timed(bench, "compile", ("compile",), points)
-    backbone = bench.tiny.replace(":tiny", ":one_layer")
-    size: dict[str, Any] = {"resolution": 32, "num_classes": 10}
-    points = DesignPoint.of(backbone, **size), DesignPoint.of(backbone, "weightnet", 2, 2, **size)
-    return _timed(bench, "compile", ("compile",), points, ("inference",))
+    one = DesignPoint.of(bench.tiny.replace(":tiny", ":one_layer"), resolution=32, num_classes=10)
+    return _timed(bench, "compile", ("compile",), (one, one), ("inference",))
 
 
 def _timed(
@@ -261,7 +259,7 @@ def _timed(
     ratios = [
         f"{r['runtime']} {r['mode']} {r['latency_ratio']:.2f}" for r in rows if r["network"] == str(ours)
     ]
-    return f"{len(rows)} timed; {ours.method} ({ours.M}, {ours.G}) over plain: {', '.join(ratios)}"
+    return f"{len(rows)} timed; {ours} over plain: {', '.join(ratios)}"
 
 
 def _figures(latency: Any) -> dict[str, Any]:
@@ -279,7 +277,7 @@ def _figures(latency: Any) -> dict[str, Any]:
 def race(bench: Bench) -> str:
     """`wnexplore race` of two networks: who computes something else, and what auto loses."""
     networks = [("shufflenet_v2_x0_5", "2", "2"), ("resnet18", "4", "1")]
-    options = ["--batch-size", "1,64", "--seconds", "0.05", "--target", "0.05"]
+    options = ["--batch-size", "16", "--seconds", "0.05", "--target", "0.05"]
     if not bench.on_gpu:
         networks = [(bench.tiny, "2", "2"), (bench.tiny, "4", "1")]
         options = ["--batch-size", "2", "--seconds", "0.001", "--resolution", "32", "--num-classes", "10"]
@@ -302,21 +300,13 @@ def speed(bench: Bench) -> str:
     """Latency ratios of "auto" and of the published formulation: tests.benchmarks.speed."""
     table = bench.out / "speed.csv"
     table.unlink(missing_ok=True)
-    work = [
-        "--backbones",
-        "shufflenet_v2_x0_5",
-        "resnet50",
-        "--batch-sizes",
-        "1",
-        "64",
-        "--pairs",
-        "1,1",
-        "2,2",
-    ]
-    if not bench.on_gpu:
-        work = ["--backbones", "shufflenet_v2_x0_5", "--batch-sizes", "1", "2", "--pairs", "2,2"]
-        work += ["--modes", "inference"]
-    given = ["--device", bench.device, "--seconds", "0.3", "--no-timm", "--out", str(table)]
+    if bench.on_gpu:
+        work = ["--backbones", "shufflenet_v2_x0_5", "resnet50", "--batch-sizes", "1", "64"]
+        work += ["--seconds", "0.3"]
+    else:
+        work = ["--backbones", "shufflenet_v2_x0_5", "--batch-sizes", "1", "2", "--modes", "inference"]
+        work += ["--seconds", "0.02"]
+    given = ["--device", bench.device, "--pairs", "2,2", "--no-timm", "--out", str(table)]
     _called(["-m", "tests.benchmarks.speed", *work, *given])
     with table.open() as file:
         rows = list(csv.DictReader(file))
@@ -329,11 +319,11 @@ _GPU_SWEEP = """\
 backbones: [shufflenet_v2_x0_5]
 methods: [plain, weightnet]
 stem: [small]
-M: [1, 2]
-G: [1]
+M: [2]
+G: [2]
 resolution: [32]
 num_classes: [10]
-latency: {batch_sizes: [1, 64], dtypes: [float32, bfloat16], runtimes: [eager, cudagraph], seconds: 0.2}
+latency: {batch_sizes: [16], dtypes: [float32, bfloat16], runtimes: [eager, cudagraph], seconds: 0.2}
 train: {data: digits, epochs: 1, seeds: 2, batch_size: 256}
 """
 _CPU_SWEEP = """\
@@ -352,7 +342,9 @@ def sweep(bench: Bench, jobs: int) -> str:
     """A sweep with latencies and trainings, `jobs` trainings at once."""
     directory, file = bench.out / f"sweep_jobs_{jobs}", bench.out / f"sweep_jobs_{jobs}.yaml"
     shutil.rmtree(directory, ignore_errors=True)
-    file.write_text(_GPU_SWEEP if bench.on_gpu else _CPU_SWEEP.replace("BACKBONE", bench.tiny))
+    # Latencies have nothing to do with the jobs: once is enough for most.
+    on_gpu = _GPU_SWEEP if jobs == 1 else _GPU_SWEEP.replace(", bfloat16", "").replace(", cudagraph", "")
+    file.write_text(on_gpu if bench.on_gpu else _CPU_SWEEP.replace("BACKBONE", bench.tiny))
     given = ["--device", bench.device, "--jobs", str(jobs), "--out", str(directory)]
     _called(["-m", "wnexplore", "sweep", str(file), *given])
     records = read_records(directory)

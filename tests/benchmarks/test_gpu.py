@@ -17,7 +17,7 @@ def _gpu(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_all_of_it_runs_on_a_cpu(tmp_path: Path) -> None:
-    done = _gpu(tmp_path)
+    done = _gpu(tmp_path, "--minutes", "30")
     assert done.returncode == 0, done.stdout
     findings = {found["step"]: found for found in json.loads((tmp_path / "findings.json").read_text())}
     assert list(findings) == list(gpu.LIMITS_S)
