@@ -31,7 +31,7 @@ from wnexplore.report.filters import condition, truth
 from wnexplore.report.frame import frame
 from wnexplore.space import Expansion, expand
 from wnexplore.store import Store
-from wnexplore.trainings import load, threads_of, train_in_full, training_protocol, workers
+from wnexplore.trainings import check_trainable, load, threads_of, train_in_full, training_protocol, workers
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
             load(spec.train, resolution)
+        for plain in dict.fromkeys(point.baseline() for point in expansion.points):
+            check_trainable(spec.train, plain)
     latencies = list(_latency_protocols(spec.latency))
     sources = {point: _source(point) for point in expansion.points}
     measurements = (

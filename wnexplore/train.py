@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wnexplore.checkpoint import Origin
 from wnexplore.checkpoints import Checkpoints
@@ -32,9 +32,10 @@ from wnexplore.measure.loop import STATE_VERSION, Training, check_loss, check_tr
 from wnexplore.measure.processes import Processes, joined
 from wnexplore.measure.switches import threads_set
 from wnexplore.models import build
+from wnexplore.models.trial import try_out
 from wnexplore.store import Store
 from wnexplore.training_log import Row, TrainingLog
-from wnexplore.trainings import load, threads_of, training_protocol
+from wnexplore.trainings import check_trainable, load, threads_of, training_protocol
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         processes = stack.enter_context(joined(device))
         # What can't begin leaves no run directory.
         load(run.spec, run.point.resolution)
+        check_trainable(run.spec, run.point)
         stack.enter_context(threads_set(_threads(run, device)))
         stack.enter_context(reproducible(run.seed, device))
         under_way = _UnderWay(run, device, processes)
@@ -122,15 +124,18 @@ class _UnderWay:
         self._data = load(spec, run.point.resolution)
         self._point = replace(run.point, num_classes=self._data.num_classes)
         # Taken with the file as it is run.
-        self._source = source_hash(run.point.backbone) if is_brought(run.point.backbone) else None
+        brought = is_brought(self._point.backbone)
+        self._source = source_hash(self._point.backbone) if brought else None
+        network = build(self._point)
         self.training = Training(
-            build(self._point),
+            network,
             self._data.train,
             self._recipe,
             seed=run.seed,
             device=device,
             rank=processes.rank,
             world=processes.world,
+            skips=brought and processes.world > 1 and _skips(network, self._point),
         )
         # What can't be kept is refused before anything is written.
         self.training.state()
@@ -233,6 +238,7 @@ class _UnderWay:
             raise InputError(
                 f"{directory} holds another training: give the same options, or another folder by --out"
             )
+        self._check_source(state)
         if state["training"].get("version") != STATE_VERSION:
             raise InputError(
                 f"{directory} was trained by another version of wnexplore: go on with that one, or give"
@@ -365,6 +371,7 @@ class _UnderWay:
             return
         state = {
             "identity": self._identity(),
+            "source": self._source,
             "threads": torch.get_num_threads(),
             "training": own,
             "generators": generators,
@@ -417,12 +424,34 @@ class _UnderWay:
         content = {"point": self._point.to_dict(), "seed": self._run.seed, "data": self._run.spec.source.text}
         return json.dumps(content | self._recipe.model_dump(mode="json"), sort_keys=True)
 
+    def _check_source(self, state: Mapping[str, Any]) -> None:
+        """Raise `InputError` if the file of the network is not what it was when the training began."""
+        # Those of before files were looked at say nothing of theirs.
+        before = state.get("source")
+        if before not in (None, self._source):
+            raise InputError(
+                f"the file of backbone '{shown(self._point.backbone)}' has changed since"
+                f" {self._run.directory} was trained (SHA-256 {shown(before)}, now {self._source}): put it"
+                " back, or give another folder by --out"
+            )
+
     def _place(self) -> str:
         return f"before step {self.training.step} of {self.training.steps} (seed {self._run.seed})"
 
 
 def _threads(run: TrainRun, device: str) -> int | None:
     return threads_of(run.spec, run.point.baseline()) if device == "cpu" else None
+
+
+def _skips(network: nn.Module, point: DesignPoint) -> bool:
+    """Whether some parameters of a network may get no gradient in a step."""
+    if source_hash(point.backbone) is not None:
+        # Anybody's code: it may leave out layers by chance, which one step doesn't show.
+        return True
+    try:
+        return bool(try_out(network, point.resolution, training=True).without_gradient)
+    except RuntimeError:
+        return True
 
 
 _PRIME = 1_000_003

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from wnexplore.checkpoint import read_state, save_state
+from wnexplore.design.brought import is_brought
 from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
@@ -200,6 +201,14 @@ def load(spec: TrainSpec, resolution: int) -> Data:
     """
     augment = Augment(colour_jitter=spec.colour_jitter, min_crop=spec.min_crop)
     return load_data(spec.source, resolution=resolution, augment=augment, download=spec.download)
+
+
+def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
+    """Raise `InputError` unless the network of `point` gives what a training on the data of `spec` needs."""
+    if is_brought(point.backbone):
+        from wnexplore.models.brought import check_brought
+
+        check_brought(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
 
 
 def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Done:

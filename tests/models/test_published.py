@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.models.test_backbones import randomise
+from wnexplore.design.counts import count
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
+from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models import ShuffleNetV2, build, load_published_state_dict
+from wnexplore.walks import walk_of
 
 CLASSES = 10
 
@@ -73,20 +77,20 @@ def conv_bn(a: int, b: int, kernel: int, stride: int) -> nn.ModuleDict:
 
 
 class Port(nn.Module):
-    """The 0.5x network under the port's names."""
+    """The network of some widths, 0.5x if left out, under the port's names."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (48, 96, 192), last: int = 1024) -> None:
         super().__init__()
         self.conv1 = conv_bn(3, 24, 3, 2)
         self.layers = nn.ModuleList()
         channels = 24
-        for width, repeats in ((48, 4), (96, 8), (192, 4)):
+        for width, repeats in zip(widths, (4, 8, 4), strict=True):
             blocks = [PortBlock(channels, width, 2)]
             blocks += [PortBlock(width // 2, width, 1) for _ in range(repeats - 1)]
             self.layers.append(nn.Sequential(*blocks))
             channels = width
-        self.layers.append(conv_bn(channels, 1024, 1, 1))
-        self.head = nn.ModuleDict({"fc": nn.Linear(1024, CLASSES)})
+        self.layers.append(conv_bn(channels, last, 1, 1))
+        self.head = nn.ModuleDict({"fc": nn.Linear(last, CLASSES)})
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.conv1["bn"](self.conv1["conv"](x)))
@@ -218,7 +222,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(
 
 
 def test_another_width_and_another_network_are_refused(published: dict[str, Tensor]) -> None:
-    with pytest.raises(InputError, match="wrong shape: layers"):
+    with pytest.raises(InputError, match=r"of width 48/96/192 .* of width 112/224/448"):
         load_published_state_dict(build("shufflenet_v2_x1_0", "weightnet", num_classes=CLASSES), published)
     with pytest.raises(InputError, match="not a ResNet"):
         load_published_state_dict(build("resnet18"), published)
@@ -243,3 +247,55 @@ def test_a_file_of_something_else_is_refused(model: ShuffleNetV2, tmp_path: Path
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="mapping of names to tensors, not a list"):
         load_published_state_dict(model, tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "widths", "last"),
+    [
+        ("shufflenet_v2_port_x1_0", (116, 232, 464), 1024),
+        ("shufflenet_v2_port_x2_0", (244, 488, 976), 2048),
+        ("shufflenet_v2_x1_5", (176, 352, 704), 1024),
+    ],
+)
+def test_weights_of_the_port_at_its_other_widths(
+    backbone: str, widths: tuple[int, int, int], last: int
+) -> None:
+    torch.manual_seed(0)
+    port = Port(widths, last).double().eval()
+    for module in port.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.1)
+    model = build(backbone, "weightnet", num_classes=CLASSES).double().eval()
+    load_published_state_dict(model, port.state_dict())
+    assert agrees(model, port)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in port.parameters())
+    point = DesignPoint.of(backbone, "weightnet", resolution=64, num_classes=CLASSES)
+    counted = count(point, walk_of(point))
+    traced = measure_complexity(model.float(), 64)
+    assert (counted.params, counted.flops) == (traced.params, traced.flops)
+
+
+def test_weights_of_another_width_are_refused_in_one_line(
+    published: dict[str, Tensor], model: ShuffleNetV2
+) -> None:
+    with pytest.raises(InputError) as error:
+        load_published_state_dict(model, Port((116, 232, 464)).state_dict())
+    told = (
+        "width 116/232/464 and 1024 at the end, for shufflenet_v2_port_x1_0, don't fit this network of width"
+    )
+    assert told in str(error.value)
+    assert "48/96/192 and 1024 at the end" in str(error.value)
+    assert "\n" not in str(error.value)
+    larger = build("shufflenet_v2_port_x2_0", "weightnet", num_classes=CLASSES)
+    with pytest.raises(InputError, match=r"^published weights of width 48/96/192 .* of width 244/488/976"):
+        load_published_state_dict(larger, published)
+
+
+def test_a_refusal_is_short(published: dict[str, Tensor], model: ShuffleNetV2) -> None:
+    some = {key: value for key, value in published.items() if "wn_fc2" not in key}
+    with pytest.raises(InputError) as error:
+        load_published_state_dict(model, some)
+    head, *faults = str(error.value).split("\n  ")
+    assert "width 48/96/192" in head
+    assert len(faults) == 9
+    assert faults[-1].startswith("and ")

@@ -228,11 +228,19 @@ FAMILIES: dict[str, Callable[[Fraction], BackboneSpec]] = {
 }
 """Backbones of any width -> the spec at a multiple of their channels."""
 
+PORT = {
+    "shufflenet_v2_port_x1_0": ShuffleNetV2Spec((116, 232, 464)),
+    "shufflenet_v2_port_x2_0": ShuffleNetV2Spec((244, 488, 976), last_width=2048),
+}
+"""The networks of the public PyTorch port (https://github.com/DequanWang/weightnet.pytorch), which has the
+widths of the ShuffleNetV2 paper where the authors' code has others; at 0.5 and 1.5 they are the same."""
+
 BACKBONES: dict[str, BackboneSpec] = {
     **{
         f"shufflenet_v2_x{float(multiplier)}".replace(".", "_"): shufflenet_v2_spec(multiplier)
         for multiplier in _PUBLISHED_WIDTHS
     },
+    **PORT,
     "resnet18": ResNetSpec((2, 2, 2, 2), bottleneck=False),
     "resnet34": ResNetSpec((3, 4, 6, 3), bottleneck=False),
     "resnet50": ResNetSpec((3, 4, 6, 3), bottleneck=True),
@@ -255,5 +263,9 @@ def backbone_spec(name: str) -> BackboneSpec:
         family, width = found[1], Fraction(f"{found[2]}.{found[3]}")
         if family in FAMILIES and not (width == 1 and family in BACKBONES):
             return FAMILIES[family](width)
+    if found := re.fullmatch(r"shufflenet_v2_port_x(0_5|1_5)", name):
+        raise InputError(
+            f"backbone is '{name}': at this width the port's network is shufflenet_v2_x{found[1]}"
+        )
     widths = ("shufflenet_v2_x1_25", "mobilenet_v2_x0_75", "mobilenet_v3_small_x0_75")
     raise unknown("backbone", name, [*BACKBONES, *(f"{example} (any width)" for example in widths)])

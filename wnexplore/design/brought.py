@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from wnexplore.errors import InputError, unknown
@@ -28,6 +29,18 @@ def check_name(name: str) -> None:
         raise unknown(f"source of backbone '{name}'", origin, [*LIBRARIES, "path/to/file.py"])
     if not network.isidentifier():
         raise InputError(f"backbone is '{name}': '{network}' can't be a function's name; {_EXPECTED}")
+
+
+def settled_name(name: str) -> str:
+    """`name` with its file's path as it is always written: a file is one point, however it is reached.
+
+    From the working directory if it is below it, links followed: net.py for ./net.py and its absolute path.
+    """
+    origin, _, network = name.rpartition(":")
+    if origin in LIBRARIES:
+        return name
+    path, here = Path(os.path.realpath(origin)), Path(os.path.realpath("."))
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{network}"
 
 
 def source_hash(name: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from wnexplore.design.backbones import STEMS, backbone_spec
-from wnexplore.design.brought import check_name, is_brought
+from wnexplore.design.brought import check_name, is_brought, settled_name
 from wnexplore.design.methods import ACTIVATIONS, DEFAULTS, DEPTHWISE, METHODS
 from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
 from wnexplore.design.stages import Stages, parse_stages, settled
@@ -68,6 +68,7 @@ class DesignPoint:
                 raise InputError(f"{name} is '{shown(text)}': expected a name")
         if is_brought(backbone):
             check_name(backbone)
+            backbone = settled_name(backbone)
         else:
             backbone_spec(backbone)
         if stem not in STEMS:

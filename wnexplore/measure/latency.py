@@ -20,7 +20,7 @@ from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_
 from wnexplore.measure.runtimes import Pass, Step, make_pass
 from wnexplore.measure.statistics import Interval, bootstrap_interval
 from wnexplore.measure.stopwatch import before_sample, flusher, sampler
-from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
+from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.measure.waiting import yield_to_others
 
 MAX_RESIDENT = 16
@@ -261,7 +261,7 @@ class _Bench:
             size = (protocol.batch_size, 3, protocol.resolution, protocol.resolution)
             images = torch.randn(size, device=protocol.device, dtype=dtype)
             self._images = images.contiguous(memory_format=layout)
-        network.to(device=protocol.device, dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
+        place(network, protocol.device, dtype, layout)
         return make_pass(network, self._images, protocol.mode, protocol.runtime)
 
     def _latency(self, timing: Timing, ready: _Ready, watch: Watch) -> Latency:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wnexplore.measure.complexity import layer_flops
 from wnexplore.measure.roofline import Peaks
-from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
+from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.measure.waiting import yield_to_others
 from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, SqueezeExcite
 
@@ -81,8 +81,7 @@ def measure_layers(
     units = dict(_units(model))
     images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
     images = images.contiguous(memory_format=MEMORY_FORMATS[memory_format])
-    place = {"dtype": DTYPES[dtype], "memory_format": MEMORY_FORMATS[memory_format]}
-    model.eval().to(device=device, **place)  # type: ignore[call-overload]
+    place(model.eval(), device, DTYPES[dtype], MEMORY_FORMATS[memory_format])
     with torch.inference_mode(), threads_set(threads), precision_set(dtype):
         yield_to_others(at_once=True)
         moved = _seen(model, units, images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -31,7 +32,8 @@ class Training:
     Cross-entropy with label smoothing, under `recipe`. The batch size is that of all `world` processes
     together, of which this is number `rank`; with more than one, torch.distributed is initialised and the
     gradients are averaged over them. The images of each step follow from `seed` and the number of the step
-    alone: every network of a seed sees the same ones.
+    alone: every network of a seed sees the same ones. `skips` says that some parameters may get no gradient
+    in a step, for which the processes then look.
 
     Raises `InputError` if batches are of one image and batch normalisation of the network needs more.
     """
@@ -46,6 +48,7 @@ class Training:
         device: str,
         rank: int = 0,
         world: int = 1,
+        skips: bool = False,
     ) -> None:
         self.network = network.to(device)
         self.recipe = recipe
@@ -72,7 +75,9 @@ class Training:
         self._called: nn.Module = self.network
         if world > 1:
             # Gradients of some layers come in another order of memory than their parameters.
-            self._called = DistributedDataParallel(self.network)
+            # It warns once where none was left out.
+            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
+            self._called = DistributedDataParallel(self.network, find_unused_parameters=skips)
 
     @property
     def epoch(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 DTYPES = {
     "float32": torch.float32,
@@ -14,6 +15,17 @@ DTYPES = {
     "float16": torch.float16,
 }
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def place(network: nn.Module, device: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """Move `network` there, in place; of its tensors those of four dimensions have a `memory_format`.
+
+    `nn.Module.to` would ask it of those of five too, experts' kernels and 3d ones, which can't have it.
+    """
+    network.to(device=device, dtype=dtype)
+    for own in (*network.parameters(), *network.buffers()):
+        if own.dim() == 4:
+            own.data = own.data.contiguous(memory_format=memory_format)
 
 
 @contextmanager

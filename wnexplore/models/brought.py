@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from wnexplore.design.brought import check_name
+from wnexplore.design.brought import LIBRARIES, check_name
 from wnexplore.design.walk import Block, Site, Walk
-from wnexplore.errors import InputError
-from wnexplore.models.convert import convert, why_left
+from wnexplore.errors import InputError, shown
+from wnexplore.models.convert import Where, convert_seen, why_left
 from wnexplore.models.from_file import module_of
-from wnexplore.models.layout import SeenConv, layout, one_pass
+from wnexplore.models.layout import Layout, SeenConv, layout, one_pass
 from wnexplore.models.methods import Method, PlainMethod
+from wnexplore.models.outputs import check_output, check_trainable, main_logits, quiet
 
 
 def load(name: str, num_classes: int) -> nn.Module:
@@ -39,15 +42,33 @@ def load(name: str, num_classes: int) -> nn.Module:
     return _from_file(Path(origin), network, num_classes)
 
 
-def brought_network(name: str, method: Method, num_classes: int) -> nn.Module:
+def brought_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
     """The network with its convolutions replaced by those of `method` as `convert` does it if told no more.
 
-    Raises `InputError` as `load` and `convert` do, and `IllegalPointError` naming the layer.
+    It gives logits (N, num_classes), of its main head where it has auxiliary ones; what it prints goes to
+    standard error. Raises `InputError` as `load` and `convert` do, or if it gives something else on images of
+    `resolution` pixels, and `IllegalPointError` naming the layer.
     """
     model = load(name, num_classes)
+    known = _known(name, num_classes)
+    has_more, prints = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     if type(method) is not PlainMethod:
-        convert(model, method)
+        found = layout(model)
+        convert_seen(model, method, Where(), found, _left(model, found, known))
+    if has_more:
+        model.register_forward_hook(main_logits)
+    if prints:
+        quiet(model)
     return model
+
+
+def check_brought(name: str, resolution: int, classes: int) -> None:
+    """Raise `InputError` unless the network called `name` can be trained on so many classes."""
+    with torch.random.fork_rng(devices=()):
+        model = load(name, classes)
+    _known(name, classes).once(
+        ("trained", resolution), lambda: check_trainable(model, name, resolution, classes)
+    )
 
 
 def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
@@ -60,8 +81,10 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
     # A walk is for counting: random numbers drawn after it are those that were drawn without it.
     with torch.random.fork_rng(devices=()):
         model = load(name, num_classes)
+    known = _known(name, num_classes)
+    known.once(("output", resolution), lambda: check_output(model, name, resolution))
     found = layout(model)
-    left = why_left(model, found)
+    left = _left(model, found, known)
     seen = one_pass(model, resolution, counted=True)
 
     def block(conv: SeenConv) -> Block:
@@ -76,6 +99,34 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
         flops=seen.flops - sum(site.weights * site.pixels for site in sites),
         blocks=blocks,
     )
+
+
+class _Known:
+    """What trials of a network have shown, each once: they take longer than to build it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Any] = {}
+
+    def once(self, key: tuple[Any, ...], find: Callable[[], _T]) -> _T:
+        if key not in self._found:
+            self._found[key] = find()
+        found: _T = self._found[key]
+        return found
+
+
+_T = TypeVar("_T")
+_library: dict[tuple[str, int], _Known] = {}
+
+
+def _known(name: str, num_classes: int) -> _Known:
+    """What is known of a library's network; nothing of a file's, which may make another one each time."""
+    if name.rpartition(":")[0] not in LIBRARIES:
+        return _Known()
+    return _library.setdefault((name, num_classes), _Known())
+
+
+def _left(model: nn.Module, found: Layout, known: _Known) -> dict[str, str]:
+    return known.once(("left", found.resolution), lambda: why_left(model, found))
 
 
 def _site(seen: SeenConv, pixels: int) -> Site:
@@ -113,10 +164,77 @@ def _from_file(path: Path, function: str, num_classes: int) -> nn.Module:
         raise InputError(f"no file at {path}, where backbone '{name}' should be")
     with _told(name), module_of(path) as module:
         make = _function(path, module, function)
-        model = make(num_classes=num_classes) if _takes(make, "num_classes") else make()
-    if not isinstance(model, nn.Module):
-        raise InputError(f"backbone '{name}' gives a {type(model).__name__}: expected a torch.nn.Module")
+        given = {"num_classes": num_classes} if _takes(make, "num_classes") else {}
+        model = make(**given)
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"backbone '{shown(name)}' gives a {type(model).__name__}: expected a torch.nn.Module"
+            )
+        same = None
+        if (module.__name__, function) not in _new_each_time:
+            with torch.random.fork_rng(devices=()):
+                same = _same(model, lambda: make(**given))
+            _new_each_time.add((module.__name__, function))
+    if same is not None:
+        _new_each_time.discard((module.__name__, function))
+        raise InputError(
+            f"backbone '{shown(name)}' gives {same} each time it is called: expected a new network, as"
+            " training or converting one would change the next"
+        )
     return model
+
+
+_new_each_time: set[tuple[str, str]] = set()
+"""Module and function that was seen to give a new network each time."""
+
+
+def _same(model: nn.Module, make: Callable[[], object]) -> str | None:
+    """What the networks of a function have in common that a training of one would change in the next."""
+    other = make()
+    if (shared := _shared(model, other)) is not None:
+        return f"the same {shared}"
+    assert isinstance(other, nn.Module)
+    # As a training leaves weights: not as they were.
+    learned = [p for p in other.parameters() if not is_lazy(p) and p.is_floating_point()]
+    with torch.no_grad():
+        for parameter in learned:
+            parameter.fill_(_MARK)
+    third = make()
+    if not isinstance(third, nn.Module):
+        return None
+    for name, parameter in third.named_parameters():
+        if not is_lazy(parameter) and not parameter.is_meta and bool((parameter == _MARK).any()):
+            return f"the weights of the last one in {name}"
+    return None
+
+
+_MARK = 12345.678
+"""A weight that no network starts with."""
+
+
+def _shared(model: nn.Module, other: object) -> str | None:
+    """What two networks have in common, of what belongs to one; modules without weights may be shared."""
+    if other is model or not isinstance(other, nn.Module):
+        return "module"
+    places = {_place(tensor) for tensor in _tensors(other)}
+    modules = {id(module) for module in other.modules()}
+    for name, module in model.named_modules():
+        if id(module) in modules and any(True for _ in _tensors(module)):
+            return f"module {name}"
+    names = (*model.named_parameters(), *model.named_buffers())
+    return next((f"tensor {name}" for name, own in names if _place(own) in places), None)
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _place(tensor: torch.Tensor) -> object:
+    """Where a tensor's numbers are; itself where it has none yet."""
+    if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr()
 
 
 def _function(path: Path, module: ModuleType, name: str) -> Callable[..., object]:
@@ -143,13 +261,15 @@ def _takes(make: Callable[..., object], argument: str) -> bool:
 def _told(name: str) -> Iterator[None]:
     """Whatever a network raises while it is made, in one line."""
     try:
-        yield
+        # What it prints is not our output.
+        with redirect_stdout(sys.stderr):
+            yield
     except InputError:
         raise
     # Anybody's code: it may even want to leave.
     except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(f"backbone '{name}' can't be made: {cause}") from error
+        raise InputError(f"backbone '{shown(name)}' can't be made: {shown(cause, 300)}") from error
 
 
 def _no_such(library: str, network: str, known: Iterable[str]) -> InputError:

@@ -58,9 +58,10 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
     Maps images (N, 3, H, W) to logits (N, num_classes), in training mode, on PyTorch's default device;
     its parameters follow from `torch.manual_seed`. A backbone "timm:NAME", "torchvision:NAME" or
     "path/to/file.py:function" is that network, its convolutions but the first replaced by the method's
-    (see `wnexplore.convert`). Raises `InputError` for an axis that is wrong and
-    `IllegalPointError`, naming the layer, for an (M, G) that some layer can't have, before anything is
-    built; `InputError` too if its weights are more than the machine's memory.
+    (see `wnexplore.convert`); of several heads in training the main one's logits alone are given. Raises
+    `InputError` for an axis that is wrong and `IllegalPointError`, naming the layer, for an (M, G) that some
+    layer can't have, before anything is built; `InputError` too if its weights are more than the machine's
+    memory.
     """
     if isinstance(backbone, str):
         point = DesignPoint.of(backbone, *args, **axes)
@@ -73,7 +74,7 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
     if is_brought(point.backbone):
         from wnexplore.models.brought import brought_network
 
-        return brought_network(point.backbone, method_of(point), point.num_classes)
+        return brought_network(point.backbone, method_of(point), point.num_classes, point.resolution)
     check_legal(point)
     return network(backbone_spec(point.backbone), method_of(point), point.stem, point.num_classes)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
 from wnexplore.models.layout import Layout, SeenConv, layout
 from wnexplore.models.methods import Method, MethodByStage, method_of
+from wnexplore.models.trial import Trial, take_settings, try_out
 from wnexplore.nn import Gate, GeneratedConv2d, SelectiveKernelConv2d, WeightNetConv2d
 from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import at_least, size_pair
@@ -77,9 +79,12 @@ def convert(
 
     `where` says which, a `Where` or a regular expression on their names: all but the stem if it is left out.
     A convolution makes its context from its own input or, for a method that scales (se, cbam, gc, eca), is
-    kept with its weights and followed by the gate. Its bias, if it has one, is added as before. Left are
-    also those whose module is no ordinary `nn.Conv2d` padded with zeros, shares its weight or computes it,
-    has hooks, is used never or more than once, or works on pooled features.
+    kept with its weights and followed by the gate. Its bias, if it has one, is added as before, and its
+    settings (stride, kernel_size, ...) can be asked for as before. Left are also those whose module is no
+    ordinary `nn.Conv2d` padded with zeros, shares its weight or computes it, has hooks or a forward of its
+    own, is used never or more than once, or works on pooled features; and those of which the network wants
+    more than to run them: it reads the weight, or computes something else if another class stands there.
+    That is seen by trying it, in evaluation and as a training step.
 
     A generator with one input a group (lambda = M/G = 1) keeps the convolution's kernel K: fc1 starts at
     weight 0, so that alpha has one value alpha0 for every image, and B = K/alpha0, which gives the output
@@ -95,9 +100,16 @@ def convert(
     """
     own = _method(method, M, G, axes)
     chosen = Where(names=where) if isinstance(where, str) else where or Where()
-    why_not = _chooser(chosen)
+    _chooser(chosen)  # before the network is tried, which takes time
     found = layout(model, None if resolution is None else at_least(1, "resolution", resolution))
-    why_never = why_left(model, found, stem=chosen.stem)
+    return convert_seen(model, own, chosen, found, why_left(model, found, stem=chosen.stem))
+
+
+def convert_seen(
+    model: nn.Module, own: Method, chosen: Where, found: Layout, why_never: Mapping[str, str]
+) -> Conversion:
+    """As `convert`, of a network whose layout and whose convolutions to leave are known."""
+    why_not = _chooser(chosen)
     _check_stages(own, chosen, {seen.stage for seen in found.convs if seen.name not in why_never})
     made: dict[str, nn.Module] = {}
     replaced, left = [], []
@@ -121,6 +133,73 @@ def why_left(model: nn.Module, found: Layout, *, stem: bool = False) -> dict[str
 
     `found` is the network's layout, `stem` whether the first convolution may be replaced.
     """
+    reasons = _by_themselves(model, found, stem)
+    rest = [seen.name for seen in found.convs if seen.name not in reasons]
+    return reasons | wanted_otherwise(model, found.resolution, rest)
+
+
+def wanted_otherwise(model: nn.Module, resolution: int, names: Sequence[str]) -> dict[str, str]:
+    """Those of the convolutions `names` of which `model` wants more than to run them -> what, by dotted name.
+
+    In evaluation or training, on images of `resolution` pixels. With another module around each of the others
+    the network computes the same, operator by operator.
+    """
+    before: dict[bool, Trial] = {}
+    for training in (False, True):
+        # What can't be trained as it is can't be compared.
+        with suppress(RuntimeError):
+            before[training] = try_out(model, resolution, training=training)
+    reasons: dict[str, str] = {}
+    while rest := [name for name in names if name not in reasons]:
+        found = _difference(model, resolution, rest, before)
+        if isinstance(found, dict):
+            if not found:
+                break
+            reasons |= found
+            continue
+        # The shortest beginning of the list that makes a difference ends with one of which it comes.
+        low, high = 1, len(rest)
+        while low < high:
+            middle = (low + high) // 2
+            earlier = _difference(model, resolution, rest[:middle], before)
+            if earlier == {}:
+                low = middle + 1
+            else:
+                high, found = middle, earlier
+        reasons |= {rest[high - 1]: found} if isinstance(found, str) else found
+    return reasons
+
+
+def _difference(
+    model: nn.Module, resolution: int, names: Collection[str], before: Mapping[bool, Trial]
+) -> dict[str, str] | str:
+    """What differs with another module around each of `names`: convolution -> reason where it is known which.
+
+    A reason alone where it is not; nothing if the network computes the same.
+    """
+    reasons: dict[str, str] = {}
+    for training, plain in before.items():
+        when = " in training" if training else ""
+        try:
+            trial = try_out(model, resolution, training=training, stood_in=names)
+        except RuntimeError as error:
+            return f"with another layer in its place the network can't run{when}: {error}"
+        for name, asked in trial.asked.items():
+            reasons.setdefault(name, f"the network reads its {asked[0]}{when}")
+        if not training and not reasons:
+            reasons = {name: "it is run from elsewhere too" for name in names if not trial.calls[name]}
+        # A network may draw what it does.
+        if (
+            not reasons
+            and trial.steps != plain.steps
+            and try_out(model, resolution, training=training).steps == plain.steps
+        ):
+            return f"with another layer in its place the network computes something else{when}"
+    return reasons
+
+
+def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str]:
+    """Those that can't be replaced for what they are themselves -> the reason."""
     holders = _holders(model, "_modules")
     owners = _holders(model, "_parameters")
     parts = {
@@ -152,9 +231,17 @@ def why_left(model: nn.Module, found: Layout, *, stem: bool = False) -> dict[str
             yield f"it is also {others[0]}"
         if seen.name == "":
             yield "it is the network itself"
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        if any(hooks) or module._backward_pre_hooks:
+        if any(vars(module).get(name) for name in _HOOKS) or any(map(_has_hooks, module.parameters())):
             yield "it has hooks, which would be lost"
+        if changed := [name for name in vars(module) if callable(getattr(nn.Conv2d, name, None))]:
+            yield f"it has a {changed[0]} of its own, which would be lost"
+        held = {
+            name: own
+            for kind in ("_parameters", "_buffers", "_modules")
+            for name, own in vars(module)[kind].items()
+        }
+        if more := held.keys() - {"weight", "bias"}:
+            yield f"it holds {min(more)}, which would be lost"
         if not seen.calls:
             yield "no image passes through it"
             return
@@ -176,12 +263,26 @@ def why_left(model: nn.Module, found: Layout, *, stem: bool = False) -> dict[str
     return {name: reason for name, reason in told if reason is not None}
 
 
+_HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs"))]
+"""Where a module keeps the hooks that were put on it."""
+
+
+def _has_hooks(tensor: Tensor) -> bool:
+    return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))
+
+
 class Gated(nn.Module):
     """A convolution and the gate behind it: (N, C_in, H, W) -> (N, C_out, H_out, W_out)."""
 
     def __init__(self, conv: nn.Conv2d, gate: Gate) -> None:
         super().__init__()
         self.conv, self.gate = conv, gate
+        take_settings(self, conv)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The convolution's own."""
+        return self.conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         gated: Tensor = self.gate(self.conv(x))
@@ -189,12 +290,13 @@ class Gated(nn.Module):
 
 
 class Biased(nn.Module):
-    """A layer of a method and the bias of the convolution that it replaced."""
+    """A layer of a method and the bias of the convolution `old` that it replaced."""
 
-    def __init__(self, conv: nn.Module, bias: nn.Parameter) -> None:
+    def __init__(self, conv: nn.Module, old: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        self.bias = bias
+        self.bias = old.get_parameter("bias")
+        take_settings(self, old)
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.conv, GeneratedConv2d):
@@ -264,7 +366,9 @@ def _replacement(seen: SeenConv, method: Method) -> nn.Module | None:
     new.to(old.weight)
     if isinstance(new, WeightNetConv2d) and new.shape.inputs_per_group == 1:
         _keep(new, old.weight)
-    made = new if old.bias is None else Biased(new, old.get_parameter("bias"))
+    made = new if old.bias is None else Biased(new, old)
+    # Also where it was written otherwise ("same"): the network may ask for it.
+    take_settings(made, old)
     return made.train(old.training)
 
 

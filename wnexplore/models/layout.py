@@ -93,7 +93,7 @@ def one_pass(model: nn.Module, resolution: int, *, counted: bool = False) -> Pas
     for channels in dict.fromkeys((3, _first_channels(model))):
         # The networks are anybody's, and may raise anything.
         try:
-            return _observed(_without_numbers(model).eval(), channels, resolution, counted)
+            return _observed(without_numbers(model).eval(), channels, resolution, counted)
         except Exception:
             try:
                 with _evaluating(model):
@@ -142,7 +142,7 @@ def _observed(model: nn.Module, channels: int, resolution: int, counted: bool) -
     return Pass(calls, counter.get_total_flops() // 2 if counter else 0)
 
 
-def _without_numbers(model: nn.Module) -> nn.Module:
+def without_numbers(model: nn.Module) -> nn.Module:
     """A copy on the meta device; the weights themselves are never copied."""
     known: dict[int, Any] = {}
     for tensor in itertools.chain(model.parameters(), model.buffers()):

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wnexplore.errors import InputError
+from wnexplore.design.backbones import BACKBONES, BackboneSpec, ShuffleNetV2Spec
+from wnexplore.errors import InputError, shown
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 from wnexplore.nn.weightnet import GroupedLinear
 from wnexplore.weight_files import load_tensors
@@ -70,8 +71,9 @@ def load_published_state_dict(
     don't matter, nor whether a grouped layer's weight names its groups in a dimension of their own.
 
     Raises `InputError` for a model that isn't a `ShuffleNetV2`, a file that can't be read, and a mapping
-    that doesn't fit; the message lists every key that is missing, unexpected or of the wrong shape, and
-    the model is left as it was.
+    that doesn't fit. The first line of the message says which widths the weights have and which are wanted;
+    where these are equal it goes on with the first keys that are missing, unexpected or of the wrong shape.
+    The model is left as it was.
     """
     if not isinstance(model, ShuffleNetV2):
         raise InputError(f"published weights are for a ShuffleNetV2, not a {type(model).__name__}")
@@ -95,8 +97,7 @@ def load_published_state_dict(
         elif key not in given:
             faults.append(f"missing: {key} {tuple(value.shape)}, in this network's names")
     if faults:
-        head = f"published weights that don't fit this network ({len(faults)} keys), nothing was loaded:"
-        raise InputError("\n  ".join([head, *faults]))
+        raise InputError(_refusal(given, model, faults))
     for bias, mean in _FOLDED.items():
         if bias in loaded:
             loaded[mean] = loaded[mean] - loaded.pop(bias)
@@ -149,6 +150,55 @@ def _expected(model: ShuffleNetV2, with_biases: Set[str]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = model.state_dict()
     state.pop("published_order", None)
     return state | {bias: state[_FOLDED[bias]] for bias in with_biases}
+
+
+def _refusal(given: Mapping[str, tuple[str, Any]], model: ShuffleNetV2, faults: list[str]) -> str:
+    state = {key: value for key, (_, value) in given.items() if isinstance(value, Tensor)}
+    found, wanted = _width(state), _width(model.state_dict())
+    # Widths alone don't make a network: a channel or a class more is told key by key.
+    if found != wanted and None not in found:
+        fitting = [name for name, spec in BACKBONES.items() if _is_of(spec, found)]
+        hint = f", for {fitting[0]}," if fitting else ""
+        return (
+            f"published weights of width {_spoken(found)}{hint} don't fit this network of width"
+            f" {_spoken(wanted)}; nothing was loaded"
+        )
+    head = (
+        f"published weights of width {_spoken(found)} don't fit this network of width {_spoken(wanted)}"
+        f" ({len(faults)} keys), nothing was loaded:"
+    )
+    more = [f"and {len(faults) - _TOLD} more"] if len(faults) > _TOLD else []
+    return "\n  ".join([head, *(shown(fault, 200) for fault in faults[:_TOLD]), *more])
+
+
+_TOLD = 8
+"""Keys that a message names."""
+
+_Width = tuple[int | None, ...]
+"""Channels of the stages, and before the classifier; None where the weights don't tell."""
+
+
+def _width(state: Mapping[str, Tensor]) -> _Width:
+    """A stage's first block tells its width: by the norms at the ends of its two branches."""
+
+    def channels(*keys: str) -> int | None:
+        parts = [state.get(key) for key in keys]
+        return None if any(part is None for part in parts) else sum(p.numel() for p in parts if p is not None)
+
+    stages = [
+        channels(f"stage{stage}.0.branch1.3.weight", f"stage{stage}.0.branch2.6.weight")
+        for stage in (2, 3, 4)
+    ]
+    return (*stages, channels("conv5.1.weight"))
+
+
+def _is_of(spec: BackboneSpec, width: _Width) -> bool:
+    return isinstance(spec, ShuffleNetV2Spec) and (*spec.widths, spec.last_width) == width
+
+
+def _spoken(width: _Width) -> str:
+    *stages, last = ("?" if own is None else str(own) for own in width)
+    return f"{'/'.join(stages)} and {last} at the end"
 
 
 def _fits(value: Tensor, expected: Tensor, groups: int | None) -> bool:

@@ -36,6 +36,8 @@ class GeneratedConv2d(nn.Module, ABC):
 
     formulation: str
     shape: LayerShape
+    bias: None = None
+    """There is none, as a convolution without one says it."""
 
     def __init__(
         self,

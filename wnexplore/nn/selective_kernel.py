@@ -34,6 +34,9 @@ class SelectiveKernelConv2d(nn.Module):
     same.
     """
 
+    bias: None = None
+    """There is none, as a convolution without one says it."""
+
     def __init__(
         self,
         in_channels: int,
@@ -49,19 +52,19 @@ class SelectiveKernelConv2d(nn.Module):
         super().__init__()
         self.in_channels = at_least(1, "in_channels", in_channels)
         self.out_channels = at_least(1, "out_channels", out_channels)
-        at_least(1, "groups", groups)
+        self.groups = at_least(1, "groups", groups)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels % groups != 0:
                 raise InputError(f"groups = {groups} doesn't divide {name} = {channels}")
-        kernel = size_pair("kernel_size", kernel_size)
+        self.kernel_size = kernel = size_pair("kernel_size", kernel_size)
         if kernel == (1, 1):
             raise InputError("kernel_size is 1x1: selective kernels are for larger ones")
         if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
             raise InputError(f"kernel_size = {kernel} is even: its two paths can't give the same size")
-        stride = size_pair("stride", stride)
-        down, across = size_pair("dilation", dilation)
+        self.stride = stride = size_pair("stride", stride)
+        self.dilation = down, across = size_pair("dilation", dilation)
         reach = down * (kernel[0] - 1) // 2, across * (kernel[1] - 1) // 2
-        high, wide = reach if padding is None else size_pair("padding", padding, least=0)
+        self.padding = high, wide = reach if padding is None else size_pair("padding", padding, least=0)
 
         def path(padding: Size2d, dilation: Size2d) -> nn.Module:
             return nn.Sequential(

@@ -1,0 +1,110 @@
+"""What a brought network gives: logits (N, classes), or a line that says what it gives instead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from wnexplore.errors import InputError, shown
+from wnexplore.models.trial import Trial, try_out
+
+_BATCH = 2
+"""Images of a trial."""
+
+
+def check_output(model: nn.Module, name: str, resolution: int) -> tuple[bool, bool]:
+    """Raise `InputError` unless `model`, called `name`, maps images to logits (N, classes) in evaluation.
+
+    Gives whether it has them among others in training, as `main_logits` takes them, and whether it prints.
+    """
+    found = _tried(model, name, resolution, training=False, backward=False)
+    _check_logits(found.output, name, "")
+    try:
+        in_training = try_out(model, resolution, training=True, backward=False)
+    except RuntimeError:
+        # Who trains it is told by `check_trainable`.
+        return False, found.printed
+    return _logits(in_training.output) is not in_training.output, found.printed or in_training.printed
+
+
+def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) -> None:
+    """Raise `InputError` unless `model` can be trained on `classes` classes.
+
+    It gives logits of that many in evaluation and in training, and some of its parameters get gradients.
+    """
+    for training in (False, True):
+        found = _tried(model, name, resolution, training=training, backward=True)
+        own = _check_logits(_logits(found.output), name, " in training" if training else "", found.output)
+        if own != classes:
+            raise InputError(
+                f"backbone '{shown(name)}' gives {own} classes, and the data has {classes}: expected a"
+                " network that gives as many (a function is called with num_classes if it takes that)"
+            )
+        if training and len(found.without_gradient) == sum(p.requires_grad for p in model.parameters()):
+            raise InputError(f"backbone '{shown(name)}' can't be trained: no parameter of it gets a gradient")
+
+
+def main_logits(module: nn.Module, images: object, output: Any) -> Any:
+    """A forward hook: of a network with auxiliary heads, the main one's logits alone.
+
+    Networks such as torchvision's googlenet and inception_v3 give a named tuple in training, its first field
+    "logits". Auxiliary heads then learn nothing: what is compared is the network that is deployed.
+    """
+    return _logits(output)
+
+
+def quiet(model: nn.Module) -> None:
+    """Let what `model` prints while it runs go to standard error."""
+    held: list[Any] = []
+
+    def begin(*_: object) -> None:
+        held.append(sys.stdout)
+        sys.stdout = sys.stderr
+
+    def end(*_: object) -> None:
+        if held:
+            sys.stdout = held.pop()
+
+    model.register_forward_pre_hook(begin)
+    model.register_forward_hook(end, always_call=True)
+
+
+def _logits(output: Any) -> Any:
+    fields = getattr(output, "_fields", None)
+    return output[0] if isinstance(output, tuple) and fields and fields[0] == "logits" else output
+
+
+def _tried(model: nn.Module, name: str, resolution: int, *, training: bool, backward: bool) -> Trial:
+    try:
+        return try_out(model, resolution, training=training, backward=backward)
+    except RuntimeError as error:
+        when = " in training" if training else ""
+        raise InputError(
+            f"backbone '{shown(name)}' can't run on images of {resolution} pixels{when}: {shown(error, 300)}"
+        ) from None
+
+
+def _check_logits(output: Any, name: str, when: str, whole: Any = None) -> int:
+    """The number of classes."""
+    if isinstance(output, Tensor) and output.dim() == 2 and output.shape[0] == _BATCH:
+        return output.shape[1]
+    raise InputError(
+        f"backbone '{shown(name)}' gives {_spoken(output if whole is None else whole)}{when}: expected"
+        " logits, one tensor (N, classes)"
+    )
+
+
+def _spoken(output: Any) -> str:
+    if isinstance(output, Tensor):
+        rest = ", ".join(map(str, output.shape[1:]))
+        return f"a tensor (N, {rest})" if output.shape[:1] == (_BATCH,) else f"a tensor {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with {shown(', '.join(map(str, output)))}"
+    if isinstance(output, list | tuple):
+        fields = getattr(output, "_fields", None)
+        of = f"with {', '.join(fields)}" if fields else f"of {len(output)}"
+        return f"a {'named tuple' if fields else type(output).__name__} {of}"
+    return f"a {type(output).__name__}"
