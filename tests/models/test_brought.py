@@ -284,6 +284,7 @@ def test_a_network_for_images_of_one_small_size_is_a_backbone(tmp_path: Path) ->
 def test_images_on_which_a_network_can_not_run_are_told_in_one_line() -> None:
     """It says so by an assertion of its own."""
     with pytest.raises(
-        InputError, match=r"can't run on images of 64 pixels: Input height \(64\) doesn't match"
+        InputError,
+        match=r"can't run on images of 64 pixels: AssertionError: Input height \(64\) doesn't match",
     ):
         walk_of(DesignPoint.of("timm:vit_tiny_patch16_224", resolution=64, num_classes=10))

@@ -326,7 +326,7 @@ def test_a_shared_activation_is_no_shared_network(file: Path) -> None:
     build(f"{file}:activation", resolution=32)
 
 
-@pytest.mark.parametrize("name", ["Main", "torchvision:googlenet"])
+@pytest.mark.parametrize("name", ["Main", pytest.param("torchvision:googlenet", marks=pytest.mark.slow)])
 def test_of_several_heads_the_main_one_is_trained(file: Path, name: str) -> None:
     point = DesignPoint.of(name if ":" in name else f"{file}:{name}", "se", resolution=96, num_classes=10)
     check_brought(point.backbone, 96, 10)
