@@ -39,7 +39,10 @@ def settled_name(name: str) -> str:
     origin, _, network = name.rpartition(":")
     if origin in LIBRARIES:
         return name
-    path, here = Path(os.path.realpath(origin)), Path(os.path.realpath("."))
+    try:
+        path, here = Path(os.path.realpath(origin)), Path(os.path.realpath("."))
+    except (OSError, ValueError):  # no name that a file can have: told when it is read
+        return name
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{network}"
 
 
