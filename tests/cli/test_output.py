@@ -66,7 +66,11 @@ def test_a_name_that_is_too_long_is_told_of_its_own_file(
 
 @pytest.mark.parametrize(
     "options",
-    [("--x", "flops", "--y", "params", "--out", "nowhere/a.png"), ("--out", "nowhere/all"), ("--out", "a.jpg")],
+    [
+        ("--x", "flops", "--y", "params", "--out", "nowhere/a.png"),
+        ("--out", "nowhere/all"),
+        ("--out", "a.jpg"),
+    ],
 )
 def test_a_plot_that_cannot_be_written_is_not_drawn(
     command: Command, monkeypatch: pytest.MonkeyPatch, run: Path, options: tuple[str, ...]

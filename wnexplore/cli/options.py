@@ -91,11 +91,13 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
     from wnexplore.design.brought import is_brought
     from wnexplore.design.legality import check_legal
     from wnexplore.design.point import AXES, DesignPoint
+    from wnexplore.design.size import check_fits
 
     point = DesignPoint.of(**{axis: given[axis] for axis in AXES})
     # The layers of a network that was brought are seen when it is built.
     if not is_brought(point.backbone):
         check_legal(point)
+    check_fits(point)
     return point
 
 
