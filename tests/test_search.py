@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -184,3 +187,65 @@ def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path:
     unbroken = Search(load_sweep(path), TRADE, ("params < 17k",), trials=26)
     assert {record.point for record in records} == set(_run(unbroken, tmp_path / "unbroken"))
     assert (killed / "results.csv").read_text().count("\n") == 27
+
+
+ONE = (
+    SPACE.replace("per_stage: true", "per_stage: false").replace("[1, 2, 4]", "[1]").replace("[1, 2]", "[1]")
+)
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    wanted = Search(_spec(tmp_path, ONE), TRADE, trials=2)
+    directory = tmp_path / "a?b=1 %41#c{d}"
+    assert len(_run(wanted, directory)) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"own.py", "tiny.yaml", directory.name}
+    assert (directory / STUDY).is_file()
+    # It goes on there.
+    assert len(_run(replace(wanted, trials=3), directory)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'point'",
+        "UPDATE trial_user_attributes SET value_json = '\"[1]\"' WHERE key = 'point'",
+        "DELETE FROM trial_user_attributes WHERE key = 'point'",
+        "UPDATE study_user_attributes SET value_json = '{'",
+    ],
+)
+def test_a_damaged_study_is_one_line(damage: str, tmp_path: Path) -> None:
+    wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
+    _run(wanted, directory)
+    with closing(sqlite3.connect(directory / STUDY)) as connection:
+        connection.execute(damage)
+        connection.commit()
+    with pytest.raises(InputError, match=r"study\.db is damaged: ") as told:
+        _run(replace(wanted, trials=3), directory)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.slow
+def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
+    wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
+    _run(wanted, directory)
+    (directory / STUDY).write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match=r"study\.db is damaged: file is not a database"):
+        _run(wanted, directory)
+
+
+def test_a_study_runs_no_file_that_the_search_does_not_name(tmp_path: Path) -> None:
+    wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
+    _run(wanted, directory)
+    (tmp_path / "evil.py").write_text(
+        "from own import tiny\nfrom pathlib import Path\nPath(__file__).with_name('mark').touch()\n"
+    )
+    with closing(sqlite3.connect(directory / STUDY)) as connection:
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = replace(value_json, 'own.py', 'evil.py')"
+            " WHERE key = 'point'"
+        )
+        connection.commit()
+    with pytest.raises(InputError, match="trial 0 is of"):
+        _run(replace(wanted, trials=3), directory)
+    assert not (tmp_path / "mark").exists()

@@ -31,7 +31,7 @@ from wnexplore.report.filters import condition, truth
 from wnexplore.report.frame import frame, numbers
 from wnexplore.space import space_of
 from wnexplore.store import Store
-from wnexplore.study import STUDY, damaged_study, study_told, study_url
+from wnexplore.study import STUDY, damaged_study, storage, study_told
 from wnexplore.sweep import Step, plan, remaining, run
 from wnexplore.trainings import threads_before
 from wnexplore.walks import walk_of
@@ -189,7 +189,7 @@ def _study(wanted: Search, directory: Path) -> optuna.Study:
     better: dict[str, Literal["minimize", "maximize"]] = {"smaller": "minimize", "larger": "maximize"}
     study = optuna.create_study(
         study_name="wnexplore",
-        storage=study_url(directory),
+        storage=storage(directory),
         directions=[better[direction(name)] for name in wanted.objectives],
         load_if_exists=True,
     )

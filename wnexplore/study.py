@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from wnexplore.errors import InputError, RunError, shown
+
+if TYPE_CHECKING:
+    import optuna
 
 STUDY = "study.db"
 """Optuna's storage in a run directory, an SQLite file of numbers and JSON."""
 
 
-def study_url(directory: Path) -> str:
-    """Where the study of a run directory is, as SQLAlchemy and optuna-dashboard read it.
+def storage(directory: Path) -> optuna.storages.RDBStorage:
+    """The storage of a run directory, whose name may have what would mean something else in an address."""
+    import optuna
 
-    As SQLite's own address of a file: in a path "?", "%", "#" and braces would mean something else.
-    """
-    return f"sqlite:///file:{quote(str((directory / STUDY).absolute()))}?uri=true"
+    path = directory.absolute() / STUDY
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=60, check_same_thread=False)
+
+    # The address says only that this is SQLite: what connects knows the path.
+    return optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": connect})
+
+
+def dashboard(directory: Path) -> str:
+    """The command that shows the study; empty for a path that can't stand in an address."""
+    path = str(directory / STUDY)
+    return "" if set("?%#{}") & set(path) else f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}"
 
 
 def damaged_study(path: Path, reason: str) -> InputError:

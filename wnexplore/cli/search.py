@@ -112,7 +112,7 @@ def search(
     from wnexplore.search import Search
     from wnexplore.search import search as run_search
     from wnexplore.store import FILE_NAME, Store
-    from wnexplore.study import STUDY, study_url
+    from wnexplore.study import STUDY, dashboard
 
     places = {name: path for name, path in _PLACES.items() if name != "device"}
     overrides = overrides_of(context.params, places)
@@ -140,8 +140,8 @@ def search(
     if outcome.exhausted:
         _say("every point that satisfies the budgets is measured")
     kept = f"{directory / FILE_NAME}, {directory / STUDY}"
-    shows = f"optuna-dashboard {shlex.quote(study_url(directory))}"
-    _say(f"records and Optuna's study are in {kept}; {shows} shows it")
+    shows = dashboard(directory)
+    _say(f"records and Optuna's study are in {kept}" + (f"; {shows} shows it" if shows else ""))
 
 
 def _show(directory: Path, objectives: tuple[str, ...]) -> None:
