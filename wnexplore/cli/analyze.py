@@ -15,7 +15,7 @@ def analyze(
     data: Annotated[
         str | None, typer.Option(help="Data set; the one that it was trained on if left out.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Test images to look at.")] = 512,
+    samples: Annotated[int, typer.Option(min=2, max=1_000_000, help="Test images to look at.")] = 512,
     layer: Annotated[
         str | None,
         typer.Option(

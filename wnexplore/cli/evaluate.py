@@ -17,7 +17,7 @@ def evaluate(
     resolution: Annotated[
         int | None, typer.Option(min=1, help="Image size; the network's if left out.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images at a time.")] = 64,
     backbone: NamedBackbone = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,

@@ -64,7 +64,9 @@ def search(
     budget: Annotated[
         list[str] | None, typer.Option(help='What every point must satisfy: "params<2.5e6"; may be repeated.')
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="How many different points to measure.")] = 60,
+    trials: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many different points to measure.")
+    ] = 60,
     sampler: Annotated[str, typer.Option(help="nsga2 or tpe.")] = "nsga2",
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
     backbone: Backbones = None,
