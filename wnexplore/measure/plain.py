@@ -102,6 +102,9 @@ def _packed(value: Any) -> Any:
     return _packed_numpy(value) if isinstance(value, np.ndarray | np.generic) else _packed_generator(value)
 
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
 def _packed_numpy(value: Any) -> dict[str, Any]:
     if value.dtype.kind not in "biufc":
         raise NotPlainError(f"numpy's {value.dtype}")
@@ -113,6 +116,8 @@ def _packed_numpy(value: Any) -> dict[str, Any]:
         content = torch.from_numpy(np.array(value, order="C").astype(value.dtype.newbyteorder("=")))
     except TypeError:
         raise NotPlainError(f"numpy's {value.dtype}") from None
+    # Torch can't send those without a sign to another process; their bits are the same.
+    content = content.view(_SIGNED.get(content.dtype, content.dtype))
     return {"kind": "numpy", "content": content, "shape": list(value.shape), "dtype": dtype}
 
 
