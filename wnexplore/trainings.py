@@ -153,6 +153,8 @@ def training_protocol(spec: TrainSpec, device: str, threads: int, seed: int) -> 
         "device": device,
         # The order of additions, and with it the last bits, follow the number of threads.
         "threads": threads if device == "cpu" else None,
+        # On a CPU there is no other, and records made before this was said stay theirs.
+        **({} if device == "cpu" else {"precision": "float32"}),
         **spec.recipe.model_dump(),
         **(halving if spec.schedule == "halving" else {}),
         "seed": seed,

@@ -16,6 +16,7 @@ from torch import Tensor
 from wnexplore.errors import InputError
 from wnexplore.nn.formulations import fused
 from wnexplore.nn.formulations.fused import fused_conv1x1, is_available
+from wnexplore.nn.precision import tf32_set
 
 ROOT = Path(__file__).parents[2]
 DEVICE = "cuda" if torch.cuda.is_available() and not fused._INTERPRETED else "cpu"
@@ -277,11 +278,12 @@ def test_layers_of_real_size(dtype: torch.dtype) -> None:
 
 
 @on_a_gpu
-def test_tf32_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_where_it_is_allowed() -> None:
     x, alpha, weight = tensors(Case(2, 256, 64, (14, 14), 64, 2))
-    exact = fused_conv1x1(x, alpha, weight, 64)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    error = largest_error(fused_conv1x1(x, alpha, weight, 64), exact.cpu().double())
+    with tf32_set(False):
+        exact = fused_conv1x1(x, alpha, weight, 64)
+    with tf32_set(True):
+        error = largest_error(fused_conv1x1(x, alpha, weight, 64), exact.cpu().double())
     assert 1e-6 < error < 1e-2
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from wnexplore.measure.plain import packed, unpacked
+from wnexplore.measure.switches import precision_set
 
 
 def require_cublas_workspace() -> None:
@@ -28,7 +29,9 @@ def reproducible(seed: int, device: str) -> Iterator[None]:
     """Seeded generators and deterministic algorithms inside, everything as it was outside.
 
     The generators are torch's, and Python's and numpy's, which some networks draw from. On a GPU an
-    operation that has no deterministic form makes torch warn.
+    operation that has no deterministic form makes torch warn, and float32 is float32: torch's own default,
+    TF32 in convolutions alone, would give plain convolutions another precision than generated ones, whose
+    products are matrices.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
@@ -40,7 +43,7 @@ def reproducible(seed: int, device: str) -> Iterator[None]:
         require_cublas_workspace()
     # All GPUs, also for a training on the CPU: torch.manual_seed seeds every one of them.
     others = _other_generators()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), precision_set("float32"):
         try:
             seed_generators(seed)
             torch.use_deterministic_algorithms(True, warn_only=True)

@@ -17,6 +17,7 @@ import torch
 
 from wnexplore.design.protocol import ADAPTIVE, DEVICES
 from wnexplore.errors import InputError, unknown
+from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 
 
 def resolve_device(name: str) -> str:
@@ -125,8 +126,8 @@ def environment(device: str) -> dict[str, Any]:
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "wait_policy": wait_policy(),
-        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "matmul_tf32": products_use_tf32(),
+        "cudnn_tf32": convolutions_use_tf32(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),

@@ -18,6 +18,7 @@ from wnexplore.measure.average import Average
 from wnexplore.measure.data import Pass, Split
 from wnexplore.measure.determinism import generator_states, set_generator_states
 from wnexplore.measure.held import Snapshot
+from wnexplore.measure.switches import precision_set
 from wnexplore.measure.waiting import yield_to_others
 
 
@@ -55,14 +56,15 @@ def evaluate(
 ) -> Evaluation:
     """Test `model`, put in evaluation mode, on every image of `split` once.
 
-    Of `world` processes each tests its part, `batch_size` images at a time, and all get the same result.
-    Raises `RunError` if not one image can be read, `StoppedError` in all of them once `stop` says so in one.
+    All products are float32, on a GPU too. Of `world` processes each tests its part, `batch_size` images at a
+    time, and all get the same result. Raises `RunError` if not one image can be read, `StoppedError` in all
+    of them once `stop` says so in one.
     """
     model.eval()
     # Correct first, correct among five, sum of the losses, images, processes that were stopped.
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     yield_to_others(at_once=True)
-    with torch.inference_mode():
+    with torch.inference_mode(), precision_set("float32"):
         for images, labels in split.batches(batch_size, device, rank=rank, world=world):
             if stop():
                 break

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from wnexplore.nn.precision import tf32_set
+
 DTYPES = {
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -46,10 +48,5 @@ def precision_set(dtype: str) -> Iterator[None]:
 
     Torch's own default is mixed: TF32 in convolutions, float32 in matrix products.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = dtype == "tf32"
+    with tf32_set(dtype == "tf32"):
         yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -31,6 +31,7 @@ class ActivationVectors(nn.Module):
         self._layers = tuple(layers)
         self._fc1s = tuple(layer.fc1 for layer in self._layers)
         self._sizes = [fc1.out_features for fc1 in self._fc1s]
+        self._scales = any((own.shape.slices or 0) * own.shape.inputs_per_group == 1 for own in self._layers)
         self._apart = self._layers[0].activation == "softmax"
         self._lay()
 
@@ -45,6 +46,9 @@ class ActivationVectors(nn.Module):
             parts = [
                 own.activate(part) for own, part in zip(self._layers, z.split(self._sizes, 1), strict=True)
             ]
+        elif self._scales and z.device.type != "cpu" and z.requires_grad and not _is_traced():
+            # Each in one piece by one operator for all: `Scaled`'s gradients would copy them one by one.
+            parts = _split_copies(self._layers[0].activate(z), self._sizes)
         else:
             parts = self._layers[0].activate(z).split_with_sizes(self._sizes, 1)
         return dict(zip(self._layers, parts, strict=True))
@@ -78,6 +82,12 @@ class ActivationVectors(nn.Module):
         if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(own):
             return torch.cat(own)
         return laid.whole
+
+
+def _split_copies(z: Tensor, sizes: list[int]) -> list[Tensor]:
+    # torch's own stub says that it gives nothing.
+    split: Any = torch.split_with_sizes_copy
+    return list(split(z, sizes, 1))
 
 
 LONG = 128

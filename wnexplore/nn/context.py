@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wnexplore.nn.init import init_linear_
 from wnexplore.nn.parameters import parameter
+from wnexplore.nn.precision import is_cast
 
 
 def reduced_channels(channels: int, reduction: int) -> int:
@@ -18,7 +19,7 @@ def reduced_channels(channels: int, reduction: int) -> int:
 
 
 _SUMMED = (torch.float32, torch.float64)
-"""The dtypes in which a sum over an image's pixels can't overflow."""
+"""The dtypes in which a sum over an image's pixels can't overflow; autocast casts it to another."""
 
 
 class Context(nn.Linear):
@@ -38,7 +39,7 @@ class Context(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The context of a batch: (N, C, H, W) -> (N, R)."""
-        if x.dtype not in _SUMMED:
+        if x.dtype not in _SUMMED or is_cast(x.device.type):
             return super().forward(x.mean((2, 3)))
         # The division of the mean is the product's factor: one operator less for each block.
         pixels = x.shape[2] * x.shape[3]

@@ -70,14 +70,20 @@ class TensorSplit:
             order, start = torch.randperm(len(self), generator=generator), training.start
             draws = torch.rand(6, len(self), generator=generator).to(device)
         mean, std = self.mean.to(device), self.std.to(device)
-        for index in shares(len(self), batch_size, order, start, rank, world):
-            images, labels = self._taken(index, device)
+        indices = list(shares(len(self), batch_size, order, start, rank, world))
+        # Copied to the device once: a copy a batch would wait for the GPU each time.
+        on_device = torch.cat(indices).to(device).split([len(index) for index in indices]) if indices else ()
+        for index, there in zip(indices, on_device, strict=True):
+            images, labels = self._taken(index, there, device)
             if draws is not None:
-                images = self._augmented(images, draws[:, index.to(device)])
+                images = self._augmented(images, draws[:, there])
             yield (images - mean) / std, labels
 
-    def _taken(self, index: Tensor, device: str) -> Batch:
-        """Images at the resolution of the training, float32, and labels, on `device`."""
+    def _taken(self, index: Tensor, there: Tensor, device: str) -> Batch:
+        """Images at the resolution of the training, float32, and labels, on `device`.
+
+        `there` is `index` on the device.
+        """
         n, channels, *size = self.images.shape
         as_they_are = size == [self.resolution] * 2
         width = 1 if as_they_are else 4
@@ -88,8 +94,7 @@ class TensorSplit:
             images = torch.cat(parts if as_they_are else [self._resized(part) for part in parts])
             self._kept[device] = images, self.labels.to(device)
         images, labels = self._kept[device]
-        index = index.to(device)
-        return images[index].float(), labels[index]
+        return images[there].float(), labels[there]
 
     def _resized(self, images: Tensor) -> Tensor:
         size = [self.resolution] * 2

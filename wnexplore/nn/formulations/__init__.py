@@ -16,13 +16,14 @@ from wnexplore.design.methods import FORMULATIONS
 from wnexplore.errors import InputError
 from wnexplore.nn.formulations.choose import choose, choose_compiled
 from wnexplore.nn.formulations.feature_space import shared
-from wnexplore.nn.formulations.fused import fused_conv1x1, is_available
+from wnexplore.nn.formulations.fused import LEAST_SLICE, MOST_TERMS, fused_conv1x1, fuses, is_available
 from wnexplore.nn.formulations.generate import generate_kernels as generate_kernels
 from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.published import published
 from wnexplore.nn.formulations.shape import Formulation
 from wnexplore.nn.formulations.shape import LayerShape as LayerShape
 from wnexplore.nn.formulations.single import Run, runs_single, single
+from wnexplore.nn.precision import is_cast
 
 
 def _fused(
@@ -56,7 +57,7 @@ def apply_generated(
     its own. Raises `InputError` for tensors of the wrong shape.
     """
     device = x.device.type
-    if (device in _CASTING or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
+    if is_cast(device):
         dtype = torch.get_autocast_dtype(device)
         x, alpha, weight = x.to(dtype), alpha.to(dtype), weight.to(dtype)
         shift = None if shift is None else shift.to(dtype)
@@ -72,10 +73,6 @@ def apply_generated(
     return run(x, alpha, weight, shift)
 
 
-_CASTING = ("cpu", "cuda")
-"""Devices known to have autocast: asking takes as long as a small operator."""
-
-
 def choose_formulation(x: Tensor, weight: Tensor, layer: LayerShape) -> str:
     """The name of the formulation that "auto" runs for images `x` (N, C_in, H, W)."""
     if torch.compiler.is_compiling():
@@ -88,10 +85,23 @@ def why_not(formulation: str, layer: LayerShape) -> str | None:
     """Why `layer` can't run in `formulation`; None if it can."""
     if formulation == "shared" and layer.slices is None:
         return "a group of the generator covers no whole input channels of a filter"
-    if formulation == "fused" and not layer.pointwise:
+    if formulation == "fused":
+        return _why_not_fused(layer)
+    return None
+
+
+def _why_not_fused(layer: LayerShape) -> str | None:
+    if not layer.pointwise:
         return "it is for 1x1 convolutions without padding and groups"
-    if formulation == "fused" and not is_available():
-        return "it needs Triton and a CUDA GPU"
+    if not fuses(layer):
+        return (
+            f"it is for lambda of at most {MOST_TERMS} and slices of at least {LEAST_SLICE} input channels:"
+            " beyond, registers spill"
+        )
+    if not is_available():
+        return (
+            "it needs Triton with a C compiler and Python's headers, and a CUDA GPU of compute capability 8.0"
+        )
     return None
 
 

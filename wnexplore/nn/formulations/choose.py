@@ -6,7 +6,7 @@ import torch
 
 from wnexplore.nn.formulations.columns import MOST_COLUMNS
 from wnexplore.nn.formulations.feature_space import as_matrices
-from wnexplore.nn.formulations.fused import DTYPES, is_available
+from wnexplore.nn.formulations.fused import DTYPES, fuses, is_available
 from wnexplore.nn.formulations.shape import LayerShape
 from wnexplore.nn.formulations.single import SINGLE_NUMBERS
 
@@ -26,9 +26,8 @@ def choose(
     """
     rows, columns = layer.output_size(height, width)
     pixels = rows * columns
-    if device == "cuda" and layer.pointwise and dtype in DTYPES and is_available():
-        # What it saves is writing and reading kernels: where these are more than the images.
-        return "fused" if layer.weights > (layer.in_channels + layer.out_channels) * pixels else "kernel"
+    if device != "cpu":
+        return _on_gpu(layer, pixels, training, device, dtype)
     if layer.slices is None:
         return "kernel"
     if as_matrices(layer, batch, height, width, training):
@@ -49,6 +48,24 @@ def choose_compiled(layer: LayerShape) -> str:
     if layer.slices is None:
         return "kernel"
     return "shared" if layer.slices * layer.inputs_per_group == 1 or layer.groups > 1 else "kernel"
+
+
+# Of GPUs nothing has been measured yet: what follows keeps to as few operators as the published one has.
+_FUSED_READS = 1.0
+"""Numbers of an image that cost as much as one number of a kernel written and read. Unmeasured."""
+
+
+def _on_gpu(layer: LayerShape, pixels: int, training: bool, device: str, dtype: torch.dtype) -> str:
+    if layer.slices is not None and layer.slices * layer.inputs_per_group == 1:
+        # One convolution for all images, and a scale.
+        return "shared"
+    if device == "cuda" and fuses(layer) and dtype in DTYPES and is_available():
+        # What it saves is writing and reading kernels: where these are more than the images.
+        images = (layer.in_channels + layer.out_channels) * pixels
+        if layer.weights > _FUSED_READS * images:
+            return "fused"
+    # A batched product has a gradient operator more than a convolution of many groups, and no stride.
+    return "kernel" if layer.pointwise and layer.stride == (1, 1) and not training else "published"
 
 
 # Milliseconds on two cores of an AMD EPYC; only their ratios decide.

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.kernel_space import needs_gradient
+from wnexplore.nn.formulations.scaled import Scaled
 from wnexplore.nn.formulations.shape import LayerShape
 from wnexplore.nn.formulations.tiles import chunk_size
 
@@ -43,6 +44,11 @@ def shared(
     training = needs_gradient(x, alpha, weight)
     if as_matrices(layer, batch, height, width, training):
         return _multiplied(x, alpha, weight, layer, slices, shift)
+    if x.device.type != "cpu" and training and slices * layer.inputs_per_group == 1:
+        scaled: Tensor = Scaled.apply(
+            x, _of_each_filter(alpha, layer), weight.view(layer.kernel_shape), layer
+        )
+        return scaled if shift is None else scaled + shift.view(-1, 1, 1)
     outputs = _outputs_of(weight, layer, slices)
     whole = training or needs_gradient(shift) or x.device.type != "cpu"
     images = batch if whole else _images_at_a_time(x, layer, slices)
@@ -143,11 +149,22 @@ def _slice_shape(layer: LayerShape, slices: int) -> tuple[int, int, int]:
     return (layer.in_channels // layer.groups // slices, *layer.kernel_size)
 
 
+def _repeated(alpha: Tensor, times: int) -> Tensor:
+    """(N, P, ...) -> (N, P·times, ...), each row as often; torch's own of some versions indexes."""
+    if times == 1:
+        return alpha
+    return alpha.unsqueeze(2).expand(-1, -1, times, *alpha.shape[2:]).flatten(1, 2)
+
+
 def _of_filters(alpha: Tensor, layer: LayerShape) -> Tensor:
     """(N, groups of filters, ...) -> (N, C_out, ..., 1, 1): filters of one group have the same."""
-    if alpha.shape[1] < layer.out_channels:
-        alpha = alpha.repeat_interleave(layer.out_channels // alpha.shape[1], 1)
+    alpha = _of_each_filter(alpha, layer)
     return alpha.view(*alpha.shape, 1, 1)
+
+
+def _of_each_filter(alpha: Tensor, layer: LayerShape) -> Tensor:
+    """The same without the last two sizes."""
+    return _repeated(alpha, layer.out_channels // alpha.shape[1])
 
 
 def _sum(outputs: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor | None = None) -> Tensor:

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 from wnexplore.errors import InputError
+from wnexplore.nn.formulations.probe import works
+from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.precision import convolutions_use_tf32, is_cast
 
 try:
     import triton  # type: ignore[import-untyped]
@@ -31,17 +34,17 @@ def fused_conv1x1(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> Tens
     """x (N, C_in, H, W) -> (N, C_out, H, W), each image by a kernel of its own, at stride 1.
 
     `alpha` is (N, P·lambda), `weight` (C_out·C_in, lambda), `groups` P, any divisor of C_out·C_in. Each is
-    float32, bfloat16 or float16, need not be like the others, and gets a gradient like itself; the output
-    has the dtype and the memory format of `x`. Kernels are made in float32 and applied in the dtype of
-    `x`, sums are float32; float32 products follow `torch.backends.cuda.matmul.allow_tf32`. Under autocast
-    `x` is cast as a convolution casts it. Any strides will do: `x` is copied only where its pixels are
-    not evenly apart, as those of x[:, :, ::2, ::2]. The gradients are the same in every run, and have no
+    float32, bfloat16 or float16, need not be like the others, and gets a gradient like itself; the output has
+    the dtype and the memory format of `x`. Kernels are made in float32 and applied in the dtype of `x`, sums
+    are float32; float32 products use TF32 where cuDNN's convolutions do (`convolutions_use_tf32`). Under
+    autocast `x` is cast as a convolution casts it. Any strides will do: `x` is copied only where its pixels
+    are not evenly apart, as those of x[:, :, ::2, ::2]. The gradients are the same in every run, and have no
     gradients themselves.
 
     Raises `InputError` for wrong shapes and dtypes, for 2**31 numbers an image or weight, and where
     `is_available` says no or the tensors are on another device.
     """
-    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
+    if is_cast(x.device.type) and x.is_floating_point():
         x = x.to(torch.get_autocast_dtype(x.device.type))
     _check(x, alpha, weight, groups)
     channels_last = not x.is_contiguous() and x.stride(1) == 1
@@ -51,11 +54,20 @@ def fused_conv1x1(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> Tens
 
 
 def is_available() -> bool:
-    """Whether Triton can be imported, and has a GPU that it compiles for or its interpreter is on."""
-    if triton is None:
-        return False
-    return _INTERPRETED or (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 0))
+    """Whether Triton's interpreter is on, or Triton compiles for the GPU here: tried once, see `works`."""
+    return _INTERPRETED or works()
 
+
+def fuses(layer: LayerShape) -> bool:
+    """Whether kernels of `layer` fit into registers: of a 1x1 layer, lambda at most 8, slices of 16."""
+    slice_size = math.gcd(layer.in_channels, layer.outputs_per_group)
+    return layer.pointwise and layer.inputs_per_group <= MOST_TERMS and slice_size >= LEAST_SLICE
+
+
+MOST_TERMS = 8
+"""lambda: of more, registers spill, up to 13.8 kB a thread."""
+LEAST_SLICE = 16
+"""Input channels of a slice: less than what a product takes at least is mostly padding."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -294,7 +306,7 @@ def _tiles(size: int, block: int) -> int:
 def _options(x: Tensor, loads: int, warps: int) -> dict[str, Any]:
     """What every kernel is compiled with; a step of its loop loads `loads` tiles of weights."""
     return {
-        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        "PRECISION": "tf32" if convolutions_use_tf32() else "ieee",
         "WIDEN": _INTERPRETED,
         "num_warps": warps,
         "num_stages": 3 if loads <= 2 else 2 if loads <= 4 else 1,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
-from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels
+from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels, generate_published
 from wnexplore.nn.formulations.product import Product
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.shape import LayerShape
@@ -36,6 +36,8 @@ def kernel(
     """
     if torch.compiler.is_compiling():
         return _traced(x, alpha, weight, layer, shift)
+    if x.device.type != "cpu" and not needs_gradient(x, alpha, weight, shift):
+        return _in_few_calls(x, alpha, weight, layer, shift)
     if layer.pointwise and x.shape[0] * layer.weights * x.element_size() <= SMALL_BYTES:
         return _multiplied(x, alpha, weight, layer, shift)
     if layer.pointwise or _has_few_columns(x, layer):
@@ -106,6 +108,24 @@ def _products(pairs: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tenso
     for a, b in rest:
         y = y.baddbmm_(a, b)
     return y
+
+
+def _in_few_calls(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None
+) -> Tensor:
+    """All kernels by one operator, and all outputs by another: a GPU waits for calls."""
+    make = generate_kernels if layer.inputs_per_group == 1 else generate_published
+    kernels = make(alpha, weight, layer.generator_groups)
+    if not layer.pointwise or layer.stride != (1, 1):
+        return convolve_folded(x, kernels, layer, shift)
+    matrices = kernels.view(-1, layer.out_channels, layer.in_channels)
+    channels_last = not x.is_contiguous() and x.stride(1) == 1
+    if channels_last:
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        y = _products([(pixels, matrices.mT)], shift)
+        return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+    y = _products([(matrices, x.flatten(2))], None if shift is None else shift.view(-1, 1))
+    return y.view(len(x), -1, *x.shape[2:])
 
 
 def _folded(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:

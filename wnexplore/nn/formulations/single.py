@@ -23,7 +23,7 @@ TILE_BYTES = 2**22
 
 def runs_single(layer: LayerShape, device: str) -> bool:
     """Whether `single` is for `layer` in the kernel formulation."""
-    return layer.weights < SINGLE_NUMBERS or _in_tiles(layer, device)
+    return device != "cpu" or layer.weights < SINGLE_NUMBERS or _in_tiles(layer, device)
 
 
 def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch.dtype) -> Run:
@@ -35,7 +35,7 @@ def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch
         return _matrix(layer, height, width)
     if layer.depthwise and device == "cpu" and dtype in _EXACT and _has_few_windows(layer, height, width):
         return _windows(layer, height, width)
-    if layer.weights >= SINGLE_NUMBERS:
+    if device == "cpu" and layer.weights >= SINGLE_NUMBERS:
         return _tiled(layer, dtype)
     make = _maker(layer, layer.kernel_shape)
     options = (layer.stride, layer.padding, layer.dilation, layer.groups)

@@ -92,7 +92,7 @@ def by_part(alpha: Tensor, weight: Tensor, layer: LayerShape) -> tuple[Tensor, T
     parts, filters = parts_of(layer), layer.out_channels
     vectors = alpha.view(len(alpha), layer.generator_groups, -1)
     if parts.of_group > 1:
-        vectors = vectors.repeat_interleave(parts.of_group, 1)
+        vectors = vectors.unsqueeze(2).expand(-1, -1, parts.of_group, -1).flatten(1, 2)
     return (
         vectors.view(len(alpha), filters, parts.of_filter, -1),
         weight.view(filters, parts.of_filter, parts.length, -1),

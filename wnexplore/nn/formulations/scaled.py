@@ -1,0 +1,65 @@
+"""The shared formulation of one term, trained on a GPU: a convolution and a scale, by few operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from wnexplore.nn.formulations.shape import LayerShape
+
+
+class Scaled(torch.autograd.Function):
+    """x (N, C_in, H, W), scales (N, C_out), kernels (C_out, C_in/g, kh, kw) -> (N, C_out, H_out, W_out).
+
+    `conv(x, kernels)`, channel by channel times `scales`. Four operators in forward and backward together:
+    the gradients of scale and convolution are one each, where autograd has two products and a sum for the
+    first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: Tensor, kernels: Tensor, layer: LayerShape) -> Tensor:
+        y = functional.conv2d(x, kernels, None, *_options(layer))
+        ctx.save_for_backward(x, scales, kernels, y)
+        ctx.layer = layer
+        return y * scales.unsqueeze(2).unsqueeze(3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, scales, kernels, y = ctx.saved_tensors
+        needs_x, needs_scales, needs_kernels, _ = ctx.needs_input_grad
+        of_y, of_scales = _of_product(grads[0], y, scales, (needs_x or needs_kernels, needs_scales))
+        of_x = of_kernels = None
+        if of_y is not None and (needs_x or needs_kernels):
+            stride, padding, dilation, groups = _options(ctx.layer)
+            of_x, of_kernels, _ = torch.ops.aten.convolution_backward(
+                *(of_y, x, kernels, None, stride, padding, dilation),
+                *(False, (0, 0), groups, (needs_x, needs_kernels, False)),
+            )
+        return of_x, of_scales, of_kernels, None
+
+
+def _of_product(
+    grad: Tensor, y: Tensor, scales: Tensor, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of y (N, C, H, W) and of scales (N, C), of which `grad` is the product's."""
+    if not (y.is_contiguous() and grad.is_contiguous()):
+        return grad * scales.unsqueeze(2).unsqueeze(3), (grad * y).sum((2, 3), dtype=scales.dtype)
+    # A 1x1 convolution with each image's each channel a group of its own.
+    groups, folded = scales.numel(), (1, scales.numel(), *y.shape[2:])
+    of_y, of_scales, _ = torch.ops.aten.convolution_backward(
+        *(grad.view(folded), y.view(folded), scales.reshape(groups, 1, 1, 1), None),
+        *((1, 1), (0, 0), (1, 1), False, (0, 0), groups, (*needed, False)),
+    )
+    return (
+        None if of_y is None else of_y.view(y.shape),
+        None if of_scales is None else of_scales.view(scales.shape),
+    )
+
+
+def _options(layer: LayerShape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+    return layer.stride, layer.padding, layer.dilation, layer.groups
