@@ -22,7 +22,7 @@ LEAST_CAPABILITY = (8, 0)
 
 @cache
 def works() -> bool:
-    """Whether a kernel of Triton's runs on the GPU of this process, tried once; if not, a warning says why."""
+    """Whether Triton's kernels run on the GPU of this process, tried once; if not, a warning says why."""
     if triton is None or not torch.cuda.is_available():
         return False
     if torch.cuda.get_device_capability() < LEAST_CAPABILITY:
