@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,13 @@ on_a_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA GPU")
 not_interpreted = pytest.mark.skipif(
     is_available() and DEVICE == "cpu", reason="already in Triton's interpreter"
 )
+
+
+@pytest.fixture(autouse=True)
+def float32_is_float32() -> Iterator[None]:
+    """Torch's own default is TF32 in convolutions."""
+    with tf32_set(False):
+        yield
 
 
 class Case(NamedTuple):
