@@ -22,7 +22,7 @@ from wnexplore.sweep import measure, plan
 def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bool) -> dict[str, Any]:
     """What `wnexplore profile` shows of `point`, as JSON can hold it.
 
-    The point's axes, `params`, `flops`, `fvcore_flops`, `operators` and `uncounted` at the top level;
+    The point's axes, `params`, `flops` and what else `Complexity` has at the top level;
     `latency` a list with one entry for each protocol of `latency`, a failed one with its error;
     `layers`, where asked for, of eager inference at the first dtype, batch size, memory format and
     number of threads, which `layers_protocol` tells with the device's `peaks`. Raises `RunError` if the
@@ -53,8 +53,12 @@ def _layers(point: DesignPoint, latency: LatencySpec) -> dict[str, Any]:
     dtype = latency.dtypes[0]
     threads = latency.threads[0] if latency.threads and device == "cpu" else None
     peaks = device_peaks(device, dtype, threads)
+    # What a network's own numbers decide is decided as it was where the whole was counted.
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = build(point)
     layers = measure_layers(
-        build(point),
+        model,
         resolution=point.resolution,
         batch_size=latency.batch_sizes[0],
         dtype=dtype,

@@ -241,7 +241,10 @@ def _variants(spec: TrainSpec, records: list[Record], done: Mapping[str, Record]
 
 
 def _count(record: Record) -> Record:
-    complexity = measure_complexity(build(record.point), record.point.resolution)
+    # What a network's own numbers decide is decided as in its walk.
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        complexity = measure_complexity(build(record.point), record.point.resolution)
     return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
 
 

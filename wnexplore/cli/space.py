@@ -116,6 +116,8 @@ def _tell_size(space: Space) -> None:
     for own in illegal:
         typer.echo(f"  {own.points:,} break this: {own.rule}")
         typer.echo(f"    {own.example}: {own.reason}")
+    for network, operators in space.uncounted.items():
+        typer.echo(f"not in FLOPs of {network}, though they may multiply matrices: {', '.join(operators)}")
 
 
 def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Indices:

@@ -300,9 +300,9 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
             "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
             f" wnexplore table {shlex.quote(str(directory))} --objectives params,latency_ms"
         )
-    uncounted = {operator for record in records for operator in record.value.get("uncounted", ())}
-    if uncounted:
-        _say(f"not in FLOPs, as fvcore has no rule for it: {', '.join(sorted(uncounted))}")
+    missing = {name for record in records for name in record.value.get("uncounted_products", ())}
+    if missing:
+        _say(f"not in FLOPs, though they may multiply matrices: {', '.join(sorted(missing))}")
     _say_skipped(planned)
     for path in dict.fromkeys(path for record in records for path in record.value.get("damaged", ())):
         _say(f"skipped in training and tests, as it can't be read: {shown(path, 4096)}")

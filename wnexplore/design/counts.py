@@ -58,7 +58,8 @@ def function_of(point: DesignPoint, walk: Walk) -> tuple[object, ...]:
 
 def parts(block: Block, design: StageDesign) -> Iterator[Part]:
     """The sites of a block as `design` makes them, and what it puts beside them."""
-    return _METHODS[design.method](block, design)
+    for part in _METHODS[design.method](block, design):
+        yield part._replace(flops=part.flops * block.samples)
 
 
 def total(parts: list[Part]) -> Counts:

@@ -21,8 +21,8 @@ class Record:
 
     `protocol`, `value`, `samples` and `environment` hold what JSON can hold, unrounded. By figure:
 
-    - complexity: protocol {}; value params, flops, fvcore_flops, operators {name: multiply-adds of
-      one image}, uncounted {name: calls}.
+    - complexity: protocol {}; value params, flops, fvcore_flops (None where fvcore fails), operators {name:
+      multiply-adds of one image}, uncounted and, of these, uncounted_products {name: calls}.
     - latency: protocol device, device_name, dtype, batch_size, runtime, memory_format, threads,
       cache, mode, wait_policy (how torch's threads wait for each other; None on a GPU), target, seconds;
       value latency_ms and latency_ratio with their _low and _high,

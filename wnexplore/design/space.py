@@ -135,6 +135,11 @@ class Space:
         """Whether the point is the same function as an earlier one."""
         return np.asarray(self.legal & (self.first_like != np.arange(len(self))))
 
+    @property
+    def uncounted(self) -> dict[str, tuple[str, ...]]:
+        """Backbone -> its operators that may multiply matrices and are in no count; those that have some."""
+        return {own.backbone: walk.uncounted for own, walk in self._walks.items() if walk.uncounted}
+
     def point(self, index: int) -> DesignPoint:
         """The design point with this number."""
         own, within = self._place(index)

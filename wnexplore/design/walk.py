@@ -21,7 +21,7 @@ class Site:
     kernel_size: tuple[int, int]
     groups: int
     pixels: int
-    """H_out·W_out."""
+    """H_out·W_out of one sample."""
 
     @property
     def fan_in(self) -> int:
@@ -53,6 +53,8 @@ class Block:
     gate_pixels: int
     """H·W there."""
     sites: tuple[Site, ...]
+    samples: int = 1
+    """Images to its layers that one image is: more than one where heads or frames are part of the batch."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Walk:
     flops: int
     """Multiply-adds of all but the sites, for one image."""
     blocks: tuple[Block, ...]
+    uncounted: tuple[str, ...] = ()
+    """Operators that may multiply matrices and are in no count."""
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -77,7 +81,8 @@ class Walk:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Walk:
         """The walk that `to_dict` described. Raises `KeyError` or `TypeError` for anything else."""
-        return cls(content["params"], content["flops"], tuple(_block(own) for own in content["blocks"]))
+        blocks = tuple(_block(own) for own in content["blocks"])
+        return cls(content["params"], content["flops"], blocks, tuple(content["uncounted"]))
 
 
 def _block(content: Mapping[str, Any]) -> Block:

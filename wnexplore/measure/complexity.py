@@ -1,11 +1,11 @@
-"""Parameters and FLOPs of a network, counted by fvcore on the published formulation."""
+"""Parameters and FLOPs of a network, counted on the published formulation."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -17,15 +17,10 @@ with warnings.catch_warnings():
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
 
+from wnexplore.measure.failure import Failure, is_context_lost
+from wnexplore.models.layout import one_pass
+from wnexplore.models.products import Products
 from wnexplore.nn import formulation_set
-
-MULTIPLY_ADD_OPERATORS = frozenset(
-    {"conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "attention"}
-)
-"""What the `flops` column counts: convolutions, linear layers, matrix products, by fvcore's names.
-
-"attention" stands for the two products of a fused attention, for which fvcore has no rule.
-"""
 
 
 @dataclass(frozen=True)
@@ -34,13 +29,16 @@ class Complexity:
 
     params: int
     flops: int
-    """Multiply-adds of convolutions, linear layers and matrix products."""
-    fvcore_flops: int
-    """fvcore's own total: the same and batch normalisation, by its conventions."""
+    """Multiply-adds of convolutions, linear and recurrent layers and matrix products, as
+    `wnexplore.models.products` counts them."""
+    fvcore_flops: int | None
+    """fvcore's own total, by its conventions: batch normalisation too. None where it fails."""
     operators: dict[str, int] = field(default_factory=dict)
     """Operator -> its share of `fvcore_flops`."""
     uncounted: dict[str, int] = field(default_factory=dict)
-    """Operator that fvcore has no rule for -> how often it runs; elementwise and pooling work."""
+    """Operator that is in neither figure -> how often it runs; elementwise and pooling work."""
+    uncounted_products: dict[str, int] = field(default_factory=dict)
+    """Those that may multiply matrices: their work is missing in `flops`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as a record's value."""
@@ -53,37 +51,46 @@ def measure_complexity(model: nn.Module, resolution: int, batch_size: int = 1) -
     The counts are those of one image: the same for every `batch_size`. The model is left as it was.
     Raises `RuntimeError` as torch does if the model can't run on such images.
     """
-    per_operator, uncounted = _analyse(model, resolution, batch_size)
-    total = per_operator[""]
-    flops = sum(n for operator, n in total.items() if operator in MULTIPLY_ADD_OPERATORS)
+    products = count_products(model, resolution, batch_size)
+    operators, unknown = _by_fvcore(model, resolution, batch_size)
     return Complexity(
         params=sum(p.numel() for p in model.parameters()),
-        flops=flops,
-        fvcore_flops=sum(total.values()),
-        operators=dict(total),
-        uncounted=uncounted,
+        flops=_per_image(products.total, batch_size),
+        fvcore_flops=None if operators is None else sum(operators.values()),
+        operators=dict(operators or {}),
+        uncounted=dict(sorted({**unknown, **products.uncounted}.items())),
+        uncounted_products=dict(sorted(products.uncounted.items())),
     )
 
 
 def layer_flops(model: nn.Module, resolution: int) -> dict[str, int]:
     """Multiply-adds of one image in every submodule, by dotted name; those inside it included."""
-    per_operator, _ = _analyse(model, resolution, 1)
-    return {
-        name: sum(n for operator, n in counts.items() if operator in MULTIPLY_ADD_OPERATORS)
-        for name, counts in per_operator.items()
-    }
+    found = dict.fromkeys((name for name, _ in model.named_modules()), 0)
+    for place, flops in count_products(model, resolution).flops.items():
+        for name in set(place):
+            found[name] += flops
+    return found
 
 
-def _analyse(
+def count_products(model: nn.Module, resolution: int, batch_size: int = 1) -> Products:
+    """What multiplies matrices in one pass of a batch. Raises as `measure_complexity` does."""
+    # What a design costs on paper never depends on the formulation that runs: this one does no more.
+    with formulation_set(model, "published"):
+        seen = one_pass(model, resolution, counted=True, batch_size=batch_size, channels=(3,))
+    return seen.products
+
+
+def _by_fvcore(
     model: nn.Module, resolution: int, batch_size: int
-) -> tuple[dict[str, Counter[str]], dict[str, int]]:
-    """Counts of one image, module -> operator -> number, and what fvcore could not count."""
+) -> tuple[Counter[str] | None, dict[str, int]]:
+    """fvcore's counts of one image by operator, None if it fails, and what no count has."""
     images = _images_like(model, resolution, batch_size)
-    was_training = model.training
+    was_training = {module: module.training for module in model.modules()}
     model.eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        # What a design costs on paper never depends on the formulation that runs; in the published one
-        # every multiply-add is in an operator that fvcore counts.
+        # As for those who call it with gradients on: attention is not one operator.
+        torch.backends.mha.set_fastpath_enabled(False)
         with torch.no_grad(), warnings.catch_warnings(), formulation_set(model, "published"):
             # Tracing is how fvcore works; its notices of deprecation are not about the model.
             warnings.simplefilter("ignore")
@@ -91,26 +98,43 @@ def _analyse(
             analysis.set_op_handle("aten::scaled_dot_product_attention", _attention)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             analysis.tracer_warnings("none")
-            batch = analysis.by_module_and_operator()
-            uncounted = analysis.unsupported_ops()
+            batch = analysis.by_operator()
+            unknown = analysis.unsupported_ops()
+    # It traces anybody's network by rules that have gaps: a matrix times a vector, say.
+    except Exception as error:
+        if Failure.of(error).status == "out_of_memory" or is_context_lost(error):
+            raise
+        return None, {}
     finally:
-        model.train(was_training)
-    one = {
-        module: Counter({operator: _per_image(n, batch_size) for operator, n in counts.items()})
-        for module, counts in batch.items()
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, training in was_training.items():
+            module.training = training
+    names = {operator.removeprefix("aten::"): calls for operator, calls in unknown.items()}
+    one = Counter({operator: _per_image(int(count), batch_size) for operator, count in batch.items()})
+    return one, {name: calls for name, calls in names.items() if name not in _COUNTED}
+
+
+_COUNTED = frozenset(
+    {
+        *("baddbmm", "addbmm", "mv", "dot", "vdot", "addmv", "inner", "tensordot", "bilinear", "cdist"),
+        *("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
+        *("conv_tbc", "affine_grid_generator", "linalg_multi_dot", "chain_matmul", "matrix_power"),
+        *("linalg_matrix_power", "linalg_vecdot", "torchvision::deform_conv2d", "_trilinear"),
+        *("_native_multi_head_attention", "_transformer_encoder_layer_fwd"),
     }
-    return one, {operator.removeprefix("aten::"): n for operator, n in sorted(uncounted.items())}
+)
+"""What fvcore has no rule for and `flops` counts."""
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Queries (..., L, E), keys (..., S, E), values (..., S, V): L·S·(E + V) multiply-adds."""
     queries, keys, values = (get_shape(each) for each in inputs[:3])
     *batch, length, size = queries
-    return Counter(attention=math.prod(batch) * length * keys[-2] * (size + values[-1]))
+    return Counter(attention=prod(batch) * length * keys[-2] * (size + values[-1]))
 
 
-def _per_image(count: float, batch_size: int) -> int:
-    whole, rest = divmod(int(count), batch_size)
+def _per_image(count: int, batch_size: int) -> int:
+    whole, rest = divmod(count, batch_size)
     if rest:
         raise ValueError(f"{count} operations don't divide over a batch of {batch_size}")
     return whole

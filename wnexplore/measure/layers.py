@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wnexplore.measure.complexity import layer_flops
+from wnexplore.measure.complexity import count_products
 from wnexplore.measure.roofline import Peaks
 from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.measure.waiting import yield_to_others
+from wnexplore.models.products import Place
 from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, SqueezeExcite
 
 WARM_UP_PASSES = 3
 MIN_PASSES = 5
 MAX_PASSES = 100
+OWN_WORK = " (its own products)"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Layer:
 
     name: str
     kind: str
-    """Class of the module."""
+    """Class of the module; followed by `OWN_WORK` in the row of what a module with layers does itself."""
     formulation: str | None
     """Which formulation computed it; None for a layer without generated kernels."""
     depthwise: bool
@@ -71,33 +73,51 @@ def measure_layers(
 ) -> list[Layer]:
     """Each layer of `model`, in the order of its modules, for images of `resolution` pixels.
 
+    A module that multiplies matrices itself, outside of its layers, or has parameters beside theirs, has a
+    row for that, so that the rows add up to the network; of a layer that never runs, the figures of its run
+    are 0.
+
     Timed pass by pass in eager and inference mode for about `seconds` seconds by clocks around each
     layer; on a GPU by CUDA events. The clocks themselves cost a few microseconds a layer, so that the
     shares, not the times, are what to compare, and a convolution runs apart from the normalisation that
     it can otherwise take in (`wnexplore.nn.normalised`). The module is moved to the device and dtype, and
     left there. `peaks` are those of the device for the dtype, see `wnexplore.measure.roofline`.
     """
-    flops = layer_flops(model, resolution)
-    units = dict(_units(model))
+    units = _units(model)
+    owners = _owners(model, units)
+    flops = _by_row(count_products(model, resolution).flops, units)
+    owners |= {name: model.get_submodule(name) for name in flops if name not in units}
     images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
     images = images.contiguous(memory_format=MEMORY_FORMATS[memory_format])
     place(model.eval(), device, DTYPES[dtype], MEMORY_FORMATS[memory_format])
+    moved_by_owners = (
+        _by_row(count_products(model, resolution, batch_size).bytes, units) if owners else Counter()
+    )
     with torch.inference_mode(), threads_set(threads), precision_set(dtype):
         yield_to_others(at_once=True)
         moved = _seen(model, units, images)
-        times = _times(model, units, images, seconds)
+        times = _times(model, units | owners, images, seconds)
+    own_times = _own_times(times, units, owners)
     layers = []
-    for name, unit in units.items():
-        count, taken, seen = flops.get(name, 0), times[name], moved[name]
-        work = batch_size * count
+    told: set[nn.Parameter] = set()
+    for name, module in model.named_modules():
+        if name not in units and name not in owners:
+            continue
+        is_unit = name in units
+        seen = moved[name] if is_unit else _Seen(moved_by_owners[name])
+        taken = times.get(name, 0.0) if is_unit else own_times[name]
+        # A weight that two layers share is one.
+        parameters = set(module.parameters(recurse=is_unit)) - told
+        told |= parameters
+        work = batch_size * flops[name]
         layers.append(
             Layer(
                 name=name,
-                kind=type(unit).__name__,
+                kind=type(module).__name__ + ("" if is_unit else OWN_WORK),
                 formulation=seen.formulation,
-                depthwise=_is_depthwise(unit),
-                params=sum(p.numel() for p in unit.parameters()),
-                flops=count,
+                depthwise=_is_depthwise(module),
+                params=sum(p.numel() for p in parameters),
+                flops=flops[name],
                 time_ms=taken,
                 time_share=taken / times[""],
                 bytes=seen.bytes,
@@ -108,15 +128,50 @@ def measure_layers(
     return layers
 
 
-def _units(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _units(model: nn.Module) -> dict[str, nn.Module]:
     """The modules that count as one layer: those of `wnexplore.nn`, else those without children."""
-    if isinstance(module, (GeneratedConv2d, SqueezeExcite, Context, ActivationVectors)) or not list(
-        module.children()
-    ):
-        yield name, module
-        return
-    for child_name, child in module.named_children():
-        yield from _units(child, f"{name}.{child_name}" if name else child_name)
+    found: dict[str, nn.Module] = {}
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if module in inside:
+            continue
+        whole = isinstance(module, (GeneratedConv2d, SqueezeExcite, Context, ActivationVectors))
+        if whole or not list(module.children()):
+            found[name] = module
+            inside.update(module.modules())
+    return found
+
+
+def _owners(model: nn.Module, units: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The modules that have parameters of their own beside those of their layers."""
+    inside = {part for unit in units.values() for part in unit.modules()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module not in inside and next(module.parameters(recurse=False), None) is not None
+    }
+
+
+def _by_row(amounts: Counter[Place], units: dict[str, nn.Module]) -> Counter[str]:
+    """Amounts by the layer that they belong to, the module that did it itself if it was inside of none."""
+    found: Counter[str] = Counter()
+    for within, amount in amounts.items():
+        found[next((name for name in within if name in units), within[-1])] += amount
+    return found
+
+
+def _own_times(
+    times: dict[str, float], units: dict[str, nn.Module], owners: dict[str, nn.Module]
+) -> dict[str, float]:
+    """The milliseconds of each owner without those of the layers and owners inside of it."""
+    own: dict[str, float] = {}
+    # The innermost have the longest names.
+    for name in sorted(owners, key=len, reverse=True):
+        start = f"{name}." if name else ""
+        inside = (times.get(unit, 0.0) for unit in units if unit.startswith(start))
+        others = (taken for other, taken in own.items() if other.startswith(start))
+        own[name] = max(0.0, times.get(name, 0.0) - sum(inside) - sum(others))
+    return own
 
 
 _VIEWS = (nn.Identity, nn.Flatten)

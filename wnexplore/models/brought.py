@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,7 @@ from wnexplore.design.walk import Block, Site, Walk
 from wnexplore.errors import InputError, shown
 from wnexplore.models.convert import Where, convert_seen, why_left
 from wnexplore.models.from_file import module_of
-from wnexplore.models.layout import Layout, SeenConv, layout, one_pass
+from wnexplore.models.layout import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass
 from wnexplore.models.methods import Method, PlainMethod
 from wnexplore.models.outputs import check_output, check_trainable, main_logits, quiet
 
@@ -45,15 +45,18 @@ def load(name: str, num_classes: int) -> nn.Module:
 def brought_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
     """The network with its convolutions replaced by those of `method` as `convert` does it if told no more.
 
-    It gives logits (N, num_classes), of its main head where it has auxiliary ones; what it prints goes to
-    standard error. Raises `InputError` as `load` and `convert` do, or if it gives something else on images of
-    `resolution` pixels, and `IllegalPointError` naming the layer.
+    It is for images of 3 channels and `resolution` pixels, which is the size that lazy layers get. It gives
+    logits (N, num_classes), of its main head where it has auxiliary ones; what it prints goes to standard
+    error. Raises `InputError` as `load` and `convert` do, or if it gives something else on such images, and
+    `IllegalPointError` naming the layer.
     """
-    model = load(name, num_classes)
+    model = _sized(name, num_classes, resolution)
     known = _known(name, num_classes)
+    _check_channels(name, model, resolution, known)
     has_more, prints = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     if type(method) is not PlainMethod:
-        found = layout(model)
+        # Stages are those of large images wherever it can run on them.
+        found = layout(model, own=resolution)
         convert_seen(model, method, Where(), found, _left(model, found, known))
     if has_more:
         model.register_forward_hook(main_logits)
@@ -65,7 +68,8 @@ def brought_network(name: str, method: Method, num_classes: int, resolution: int
 def check_brought(name: str, resolution: int, classes: int) -> None:
     """Raise `InputError` unless the network called `name` can be trained on so many classes."""
     with torch.random.fork_rng(devices=()):
-        model = load(name, classes)
+        model = _sized(name, classes, resolution)
+    _check_channels(name, model, resolution, _known(name, classes))
     _known(name, classes).once(
         ("trained", resolution), lambda: check_trainable(model, name, resolution, classes)
     )
@@ -75,29 +79,40 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
     """The walk of the plain network for images of `resolution` pixels.
 
     Each convolution that `convert` may replace is a block of its own, in the stage that it has there.
-    Raises `InputError` as `load` does, or if its convolutions can't be seen, and `RuntimeError`, one line,
-    if the network can't run on such images.
+    Raises `InputError` as `load` does, or if its convolutions can't be seen or it is for images of other than
+    3 channels, and `RuntimeError`, one line, if the network can't run on such images.
     """
-    # A walk is for counting: random numbers drawn after it are those that were drawn without it.
+    # A walk is for counting: random numbers drawn after it are those that were drawn without it. What a
+    # network's numbers decide is decided alike each time.
     with torch.random.fork_rng(devices=()):
-        model = load(name, num_classes)
+        torch.manual_seed(0)
+        model = _sized(name, num_classes, resolution)
     known = _known(name, num_classes)
+    _check_channels(name, model, resolution, known)
     known.once(("output", resolution), lambda: check_output(model, name, resolution))
-    found = layout(model)
-    left = _left(model, found, known)
-    seen = one_pass(model, resolution, counted=True)
+    found = layout(model, own=resolution)
+    return model_walk(model, resolution, found, _left(model, found, known))
+
+
+def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Walk:
+    """The walk of a network of the layout `found`, of which the convolutions in `left` are not replaced."""
+    seen = one_pass(model, resolution, counted=True, channels=(3,))
 
     def block(conv: SeenConv) -> Block:
-        pixels = sum(call.output[2] * call.output[3] for call in seen.calls.get(conv.name, ()))
+        # What may be replaced runs once; at another size than the stages' it may not run at all.
+        (call, *_) = seen.calls.get(conv.name, [None])
+        samples, pixels = (0, 0) if call is None else (call.output[0], call.output[2] * call.output[3])
         site = _site(conv, pixels)
-        return Block(conv.name, conv.stage, site.in_channels, site.out_channels, pixels, (site,))
+        return Block(conv.name, conv.stage, site.in_channels, site.out_channels, pixels, (site,), samples)
 
     blocks = tuple(block(conv) for conv in found.convs if conv.name not in left)
-    sites = [site for block in blocks for site in block.sites]
+    sites = [site for own in blocks for site in own.sites]
     return Walk(
         params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
-        flops=seen.flops - sum(site.weights * site.pixels for site in sites),
+        flops=seen.products.total
+        - sum(own.samples * site.weights * site.pixels for own in blocks for site in own.sites),
         blocks=blocks,
+        uncounted=tuple(sorted(seen.products.uncounted)),
     )
 
 
@@ -127,6 +142,29 @@ def _known(name: str, num_classes: int) -> _Known:
 
 def _left(model: nn.Module, found: Layout, known: _Known) -> dict[str, str]:
     return known.once(("left", found.resolution), lambda: why_left(model, found))
+
+
+def _sized(name: str, num_classes: int, resolution: int) -> nn.Module:
+    model = load(name, num_classes)
+    if is_unsized(model):
+        try:
+            give_sizes(model, resolution)
+        except InputError as error:
+            raise InputError(f"backbone '{shown(name)}': {error}") from None
+    return model
+
+
+def _check_channels(name: str, model: nn.Module, resolution: int, known: _Known) -> None:
+    try:
+        channels = known.once(("channels", resolution), lambda: one_pass(model, resolution).channels)
+    except RuntimeError:
+        # Who runs it says why it can't.
+        return
+    if channels != 3:
+        raise InputError(
+            f"backbone '{shown(name)}' is for images of {channels} channel{'s' * (channels > 1)}:"
+            " wnexplore's have 3, so expected a network that reads those"
+        )
 
 
 def _site(seen: SeenConv, pixels: int) -> Site:

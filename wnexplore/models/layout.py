@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.parameter import is_lazy
 
 from wnexplore.errors import InputError
+from wnexplore.models.products import Products, counted
 
 RESOLUTIONS = (224, 256, 192, 128, 96, 64, 48, 32, 28, 288, 299, 320, 384, 448, 512)
 """Those at which a network is looked at, in pixels: at the first of them on which it can run."""
@@ -51,62 +52,154 @@ class Layout:
     resolution: int
     """In pixels, of the images that stages are counted from."""
     convs: tuple[SeenConv, ...]
+    channels: int = 3
+    """Of the images that the network reads."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one image has met."""
+    """What one image, or one batch, has met."""
 
     calls: dict[str, list[Call]]
     """Convolution -> its runs; in the order of their first ones."""
-    flops: int
-    """Multiply-adds of convolutions, linear layers and matrix products; 0 if they weren't counted."""
+    products: Products
+    """What multiplied matrices; nothing if it wasn't counted."""
+    channels: int
+    """Of the images."""
 
 
-def layout(model: nn.Module, resolution: int | None = None) -> Layout:
+def layout(model: nn.Module, resolution: int | None = None, *, own: int | None = None) -> Layout:
     """Where the convolutions of `model` stand, for images of `resolution` pixels.
 
-    Left out, it is the first of `RESOLUTIONS` on which the network can run: 224, unless it is made for
-    one other size. The network is left as it was. Raises `InputError` if it can't run.
+    Left out, it is the first on which the network can run of 224, `own` (the size that its images will
+    have, if that is known), the size that timm says of it and the others of `RESOLUTIONS`. The network is
+    left as it was, but for lazy layers, which get the size that they meet. Raises `InputError` if it can't
+    run, or if it has lazy layers and no size was said.
     """
-    tried = RESOLUTIONS if resolution is None else (resolution,)
+    if resolution is not None:
+        likely, others = [resolution], []
+    else:
+        known = dict.fromkeys((RESOLUTIONS[0], own, _declared(model)))
+        likely = [size for size in known if size is not None]
+        others = [size for size in RESOLUTIONS if size not in likely]
+    if is_unsized(model):
+        if resolution is None:
+            raise InputError(
+                "the network has lazy layers without a size: say the resolution, or run it on an image first"
+            )
+        give_sizes(model, resolution)
     reasons: list[str] = []
-    for own in tried:
-        try:
-            seen = one_pass(model, own)
-        except RuntimeError as error:
-            reasons.append(str(error))
-        else:
-            return _layout(model, own, seen)
-    others = f", nor of {', '.join(map(str, tried[1:]))}" if tried[1:] else ""
-    raise InputError(f"the network can't run on images of {tried[0]} pixels{others}: {reasons[0]}")
-
-
-def one_pass(model: nn.Module, resolution: int, *, counted: bool = False) -> Pass:
-    """One image of `resolution` pixels through `model` in evaluation mode; the network is left as it was.
-
-    Runs a copy without numbers (meta tensors), or where its code asks for numbers the network itself.
-    The image has 3 channels, or as many as the first convolution reads if it can't be 3. Raises
-    `RuntimeError`, one line, if the network can't run.
-    """
-    reason = ""
-    for channels in dict.fromkeys((3, _first_channels(model))):
-        # The networks are anybody's, and may raise anything.
-        try:
-            return _observed(without_numbers(model).eval(), channels, resolution, counted)
-        except Exception:
+    # A pass with numbers takes long: for sizes of which none runs without, that is.
+    for sizes, look in itertools.product((likely, others), (_seen_without_numbers, _seen_with_numbers)):
+        for size, channels in itertools.product(sizes, _channels(model)):
             try:
-                with _evaluating(model):
-                    return _observed(model, channels, resolution, counted)
+                return _layout(model, size, look(model, channels, size, False, 1))
+            # The networks are anybody's, and may raise anything.
             except Exception as error:
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    raise RuntimeError(reason)
+                reasons.append(_reason(error))
+    tried = list(dict.fromkeys((*likely, *others)))
+    nor = f", nor of {', '.join(map(str, tried[1:]))}" if tried[1:] else ""
+    # That of the first size and number of channels, with numbers.
+    told = reasons[len(likely) * len(_channels(model))]
+    raise InputError(f"the network can't run on images of {tried[0]} pixels{nor}: {told}")
+
+
+def one_pass(
+    model: nn.Module,
+    resolution: int,
+    *,
+    counted: bool = False,
+    batch_size: int = 1,
+    channels: Sequence[int] | None = None,
+) -> Pass:
+    """Images of `resolution` pixels through `model` in evaluation mode; the network is left as it was.
+
+    Runs a copy without numbers (meta tensors), or where its code asks for numbers the network itself, on
+    random images, the same ones each time. These have the first number of `channels` on which it can run: 3,
+    1, or what one of its convolutions reads if it is left out. Raises `RuntimeError`, one line, if it can't
+    run, and torch's or Python's own error if there is not the memory.
+    """
+    reasons: list[str] = []
+    for own in _channels(model) if channels is None else channels:
+        for look in (_seen_without_numbers, _seen_with_numbers):
+            try:
+                return look(model, own, resolution, counted, batch_size)
+            except Exception as error:
+                if _is_out_of_memory(error):
+                    raise
+                reasons.append(_reason(error))
+    # That of the first number of channels, with numbers: the others are guesses.
+    raise RuntimeError(reasons[1])
+
+
+def is_unsized(model: nn.Module) -> bool:
+    """Whether `model` has lazy layers that no image has yet given a size."""
+    return any(is_lazy(own) for own in itertools.chain(model.parameters(), model.buffers()))
+
+
+def give_sizes(model: nn.Module, resolution: int) -> None:
+    """Make the lazy layers of `model` for images (N, 3, `resolution`, `resolution`), in place.
+
+    Raises `InputError` if it can't run on them.
+    """
+    like = next((p for p in model.parameters() if not is_lazy(p) and p.is_floating_point()), torch.empty(0))
+    image = torch.zeros(1, 3, resolution, resolution, device=like.device, dtype=like.dtype)
+    try:
+        with torch.no_grad(), _evaluating(model):
+            model(image)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"the network can't run on images of {resolution} pixels, which would give its lazy layers their"
+            f" size: {_reason(error)}"
+        ) from None
+
+
+def _seen_without_numbers(
+    model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int
+) -> Pass:
+    return _observed(without_numbers(model).eval(), channels, resolution, counts, batch_size)
+
+
+def _seen_with_numbers(
+    model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int
+) -> Pass:
+    with _evaluating(model):
+        return _observed(model, channels, resolution, counts, batch_size)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator reports it as an error like others.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _channels(model: nn.Module) -> list[int]:
+    """The numbers of channels that images of `model` may have, likeliest first."""
+    read = [own.in_channels for own in model.modules() if isinstance(own, nn.Conv2d)]
+    return list(dict.fromkeys((3, 1, *read)))[:_MOST_CHANNELS]
+
+
+_MOST_CHANNELS = 5
+"""How many numbers of channels are tried."""
+
+
+def _declared(model: nn.Module) -> int | None:
+    """The height of the images that timm says a network is for."""
+    told = getattr(model, "pretrained_cfg", None)
+    size = told.get("input_size") if isinstance(told, dict) else None
+    return size[-1] if isinstance(size, (tuple, list)) and size and isinstance(size[-1], int) else None
 
 
 def _layout(model: nn.Module, resolution: int, seen: Pass) -> Layout:
     modules = {name: own for name, own in model.named_modules() if isinstance(own, CONVOLUTIONS)}
     names = [*seen.calls, *(name for name in modules if name not in seen.calls)]
-    return Layout(resolution, tuple(_seen_conv(name, modules[name], seen, resolution) for name in names))
+    convs = tuple(_seen_conv(name, modules[name], seen, resolution) for name in names)
+    return Layout(resolution, convs, seen.channels)
 
 
 def _seen_conv(name: str, module: nn.Module, seen: Pass, resolution: int) -> SeenConv:
@@ -115,7 +208,7 @@ def _seen_conv(name: str, module: nn.Module, seen: Pass, resolution: int) -> See
     return SeenConv(name, module, calls, max(0, round(math.log2(resolution / height))))
 
 
-def _observed(model: nn.Module, channels: int, resolution: int, counted: bool) -> Pass:
+def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int) -> Pass:
     calls: dict[str, list[Call]] = {}
 
     def note(
@@ -125,21 +218,22 @@ def _observed(model: nn.Module, channels: int, resolution: int, counted: bool) -
         calls.setdefault(name, []).append(Call(x.shape, output.shape))
 
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.zeros(1, channels, resolution, resolution, device=like.device, dtype=like.dtype)
+    # Where a network decides by what it sees, it is to see something.
+    dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
+    shape = batch_size, channels, resolution, resolution
+    images = torch.randn(shape, generator=dice, device=like.device, dtype=like.dtype)
     hooks = [
         module.register_forward_hook(partial(note, name), with_kwargs=True)
         for name, module in model.named_modules()
         if isinstance(module, CONVOLUTIONS)
     ]
-    counter = FlopCounterMode(display=False) if counted else None
     try:
-        with torch.no_grad(), counter or nullcontext():
-            model(image)
+        with torch.no_grad(), counted(model) if counts else nullcontext(Products()) as products:
+            model(images)
     finally:
         for hook in hooks:
             hook.remove()
-    # It counts a multiply-add as two.
-    return Pass(calls, counter.get_total_flops() // 2 if counter else 0)
+    return Pass(calls, products, channels)
 
 
 def without_numbers(model: nn.Module) -> nn.Module:
@@ -162,7 +256,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
-
-
-def _first_channels(model: nn.Module) -> int:
-    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)

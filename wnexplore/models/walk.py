@@ -6,7 +6,6 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.brought import is_brought
@@ -14,6 +13,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.walk import Block, Site, Walk
 from wnexplore.models.build import network
 from wnexplore.models.methods import Method, plain_conv
+from wnexplore.models.products import counted
 from wnexplore.nn import Context, Gate
 from wnexplore.nn.formulations.shape import Size2d
 
@@ -38,15 +38,14 @@ def walk(point: DesignPoint) -> Walk:
 
     for noted in (*recorder.convs(), *(block.gate for block in recorder.blocks)):
         noted.register_forward_hook(note)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), counted(model) as products:
         model(images)
     names = {module: name for name, module in model.named_modules()}
     blocks = tuple(_block(record, names, pixels) for record in recorder.blocks)
     sites = [site for block in blocks for site in block.sites]
     return Walk(
         params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
-        # It counts a multiply-add as two.
-        flops=counter.get_total_flops() // 2 - sum(site.weights * site.pixels for site in sites),
+        flops=products.total - sum(site.weights * site.pixels for site in sites),
         blocks=blocks,
     )
 

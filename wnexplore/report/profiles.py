@@ -32,15 +32,23 @@ def _counts(profile: Mapping[str, Any]) -> Table:
     table = _table("", "")
     table.add_row("params", f"{prefixed(profile['params'])} ({profile['params']:,})")
     table.add_row("FLOPs", f"{prefixed(profile['flops'])} ({profile['flops']:,} multiply-adds an image)")
-    operators = sorted(profile["operators"].items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{name} {prefixed(count)}" for name, count in operators)
-    table.add_row("fvcore", f"{prefixed(profile['fvcore_flops'])}: {shares}")
-    if profile["uncounted"]:
-        calls = ", ".join(f"{name} ({calls})" for name, calls in profile["uncounted"].items())
-        table.add_row(
-            "uncounted", f"{calls} (calls of operators that fvcore has no rule for: not in the figures above)"
-        )
+    if profile["fvcore_flops"] is None:
+        table.add_row("fvcore", "fails on this network")
+    else:
+        operators = sorted(profile["operators"].items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{name} {prefixed(count)}" for name, count in operators)
+        table.add_row("fvcore", f"{prefixed(profile['fvcore_flops'])}: {shares}")
+    products = profile.get("uncounted_products", {})
+    if products:
+        table.add_row("not in FLOPs", f"{_calls(products)} (calls of operators that may multiply matrices)")
+    others = {name: calls for name, calls in profile["uncounted"].items() if name not in products}
+    if others:
+        table.add_row("uncounted", f"{_calls(others)} (calls of operators that are in neither figure)")
     return table
+
+
+def _calls(operators: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({calls})" for name, calls in operators.items())
 
 
 def _latencies(entries: list[Mapping[str, Any]]) -> Iterator[Table | Text]:
