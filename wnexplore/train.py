@@ -151,6 +151,8 @@ class _UnderWay:
         """Loss and speed of the row for the end of an epoch, while its test is not behind it."""
         self._interrupts: list[int] = []
         self._damaged_before: tuple[str, ...] = ()
+        self._lacks_weights = False
+        """Whether it was killed between the state and the weights of the last step."""
 
     def go(self, tell: Callable[[Row], None], interrupts: list[int]) -> None:
         """Train until the end or an interrupt."""
@@ -186,8 +188,7 @@ class _UnderWay:
                 saved = training.step
             if stop:
                 return
-        # One that was killed between the two has its last state without the weights.
-        if self._processes.any(not self._checkpoints.has_weights(training.step), self._device):
+        if self._lacks_weights:
             self._save()
 
     def outcome(self) -> Outcome:
@@ -261,6 +262,8 @@ class _UnderWay:
         self._seconds = state["seconds"]
         self._curves, self._best, self._untold = state["curves"], state["best"], state["untold"]
         self._damaged_before = tuple(state["damaged"])
+        step = self.training.step
+        self._lacks_weights = step == self.training.steps and not self._checkpoints.has_weights(step)
 
     def _damaged(self) -> tuple[str, ...]:
         """Paths of images that none of the processes could read: all of them must ask."""
