@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from wnexplore.design.brought import LIBRARIES, is_brought, source_hash
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.size import check_images_fit
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.held import Snapshot
 from wnexplore.models import build
@@ -127,10 +126,11 @@ def check_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
     So no network is made that is larger than its file. Of a network of one's own only the classifier is
     known, and of timm's and torchvision's what torch's "meta" device tells, which has shapes alone.
     """
-    try:
-        check_images_fit(point.resolution)
-    except InputError as error:
-        raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
+    if point.resolution > _LARGEST_TRAINED:
+        raise InputError(
+            f"checkpoint {named(path)} is damaged: point: resolution is {point.resolution}: expected at most"
+            f" {_LARGEST_TRAINED:,}"
+        )
     if not any(point.num_classes in shape for shape in shapes.values()):
         raise _unfit(path, f"no tensor has the size of {point.num_classes:,} classes")
     if is_in_file(point.backbone):
@@ -156,8 +156,13 @@ def check_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
 
 
 def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
-    """Run `network` once and leave it as it was. Raises `InputError` if it can't, or has other classes."""
+    """Run `network` once and leave it as it was. Raises `InputError` if it can't, or has other classes.
+
+    Not on images so large that this alone would take seconds.
+    """
     size = point.resolution
+    if size > _TRIED:
+        return
     before = Snapshot(network)
     try:
         with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=()):
@@ -172,6 +177,9 @@ def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
         raise _unfit(path, f"its network doesn't give {point.num_classes:,} values for an image")
 
 
+_LARGEST_TRAINED = 4096
+"""Pixels: an image of more takes half a gigabyte before the first layer, and nobody trains so here."""
+_TRIED = 640
 _SLACK = 2**22
 """Numbers that a network may have beyond those of its file: they are none that memory lacks."""
 

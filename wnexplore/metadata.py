@@ -16,8 +16,8 @@ from wnexplore.design.protocol import Recipe
 from wnexplore.errors import InputError, shown
 
 VERSION = 1
-MOST_BYTES = 16 * 2**20
-"""Of the text: a hundred thousand classes have a tenth of it."""
+MOST_BYTES = 4 * 2**20
+"""Of the text: a hundred thousand classes take half of it."""
 
 
 class DamagedError(Exception):
