@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -316,6 +317,51 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyP
         made = compiler.compile(source, targets.GPUTarget("cuda", 80, 32), compiled_with)
         assert made.metadata.shared < 96 * 1024
         assert "mma.sync" in made.asm["ptx"]
+
+
+MOST_REGISTERS, MOST_SPILLED = 255, 512
+"""A thread's, and bytes that it writes for want of more: what a GPU has, and twice what was found."""
+
+
+@pytest.mark.slow
+@not_interpreted
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_registers_suffice_where_it_is_chosen(
+    capability: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = pytest.importorskip("triton.compiler")
+    targets = pytest.importorskip("triton.backends.compiler")
+    ptxas = Path(compiler.__file__).parents[1] / "backends/nvidia/bin/ptxas"
+    if not ptxas.exists():
+        pytest.skip("this Triton brings no ptxas")
+    launches: list[Launch] = []
+    for name in ("_product_kernel", "_input_gradient_kernel", "_generator_gradients_kernel"):
+        monkeypatch.setattr(fused, name, Recorded(getattr(fused, name), launches))
+    monkeypatch.setattr(fused, "_check", lambda *_: None)
+    for terms, channels in ((1, 64), (2, 64), (fused.MOST_TERMS, 64), (4, fused.LEAST_SLICE)):
+        x, alpha, weight = (
+            tensor.cpu() for tensor in leaves(Case(2, channels, 48, (14, 14), 48, terms, dtype))
+        )
+        fused_conv1x1(x, alpha, weight, 48).sum().backward()
+    assert len(launches) == 12
+    for kernel, arguments, options in launches:
+        signature = {name: _type(value) for name, value in zip(kernel.arg_names, arguments, strict=False)}
+        compiled_with = {name: options.pop(name) for name in ("num_warps", "num_stages")}
+        signature |= dict.fromkeys(options, "constexpr")
+        source = compiler.ASTSource(kernel, signature, options)
+        made = compiler.compile(source, targets.GPUTarget("cuda", capability, 32), compiled_with)
+        file = tmp_path / "kernel.ptx"
+        file.write_text(made.asm["ptx"])
+        name = f"--gpu-name=sm_{capability}{'a' if capability >= 90 else ''}"
+        command = [str(ptxas), "-v", name, str(file), "-o", str(tmp_path / "kernel.cubin")]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        registers, spilled = (
+            int(found)
+            for found in re.findall(r"(?:Used |stack frame, )(\d+) (?:registers|bytes spill)", told)[::-1]
+        )
+        assert registers <= MOST_REGISTERS
+        assert spilled <= MOST_SPILLED, (kernel, options)
 
 
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
