@@ -29,7 +29,7 @@ NETWORKS = f"""{OWN}
 
 class Poisoned(nn.Sequential):
     def forward(self, x):
-        if len(x) > 1:
+        if len(x) > 2:
             raise RuntimeError("{LOST}")
         return super().forward(x)
 
@@ -44,7 +44,7 @@ backbones: ['FILE:tiny', 'FILE:poisoned', 'FILE:other']
 methods: [plain]
 resolution: [8]
 num_classes: [10]
-latency: {device: cpu, batch_sizes: [2], seconds: 0.001}
+latency: {device: cpu, batch_sizes: [4], seconds: 0.001}
 train: {data: digits, device: cpu, epochs: 1, seeds: SEEDS, batch_size: 512, jobs: JOBS}
 """
 

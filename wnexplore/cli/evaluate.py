@@ -50,9 +50,7 @@ def evaluate(
     for path in loaded.test.damaged:
         typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
     if as_json:
-        # JSON has no NaN, which is the loss of a network that diverged.
-        told = {name: value if math.isfinite(value) else None for name, value in asdict(found).items()}
-        typer.echo(json.dumps(told, allow_nan=False))
+        typer.echo(json.dumps(asdict(found), allow_nan=False))
         return
     typer.echo(
         f"{trained.origin.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"

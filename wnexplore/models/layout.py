@@ -124,7 +124,8 @@ def one_pass(
         for look in (_seen_without_numbers, _seen_with_numbers):
             try:
                 return look(model, own, resolution, counted, batch_size)
-            except Exception as error:
+            # Anybody's code: it may even want to leave.
+            except (Exception, SystemExit) as error:
                 if _is_out_of_memory(error):
                     raise
                 reasons.append(_reason(error))
@@ -147,7 +148,7 @@ def give_sizes(model: nn.Module, resolution: int) -> None:
     try:
         with torch.no_grad(), _evaluating(model):
             model(image)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_out_of_memory(error):
             raise
         raise InputError(
@@ -169,13 +170,14 @@ def _seen_with_numbers(
         return _observed(model, channels, resolution, counts, batch_size)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     # The CPU's allocator reports it as an error like others.
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return f"SystemExit: {line}" if isinstance(error, SystemExit) else line or type(error).__name__
 
 
 def _channels(model: nn.Module) -> list[int]:
