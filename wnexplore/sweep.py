@@ -23,6 +23,7 @@ from wnexplore.halving import Variant, train_by_halving
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
 from wnexplore.measure.failure import Failure
+from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
 from wnexplore.measure.runtimes import RUNTIMES
 from wnexplore.measure.switches import precision_set, threads_set
@@ -125,8 +126,8 @@ def run(
     failed = []
     wanted = None if spec.where is None else condition(spec.where)
     may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
-    paused = store.path.parent / "paused"
-    for record in measure(spec, todo, on_step, may_train, store.records, paused):
+    paused, rounds = store.path.parent / "paused", store.path.parent / "rounds"
+    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds):
         store.append(record)
         on_record(record)
         if record.status != "ok":
@@ -148,11 +149,13 @@ def measure(
     may_train: Callable[[DesignPoint], bool] = lambda point: True,
     known: Callable[[], Iterable[Record]] = list,
     paused: Path | None = None,
+    rounds: Path | None = None,
 ) -> Iterator[Record]:
     """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
 
     `may_train` is asked of each point before any is trained. Successive halving goes on from the records
     of before that `known` gives, and keeps trainings that wait in the folder `paused`, which it needs.
+    Latencies under way are kept in the folder `rounds`, if there is one, until all of a group are recorded.
 
     Latencies of one protocol are taken in rounds together, and trainings several at once or by halving,
     so that they may come in another order. A measurement that runs out of memory or fails becomes a
@@ -166,7 +169,7 @@ def measure(
 
     trainings = [measurement for measurement in todo if measurement.figure == "training"]
     for group in _groups(measurement for measurement in todo if measurement.figure != "training"):
-        for record in _measure_group(group, at):
+        for record in _measure_group(group, at, rounds):
             yield record
             done += 1
     allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
@@ -190,9 +193,9 @@ def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
 _At = Callable[[Measurement, float], None]
 
 
-def _measure_group(group: list[Measurement], at: _At) -> Iterator[Record]:
+def _measure_group(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
     if group[0].figure == "latency":
-        yield from _time(group, at)
+        yield from _time(group, at, rounds)
         return
     (measurement,) = group
     at(measurement, 0.0)
@@ -248,26 +251,43 @@ def _count(record: Record) -> Record:
     return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
 
 
-def _time(group: list[Measurement], at: _At) -> Iterator[Record]:
+def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
     """The records of latencies that share protocol and baseline, as they are known."""
     by_point = {measurement.point: measurement for measurement in group}
     plain, protocol = group[0].point.baseline(), group[0].protocol
+    keep = None if rounds is None else _kept_rounds(rounds, group)
     latencies = measure_latencies(
         {point: partial(build, point) for point in by_point},
         plain,
         partial(build, plain),
         LatencyProtocol.of(protocol, plain.resolution),
         lambda point, spent: at(by_point[point], spent * len(by_point)),
+        keep=keep,
     )
     with threads_set(protocol["threads"]), precision_set(protocol["dtype"]):
         surroundings = environment(protocol["device"])
-    for point, latency in latencies:
-        by_point.pop(point)
-        record = Record("latency", point, protocol, environment=surroundings)
-        if isinstance(latency, Failure):
-            yield _failed(record, latency)
-        else:
-            yield replace(record, value=latency.to_dict(), samples=latency.samples())
+    try:
+        for point, latency in latencies:
+            by_point.pop(point)
+            record = Record("latency", point, protocol, environment=surroundings)
+            if isinstance(latency, Failure):
+                yield _failed(record, latency)
+            else:
+                yield replace(record, value=latency.to_dict(), samples=latency.samples())
+    finally:
+        if keep is not None:
+            keep.close()
+    if keep is not None:
+        keep.remove()
+
+
+def _kept_rounds(folder: Path, group: list[Measurement]) -> KeptRounds[DesignPoint]:
+    """The file of latencies that share protocol and baseline; of another torch or device it is another's."""
+    plain, protocol = group[0].point.baseline(), group[0].protocol
+    baseline = record_key("latency", plain, protocol)
+    conditions = {name: protocol[name] for name in ("device_name", "threads")} | {"torch": torch.__version__}
+    names = {plain: baseline} | {measurement.point: measurement.key for measurement in group}
+    return KeptRounds(folder / f"{baseline}.jsonl", {"baseline": baseline, "environment": conditions}, names)
 
 
 def _failed(record: Record, failure: Failure) -> Record:

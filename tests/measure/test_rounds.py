@@ -7,6 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.rounds import (
@@ -14,6 +16,7 @@ from wnexplore.measure.rounds import (
     MIN_ROUNDS,
     MIN_SETTLED,
     WARM_UP_MAX,
+    RawRound,
     Round,
     Timing,
     time_in_rounds,
@@ -209,6 +212,63 @@ def test_each_round_is_told_with_the_budget_spent() -> None:
     assert told[-1].spent == 1.0
     assert {at.active for at in told} == {("a",)}
     assert 2 * len(told) == len(bench.order)
+
+
+@given(kept=st.integers(0, 120), target=st.sampled_from([0.02, 1e-9]), recorded=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_rounds_kept_and_gone_on_from_are_those_of_an_unbroken_run(
+    kept: int, target: float, recorded: bool
+) -> None:
+    sigmas = {"plain": 0.02, "a": 0.02, "b": 0.1, "c": 0.3}
+
+    def timed(
+        before: list[RawRound[str]], wanted: tuple[str, ...]
+    ) -> tuple[dict[str, tuple[int, Timing | Failure]], list[RawRound[str]], list[str]]:
+        """What is found, after how many rounds of all; the rounds that were run; all passes."""
+        bench, told = Bench(), list[RawRound[str]]()
+
+        def network(name: str, sigma: float) -> Callable[[], float]:
+            # Each network takes the same in the same round, whoever is beside it.
+            passes = iter(range(len(before), 10000))
+            return bench.network(
+                name, lambda now: 10 * random.Random(f"{name} {next(passes)}").lognormvariate(0, sigma)
+            )
+
+        rounds = time_in_rounds(
+            {name: network(name, sigma) for name, sigma in sigmas.items()},
+            "plain",
+            wanted,
+            target=target,
+            seconds=4.0,
+            clock=bench.clock,
+            kept=before,
+            on_raw_round=told.append,
+        )
+        found = {name: (len(before) + len(told), outcome) for name, outcome in rounds}
+        return found, told, bench.order
+
+    whole, rounds, passes = timed([], tuple(sigmas))
+    kept = min(kept, len(rounds))
+    wanted = tuple(name for name in sigmas if not (recorded and whole[name][0] <= kept))
+    resumed, rest, passes_after = timed(rounds[:kept], wanted)
+    assert {name: own for name, (_, own) in resumed.items()} == {name: whole[name][1] for name in wanted}
+    if wanted:
+        assert len(rest) == len(rounds) - kept, "what is kept is not measured again"
+    if not recorded:
+        assert passes_after == passes[len(passes) - len(passes_after) :], "the same dice"
+        assert [own.samples_ms for own in rest] == [own.samples_ms for own in rounds[kept:]]
+
+
+def test_a_kept_round_that_lacks_a_network_is_measured() -> None:
+    bench = Bench()
+    samplers = {name: bench.network(name, lambda now: 10.0) for name in ("plain", "a")}
+    whole = RawRound[str](0.02, {"plain": 11.0, "a": 12.0}, 2)
+    lacking = RawRound[str](0.04, {"plain": 11.0, "a": None}, 2)
+    rounds = time_in_rounds(
+        samplers, "plain", ("a",), target=1e-9, seconds=0.1, clock=bench.clock, kept=[whole, lacking, whole]
+    )
+    ((_, timing),) = rounds
+    assert _ok(timing).samples_ms == [12.0] + [10.0] * 9
 
 
 def _scripted(samples: Iterator[float], bench: Bench) -> Callable[[], float]:

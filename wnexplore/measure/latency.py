@@ -15,6 +15,7 @@ from wnexplore.measure.conditions import Watch
 from wnexplore.measure.environment import free_memory
 from wnexplore.measure.failure import ContextLostError, Failure, release_memory
 from wnexplore.measure.gpu import energy_per_image
+from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.memory import peak_memory
 from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
 from wnexplore.measure.runtimes import Pass, Step, make_pass
@@ -121,6 +122,7 @@ def measure_latencies(
     protocol: LatencyProtocol,
     on_progress: Progress = lambda key, spent: None,
     free: Callable[[str], int | None] = free_memory,
+    keep: KeptRounds[Key] | None = None,
 ) -> Iterator[tuple[Key, Latency | Failure]]:
     """Time `networks` beside the plain network `baseline`, which may be one of them, as `protocol` says.
 
@@ -130,10 +132,14 @@ def measure_latencies(
     at most 16; the rest follow in further rounds. Images (batch_size, 3, resolution, resolution) are
     made on the device beforehand.
 
+    Rounds are kept in `keep` as they come, and go on from those that it has: its networks come first, by
+    themselves.
+
     A network that takes the GPU's context with it is yielded as a `Failure`, the others are not, and
     `ContextLostError` is raised: in another process they can be timed.
     """
-    waiting = deque(networks)
+    begun = () if keep is None else tuple(key for key in keep.keys if key in networks)
+    waiting = deque(dict.fromkeys((*begun, *networks)))
     with threads_set(protocol.threads), precision_set(protocol.dtype):
         bench = _Bench(protocol)
         at_start = free(protocol.device)
@@ -147,6 +153,8 @@ def measure_latencies(
         while waiting:
             residents: dict[Key, _Ready] = {}
             while waiting and len(residents) < MAX_RESIDENT:
+                if begun and waiting[0] not in begun:
+                    break
                 left = free(protocol.device)
                 if residents and at_start is not None and left is not None and left < at_start / 2:
                     break
@@ -164,7 +172,14 @@ def measure_latencies(
                     if ready.context_lost:
                         raise ContextLostError(key, ready)
             if isinstance(plain, _Ready):
-                yield from bench.time({baseline: plain, **residents}, baseline, tuple(residents), on_progress)
+                wanted = tuple(residents)
+                go_on = bool(begun)
+                if keep is not None and wanted:
+                    keep.begin(wanted, go_on=go_on)
+                yield from bench.time(
+                    {baseline: plain, **residents}, baseline, wanted, on_progress, keep, go_on=go_on
+                )
+            begun = ()
             residents.clear()
             bench.release()
         del plain
@@ -229,8 +244,11 @@ class _Bench:
         baseline: Key,
         wanted: tuple[Key, ...],
         on_progress: Progress,
+        keep: KeptRounds[Key] | None,
+        *,
+        go_on: bool,
     ) -> Iterator[tuple[Key, Latency | Failure]]:
-        """Time those `wanted` of `residents` in rounds."""
+        """Time those `wanted` of `residents` in rounds; with `go_on` from those that `keep` has."""
         protocol = self._protocol
         watch = Watch(protocol.device, protocol.threads)
 
@@ -244,8 +262,11 @@ class _Bench:
             baseline,
             wanted,
             target=protocol.target,
-            seconds=protocol.seconds * len(wanted),
+            # The budget is that of all who began together.
+            seconds=protocol.seconds * (keep.together if keep is not None and go_on else len(wanted)),
             on_round=after_round,
+            kept=keep.rounds if keep is not None and go_on else (),
+            on_raw_round=(lambda taken: None) if keep is None else keep.add,
         )
         for key, timing in rounds:
             yield key, timing if isinstance(timing, Failure) else self._latency(timing, residents[key], watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -61,6 +61,18 @@ class Round(Generic[Key]):
     active: tuple[Key, ...]
 
 
+@dataclass(frozen=True)
+class RawRound(Generic[Key]):
+    """What one round took: all that is needed to go on after it in another process."""
+
+    seconds: float
+    """Of the time budget, spent at its end."""
+    samples_ms: Mapping[Key, float | None]
+    """None of those that failed."""
+    size: int
+    """How many networks took part, also those that nobody asks for any more."""
+
+
 def warm_up(sampler: Sampler, seconds: float, clock: Clock = time.perf_counter) -> int:
     """Run passes until their running median settles, or `seconds` are over; how many it took.
 
@@ -90,6 +102,8 @@ def time_in_rounds(
     clock: Clock = time.perf_counter,
     dice: random.Random | None = None,
     on_round: Callable[[Round[Key]], None] = lambda at: None,
+    kept: Sequence[RawRound[Key]] = (),
+    on_raw_round: Callable[[RawRound[Key]], None] = lambda taken: None,
 ) -> Iterator[tuple[Key, Timing | Failure]]:
     """Time the `wanted` of `samplers` round by round; each is yielded as soon as it is done.
 
@@ -98,6 +112,10 @@ def time_in_rounds(
     `seconds` are over or 2000 rounds done. At least 10 rounds in any case, 20 to be done early. The
     baseline takes part in every round, wanted or not. A sampler that raises is a `Failure`; the
     baseline's failure is everyone's. `on_round` is called after every round.
+
+    `on_raw_round` is given what each round took before anything else is done with it. What it was given in
+    a run that was broken off is `kept` of the next: these rounds are not run again, and decide as they did;
+    neither callback is told of them.
 
     One that takes the GPU's context with it ends the round, and nobody else has failed: raises
     `ContextLostError` once its `Failure` is yielded. If it is a baseline that isn't wanted, nobody can be
@@ -110,7 +128,18 @@ def time_in_rounds(
     rounds = 0
     begun = clock()
     while timings:
-        taken = _one_round({key: samplers[key] for key in (*timings, baseline)}, dice)
+        keys = tuple(dict.fromkeys((*timings, baseline)))
+        again = _replayed(kept[rounds], keys) if rounds < len(kept) else None
+        taken: Mapping[Key, float | Failure]
+        if again is None:
+            kept = ()
+            taken = _one_round({key: samplers[key] for key in keys}, dice)
+            elapsed = clock() - begun
+        else:
+            taken, elapsed = again, kept[rounds].seconds
+            begun = clock() - elapsed
+            # The dice stand where they stood.
+            dice.shuffle(list(range(kept[rounds].size)))
         lost = next((key for key, own in taken.items() if _is_lost(own)), None)
         if lost is not None:
             failure = taken[lost]
@@ -119,6 +148,9 @@ def time_in_rounds(
                 if key in timings:
                     yield key, failure
             raise ContextLostError(lost, failure)
+        if again is None and not isinstance(taken[baseline], Failure):
+            samples = {key: None if isinstance(own, Failure) else own for key, own in taken.items()}
+            on_raw_round(RawRound(elapsed, samples, len(samples)))
         for key in list(timings):
             own, plain = taken[key], taken[baseline]
             if isinstance(plain, Failure) or isinstance(own, Failure):
@@ -127,8 +159,8 @@ def time_in_rounds(
             else:
                 timings[key].add(own, plain)
         rounds += 1
-        spent = (clock() - begun) / seconds
-        if timings:
+        spent = elapsed / seconds
+        if timings and again is None:
             on_round(Round(min(spent, 1.0), tuple(timings)))
         if rounds >= MAX_ROUNDS or (rounds >= MIN_ROUNDS and spent >= 1):
             break
@@ -143,6 +175,12 @@ def time_in_rounds(
     for key, timing in timings.items():
         timing.stopped_by = "target" if rounds >= MIN_SETTLED and _is_narrow(timing, target) else "budget"
         yield key, timing
+
+
+def _replayed(kept: RawRound[Key], keys: tuple[Key, ...]) -> dict[Key, float | Failure] | None:
+    """The samples of `keys` in a kept round; None if it lacks one, so that the round has to be run."""
+    found = {key: own for key in keys if (own := kept.samples_ms.get(key)) is not None}
+    return {**found} if len(found) == len(keys) else None
 
 
 def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key, float | Failure]:

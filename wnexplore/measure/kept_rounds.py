@@ -1,0 +1,114 @@
+"""Rounds of networks that are timed together, kept in a file as they come: a kill loses one at most."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from wnexplore.files import make_folder, told, write_all
+from wnexplore.measure.rounds import RawRound
+
+MAX_BYTES = 64 * 2**20
+"""Of a file that is read; 2000 rounds of 17 networks take less than 4 MiB."""
+
+_DAMAGED = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a damaged file may raise."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class KeptRounds(Generic[Key]):
+    """The file at `path` for the networks of one group, called by the `names` of their records in it.
+
+    Its first line says what was timed together and how, and each further line is a round. A last line that
+    was cut off is ignored, and so is everything of a group other than `group` (what JSON can hold).
+    """
+
+    def __init__(self, path: Path, group: Mapping[str, Any], names: Mapping[Key, str]) -> None:
+        self._path = path
+        self._group = dict(group)
+        self._names = dict(names)
+        self._file: FileIO | None = None
+        self._length = 0
+        self.together = 0
+        """How many networks were timed together."""
+        self.keys: tuple[Key, ...] = ()
+        """Those of them that are still known, in their order, without those that failed in a round."""
+        self.rounds: tuple[RawRound[Key], ...] = ()
+        """What is kept of a run before."""
+        with suppress(OSError, *_DAMAGED):
+            self._read()
+
+    def begin(self, residents: tuple[Key, ...], *, go_on: bool) -> None:
+        """Add to the rounds that are kept, or begin anew with `residents`; raises as `write_whole`."""
+        self.close()
+        make_folder(self._path.parent)
+        with told(self._path):
+            self._file = FileIO(self._path, "r+" if go_on else "w")
+            if go_on:
+                self._file.truncate(self._length)
+                self._file.seek(self._length)
+            else:
+                self._write({"group": self._group, "keys": [self._names[key] for key in residents]})
+
+    def add(self, taken: RawRound[Key]) -> None:
+        """Keep one more round; raises as `write_whole`."""
+        samples = {self._names[key]: sample for key, sample in taken.samples_ms.items()}
+        with told(self._path):
+            self._write({"seconds": taken.seconds, "ms": samples})
+
+    def close(self) -> None:
+        """Close the file, which stays."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """Remove the file, and its folder with the last one."""
+        self.close()
+        with told(self._path):
+            self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # other groups have theirs there
+            self._path.parent.rmdir()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
+        # Without a buffer: what is written outlives the process.
+        write_all(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def _read(self) -> None:
+        if not self._path.is_file() or self._path.stat().st_size > MAX_BYTES:
+            return
+        first, *lines = self._path.read_bytes().split(b"\n")[:-1]
+        header = json.loads(first)
+        if header["group"] != self._group:
+            return
+        together: list[str] = header["keys"]
+        by_name = {name: key for key, name in self._names.items()}
+        failed: set[str] = set()
+        rounds: list[RawRound[Key]] = []
+        length = len(first) + 1
+        with suppress(*_DAMAGED):
+            for line in lines:
+                taken = json.loads(line)
+                samples, seconds = taken["ms"], float(taken["seconds"])
+                before = rounds[-1].seconds if rounds else 0.0
+                if not all(_is_time(own) for own in (seconds, *samples.values()) if own is not None):
+                    break
+                if seconds < before:
+                    break
+                failed |= {name for name, own in samples.items() if own is None}
+                known = {by_name[name]: own for name, own in samples.items() if name in by_name}
+                rounds.append(RawRound(seconds, known, len(samples)))
+                length += len(line) + 1
+        self.together, self.rounds, self._length = len(together), tuple(rounds), length
+        self.keys = tuple(by_name[name] for name in together if name in by_name and name not in failed)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
