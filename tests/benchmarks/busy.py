@@ -3,7 +3,8 @@
 Training, evaluation and latency on an idle machine, and while one other program keeps one core busy: as
 wnexplore has torch's threads wait for each other ("ours"), and in the ways that OpenMP's settings give. Each
 is a process of its own, since torch reads them when it loads, and one for each state of the machine, since a
-training chooses its threads when it begins. They take turns of a second in a new order in each round.
+training chooses its threads when it begins. They take turns in a new order in each round: work of two seconds
+in which what is adaptive settles, then one that is timed.
 """
 
 from __future__ import annotations
@@ -167,11 +168,18 @@ def _process(work: Work, environment: dict[str, str]) -> Iterator[Callable[[floa
         process.wait()
 
 
+_SETTLE_S = 2.2
+"""Of work that isn't timed at the beginning of a turn: the load is looked at once a second, twice in it."""
+
+
 def _serve(work: Work) -> None:
     """Answer each line of standard input, a number of seconds, with images a second."""
     first = sys.stdin.readline()
     with _step(work) as step:
         for line in chain([first], sys.stdin):
+            settled = perf_counter() + _SETTLE_S
+            while perf_counter() < settled:
+                step()
             began, images, end = perf_counter(), 0, perf_counter() + float(line)
             while not images or perf_counter() < end:
                 images += step()

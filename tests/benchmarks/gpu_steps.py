@@ -333,7 +333,7 @@ M: [2]
 G: [1]
 resolution: [8]
 num_classes: [10]
-latency: {batch_sizes: [2], seconds: 0.001}
+latency: {batch_sizes: [4], seconds: 0.001}
 train: {data: digits, epochs: 1, seeds: 2, batch_size: 512}
 """
 
@@ -439,13 +439,13 @@ class _Watched:
 _POISON = '''
 
 class Poisoned(nn.Sequential):
-    """Counted like any other network; a batch of two takes the GPU's context with it."""
+    """Counted like any other network; a batch of more than two takes the GPU's context with it."""
 
     def forward(self, x):
-        if len(x) > 1 and x.is_cuda:
+        if len(x) > 2 and x.is_cuda:
             # An index out of range is found on the device.
             x.new_zeros(4)[x.new_full((1,), 9).long()]
-        elif len(x) > 1:
+        elif len(x) > 2:
             raise RuntimeError("CUDA error: device-side assert triggered")
         return super().forward(x)
 
@@ -458,7 +458,7 @@ backbones: [BAD, BACKBONE]
 methods: [plain]
 resolution: [8]
 num_classes: [10]
-latency: {batch_sizes: [2], seconds: 0.001}
+latency: {batch_sizes: [4], seconds: 0.001}
 train: {data: digits, epochs: 1, seeds: 1, batch_size: 512}
 """
 

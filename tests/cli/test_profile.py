@@ -29,7 +29,9 @@ def test_every_axis_of_a_latency_is_an_entry(command: Command) -> None:
     for entry in entries:
         assert entry["peak_memory_mb"] > 1
         assert (entry["cache"], entry["runtime"], entry["compile_s"]) == ("warm", "eager", None)
-        assert {warning["kind"] for warning in entry["warnings"]} <= {"outliers", "drift", "wide_interval"}
+        # Other tests may run beside this one.
+        known = {"outliers", "drift", "slow_start", "wide_interval", "busy_machine"}
+        assert {warning["kind"] for warning in entry["warnings"]} <= known
 
 
 def test_what_is_not_as_usual_is_a_column_of_the_table(command: Command) -> None:
