@@ -155,6 +155,8 @@ def _process(work: Work, environment: dict[str, str]) -> Iterator[Callable[[floa
     assert process.stdin is not None
     assert process.stdout is not None
     requests, answers = process.stdin, process.stdout
+    # What others load would count as load when a training chooses its threads.
+    assert answers.readline() == _LOADED
 
     def run(seconds: float) -> float:
         requests.write(f"{seconds}\n")
@@ -168,12 +170,14 @@ def _process(work: Work, environment: dict[str, str]) -> Iterator[Callable[[floa
         process.wait()
 
 
+_LOADED = "loaded\n"
 _SETTLE_S = 2.2
 """Of work that isn't timed at the beginning of a turn: the load is looked at once a second, twice in it."""
 
 
 def _serve(work: Work) -> None:
     """Answer each line of standard input, a number of seconds, with images a second."""
+    print(_LOADED, end="", flush=True)
     first = sys.stdin.readline()
     with _step(work) as step:
         for line in chain([first], sys.stdin):
