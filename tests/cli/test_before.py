@@ -1,0 +1,56 @@
+"""Run directories and checkpoints that an earlier version made (tests/cli/before, at commit 6372866)."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.conftest import Command
+
+BEFORE = Path(__file__).parent / "before"
+
+
+@pytest.fixture
+def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that can be written to, and the working directory, from which its network is named."""
+    copy = shutil.copytree(BEFORE, tmp_path / "before")
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def test_a_run_directory_is_exported_to_the_last_digit(before: Path, command: Command) -> None:
+    assert command("export", "run").out == (before / "run/results.csv").read_text()
+
+
+def test_a_sweep_of_before_is_done(before: Path, command: Command) -> None:
+    ended = command("sweep", "run/sweep.yaml", "--out", "run", "--threads", "2")
+    assert ended.code == 0, ended.err
+    assert "30 of 30 measurements are done already" in ended.err
+    assert command("export", "run").out == (before / "run/results.csv").read_text()
+
+
+def test_a_checkpoint_has_the_accuracy_that_it_had(before: Path, command: Command) -> None:
+    path = "trained/checkpoints/best.safetensors"
+    found = json.loads(command("evaluate", path, "--backbone", "net.py:make", "--json").out)
+    assert found["top1"] == pytest.approx(15.0, abs=0.3)  # an image's difference between machines
+
+
+def test_a_training_goes_on_from_the_step_it_was_stopped_at(before: Path, command: Command) -> None:
+    kept = before / "trained/checkpoints"
+    whole = load_file(kept / "step_00000010.safetensors")
+    for path in kept.glob("step_00000010.*"):
+        path.unlink()
+    options = ("--method", "weightnet", "--M", "2", "--G", "1", "--resolution", "16", "--data", "digits")
+    ended = command(
+        *("train", "--backbone", "net.py:make", *options, "--epochs", "2"),
+        *("--batch-size", "256", "--out", "trained"),
+    )
+    assert ended.code == 0, ended.err
+    assert "step 5 of" not in ended.out + ended.err
+    again = load_file(kept / "step_00000010.safetensors")
+    assert again.keys() == whole.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
