@@ -3,10 +3,26 @@ several, many times so on a machine that does other things too."""
 
 import gc
 import os
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+settings.register_profile("everyday", max_examples=40)
+settings.register_profile("thorough", max_examples=100)
+# `tests.examples` counts from it; .ci/run asks for the other one (--hypothesis-profile thorough).
+settings.load_profile("everyday")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each worker takes the tests of whole files, and of the other's when it is done: what the tests of a
+    file share is made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -281,7 +281,6 @@ def test_a_reader_who_has_had_enough_is_no_error(run_directory: Path) -> None:
     assert (shown.stdout, shown.stderr) == ("[0\n", "")
 
 
-@pytest.mark.slow
 def test_published_says_where_the_rows_do_not_agree(command: Command) -> None:
     rows = json.loads(command("published", "--json").out)
     assert len(rows) == 14

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Command
+from tests.examples import examples
 from wnexplore.checkpoint import KEY, Origin, open_checkpoint, save_checkpoint
 from wnexplore.design.brought import source_hash
 from wnexplore.design.point import DesignPoint
@@ -162,6 +163,8 @@ _ODD_VALUES: dict[str, tuple[object, ...]] = {
     "point.backbone": ("resnet", None, 1, "timm:", ":", "x.txt:f", "resnet18"),
     "strange": (1, None),
     **{f"point.{axis}": _ODD_SIZES for axis in _SIZES},
+    # Images of half a gigabyte each, which a network could be made for.
+    "point.resolution": (*_ODD_SIZES, 8192),
 }
 _DAMAGE = [
     (place, value)
@@ -257,8 +260,7 @@ def _tried(path: Path) -> None:
     assert len(told) < 1000
 
 
-_MANY = int(os.environ.get("WNEXPLORE_EXAMPLES", "40"))
-_settings = settings(max_examples=_MANY, deadline=None)
+_settings = examples(int(os.environ.get("WNEXPLORE_EXAMPLES", "50")))
 
 
 @_settings

@@ -1,4 +1,4 @@
-"""Closed-form counts against networks that are built and traced by fvcore."""
+"""Closed-form counts against networks that are built and run, on meta tensors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 
 import wnexplore
+from tests.built import counts_of
 from wnexplore.design.backbones import BACKBONES, STEMS
 from wnexplore.design.counts import Counts, count, parts, total
 from wnexplore.design.layers import stages_of
@@ -17,7 +19,6 @@ from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import stage_design
 from wnexplore.design.walk import Block, Site, Walk
-from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models.walk import walk
 
 MULTIPLIERS = [1, 2, 4, 6, 8, "1/2", "1/8", "1/C", "4/C"]
@@ -60,15 +61,16 @@ def _walk(baseline: DesignPoint) -> Walk:
     return walk(baseline)
 
 
-def _equals_what_building_and_tracing_gives(point: DesignPoint) -> None:
+def _equals_what_building_and_running_gives(point: DesignPoint) -> None:
     counted = count(point, _walk(point.baseline()))
-    traced = measure_complexity(wnexplore.build(point), point.resolution)
-    assert (counted.params, counted.flops) == (traced.params, traced.flops)
+    with torch.device("meta"):
+        model = wnexplore.build(point)
+    assert counted == counts_of(model, point.resolution)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_counts_equal_those_of_the_network_built_and_traced(method: str) -> None:
-    _equals_what_building_and_tracing_gives(
+def test_counts_equal_those_of_the_network_built_and_run(method: str) -> None:
+    _equals_what_building_and_running_gives(
         _random_point(random.Random(method), "mobilenet_v3_small", method)
     )
 
@@ -76,11 +78,11 @@ def test_counts_equal_those_of_the_network_built_and_traced(method: str) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("backbone", NETWORKS)
-def test_counts_equal_those_of_many_networks_built_and_traced(backbone: str, method: str) -> None:
+def test_counts_equal_those_of_many_networks_built_and_run(backbone: str, method: str) -> None:
     """More than 200 points in all; those with M and G have the more axes."""
     dice = random.Random(f"{backbone} {method}")
     for _ in range(4 if method == "weightnet" else 2):
-        _equals_what_building_and_tracing_gives(_random_point(dice, backbone, method))
+        _equals_what_building_and_running_gives(_random_point(dice, backbone, method))
 
 
 def test_one_block_by_hand() -> None:

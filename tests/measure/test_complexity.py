@@ -95,8 +95,21 @@ def test_the_published_point_has_the_published_counts() -> None:
     assert _published_network(2, 2) == (1_462_880, 40_704_040)
 
 
-@pytest.mark.parametrize("method", ["plain", "se", "condconv", "weightnet"])
-@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "resnet18"])
+@pytest.mark.parametrize(
+    ("backbone", "method"),
+    [
+        ("shufflenet_v2_x0_5", "weightnet"),
+        ("resnet18", "condconv"),
+        *(
+            pytest.param(backbone, method, marks=pytest.mark.slow)
+            for backbone, methods in (
+                ("shufflenet_v2_x0_5", ("plain", "se", "condconv")),
+                ("resnet18", ("plain", "se", "weightnet")),
+            )
+            for method in methods
+        ),
+    ],
+)
 def test_the_counts_do_not_depend_on_the_batch(backbone: str, method: str) -> None:
     """The layers take other roads at batch 1 and 8 (one kernel, batched products, folded groups)."""
     model = wnexplore.build(backbone=backbone, method=method, stem="small", num_classes=10)

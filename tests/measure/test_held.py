@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests import odd_networks
-from wnexplore.checkpoint import read_state, save_state
+from wnexplore.checkpoint import Origin, load_checkpoint, read_state, save_checkpoint, save_state
+from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
 from wnexplore.measure.average import Average
 from wnexplore.measure.data import Data, Pass, load_data
+from wnexplore.measure.data.preparation import Preparation
 from wnexplore.measure.determinism import reproducible
 from wnexplore.measure.evaluation import ready_for_test, refresh_batch_norm
-from wnexplore.measure.held import Snapshot, load_network_state, network_state
+from wnexplore.measure.held import Beside, Snapshot, load_network_state, network_state
 from wnexplore.measure.plain import NotPlainError, packed, same, unpacked
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -197,6 +199,23 @@ def test_a_moving_average_is_of_weights_and_statistics_alone() -> None:
         assert torch.allclose(found[name], value, rtol=1e-5), name
     # The singular vectors are of norm one, as those of a mean are not.
     assert found["first.weight_u"].norm().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["late", "remade", "extra_dict", "generators"])
+def test_a_checkpoint_has_what_a_network_made_anew_lacks(name: str, tmp_path: Path) -> None:
+    with reproducible(0, "cpu"):
+        trained, anew = (getattr(odd_networks, name)(num_classes=10) for _ in range(2))
+        beside = Beside(trained)
+        for _ in range(3):
+            trained.train()(IMAGES)
+        path, how = tmp_path / "a.safetensors", Preparation((0.5,) * 3, (0.5,) * 3)
+        point = DesignPoint.of("resnet18", num_classes=10)  # of which nothing is built here
+        origin = Origin(point, "digits", tuple("0123456789"), how, {}, seed=0, step=1, epoch=1.0)
+        save_checkpoint(path, trained, origin, beside.changed(trained))
+        load_checkpoint(anew, path)
+    found, expected = network_state(anew), network_state(trained)
+    for kind in ("parameters", "buffers", "extra", "attributes"):
+        assert same_state(found[kind], expected[kind]), kind
 
 
 def test_a_state_of_another_network_is_told() -> None:

@@ -355,7 +355,7 @@ def test_gradients_are_clipped_to_their_norm() -> None:
 @pytest.mark.parametrize("amp", ["bfloat16", "float16"])
 def test_mixed_precision_learns_what_float32_does(digits: Data, amp: Amp) -> None:
     full, mixed = (
-        train(convnet, digits, Recipe(epochs=2, batch_size=64, amp=how), seed=0, device="cpu")
+        train(convnet, digits, Recipe(epochs=1, batch_size=64, amp=how), seed=0, device="cpu")
         for how in ("off", amp)
     )
     assert mixed.losses != full.losses

@@ -27,6 +27,8 @@ def tasks():
     return len(os.listdir("/proc/self/task"))
 torch.zeros(1 << 20).add_(1)
 alone = tasks()
+print(flush=True)
+sys.stdin.readline()
 threads = training_threads(1, 1e9)
 yield_to_others(at_once=True)
 asked = tasks()
@@ -35,16 +37,22 @@ json.dump({"alone": alone, "asked": asked, "threads": threads, "small": training
 
 
 def _look(**settings: str) -> dict[str, int]:
+    """What a process sees that has loaded torch before others keep all cores busy."""
     kept = {name: value for name, value in os.environ.items() if name not in _SET}
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", _LOOK],
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
         cwd=Path(__file__).parents[2],
         env=kept | settings,
-    )
-    found: dict[str, int] = json.loads(done.stdout)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        with _all_cores_busy():
+            told, _ = process.communicate("\n")
+    assert process.returncode == 0
+    found: dict[str, int] = json.loads(told)
     return found
 
 
@@ -53,18 +61,21 @@ _SET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 @contextmanager
 def _all_cores_busy() -> Iterator[None]:
-    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(usable_cores())]
+    command = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    programs = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(usable_cores())]
     try:
+        for program in programs:
+            assert program.stdout is not None
+            program.stdout.readline()
         yield
     finally:
         for program in programs:
             program.kill()
-            program.wait()
+            program.communicate()
 
 
 def test_threads_sleep_and_a_training_takes_fewer_where_others_keep_the_cores_busy() -> None:
-    with _all_cores_busy():
-        found = _look()
+    found = _look()
     # One more Python thread, and the team that it has.
     assert found["asked"] > found["alone"] + 1
     assert found["threads"] < usable_cores()
@@ -72,8 +83,7 @@ def test_threads_sleep_and_a_training_takes_fewer_where_others_keep_the_cores_bu
 
 
 def test_what_the_person_has_set_is_left_alone() -> None:
-    with _all_cores_busy():
-        found = _look(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(usable_cores()))
+    found = _look(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(usable_cores()))
     assert found["asked"] == found["alone"]
     assert found["threads"] == usable_cores()
 

@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
+from tests.built import counts_of
 from wnexplore.design.brought import check_name, is_brought, source_hash
 from wnexplore.design.counts import count
 from wnexplore.design.legality import IllegalPointError
@@ -199,23 +200,23 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sites"),
     [
-        ("torchvision:resnet18", 19),
+        pytest.param("torchvision:resnet18", 19, marks=pytest.mark.slow),
         ("torchvision:squeezenet1_1", 25),
-        ("torchvision:regnet_y_400mf", 52),
+        pytest.param("torchvision:regnet_y_400mf", 52, marks=pytest.mark.slow),
         ("timm:mobilenetv3_small_100", 33),
         ("timm:convnext_atto", 39),
     ],
 )
-def test_walks_count_as_fvcore_does(name: str, sites: int) -> None:
+def test_walks_count_as_the_network_does(name: str, sites: int) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     walk = brought_walk(name, 64, 10)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(walk.blocks) == sites
     own = [site for block in walk.blocks for site in block.sites]
-    traced = measure_complexity(load(name, 10), 64)
-    assert walk.params + sum(site.weights for site in own) == traced.params
-    assert walk.flops + sum(site.weights * site.pixels for site in own) == traced.flops
+    counted = counts_of(load(name, 10), 64)
+    assert walk.params + sum(site.weights for site in own) == counted.params
+    assert walk.flops + sum(site.weights * site.pixels for site in own) == counted.flops
 
 
 def test_attention_is_counted_as_its_two_products() -> None:
@@ -238,11 +239,9 @@ def test_stages_are_those_of_large_images(file: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_counts_equal_those_of_the_network_built_and_traced(file: Path, method: str) -> None:
+def test_counts_equal_those_of_the_network_built_and_run(file: Path, method: str) -> None:
     point = DesignPoint.of(f"{file}:net", method, resolution=32, num_classes=10)
-    counted = count(point, brought_walk(point.backbone, 32, 10))
-    traced = measure_complexity(build(point), 32)
-    assert (counted.params, counted.flops) == (traced.params, traced.flops)
+    assert count(point, brought_walk(point.backbone, 32, 10)) == counts_of(build(point), 32)
 
 
 def test_points_of_a_file(file: Path) -> None:

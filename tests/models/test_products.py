@@ -109,6 +109,14 @@ def test_attention_in_every_kernel(
         assert _count(attend, *tensors) == expected
 
 
+def test_attention_of_a_gpu_s_kernel_by_its_operator() -> None:
+    """The one that has values of another width than queries and keys."""
+    query, key, value = (torch.empty(2, 3, *own, device="meta") for own in ((5, 8), (7, 8), (7, 4)))
+    with torch.no_grad(), counted(nn.Identity()) as products:
+        torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, False)
+    assert products.total == 2 * 3 * 5 * 7 * (8 + 4)
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(

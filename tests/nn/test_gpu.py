@@ -73,9 +73,9 @@ def check_operators(backbone: str, M: int, G: int) -> None:
         assert ours.all <= theirs.all, (M, G, batch, training)
 
 
-@pytest.mark.parametrize(("M", "G"), [(1, 1)])
-def test_auto_has_no_more_operators_than_published(M: int, G: int) -> None:
-    check_operators("resnet18", M, G)
+def test_auto_has_no_more_operators_than_published() -> None:
+    # Of convolutions of 1x1 pixels, of which it runs some as products, and of depthwise ones.
+    check_operators("shufflenet_v2_x0_5", 2, 2)
 
 
 @pytest.mark.slow

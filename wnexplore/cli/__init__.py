@@ -8,7 +8,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     tell_output_apart()
     try:
-        result = app([a for a in given if a != "--debug"], prog_name="wnexplore", standalone_mode=False)
+        rest = [a for a in given if a != "--debug"]
+        result = _command()(rest, prog_name="wnexplore", standalone_mode=False)
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
     except OutputError as error:
@@ -84,6 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code, line = _explain(error)
         _complain(line)
     sys.exit(code)
+
+
+@cache
+def _command() -> Any:
+    """All commands with their options, read from the functions' signatures: once, for it takes a while."""
+    return typer.main.get_command(app)
 
 
 def _complain(line: str) -> None:
