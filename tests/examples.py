@@ -6,7 +6,10 @@ from hypothesis import settings
 
 
 def examples(count: int, **options: Any) -> settings:
-    """Settings for `count` examples under the profile "thorough", and for as many percent of them as another
-    profile's own number says."""
-    own = max(1, count * settings().max_examples // 100)
+    """Settings for `count` examples under the profile "thorough", and under another for as many percent of
+    them as its own number says."""
+    own = min(count, max(_FEWEST, count * settings().max_examples // 100))
     return settings(**({"deadline": None} | options), max_examples=own)
+
+
+_FEWEST = 15

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.report.records import sweep
 from wnexplore.cli import main
 from wnexplore.design.sweep_file import load_sweep
@@ -119,7 +120,7 @@ def _is_ours(error: WnexploreError) -> None:
     assert len(str(error)) < 5000
 
 
-FAIR = settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+FAIR = examples(200, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 
 
 @FAIR

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.report.records import complexity, curves, failure, halved, latency, points, trained, training
 from wnexplore import store as store_module
 from wnexplore.design.point import DesignPoint
@@ -237,7 +238,7 @@ def _altered(draw: st.DrawFn) -> dict[str, Any]:
     return row
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@examples(150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 @given(_altered())
 def test_any_row_is_a_record_that_can_be_shown_or_damaged(row: dict[str, Any]) -> None:
     record = None

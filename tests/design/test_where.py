@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.design.conditions import Row, Written, conditions
+from tests.examples import examples
 from wnexplore.design.multiplier import OverChannels, PerStage, parse_setting
 from wnexplore.design.where import And, Comparison, Kind, Name, Not, Or, Sign, Truth, compare, parse
 from wnexplore.errors import InputError
@@ -57,7 +58,7 @@ _row = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(conditions(KINDS), st.lists(_row, max_size=5))
 def test_answers_as_a_naive_reading_row_by_row(written: Written, rows: list[Row]) -> None:
     assert truth(written.text, rows) == [written.answer(row) for row in rows]
@@ -256,7 +257,7 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.one_of(st.text(max_size=30), st.lists(_PIECES, max_size=12).map(" ".join)))
 def test_any_text_is_a_condition_or_an_input_error(expression: str) -> None:
     with suppress(InputError):

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests import odd_networks
+from tests.examples import examples
 from wnexplore.checkpoint import Origin, load_checkpoint, read_state, save_checkpoint, save_state
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
@@ -61,7 +62,7 @@ _values = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=_values)
 def test_a_value_comes_back_from_a_file_that_runs_no_code(value: Any, tmp_path: Path) -> None:
     save_state(tmp_path / "a.state", {"value": packed(value)})

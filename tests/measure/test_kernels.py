@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import wnexplore
+from tests.examples import examples
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.kernels import (
     PAIRED,
@@ -45,7 +46,7 @@ def _layer(kind: str, sizes: tuple[int, int, int, int], pair: tuple[int, int]) -
     st.sampled_from([2**22, 7]),
     st.integers(0, 2**16),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_inner_products_are_those_of_kernels_that_are_made(
     kind: str, sizes: tuple[int, int, int, int], pair: tuple[int, int], images: int, at_once: int, seed: int
 ) -> None:

@@ -203,7 +203,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         pytest.param("torchvision:resnet18", 19, marks=pytest.mark.slow),
         ("torchvision:squeezenet1_1", 25),
         pytest.param("torchvision:regnet_y_400mf", 52, marks=pytest.mark.slow),
-        ("timm:mobilenetv3_small_100", 33),
+        pytest.param("timm:mobilenetv3_small_100", 33, marks=pytest.mark.slow),
         ("timm:convnext_atto", 39),
     ],
 )

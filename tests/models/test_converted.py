@@ -8,11 +8,12 @@ import pytest
 import timm
 import torch
 import torchvision
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from tests.examples import examples
 from tests.models.test_backbones import randomise
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.errors import InputError
@@ -32,7 +33,7 @@ def evaluated(model: nn.Module, x: Tensor) -> Tensor:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_any_convolution_keeps_its_function(data: st.DataObject) -> None:
     def two(low: int, high: int) -> tuple[int, int]:
         return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))

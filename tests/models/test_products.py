@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
 
+from tests.examples import examples
 from wnexplore.models.products import counted
 
 
@@ -213,7 +214,7 @@ def test_scripts_and_results_that_nobody_uses_count() -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_matrix_products_of_any_batches_count_as_torchs_counter_says(data: st.DataObject) -> None:
     rows, inner, columns = (data.draw(st.integers(1, 5)) for _ in range(3))
     batch = data.draw(st.lists(st.integers(1, 3), max_size=3))

@@ -253,8 +253,8 @@ def test_a_file_of_something_else_is_refused(model: ShuffleNetV2, tmp_path: Path
     ("backbone", "widths", "last"),
     [
         ("shufflenet_v2_port_x1_0", (116, 232, 464), 1024),
-        ("shufflenet_v2_port_x2_0", (244, 488, 976), 2048),
-        ("shufflenet_v2_x1_5", (176, 352, 704), 1024),
+        pytest.param("shufflenet_v2_port_x2_0", (244, 488, 976), 2048, marks=pytest.mark.slow),
+        pytest.param("shufflenet_v2_x1_5", (176, 352, 704), 1024, marks=pytest.mark.slow),
     ],
 )
 def test_weights_of_the_port_at_its_other_widths(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers.cbam import CbamModule
 from timm.layers.cond_conv2d import CondConv2d as TimmCondConv2d
@@ -18,6 +18,7 @@ from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.examples import examples
 from wnexplore.design.methods import attention_span
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
@@ -153,7 +154,7 @@ def test_selective_kernels_are_timms(stride: int, dilation: int, groups: int) ->
     dilation=st.sampled_from([1, 2, (2, 1)]),
     groups=st.sampled_from([1, 2, 4]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_both_paths_of_selective_kernels_look_at_the_same_places(
     kernel: int | tuple[int, int],
     stride: int | tuple[int, int],

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.examples import examples
 from wnexplore.errors import InputError
 from wnexplore.nn import CondConv2d, DynamicConv2d
 
@@ -49,7 +50,7 @@ def convolved_one_by_one(layer: DynamicConv2d, x: Tensor) -> Tensor:
 
 
 @given(dynamics(), st.integers(1, 3), st.integers(0, 2**16))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_each_image_is_convolved_with_its_own_mixture(axes: dict[str, Any], batch: int, seed: int) -> None:
     torch.manual_seed(seed)
     layer = DynamicConv2d(**axes).double()

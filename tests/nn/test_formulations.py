@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.examples import examples
 from wnexplore.errors import InputError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.formulations import (
@@ -42,7 +43,7 @@ def generators(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
 
 
 @given(generators(), st.integers(0, 2**16))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_kernels_equal_the_formula(sizes: tuple[int, int, int, int, int], seed: int) -> None:
     batch, out_channels, fan_in, groups, per_group = sizes
     torch.manual_seed(seed)
@@ -98,7 +99,7 @@ def tensors(layer: LayerShape, batch: int, channels_last: bool = False) -> tuple
 
 
 @given(layers(), st.integers(1, 3), st.integers(0, 2**16), st.booleans(), st.booleans(), st.booleans())
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_every_formulation_equals_loops(
     layer: LayerShape, batch: int, seed: int, channels_last: bool, shifted: bool, large: bool
 ) -> None:
@@ -124,7 +125,7 @@ def test_every_formulation_equals_loops(
 
 
 @given(layers(most_in=1, most_out=1), st.integers(0, 2**16), st.booleans())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convolution(
     layer: LayerShape, seed: int, shifted: bool
 ) -> None:
@@ -151,7 +152,7 @@ def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convoluti
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_every_formulation_has_the_same_gradients(
     layer: LayerShape,
     batch: int,

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.examples import examples
 from wnexplore.design.methods import ACTIVATIONS
 from wnexplore.errors import InputError
 from wnexplore.nn import CondConv2d, Context, GeneratedConv2d, SqueezeExcite, WeightNetConv2d
@@ -41,7 +42,7 @@ def weightnets(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(weightnets(), st.integers(1, 3), st.integers(0, 2**16))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_weightnet_convolves_each_image_with_the_kernel_of_the_formula(
     axes: dict[str, Any], batch: int, seed: int
 ) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wnexplore
+from tests.examples import examples
 from wnexplore.nn import CondConv2d, GeneratedConv2d, WeightNetConv2d, normalised
 
 
@@ -30,7 +31,7 @@ def _always_worth_it() -> Iterator[None]:
     st.sampled_from([1, 3]),
     st.integers(0, 2**16),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_equals_the_convolution_and_then_the_normalisation(
     sizes: tuple[int, int, int, int], pair: tuple[int, int], stride: int, batch: int, seed: int
 ) -> None:

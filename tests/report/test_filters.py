@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from tests.design.conditions import Written, conditions
+from tests.examples import examples
 from tests.report.records import complexity, latency, points, sweep
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
@@ -74,7 +75,7 @@ KINDS = {
 }
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(conditions(KINDS))
 def test_keeps_the_rows_that_a_naive_reading_keeps(written: Written) -> None:
     columns = {name: cells(SMALL_TABLE, name) for name in KINDS}

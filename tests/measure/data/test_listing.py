@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from tests.examples import examples
 from tests.measure.data.splits import everything, write_folder
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.data import Pass, load_data
@@ -23,7 +24,7 @@ FILES = st.sampled_from(["1.png", "2.JPG", "10.jpeg", "u.tif", "notes.txt", "thu
 @given(
     paths=st.sets(st.tuples(NAMES, st.lists(NAMES, max_size=2).map(tuple), FILES), min_size=1, max_size=12)
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_files_and_labels_are_those_of_torchvision(
     tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[str, tuple[str, ...], str]]
 ) -> None:

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from tests.measure.data.files import Values, chunk, png, tiff, tiff_of_12_bits
 from wnexplore.measure.data.pixels import range_of, ranges_of, read_image, reason
 
-MANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def pgm(values: Values) -> bytes:
@@ -254,7 +255,7 @@ def test_files_of_which_none_can_be_read_are_told_with_the_first(tmp_path: Path)
     assert ranges_of(paths) == {"uint16": (0, 2**14 - 1)}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(["png", "jpeg", "gif", "tiff", "bmp", "webp", "ppm", "grey png", "grey tiff"]),
     changes=st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), min_size=1, max_size=4),

@@ -122,7 +122,8 @@ def test_pixels_by_themselves_tell_little() -> None:
 
 @pytest.mark.slow
 def test_a_plain_network_learns_them_and_not_all_of_them() -> None:
-    data = load_data("shapes", resolution=32)
-    point = DesignPoint.of("shufflenet_v2_x0_5", stem="small", resolution=32, num_classes=10)
-    top1 = train(lambda: build(point), data, Recipe(epochs=10), seed=0, device="cpu").top1
-    assert 40 < top1 < 95
+    # 16 pixels, of which a linear classifier makes less than 20 %: larger images take minutes.
+    data = load_data("shapes", resolution=16)
+    point = DesignPoint.of("shufflenet_v2_x0_5", stem="small", resolution=16, num_classes=10)
+    top1 = train(lambda: build(point), data, Recipe(epochs=8), seed=0, device="cpu").top1
+    assert 35 < top1 < 95
