@@ -10,8 +10,10 @@ from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.complexity import count_products
 from wnexplore.models.brought import load, model_walk
-from wnexplore.models.convert import convert, why_left
+from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.layout import layout
+from wnexplore.models.left import why_left
+from wnexplore.models.methods import method_of
 
 FAMILIES = {
     "torchvision": """
@@ -23,14 +25,16 @@ FAMILIES = {
     "timm": """
         bat_resnext26ts:256 beit_base_patch16_224:224 botnet26t_256:256 caformer_s18:64 cait_xxs24_224:224
         coat_tiny:224 coatnet_nano_rw_224:224 convit_tiny:224 convmixer_768_32:64 convnext_atto:64
-        convnextv2_atto:64 crossvit_tiny_240:240 cs3darknet_s:64 cspresnet50:64 darknet53:64
+        convnextv2_atto:64 crossvit_tiny_240:240 cs3darknet_s:64 cspresnet50:64 darknet53:64 davit_tiny:224
         deit_tiny_patch16_224:224 densenet121:64 dla34:64 dm_nfnet_f0:64 dpn48b:64 eca_botnext26ts_256:256
+        edgenext_small:64
         efficientformer_l1:224 efficientformerv2_s0:224 efficientnet_b0:64
         efficientvit_b0:64 efficientvit_m0:224 eva02_tiny_patch14_336:336 fastvit_t8:64 focalnet_tiny_srf:64
         fbnetc_100:64 gcresnet33ts:64 gernet_s:64 ghostnet_050:64 gmixer_24_224:224 gmlp_ti16_224:224
         hardcorenas_a:64 hgnetv2_b0:64 hrnet_w18_small:64 inception_next_tiny:64 lambda_resnet26t:256
         lcnet_035:64
-        vit_small_patch14_dinov2:518 vit_tiny_patch16_224:224 swinv2_cr_tiny_ns_224:224
+        sequencer2d_s:224 vit_small_patch14_dinov2:518 vit_tiny_patch16_224:224 swinv2_cr_tiny_ns_224:224
+        xcit_nano_12_p16_224:224
     """,
 }
 """Library -> its networks, one of a family each, and the resolutions at which they are counted."""
@@ -56,20 +60,21 @@ def _without_numbers(name: str) -> nn.Module:
 def test_the_closed_form_equals_the_count_of_the_network_built(name: str, resolution: int) -> None:
     model = _without_numbers(name)
     found = layout(model, own=resolution)
-    walk = model_walk(model, resolution, found, why_left(model, found))
+    left = why_left(model, found, resolution=resolution)
+    walk = model_walk(model, resolution, found, left)
     plain = DesignPoint.of(name, resolution=resolution, num_classes=10)
     weightnet = DesignPoint.of(name, "weightnet", 2, 1, resolution=resolution, num_classes=10)
     assert walk.uncounted == ()
     for point in (plain, weightnet):
         if point is weightnet:
-            convert(model, "weightnet", 2, 1, resolution=found.resolution)
+            convert_seen(model, method_of(point), Where(), found, left)
         built = sum(p.numel() for p in model.parameters()), count_products(model, resolution).total
         assert count(point, walk) == built
 
 
 @pytest.mark.slow
 def test_recurrent_networks_count_every_step_of_their_layers() -> None:
-    """Of sequencer2d_s, 8.4 G in its paper, 41 % is in LSTMs; converting one takes minutes."""
+    """Of sequencer2d_s, 8.4 G in its paper, 41 % is in LSTMs."""
     model = load("timm:sequencer2d_s", 1000)
     expected = 0
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests import brought_networks
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.measure.switches import MEMORY_FORMATS, place
@@ -213,74 +214,9 @@ def test_families_of_timm_run_as_before_and_learn(name: str) -> None:
     model.train()(x).square().sum().backward()
 
 
-OUTPUTS = """
-import sys
-from collections import namedtuple
-from torch import nn
-Out = namedtuple("Out", "logits aux")
-
-class Base(nn.Module):
-    def __init__(self, n=10):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
-        self.conv = nn.Conv2d(8, 8, 3, padding=1)
-        self.fc = nn.Linear(8, n)
-        self.aux = nn.Linear(8, n)
-    def both(self, x):
-        v = self.conv(self.stem(x)).mean((2, 3))
-        return self.fc(v), self.aux(v)
-    def forward(self, x): return self.give(*self.both(x))
-    def give(self, y, aux): return y
-class Mapped(Base):
-    def give(self, y, aux): return {"out": y, "aux": aux}
-class Pair(Base):
-    def give(self, y, aux): return y, aux
-class Features(Base):
-    def give(self, y, aux): return y[:, :, None, None]
-class PairInTraining(Base):
-    def give(self, y, aux): return (y, aux) if self.training else y
-class Main(Base):
-    def give(self, y, aux): return Out(y, aux) if self.training else y
-class Second(Base):
-    def forward(self, x, mask): return self.both(x * mask)[0]
-class Leaves(Base):
-    def give(self, y, aux): sys.exit(3)
-class Frozen(Base):
-    def give(self, y, aux): return y.detach()
-class Speaks(Base):
-    def give(self, y, aux):
-        print("to be seen on standard error")
-        return y
-
-def ten(): return Base(10)
-KEPT = Base()
-def same(): return KEPT
-CONV = nn.Conv2d(8, 8, 3, padding=1)
-def part():
-    model = Base()
-    model.conv = CONV
-    return model
-WEIGHT = nn.Parameter(CONV.weight.detach().clone())
-def tensor():
-    model = Base()
-    model.conv.weight = WEIGHT
-    return model
-LAST = []
-def carried():
-    model = Base()
-    if LAST: model.load_state_dict(LAST[-1].state_dict())
-    LAST.append(model)
-    return model
-ACT = nn.ReLU()
-def activation():
-    model = Base()
-    return nn.Sequential(model, ACT)
-"""
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "net.py").write_text(OUTPUTS)
+    (tmp_path / "net.py").write_text(Path(brought_networks.__file__).read_text())
     return tmp_path / "net.py"
 
 

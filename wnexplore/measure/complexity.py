@@ -63,15 +63,6 @@ def measure_complexity(model: nn.Module, resolution: int, batch_size: int = 1) -
     )
 
 
-def layer_flops(model: nn.Module, resolution: int) -> dict[str, int]:
-    """Multiply-adds of one image in every submodule, by dotted name; those inside it included."""
-    found = dict.fromkeys((name for name, _ in model.named_modules()), 0)
-    for place, flops in count_products(model, resolution).flops.items():
-        for name in set(place):
-            found[name] += flops
-    return found
-
-
 def count_products(model: nn.Module, resolution: int, batch_size: int = 1) -> Products:
     """What multiplies matrices in one pass of a batch. Raises as `measure_complexity` does."""
     # What a design costs on paper never depends on the formulation that runs: this one does no more.
@@ -141,5 +132,5 @@ def _per_image(count: int, batch_size: int) -> int:
 
 
 def _images_like(model: nn.Module, resolution: int, batch_size: int) -> torch.Tensor:
-    weight = next(model.parameters())
-    return torch.zeros(batch_size, 3, resolution, resolution, device=weight.device, dtype=weight.dtype)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.zeros(batch_size, 3, resolution, resolution, device=like.device, dtype=like.dtype)

@@ -153,10 +153,14 @@ def _owners(model: nn.Module, units: dict[str, nn.Module]) -> dict[str, nn.Modul
 
 
 def _by_row(amounts: Counter[Place], units: dict[str, nn.Module]) -> Counter[str]:
-    """Amounts by the layer that they belong to, the module that did it itself if it was inside of none."""
+    """Amounts by the layer that they belong to, the module that did it itself if it was inside of none.
+
+    What ran in no module at all is the network's: a script's modules can't be seen.
+    """
     found: Counter[str] = Counter()
     for within, amount in amounts.items():
-        found[next((name for name in within if name in units), within[-1])] += amount
+        own = within[-1] if within else ""
+        found[next((name for name in within if name in units), own)] += amount
     return found
 
 

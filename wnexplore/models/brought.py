@@ -19,9 +19,12 @@ from torch.nn.parameter import is_lazy
 from wnexplore.design.brought import LIBRARIES, check_name
 from wnexplore.design.walk import Block, Site, Walk
 from wnexplore.errors import InputError, shown
-from wnexplore.models.convert import Where, convert_seen, why_left
+from wnexplore.models.convert import Where, convert_seen
+from wnexplore.models.copies import as_written
 from wnexplore.models.from_file import module_of
 from wnexplore.models.layout import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass
+from wnexplore.models.left import why_left
+from wnexplore.models.likeness import likeness
 from wnexplore.models.methods import Method, PlainMethod
 from wnexplore.models.outputs import check_output, check_trainable, main_logits, quiet
 
@@ -30,8 +33,8 @@ def load(name: str, num_classes: int) -> nn.Module:
     """The network called "torchvision:NAME", "timm:NAME" or "path/to/file.py:function", untrained.
 
     A function of one's own is called with `num_classes` if it takes that; its file may import others of its
-    folder. Nothing is ever downloaded. Raises `InputError` if there is no such network, its library is not
-    installed or it can't be made.
+    folder. What it compiles itself is as it was before. Nothing is ever downloaded. Raises `InputError` if
+    there is no such network, its library is not installed or it can't be made.
     """
     check_name(name)
     origin, _, network = name.rpartition(":")
@@ -39,7 +42,7 @@ def load(name: str, num_classes: int) -> nn.Module:
         return _from_torchvision(network, num_classes)
     if origin == "timm":
         return _from_timm(network, num_classes)
-    return _from_file(Path(origin), network, num_classes)
+    return as_written(_from_file(Path(origin), network, num_classes))
 
 
 def brought_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
@@ -50,29 +53,26 @@ def brought_network(name: str, method: Method, num_classes: int, resolution: int
     error. Raises `InputError` as `load` and `convert` do, or if it gives something else on such images, and
     `IllegalPointError` naming the layer.
     """
-    model = _sized(name, num_classes, resolution)
-    known = _known(name, num_classes)
-    _check_channels(name, model, resolution, known)
-    has_more, prints = known.once(("output", resolution), lambda: check_output(model, name, resolution))
+    model, known = _sized(name, num_classes, resolution)
+    gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     if type(method) is not PlainMethod:
         # Stages are those of large images wherever it can run on them.
         found = layout(model, own=resolution)
-        convert_seen(model, method, Where(), found, _left(model, found, known))
-    if has_more:
+        convert_seen(model, method, Where(), found, _left(model, resolution, found, known))
+    if gives.has_more:
         model.register_forward_hook(main_logits)
-    if prints:
+    if gives.prints:
         quiet(model)
+    if gives.decides:
+        _forget(known)
     return model
 
 
 def check_brought(name: str, resolution: int, classes: int) -> None:
     """Raise `InputError` unless the network called `name` can be trained on so many classes."""
     with torch.random.fork_rng(devices=()):
-        model = _sized(name, classes, resolution)
-    _check_channels(name, model, resolution, _known(name, classes))
-    _known(name, classes).once(
-        ("trained", resolution), lambda: check_trainable(model, name, resolution, classes)
-    )
+        model, known = _sized(name, classes, resolution)
+    known.once(("trained", resolution), lambda: check_trainable(model, name, resolution, classes))
 
 
 def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
@@ -86,12 +86,13 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
     # network's numbers decide is decided alike each time.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        model = _sized(name, num_classes, resolution)
-    known = _known(name, num_classes)
-    _check_channels(name, model, resolution, known)
-    known.once(("output", resolution), lambda: check_output(model, name, resolution))
+        model, known = _sized(name, num_classes, resolution)
+    gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     found = layout(model, own=resolution)
-    return model_walk(model, resolution, found, _left(model, found, known))
+    walk = model_walk(model, resolution, found, _left(model, resolution, found, known))
+    if gives.decides:
+        _forget(known)
+    return walk
 
 
 def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Walk:
@@ -99,9 +100,9 @@ def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container
     seen = one_pass(model, resolution, counted=True, channels=(3,))
 
     def block(conv: SeenConv) -> Block:
-        # What may be replaced runs once; at another size than the stages' it may not run at all.
-        (call, *_) = seen.calls.get(conv.name, [None])
-        samples, pixels = (0, 0) if call is None else (call.output[0], call.output[2] * call.output[3])
+        # What may be replaced runs once.
+        (call,) = seen.calls[conv.name]
+        samples, pixels = call.output[0], call.output[2] * call.output[3]
         site = _site(conv, pixels)
         return Block(conv.name, conv.stage, site.in_channels, site.out_channels, pixels, (site,), samples)
 
@@ -130,41 +131,62 @@ class _Known:
 
 
 _T = TypeVar("_T")
-_library: dict[tuple[str, int], _Known] = {}
+_known: dict[object, _Known] = {}
+_MOST_KNOWN = 256
 
 
-def _known(name: str, num_classes: int) -> _Known:
-    """What is known of a library's network; nothing of a file's, which may make another one each time."""
+def _known_of(name: str, num_classes: int, model: nn.Module) -> _Known:
+    """What is known of a library's network, or of those of a file's function that are like `model`."""
+    key: object = (name, num_classes)
     if name.rpartition(":")[0] not in LIBRARIES:
-        return _Known()
-    return _library.setdefault((name, num_classes), _Known())
+        like = likeness(model)
+        if like is None:
+            return _Known()
+        key = (name, num_classes, like)
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    return _known.setdefault(key, _Known())
 
 
-def _left(model: nn.Module, found: Layout, known: _Known) -> dict[str, str]:
-    return known.once(("left", found.resolution), lambda: why_left(model, found))
+def _forget(known: _Known) -> None:
+    """Of a network that decides by numbers, the next one of its kind may be another."""
+    for key in [key for key, own in _known.items() if own is known]:
+        del _known[key]
 
 
-def _sized(name: str, num_classes: int, resolution: int) -> nn.Module:
+def _left(model: nn.Module, resolution: int, found: Layout, known: _Known) -> dict[str, str]:
+    return known.once(("left", resolution), lambda: why_left(model, found, resolution=resolution))
+
+
+def _sized(name: str, num_classes: int, resolution: int) -> tuple[nn.Module, _Known]:
+    """The network with all layers that images of `resolution` pixels make, and what is known of it."""
     model = load(name, num_classes)
-    if is_unsized(model):
-        try:
-            give_sizes(model, resolution)
-        except InputError as error:
-            raise InputError(f"backbone '{shown(name)}': {error}") from None
-    return model
-
-
-def _check_channels(name: str, model: nn.Module, resolution: int, known: _Known) -> None:
+    known = _known_of(name, num_classes, model)
     try:
-        channels = known.once(("channels", resolution), lambda: one_pass(model, resolution).channels)
-    except RuntimeError:
-        # Who runs it says why it can't.
-        return
+        if is_unsized(model):
+            give_sizes(model, resolution)
+        try:
+            seen = known.once(("images", resolution), lambda: _images(model, resolution))
+        except RuntimeError:
+            # Who runs it says why it can't.
+            return model, known
+        channels, makes_layers = seen
+        if channels == 3 and makes_layers:
+            give_sizes(model, resolution)
+    except InputError as error:
+        raise InputError(f"backbone '{shown(name)}': {error}") from None
     if channels != 3:
         raise InputError(
             f"backbone '{shown(name)}' is for images of {channels} channel{'s' * (channels > 1)}:"
             " wnexplore's have 3, so expected a network that reads those"
         )
+    return model, known
+
+
+def _images(model: nn.Module, resolution: int) -> tuple[int, bool]:
+    """The channels of its images, and whether layers are made when it meets the first one."""
+    seen = one_pass(model, resolution)
+    return seen.channels, seen.made
 
 
 def _site(seen: SeenConv, pixels: int) -> Site:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.multiplier import Written
@@ -18,9 +16,10 @@ from wnexplore.design.point import DesignPoint, method_axes
 from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
 from wnexplore.models.layout import Layout, SeenConv, layout
+from wnexplore.models.left import of_two, padding_of, why_left
 from wnexplore.models.methods import Method, MethodByStage, method_of
-from wnexplore.models.trial import Trial, take_settings, try_out
-from wnexplore.nn import Gate, GeneratedConv2d, SelectiveKernelConv2d, WeightNetConv2d
+from wnexplore.models.trial import take_settings
+from wnexplore.nn import Gate, GeneratedConv2d, WeightNetConv2d
 from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import at_least, size_pair
 
@@ -92,8 +91,9 @@ def convert(
     Every other generated kernel is drawn anew. Device, dtype and mode stay; what was frozen stays so where
     it is kept, and what is new learns.
 
-    Stages are those of images of `resolution` pixels, 224 if left out, or if the network can't run on these
-    the first of `wnexplore.models.layout.RESOLUTIONS` on which it can.
+    Stages are those of images of `resolution` pixels, 224 if left out. If the network can't run on these, it
+    is the first on which it can of the sizes that it states, of `wnexplore.models.layout.RESOLUTIONS`, and of
+    one that its last layers tell. The images have 3 channels, or the number on which it can run.
 
     Raises `InputError` for an axis that is wrong, stages that the network doesn't have, or if it can't run,
     and `IllegalPointError` naming the layer for an (M, G) that it can't have; then nothing is changed.
@@ -126,149 +126,6 @@ def convert_seen(
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, new)
     return Conversion(model, tuple(replaced), tuple(left))
-
-
-def why_left(model: nn.Module, found: Layout, *, stem: bool = False) -> dict[str, str]:
-    """The convolutions of `model` that `convert` can't replace -> the reason, by dotted name.
-
-    `found` is the network's layout, `stem` whether the first convolution may be replaced.
-    """
-    reasons = _by_themselves(model, found, stem)
-    rest = [seen.name for seen in found.convs if seen.name not in reasons]
-    return reasons | wanted_otherwise(model, found.resolution, rest)
-
-
-def wanted_otherwise(model: nn.Module, resolution: int, names: Sequence[str]) -> dict[str, str]:
-    """Those of the convolutions `names` of which `model` wants more than to run them -> what, by dotted name.
-
-    In evaluation or training, on images of `resolution` pixels. With another module around each of the others
-    the network computes the same, operator by operator.
-    """
-    before: dict[bool, Trial] = {}
-    for training in (False, True):
-        # What can't be trained as it is can't be compared.
-        with suppress(RuntimeError):
-            before[training] = try_out(model, resolution, training=training)
-    reasons: dict[str, str] = {}
-    while rest := [name for name in names if name not in reasons]:
-        found = _difference(model, resolution, rest, before)
-        if isinstance(found, dict):
-            if not found:
-                break
-            reasons |= found
-            continue
-        # The shortest beginning of the list that makes a difference ends with one of which it comes.
-        low, high = 1, len(rest)
-        while low < high:
-            middle = (low + high) // 2
-            earlier = _difference(model, resolution, rest[:middle], before)
-            if earlier == {}:
-                low = middle + 1
-            else:
-                high, found = middle, earlier
-        reasons |= {rest[high - 1]: found} if isinstance(found, str) else found
-    return reasons
-
-
-def _difference(
-    model: nn.Module, resolution: int, names: Collection[str], before: Mapping[bool, Trial]
-) -> dict[str, str] | str:
-    """What differs with another module around each of `names`: convolution -> reason where it is known which.
-
-    A reason alone where it is not; nothing if the network computes the same.
-    """
-    reasons: dict[str, str] = {}
-    for training, plain in before.items():
-        when = " in training" if training else ""
-        try:
-            trial = try_out(model, resolution, training=training, stood_in=names)
-        except RuntimeError as error:
-            return f"with another layer in its place the network can't run{when}: {error}"
-        for name, asked in trial.asked.items():
-            reasons.setdefault(name, f"the network reads its {asked[0]}{when}")
-        if not training and not reasons:
-            reasons = {name: "it is run from elsewhere too" for name in names if not trial.calls[name]}
-        # A network may draw what it does.
-        if (
-            not reasons
-            and trial.steps != plain.steps
-            and try_out(model, resolution, training=training).steps == plain.steps
-        ):
-            return f"with another layer in its place the network computes something else{when}"
-    return reasons
-
-
-def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str]:
-    """Those that can't be replaced for what they are themselves -> the reason."""
-    holders = _holders(model, "_modules")
-    owners = _holders(model, "_parameters")
-    parts = {
-        part: type(owner).__name__
-        for owner in model.modules()
-        if isinstance(owner, Gate | SelectiveKernelConv2d)
-        for part in owner.modules()
-    }
-    running = (seen.name for seen in found.convs if seen.calls and isinstance(seen.module, nn.Conv2d))
-    first = next(running, None)
-
-    def reasons(seen: SeenConv) -> Iterator[str]:
-        module = seen.module
-        if module in parts:
-            yield f"part of a {parts[module]}"
-        if parametrize.is_parametrized(module):
-            yield "its weight is parametrised"
-        if type(module) is not nn.Conv2d:
-            yield f"it is a {type(module).__name__}, no ordinary Conv2d"
-            return
-        if not all(own is None or isinstance(own, nn.Parameter) for own in (module.weight, module.bias)):
-            yield "its weight is computed from others"
-            return
-        if others := [
-            name for name in owners[id(module.weight)] if name != f"{seen.name}.weight".lstrip(".")
-        ]:
-            yield f"its weight is also {others[0]}"
-        if others := [name for name in holders.get(id(module), ()) if name != seen.name]:
-            yield f"it is also {others[0]}"
-        if seen.name == "":
-            yield "it is the network itself"
-        if any(vars(module).get(name) for name in _HOOKS) or any(map(_has_hooks, module.parameters())):
-            yield "it has hooks, which would be lost"
-        if changed := [name for name in vars(module) if callable(getattr(nn.Conv2d, name, None))]:
-            yield f"it has a {changed[0]} of its own, which would be lost"
-        held = {
-            name: own
-            for kind in ("_parameters", "_buffers", "_modules")
-            for name, own in vars(module)[kind].items()
-        }
-        if more := held.keys() - {"weight", "bias"}:
-            yield f"it holds {min(more)}, which would be lost"
-        if not seen.calls:
-            yield "no image passes through it"
-            return
-        if len(seen.calls) > 1:
-            yield "it is used more than once"
-        if seen.name == first and not stem:
-            yield "it is the stem"
-        if module.padding_mode != "zeros":
-            yield f"its padding is {module.padding_mode} {module.padding}"
-        if _padding(module) is None:
-            yield "its padding is not the same on both sides"
-        image, made = seen.calls[0].input, seen.calls[0].output
-        if len(image) != 4:
-            yield "its input is no batch of images"
-        if image[2:] == made[2:] == (1, 1):
-            yield "it works on pooled features"
-
-    told = ((seen.name, next(reasons(seen), None)) for seen in found.convs)
-    return {name: reason for name, reason in told if reason is not None}
-
-
-_HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs"))]
-"""Where a module keeps the hooks that were put on it."""
-
-
-def _has_hooks(tensor: Tensor) -> bool:
-    return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))
 
 
 class Gated(nn.Module):
@@ -400,39 +257,15 @@ def _made(method: Method, conv: nn.Conv2d) -> tuple[nn.Module, Gate | None]:
     made = method.conv(
         conv.in_channels,
         conv.out_channels,
-        _of_two(conv.kernel_size),
-        stride=_of_two(conv.stride),
-        padding=_padding(conv),
-        dilation=_of_two(conv.dilation),
+        of_two(conv.kernel_size),
+        stride=of_two(conv.stride),
+        padding=padding_of(conv),
+        dilation=of_two(conv.dilation),
         groups=conv.groups,
     )
     return made, method.gate(conv.out_channels)
 
 
-def _padding(conv: nn.Conv2d) -> tuple[int, int] | None:
-    """Zeros above and to the left; None if there are not as many below and to the right."""
-    if not isinstance(conv.padding, str):
-        return _of_two(conv.padding)
-    if conv.padding == "valid":
-        return 0, 0
-    high, wide = (step * (size - 1) for size, step in zip(conv.kernel_size, conv.dilation, strict=True))
-    return None if high % 2 or wide % 2 else (high // 2, wide // 2)
-
-
-def _holders(model: nn.Module, kind: str) -> dict[int, list[str]]:
-    """Id of a submodule ("_modules") or parameter ("_parameters") -> the dotted names that hold it."""
-    holders: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for own, held in getattr(module, kind).items():
-            holders.setdefault(id(held), []).append(f"{name}.{own}".lstrip("."))
-    return holders
-
-
 def _conv(seen: SeenConv) -> nn.Conv2d:
     assert isinstance(seen.module, nn.Conv2d)
     return seen.module
-
-
-def _of_two(size: tuple[int, ...]) -> tuple[int, int]:
-    high, wide = size
-    return high, wide

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wnexplore.errors import InputError
+from wnexplore.models.copies import evaluating, uncompiled, without_numbers
 from wnexplore.models.products import Products, counted
+from wnexplore.models.recurrent import OneStep
+from wnexplore.models.sizes import CONVOLUTIONS, likely_channels, sought_size, stated_sizes
 
 RESOLUTIONS = (224, 256, 192, 128, 96, 64, 48, 32, 28, 288, 299, 320, 384, 448, 512)
-"""Those at which a network is looked at, in pixels: at the first of them on which it can run."""
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Those at which a network is looked at that states none, in pixels: at the first on which it can run."""
 
 
 @dataclass(frozen=True)
@@ -66,42 +67,43 @@ class Pass:
     """What multiplied matrices; nothing if it wasn't counted."""
     channels: int
     """Of the images."""
+    made: bool
+    """Whether parameters or buffers are there that weren't before."""
 
 
 def layout(model: nn.Module, resolution: int | None = None, *, own: int | None = None) -> Layout:
     """Where the convolutions of `model` stand, for images of `resolution` pixels.
 
     Left out, it is the first on which the network can run of 224, `own` (the size that its images will
-    have, if that is known), the size that timm says of it and the others of `RESOLUTIONS`. The network is
-    left as it was, but for lazy layers, which get the size that they meet. Raises `InputError` if it can't
-    run, or if it has lazy layers and no size was said.
+    have, if that is known), the sizes that it states (`wnexplore.models.sizes`), `RESOLUTIONS` and the one
+    that fits its last layers. Where its code asks for numbers, `own` comes first: a pass takes time and
+    memory then. The network is left as it was, but for lazy layers, which get the size that they meet. Raises
+    `InputError` if it can't run, or if it has lazy layers and no size was said.
     """
-    if resolution is not None:
-        likely, others = [resolution], []
-    else:
-        known = dict.fromkeys((RESOLUTIONS[0], own, _declared(model)))
-        likely = [size for size in known if size is not None]
-        others = [size for size in RESOLUTIONS if size not in likely]
     if is_unsized(model):
         if resolution is None:
             raise InputError(
                 "the network has lazy layers without a size: say the resolution, or run it on an image first"
             )
         give_sizes(model, resolution)
-    reasons: list[str] = []
-    # A pass with numbers takes long: for sizes of which none runs without, that is.
-    for sizes, look in itertools.product((likely, others), (_seen_without_numbers, _seen_with_numbers)):
-        for size, channels in itertools.product(sizes, _channels(model)):
-            try:
-                return _layout(model, size, look(model, channels, size, False, 1))
-            # The networks are anybody's, and may raise anything.
-            except Exception as error:
-                reasons.append(_reason(error))
-    tried = list(dict.fromkeys((*likely, *others)))
-    nor = f", nor of {', '.join(map(str, tried[1:]))}" if tried[1:] else ""
-    # That of the first size and number of channels, with numbers.
-    told = reasons[len(likely) * len(_channels(model))]
-    raise InputError(f"the network can't run on images of {tried[0]} pixels{nor}: {told}")
+    found = _Looks(model)
+    if resolution is not None:
+        sizes = [resolution]
+    else:
+        known = (RESOLUTIONS[0], own, *stated_sizes(model))
+        sizes = [size for size in dict.fromkeys(known) if size is not None]
+    with_numbers = [own] if own is not None else sizes
+    seen = found.first(_seen_without_numbers, sizes) or found.first(_seen_with_numbers, with_numbers)
+    if seen is None and resolution is None:
+        others = [size for size in RESOLUTIONS if size not in sizes]
+        seen = found.first(_seen_without_numbers, others) or found.sought()
+        seen = seen or found.first(_seen_with_numbers, [size for size in others if size not in with_numbers])
+    if seen is not None:
+        return seen
+    first, *rest = found.tried
+    nor = f", nor of {', '.join(map(str, rest))}" if rest else ""
+    wanted = "; say resolution=, the height of the images that it is for" if resolution is None else ""
+    raise InputError(f"the network can't run on images of {first} pixels{nor}: {found.reason}{wanted}")
 
 
 def one_pass(
@@ -120,7 +122,7 @@ def one_pass(
     run, and torch's or Python's own error if there is not the memory.
     """
     reasons: list[str] = []
-    for own in _channels(model) if channels is None else channels:
+    for own in _each(channels, model, resolution):
         for look in (_seen_without_numbers, _seen_with_numbers):
             try:
                 return look(model, own, resolution, counted, batch_size)
@@ -141,12 +143,13 @@ def is_unsized(model: nn.Module) -> bool:
 def give_sizes(model: nn.Module, resolution: int) -> None:
     """Make the lazy layers of `model` for images (N, 3, `resolution`, `resolution`), in place.
 
-    Raises `InputError` if it can't run on them.
+    Layers that it makes itself when it meets its first image are made likewise. Raises `InputError` if it
+    can't run on them.
     """
     like = next((p for p in model.parameters() if not is_lazy(p) and p.is_floating_point()), torch.empty(0))
     image = torch.zeros(1, 3, resolution, resolution, device=like.device, dtype=like.dtype)
     try:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model), uncompiled(), redirect_stdout(sys.stderr):
             model(image)
     except (Exception, SystemExit) as error:
         if _is_out_of_memory(error):
@@ -155,6 +158,59 @@ def give_sizes(model: nn.Module, resolution: int) -> None:
             f"the network can't run on images of {resolution} pixels, which would give its lazy layers their"
             f" size: {_reason(error)}"
         ) from None
+
+
+_Look = Callable[[nn.Module, int, int, bool, int], Pass]
+
+
+class _Looks:
+    """Looks at a network, on images of one size after another."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._channels: list[int] = []
+        self.tried: dict[int, None] = {}
+        """The sizes at which it was looked at in vain."""
+        self.reason = ""
+        """Why it couldn't run the first time, with numbers if it was looked at with them."""
+        self._has_numbers = False
+
+    def first(self, look: _Look, sizes: Sequence[int]) -> Layout | None:
+        """The layout at the first of `sizes` at which it runs, 3 channels before others."""
+        if not sizes:
+            return None
+        for channels, size in ((own, size) for own in self._likely(sizes) for size in sizes):
+            try:
+                return _layout(self._model, size, look(self._model, channels, size, False, 1))
+            # Anybody's code: it may even want to leave.
+            except (Exception, SystemExit) as error:
+                self.tried[size] = None
+                is_first = look is _seen_with_numbers and not self._has_numbers
+                if is_first or not self.reason:
+                    self.reason, self._has_numbers = _reason(error), is_first
+        return None
+
+    def sought(self) -> Layout | None:
+        """The layout at a size found by how the network fails."""
+        for channels in self._channels:
+            size = sought_size(self._model, channels, RESOLUTIONS[0])
+            if size is not None and (seen := self.first(_seen_without_numbers, [size])) is not None:
+                return seen
+        return None
+
+    def _likely(self, sizes: Sequence[int]) -> Iterator[int]:
+        yield 3
+        # Only now: these take passes of their own.
+        self._channels = self._channels or likely_channels(self._model, sizes[0])
+        yield from self._channels[1:]
+
+
+def _each(channels: Sequence[int] | None, model: nn.Module, resolution: int) -> Iterator[int]:
+    if channels is not None:
+        yield from channels
+        return
+    yield 3
+    yield from likely_channels(model, resolution)[1:]
 
 
 def _seen_without_numbers(
@@ -166,7 +222,7 @@ def _seen_without_numbers(
 def _seen_with_numbers(
     model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int
 ) -> Pass:
-    with _evaluating(model):
+    with evaluating(model):
         return _observed(model, channels, resolution, counts, batch_size)
 
 
@@ -178,23 +234,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     line = str(error).strip().partition("\n")[0]
     return f"SystemExit: {line}" if isinstance(error, SystemExit) else line or type(error).__name__
-
-
-def _channels(model: nn.Module) -> list[int]:
-    """The numbers of channels that images of `model` may have, likeliest first."""
-    read = [own.in_channels for own in model.modules() if isinstance(own, nn.Conv2d)]
-    return list(dict.fromkeys((3, 1, *read)))[:_MOST_CHANNELS]
-
-
-_MOST_CHANNELS = 5
-"""How many numbers of channels are tried."""
-
-
-def _declared(model: nn.Module) -> int | None:
-    """The height of the images that timm says a network is for."""
-    told = getattr(model, "pretrained_cfg", None)
-    size = told.get("input_size") if isinstance(told, dict) else None
-    return size[-1] if isinstance(size, (tuple, list)) and size and isinstance(size[-1], int) else None
 
 
 def _layout(model: nn.Module, resolution: int, seen: Pass) -> Layout:
@@ -224,37 +263,27 @@ def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, ba
     dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
     shape = batch_size, channels, resolution, resolution
     images = torch.randn(shape, generator=dice, device=like.device, dtype=like.dtype)
+    before = _names(model)
     hooks = [
         module.register_forward_hook(partial(note, name), with_kwargs=True)
         for name, module in model.named_modules()
         if isinstance(module, CONVOLUTIONS)
     ]
     try:
-        with torch.no_grad(), counted(model) if counts else nullcontext(Products()) as products:
+        # What it prints is not our output.
+        with (
+            torch.no_grad(),
+            uncompiled(),
+            redirect_stdout(sys.stderr),
+            counted(model) if counts else OneStep() as seen,
+        ):
             model(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return Pass(calls, products, channels)
+    products = seen if isinstance(seen, Products) else Products()
+    return Pass(calls, products, channels, _names(model) != before)
 
 
-def without_numbers(model: nn.Module) -> nn.Module:
-    """A copy on the meta device; the weights themselves are never copied."""
-    known: dict[int, Any] = {}
-    for tensor in itertools.chain(model.parameters(), model.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        known[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    return copy.deepcopy(model, known)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and afterwards in the mode that it was in."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}

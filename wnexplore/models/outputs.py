@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,10 +15,20 @@ _BATCH = 2
 """Images of a trial."""
 
 
-def check_output(model: nn.Module, name: str, resolution: int) -> tuple[bool, bool]:
-    """Raise `InputError` unless `model`, called `name`, maps images to logits (N, classes) in evaluation.
+class Output(NamedTuple):
+    """What a trial shows of a network that gives logits."""
 
-    Gives whether it has them among others in training, as `main_logits` takes them, and whether it prints.
+    has_more: bool = False
+    """Whether it has them among others in training, as `main_logits` takes them."""
+    prints: bool = False
+    decides: bool = False
+    """Whether its code asks for numbers: another network of its kind may do something else."""
+
+
+def check_output(model: nn.Module, name: str, resolution: int) -> Output:
+    """What `model`, called `name`, gives on images of `resolution` pixels.
+
+    Raises `InputError` unless it maps them to logits (N, classes) in evaluation.
     """
     found = _tried(model, name, resolution, training=False, backward=False)
     _check_logits(found.output, name, "")
@@ -26,8 +36,12 @@ def check_output(model: nn.Module, name: str, resolution: int) -> tuple[bool, bo
         in_training = try_out(model, resolution, training=True, backward=False)
     except RuntimeError:
         # Who trains it is told by `check_trainable`.
-        return False, found.printed
-    return _logits(in_training.output) is not in_training.output, found.printed or in_training.printed
+        return Output(prints=found.printed, decides=True)
+    return Output(
+        has_more=_logits(in_training.output) is not in_training.output,
+        prints=found.printed or in_training.printed,
+        decides=found.decided or in_training.decided,
+    )
 
 
 def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) -> None:
@@ -73,7 +87,7 @@ def quiet(model: nn.Module) -> None:
 
 
 def _logits(output: Any) -> Any:
-    fields = getattr(output, "_fields", None)
+    fields = getattr(type(output), "_fields", None)
     return output[0] if isinstance(output, tuple) and fields and fields[0] == "logits" else output
 
 
@@ -104,7 +118,7 @@ def _spoken(output: Any) -> str:
     if isinstance(output, Mapping):
         return f"a {type(output).__name__} with {shown(', '.join(map(str, output)))}"
     if isinstance(output, list | tuple):
-        fields = getattr(output, "_fields", None)
+        fields = getattr(type(output), "_fields", None)
         of = f"with {', '.join(fields)}" if fields else f"of {len(output)}"
         return f"a {'named tuple' if fields else type(output).__name__} {of}"
     return f"a {type(output).__name__}"

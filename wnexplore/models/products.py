@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wnexplore.models.recurrent import OneStep
+
 Place = tuple[str, ...]
 """The modules inside of which an operator ran, outermost first, by dotted name."""
 
@@ -74,7 +76,9 @@ def counted(model: nn.Module) -> Iterator[Products]:
         # In inference, torch runs whole encoder layers as one operator.
         undo.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
-        undo.enter_context(_Mode(products, place))
+        mode = _Mode(products, place)
+        undo.enter_context(mode)
+        undo.enter_context(OneStep(mode.repeated))
         yield products
 
 
@@ -85,6 +89,16 @@ class _Mode(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.products = products
         self.place = place
+        self._times = 1
+
+    @contextmanager
+    def repeated(self, times: int) -> Iterator[None]:
+        """Count what runs inside so many times."""
+        before, self._times = self._times, times
+        try:
+            yield
+        finally:
+            self._times = before
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -101,10 +115,12 @@ class _Mode(TorchDispatchMode):
             if flops:
                 at = tuple(self.place)
                 tensors = [own for own in tree_leaves((args, kwargs, result)) if isinstance(own, Tensor)]
-                self.products.flops[at] += flops
-                self.products.bytes[at] += sum(own.numel() * own.element_size() for own in tensors)
+                self.products.flops[at] += self._times * flops
+                self.products.bytes[at] += self._times * sum(
+                    own.numel() * own.element_size() for own in tensors
+                )
         elif suspicious:
-            self.products.uncounted[_name(func)] += 1
+            self.products.uncounted[_name(func)] += self._times
         return result
 
 

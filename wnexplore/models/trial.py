@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import random
 import sys
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wnexplore.models.layout import without_numbers
+from wnexplore.models.copies import uncompiled, with_numbers, without_numbers
+from wnexplore.models.recurrent import OneStep
 
 SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 """What a network may ask a convolution for: whatever stands in its place gives the same answer."""
@@ -39,6 +39,8 @@ class Trial:
     """Parameters that learn, but got no gradient."""
     printed: bool = False
     """Whether it wrote to standard output."""
+    decided: bool = False
+    """Whether its code asked for numbers, so that another network of its kind may do something else."""
 
 
 def try_out(
@@ -48,22 +50,27 @@ def try_out(
     training: bool,
     backward: bool = True,
     stood_in: Collection[str] = (),
+    channels: int = 3,
 ) -> Trial:
     """One run of a copy of `model` on two images of `resolution` pixels; the network is left as it was.
 
     In evaluation mode, or as a training step: forward and, with `backward`, the gradients of what it gives.
-    The copy has no numbers (meta tensors) unless the network's code asks for them. Convolutions named in
-    `stood_in` are each put into another module, as a conversion puts something else in their place. What it
-    prints goes to standard error. Raises `RuntimeError`, one line with the error's own name, if it can't run.
+    The images have so many `channels`, and random numbers, the same ones each time. The copy has no numbers
+    (meta tensors) unless the network's code asks for them. Convolutions named in `stood_in` are each put into
+    another module, as a conversion puts something else in their place. What it prints goes to standard error.
+    Raises `RuntimeError`, one line with the error's own name, if it can't run.
     """
     reason = ""
-    for channels in dict.fromkeys((3, _first_channels(model))):
-        for copied in (without_numbers, copy.deepcopy):
-            try:
-                return _run(copied(model), channels, resolution, training, backward, stood_in)
-            # The networks are anybody's: they may raise anything, and even want to leave.
-            except (Exception, SystemExit) as error:
-                reason = reason or told(error)
+    for copied in (without_numbers, with_numbers):
+        try:
+            found = _run(copied(model), channels, resolution, training, backward, stood_in)
+        # The networks are anybody's: they may raise anything, and even want to leave.
+        except (Exception, SystemExit) as error:
+            reason = told(error)
+        else:
+            found.decided = copied is with_numbers
+            return found
+    # With numbers: without, it may only say that there are none.
     raise RuntimeError(reason)
 
 
@@ -145,11 +152,15 @@ def _run(
         made.register_forward_hook(lambda *_, name=name: found.calls.update([name]))
         setattr(model.get_submodule(parent), leaf, made)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    images = torch.zeros(2, channels, resolution, resolution, device=like.device, dtype=like.dtype)
+    # Where a network decides by what it sees, it is to see something.
+    dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
+    shape = 2, channels, resolution, resolution
+    images = torch.randn(shape, generator=dice, device=like.device, dtype=like.dtype)
     said = io.StringIO()
     with _undisturbed(), warnings.catch_warnings(), redirect_stdout(said):
         warnings.simplefilter("ignore")
-        with _Steps(found), nullcontext() if training and backward else torch.no_grad():
+        learns = nullcontext() if training and backward else torch.no_grad()
+        with _Steps(found), OneStep(), uncompiled(), learns:
             found.output = model(images)
             if training and backward:
                 found.without_gradient = _without_gradient(model, found.output)
@@ -192,7 +203,3 @@ class _Steps(TorchDispatchMode):
         numbers = tuple(repr(own) for own in args if isinstance(own, bool | int | float | str))
         self._found.steps.append((str(func), numbers))
         return func(*args, **(kwargs or {}))
-
-
-def _first_channels(model: nn.Module) -> int:
-    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)

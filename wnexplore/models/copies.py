@@ -1,0 +1,77 @@
+"""Copies of a network, on which it can be tried: with its numbers, or without (meta tensors)."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+
+def without_numbers(model: nn.Module) -> nn.Module:
+    """A copy on the meta device; the weights themselves are never copied."""
+    known = _computed(model, lambda tensor: torch.empty_like(tensor, device="meta"))
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        known[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    made: nn.Module = copy.deepcopy(model, known)
+    return made
+
+
+def with_numbers(model: nn.Module) -> nn.Module:
+    """A copy as `copy.deepcopy` makes it, also of a network that keeps a tensor computed from others."""
+    made: nn.Module = copy.deepcopy(model, _computed(model, torch.clone))
+    return made
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and afterwards in the mode that it was in."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """What a network compiles itself runs as it is written: compiled, its operators can't be seen."""
+    # Who has compiled something has imported this, which takes a second.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def as_written(model: nn.Module) -> nn.Module:
+    """The network without `torch.compile` around it or parts of it, in place.
+
+    It is measured as it is written or compiled as a whole, whichever runtime is asked for. A compiled part
+    has other names, and what it computes can't be seen.
+    """
+    for module in list(model.modules()):
+        if module._compiled_call_impl is not None:
+            module._compiled_call_impl = None
+        for name, child in module._modules.items():
+            if child is not None and _is_compiled(child):
+                setattr(module, name, as_written(child))
+    return as_written(model.get_submodule("_orig_mod")) if _is_compiled(model) else model
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__module__ == "torch._dynamo.eval_frame" and "_orig_mod" in module._modules
+
+
+def _computed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> dict[int, object]:
+    """What `copy.deepcopy` refuses to copy, the weights of the old `weight_norm` for one -> its copy."""
+    return {
+        id(own): change(own.detach())
+        for module in model.modules()
+        for own in tree_leaves(list(vars(module).values()))
+        if isinstance(own, Tensor) and not own.is_leaf
+    }

@@ -1,0 +1,203 @@
+"""The convolutions of a network that nothing else can stand in for, each with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from wnexplore.models.layout import Layout, SeenConv, one_pass
+from wnexplore.models.trial import Trial, try_out
+from wnexplore.nn import Gate, SelectiveKernelConv2d
+
+
+def why_left(
+    model: nn.Module, found: Layout, *, resolution: int | None = None, stem: bool = False
+) -> dict[str, str]:
+    """The convolutions of `model` that `convert` can't replace -> the reason, by dotted name.
+
+    `found` is the network's layout, `stem` whether the first convolution may be replaced. It is tried on
+    images of `resolution` pixels, those of the layout if left out.
+    """
+    at = found.resolution if resolution is None else resolution
+    reasons = _by_themselves(model, found, stem)
+    if at != found.resolution:
+        reasons |= _run_otherwise(model, found, at, reasons)
+    rest = [seen.name for seen in found.convs if seen.name not in reasons]
+    return reasons | wanted_otherwise(model, at, rest, found.channels)
+
+
+def wanted_otherwise(
+    model: nn.Module, resolution: int, names: Sequence[str], channels: int = 3
+) -> dict[str, str]:
+    """Those of the convolutions `names` of which `model` wants more than to run them -> what, by dotted name.
+
+    In evaluation or training, on images of `resolution` pixels. With another module around each of the others
+    the network computes the same, operator by operator.
+    """
+    if not names:
+        return {}
+    tried = partial(try_out, model, resolution, channels=channels)
+    before: dict[bool, Trial] = {}
+    for training in (False, True):
+        # What can't be trained as it is can't be compared.
+        with suppress(RuntimeError):
+            before[training] = tried(training=training)
+    reasons: dict[str, str] = {}
+    while rest := [name for name in names if name not in reasons]:
+        found = _difference(tried, rest, before)
+        if isinstance(found, dict):
+            if not found:
+                break
+            reasons |= found
+            continue
+        # The shortest beginning of the list that makes a difference ends with one of which it comes.
+        low, high = 1, len(rest)
+        while low < high:
+            middle = (low + high) // 2
+            earlier = _difference(tried, rest[:middle], before)
+            if earlier == {}:
+                low = middle + 1
+            else:
+                high, found = middle, earlier
+        reasons |= {rest[high - 1]: found} if isinstance(found, str) else found
+    return reasons
+
+
+def padding_of(conv: nn.Conv2d) -> tuple[int, int] | None:
+    """Zeros above and to the left; None if there are not as many below and to the right."""
+    if not isinstance(conv.padding, str):
+        return of_two(conv.padding)
+    if conv.padding == "valid":
+        return 0, 0
+    high, wide = (step * (size - 1) for size, step in zip(conv.kernel_size, conv.dilation, strict=True))
+    return None if high % 2 or wide % 2 else (high // 2, wide // 2)
+
+
+def of_two(size: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width."""
+    high, wide = size
+    return high, wide
+
+
+def _run_otherwise(model: nn.Module, found: Layout, at: int, known: Container[str]) -> dict[str, str]:
+    """Those that run once in the layout, but not so on images of `at` pixels -> the reason."""
+    try:
+        calls = one_pass(model, at, channels=(found.channels,)).calls
+    except RuntimeError:
+        return {}
+    runs = {seen.name: len(calls.get(seen.name, ())) for seen in found.convs if seen.name not in known}
+    return {
+        name: "it is used more than once" if times else f"no image of {at} pixels passes through it"
+        for name, times in runs.items()
+        if times != 1
+    }
+
+
+def _difference(
+    tried: Callable[..., Trial], names: Collection[str], before: Mapping[bool, Trial]
+) -> dict[str, str] | str:
+    """What differs with another module around each of `names`: convolution -> reason where it is known which.
+
+    A reason alone where it is not; nothing if the network computes the same.
+    """
+    reasons: dict[str, str] = {}
+    for training, plain in before.items():
+        when = " in training" if training else ""
+        try:
+            trial = tried(training=training, stood_in=names)
+        except RuntimeError as error:
+            return f"with another layer in its place the network can't run{when}: {error}"
+        for name, asked in trial.asked.items():
+            reasons.setdefault(name, f"the network reads its {asked[0]}{when}")
+        if not training and not reasons:
+            reasons = {name: "it is run from elsewhere too" for name in names if not trial.calls[name]}
+        # A network may draw what it does.
+        if not reasons and trial.steps != plain.steps and tried(training=training).steps == plain.steps:
+            return f"with another layer in its place the network computes something else{when}"
+    return reasons
+
+
+def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str]:
+    """Those that can't be replaced for what they are themselves -> the reason."""
+    holders = _holders(model, "_modules")
+    owners = _holders(model, "_parameters")
+    parts = {
+        part: type(owner).__name__
+        for owner in model.modules()
+        if isinstance(owner, Gate | SelectiveKernelConv2d)
+        for part in owner.modules()
+    }
+    running = (seen.name for seen in found.convs if seen.calls and isinstance(seen.module, nn.Conv2d))
+    first = next(running, None)
+
+    def reasons(seen: SeenConv) -> Iterator[str]:
+        module = seen.module
+        if module in parts:
+            yield f"part of a {parts[module]}"
+        if parametrize.is_parametrized(module):
+            yield "its weight is parametrised"
+        if type(module) is not nn.Conv2d:
+            yield f"it is a {type(module).__name__}, no ordinary Conv2d"
+            return
+        if not all(own is None or isinstance(own, nn.Parameter) for own in (module.weight, module.bias)):
+            yield "its weight is computed from others"
+            return
+        if others := [
+            name for name in owners[id(module.weight)] if name != f"{seen.name}.weight".lstrip(".")
+        ]:
+            yield f"its weight is also {others[0]}"
+        if others := [name for name in holders.get(id(module), ()) if name != seen.name]:
+            yield f"it is also {others[0]}"
+        if seen.name == "":
+            yield "it is the network itself"
+        if any(vars(module).get(name) for name in _HOOKS) or any(map(_has_hooks, module.parameters())):
+            yield "it has hooks, which would be lost"
+        if changed := [name for name in vars(module) if callable(getattr(nn.Conv2d, name, None))]:
+            yield f"it has a {changed[0]} of its own, which would be lost"
+        held = {
+            name: own
+            for kind in ("_parameters", "_buffers", "_modules")
+            for name, own in vars(module)[kind].items()
+        }
+        if more := held.keys() - {"weight", "bias"}:
+            yield f"it holds {min(more)}, which would be lost"
+        if not seen.calls:
+            yield "no image passes through it"
+            return
+        if len(seen.calls) > 1:
+            yield "it is used more than once"
+        if seen.name == first and not stem:
+            yield "it is the stem"
+        if module.padding_mode != "zeros":
+            yield f"its padding is {module.padding_mode} {module.padding}"
+        if padding_of(module) is None:
+            yield "its padding is not the same on both sides"
+        image, made = seen.calls[0].input, seen.calls[0].output
+        if len(image) != 4:
+            yield "its input is no batch of images"
+        if image[2:] == made[2:] == (1, 1):
+            yield "it works on pooled features"
+
+    told = ((seen.name, next(reasons(seen), None)) for seen in found.convs)
+    return {name: reason for name, reason in told if reason is not None}
+
+
+_HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs"))]
+"""Where a module keeps the hooks that were put on it."""
+
+
+def _has_hooks(tensor: Tensor) -> bool:
+    return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))
+
+
+def _holders(model: nn.Module, kind: str) -> dict[int, list[str]]:
+    """Id of a submodule ("_modules") or parameter ("_parameters") -> the dotted names that hold it."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for own, held in getattr(module, kind).items():
+            holders.setdefault(id(held), []).append(f"{name}.{own}".lstrip("."))
+    return holders

@@ -1,0 +1,182 @@
+"""Which images a network may be for: what it says of itself, and what its layers tell when they refuse."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wnexplore.models.copies import uncompiled, without_numbers
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+LARGEST = 4096
+"""Pixels beyond which a number is taken for something else than an image's height."""
+
+
+def stated_sizes(model: nn.Module) -> list[int]:
+    """The heights of images that a network states: in its configuration, its attributes, those of its parts.
+
+    As timm (`pretrained_cfg`), torchvision (`image_size`), transformers (`config.image_size`) and others do.
+    """
+    near = [module for name, module in model.named_modules() if name.count(".") < _LEVELS]
+    holders = [*(_of(model, name) for name in _CONFIGURATIONS), *near]
+    heights = [_height(_of(holder, name)) for holder in holders for name in _SIZES]
+    found = [own for own in dict.fromkeys(heights) if own is not None]
+    return found[:_MOST_STATED]
+
+
+def likely_channels(model: nn.Module, resolution: int) -> list[int]:
+    """The numbers of channels that images of `model` may have, likeliest first.
+
+    3, and of those that some convolution reads (and 1) the two with which most of its modules run.
+    """
+    read = [own.in_channels for own in model.modules() if isinstance(own, CONVOLUTIONS)]
+    others = [own for own in dict.fromkeys((1, *read)) if own != 3]
+    if len(others) > _MOST_OTHERS:
+        tried = _Tried(model)
+        others.sort(key=lambda channels: -tried(channels, resolution).progress)
+    return [3, *others[:_MOST_OTHERS]]
+
+
+def sought_size(model: nn.Module, channels: int, start: int) -> int | None:
+    """A height of images on which `model` can run, which can't on those of `start` pixels; None if not found.
+
+    Told by the sizes of its position embeddings, and by how many features the linear layer at which it stops
+    gets and wants: those of a feature map grow with the square of the height.
+    """
+    tried = _Tried(model)
+    first = tried(channels, start)
+    for size in _of_positions(model, first, start):
+        if tried(channels, size).ran:
+            return size
+    low, high, size, now = 0, LARGEST + 1, start, first
+    for _ in range(_MOST_TRIES):
+        if now.ran:
+            return size
+        if now.refused is None:
+            # Too small for a layer before: only on the way.
+            if size >= start:
+                return None
+            low, guess = size, 0
+        else:
+            wanted, got = now.refused
+            low, high = (low, size) if got > wanted else (size, high)
+            guess = round(size * math.sqrt(wanted / got))
+        size = guess if low < guess < high else (low + high) // 2
+        if not low < size < high:
+            return None
+        now = tried(channels, size)
+    return None
+
+
+_CONFIGURATIONS = ("pretrained_cfg", "default_cfg", "config", "cfg", "hparams")
+_SIZES = (
+    *("input_size", "image_size", "img_size", "input_resolution", "image_resolution", "resolution"),
+    *("input_shape", "crop_size"),
+)
+_LEVELS = 2
+"""How deep the parts of a network are asked."""
+_MOST_STATED = 8
+_MOST_OTHERS = 2
+_MOST_TRIES = 12
+
+
+def _of(holder: Any, name: str) -> Any:
+    if isinstance(holder, Mapping):
+        return holder.get(name)
+    # A property of anybody's may raise anything.
+    with suppress(Exception):
+        return getattr(holder, name, None)
+    return None
+
+
+def _height(value: Any) -> int | None:
+    """Of a number, (channels, height, width) or {"height": ...}."""
+    if isinstance(value, Mapping):
+        value = value.get("height")
+    if isinstance(value, list | tuple) and value:
+        value = value[-1]
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 1 <= value <= LARGEST else None
+
+
+@dataclass
+class _Attempt:
+    """How far one image came."""
+
+    ran: bool = False
+    progress: int = 0
+    """Modules that gave something."""
+    heights: list[int] = field(default_factory=list)
+    """Of the feature maps and of squares of tokens on the way, each once."""
+    refused: tuple[int, int] | None = None
+    """Features that the linear layer wanted at which it stopped, and that it got."""
+
+
+class _Tried:
+    """Attempts on one copy without numbers: for guesses, which who asks confirms on the network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._now = _Attempt()
+        self._copy: nn.Module | None = None
+        # What can't be copied is not guessed about.
+        with suppress(Exception):
+            self._copy = without_numbers(model).eval()
+            for module in self._copy.modules():
+                module.register_forward_pre_hook(self._enter)
+                module.register_forward_hook(self._leave)
+
+    def __call__(self, channels: int, resolution: int) -> _Attempt:
+        self._now = _Attempt()
+        if self._copy is None:
+            return self._now
+        like = next((p for p in self._copy.parameters() if p.is_floating_point()), torch.empty(0))
+        images = torch.empty(1, channels, resolution, resolution, device="meta", dtype=like.dtype)
+        # Anybody's code: it may even want to leave.
+        with suppress(Exception, SystemExit), torch.no_grad(), uncompiled(), redirect_stdout(io.StringIO()):
+            self._copy(images)
+            self._now.ran = True
+        return self._now
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Linear) and args and isinstance(args[0], Tensor) and args[0].dim():
+            wanted, got = module.in_features, args[0].shape[-1]
+            self._now.refused = None if wanted == got else (wanted, got)
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._now.progress += 1
+        if not isinstance(output, Tensor) or output.dim() < 3:
+            return
+        height = math.isqrt(output.shape[-2]) if output.dim() == 3 else output.shape[-2]
+        if height not in self._now.heights:
+            self._now.heights.append(height)
+
+
+def _of_positions(model: nn.Module, seen: _Attempt, start: int) -> Iterator[int]:
+    """The sizes for which the position embeddings would fit: a side of theirs times the stride of a map."""
+    sides: dict[int, None] = {}
+    for name, own in (*model.named_parameters(), *model.named_buffers()):
+        if "pos" not in name.lower() or own.dim() < 2:
+            continue
+        tokens = own.shape[-2]
+        if own.dim() == 4:
+            sides[tokens] = None
+        # One or two of them may be no pixels: a class, a distillation token.
+        sides.update(
+            {math.isqrt(n): None for n in (tokens, tokens - 1, tokens - 2) if n > 0 and _is_square(n)}
+        )
+    for side in list(sides)[:_MOST_STATED]:
+        for height in seen.heights:
+            if height and 1 <= (size := round(side * start / height)) <= LARGEST:
+                yield size
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
