@@ -362,7 +362,11 @@ def test_channels_last_in_channels_last_out_where_no_copy_is_needed(name: str) -
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("formulation", ["auto", "kernel", "shared"])
+@pytest.mark.parametrize(
+    "formulation",
+    # It chooses each of the others for some of the layers.
+    ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kernel", "shared"))],
+)
 def test_one_graph_serves_every_batch_size(name: str, formulation: str) -> None:
     layer = SHAPES[name]
     torch._dynamo.reset()
