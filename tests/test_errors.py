@@ -27,6 +27,8 @@ def test_escapes_and_surrogates_are_spelled_out() -> None:
 
 def test_a_long_value_is_cut_and_counted() -> None:
     assert shown("x" * 100_000, limit=10) == "xxxxxxxxxx... (99990 more characters)"
+    # No escape is cut in two, and ten of them are not ten characters.
+    assert shown("\x1b" * 10, limit=10) == "\\x1b\\x1b... (8 more characters)"
 
 
 def test_a_value_that_cannot_be_printed_has_its_type() -> None:

@@ -40,7 +40,14 @@ def shown(value: object, limit: int = 120) -> str:
         text = value if isinstance(value, str) else str(value)
     except Exception as error:  # a value may be anybody's object, or nested too deep to print
         text = f"<{type(value).__name__}, which can't be printed: {type(error).__name__}>"
-    rest = len(text) - limit
-    # Cut first: escaping a value of gigabytes takes as long as it is.
-    head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:limit])
-    return head if rest <= 0 else f"{head[:limit]}... ({rest} more characters)"
+    # Of a value of gigabytes only what may be shown is escaped.
+    pieces: list[str] = []
+    left = limit
+    for c in text[:limit]:
+        piece = c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        left -= len(piece)
+        if left < 0:
+            break
+        pieces.append(piece)
+    head, rest = "".join(pieces), len(text) - len(pieces)
+    return head if not rest else f"{head}... ({rest} more characters)"

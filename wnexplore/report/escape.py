@@ -6,6 +6,7 @@ from typing import Any
 
 from wnexplore.errors import shown
 
+_LONGEST_ESCAPE = len("\\U0010ffff")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 
@@ -22,7 +23,9 @@ def visible(text: str) -> str:
     """`text` with escapes for what a terminal would obey; the ends of lines stay."""
     if text.isprintable():
         return text
-    return "\n".join(line if _plain(line) else shown(line, len(line) + 1) for line in text.split("\n"))
+    return "\n".join(
+        line if _plain(line) else shown(line, _LONGEST_ESCAPE * len(line)) for line in text.split("\n")
+    )
 
 
 def markdown(text: str) -> str:
