@@ -82,6 +82,15 @@ def test_rows_add_up_to_the_network(name: str, method: str) -> None:
         assert (own["kind"], own["flops"]) == ("GlobalContext" + OWN_WORK, 8 * PIXELS)
 
 
+def test_a_network_with_nothing_to_replace_is_the_plain_one_by_every_method() -> None:
+    found = set()
+    for method in METHODS:
+        point = DesignPoint.of(f"{FILE}:Nothing", method, resolution=32, num_classes=10)
+        told = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
+        found.add((told["params"], told["flops"]))
+    assert found == {(8 * 48 + 8 + 80 + 10, 8 * 8 * 8 * 48 + 80)}
+
+
 def test_what_is_in_no_count_is_told_by_every_command() -> None:
     point = DesignPoint.of(f"{FILE}:Fourier", resolution=32, num_classes=10)
     assert walk_of(point).uncounted == ("_fft_r2c",)

@@ -59,9 +59,11 @@ class Cell:
         pair: dict[str, Any] = {}
         if self.pairs:
             for at, name in enumerate("MG"):
-                first, *others = own = [(stage, self.pairs[choice][at]) for stage, choice in choices.items()]
-                alike = all(value == first[1] for _, value in others)
-                pair[name] = first[1] if alike else dict(own)
+                own = [(stage, self.pairs[choice][at]) for stage, choice in choices.items()]
+                # Where a network has nothing to replace, all settings are one function: the first stands.
+                first = own[0][1] if own else self.pairs[0][at]
+                alike = all(value == first for _, value in own)
+                pair[name] = first if alike else dict(own)
         base = self.baseline
         return DesignPoint.of(
             base.backbone,

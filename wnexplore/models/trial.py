@@ -195,6 +195,8 @@ def _undisturbed() -> Iterator[None]:
 class _Steps(TorchDispatchMode):
     """Notes the operators that run."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, found: Trial) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._found = found
