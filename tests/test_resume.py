@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from wnexplore.measure.data import load_data
 from wnexplore.measure.evaluation import evaluate
 from wnexplore.measure.training import ShortTraining
 from wnexplore.train import TrainRun, train_fully
+from wnexplore.training_log import read_log
 
 # The kinds that lost their state, with and without a moving average; all others in the slow tests.
 FAST = [
     *(("frozen_by_train", None), ("frozen_by_train", 0.9), ("spectral_old", None), ("spectral", 0.9)),
-    *(("weight_norm_old", 0.9), ("late", 0.9), ("extra_dict", None), ("generators", 0.9)),
+    *(("weight_norm_old", 0.9), ("late", 0.9), ("extra_dict", None), ("generators", 0.9), ("objects", None)),
+    ("teacher", None),
 ]
 REST = [
     pytest.param(name, ema, marks=pytest.mark.slow)
@@ -82,6 +86,23 @@ def test_the_full_training_goes_on_to_the_same_bits(name: str, ema: float | None
     best = open_checkpoint(outcome.best, broken.point.backbone)
     found = evaluate(best.network, load_data("digits", resolution=8).test, 256, "cpu")
     assert found.top1 == outcome.best_top1
+
+
+@pytest.mark.slow
+def test_two_processes_test_what_the_first_one_keeps(tmp_path: Path) -> None:
+    # Each has statistics of its own, of half of each batch.
+    network = f"{odd_networks.__file__}:instance"
+    options = (
+        *("--backbone", network, "--resolution", 8, "--data", "digits", "--device", "cpu"),
+        *("--batch-size", 256, "--epochs", 1, "--out", tmp_path / "run"),
+    )
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "wnexplore", "train", *map(str, options)]
+    subprocess.run([sys.executable, *together, *train], check=True, capture_output=True)
+    row = read_log(tmp_path / "run")[-1]
+    kept = open_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005.safetensors", network)
+    found = evaluate(kept.network, load_data("digits", resolution=8).test, 128, "cpu")
+    assert (found.top1, found.loss) == (row.top1, pytest.approx(row.test_loss, rel=1e-6))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.files import write_whole
 from wnexplore.measure.data.preparation import Preparation
-from wnexplore.measure.held import lacks_layers, load_beside
+from wnexplore.measure.held import lacks_layers, load_beside, make_writable
 from wnexplore.metadata import VERSION, DamagedError, NewerError, read_metadata
 from wnexplore.models import build
 from wnexplore.weight_files import read_tensors, unwrapped
@@ -160,6 +160,7 @@ def load_checkpoint(network: nn.Module, path: Path) -> None:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged: {_BESIDE}: {shown(error)}") from None
     state = unwrapped(read, network.state_dict().keys())
+    make_writable(network)
     try:
         keys = network.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -18,6 +18,7 @@ from wnexplore.measure.average import Average
 from wnexplore.measure.data import Pass, Split
 from wnexplore.measure.determinism import generator_states, set_generator_states
 from wnexplore.measure.held import Snapshot
+from wnexplore.measure.plain import overlaps
 from wnexplore.measure.switches import precision_set
 from wnexplore.measure.waiting import yield_to_others
 
@@ -110,11 +111,10 @@ def ready_for_test(
     try:
         if average is not None:
             average.put_in()
+        if world > 1:
+            _agree(network)
         if recipe.batch_norm == "refreshed":
             whole = refresh_batch_norm(network, split, recipe.batch_size, device, Pass(seed, 0), stop)
-        elif world > 1:
-            for value in network.buffers():
-                distributed.broadcast(value, 0)
         yield whole
     finally:
         before.put_back()
@@ -139,7 +139,8 @@ def refresh_batch_norm(
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _follows(m)]
     if not norms:
         return True
-    before = Snapshot(model)
+    # Some networks write their own weights in a forward pass in training: a teacher's, normalised filters.
+    before = Snapshot(model, parameters=True)
     for norm in norms:
         _begin_anew(norm)
     model.train()
@@ -161,6 +162,18 @@ def refresh_batch_norm(
             for tensor, value in zip(_statistics(norm, copies=False), values, strict=True):
                 tensor.copy_(value)
     return True
+
+
+def _agree(network: nn.Module) -> None:
+    """Give all processes the first one's buffers: each has gone on with its own since the last step began."""
+    with torch.no_grad():
+        for buffer in network.buffers():
+            if overlaps(buffer):
+                continue
+            value = buffer.contiguous()
+            distributed.broadcast(value, 0)
+            if value is not buffer:
+                buffer.copy_(value)
 
 
 def is_too_few(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wnexplore.errors import InputError
-from wnexplore.measure.plain import NotPlainError, overlaps, packed, same, unpacked
+from wnexplore.measure.plain import NotPlainError, needs_like, overlaps, packed, same, unpacked
 
 
 def network_state(network: nn.Module) -> dict[str, Any]:
@@ -180,6 +180,13 @@ class Snapshot:
                 module.set_extra_state(unpacked(extra))
 
 
+def make_writable(network: nn.Module) -> None:
+    """Give buffers of which several elements are one number in memory (`expand`) a memory of their own."""
+    for owner, own, value in _buffers(network).values():
+        if value is not None and not is_lazy(value) and overlaps(value):
+            owner._buffers[own] = value.clone(memory_format=torch.contiguous_format)
+
+
 def set_buffer(
     network: nn.Module, name: str, value: Tensor | None, device: torch.device, *, persistent: bool
 ) -> None:
@@ -211,7 +218,8 @@ def set_attributes(network: nn.Module, attributes: Mapping[str, Mapping[str, Any
             with suppress(NotPlainError):
                 if own in module.__dict__ and same(packed(old), value):
                     continue
-            module.__dict__[own] = unpacked(value, old)
+            with suppress(NotPlainError):
+                module.__dict__[own] = unpacked(value, old)
 
 
 _TORCHS = frozenset(vars(nn.Module()))
@@ -315,6 +323,8 @@ def _has_extra(module: nn.Module) -> bool:
 
 def _extra_of(module: nn.Module) -> Any:
     try:
-        return packed(module.get_extra_state())
+        found = packed(module.get_extra_state())
     except NotPlainError:
         return _UNKNOWN
+    # `set_extra_state` gets one that is made anew.
+    return _UNKNOWN if needs_like(found) else found

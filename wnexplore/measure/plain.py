@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wnexplore.errors import shown
 
 
 class NotPlainError(TypeError):
-    """A value that can't be kept without running code when it is read."""
+    """A value that can't be kept, or put back, without running code of its class."""
 
 
 def packed(value: Any) -> Any:
     """A copy of `value` of tensors, numbers, text, lists and dictionaries alone; `unpacked` undoes it.
 
-    Raises `NotPlainError` for anything else: an object of a class of its own, a tensor with a history.
+    Of an object whose class is a person's it has the attributes that can be kept so. Raises `NotPlainError`
+    for anything else: a module, a function, a tensor with a history, an object of a library's.
     """
     try:
         return _packed(value)
@@ -33,7 +39,8 @@ def unpacked(value: Any, like: Any = None) -> Any:
     """What `packed` was given.
 
     A generator or tensor takes the place of what is in `like`, where that is one of the same kind, so that
-    others who hold it too see the change. Raises `TypeError` or `ValueError` for what `packed` doesn't give.
+    others who hold it too see the change. What is of a class of its own needs such a `like`, of which it gets
+    its class. Raises `NotPlainError` without one, `TypeError` or `ValueError` for what `packed` doesn't give.
     """
     if not isinstance(value, dict):
         return value
@@ -51,8 +58,20 @@ def unpacked(value: Any, like: Any = None) -> Any:
         pairs = [(unpacked(key), own) for key, own in content]
         made = {key: unpacked(own, old.get(key)) for key, own in pairs}
         return OrderedDict(made) if kind == "ordered" else made
-    items = [unpacked(item) for item in content]
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    if kind in _OF_A_CLASS:
+        return _of_a_class(kind, value["class"], content, like)
+    items = _items(content, like)
     return deque(items, value["most"]) if kind == "deque" else _SEQUENCES[kind](items)
+
+
+def needs_like(value: Any) -> bool:
+    """Whether a value that `packed` gave can only be put into an object that is there."""
+    if isinstance(value, dict):
+        own = value.get("kind") in _OF_A_CLASS and "class" in value
+        return own or any(map(needs_like, value.values()))
+    return isinstance(value, list | tuple) and any(map(needs_like, value))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -75,6 +94,7 @@ _MOST_BYTES = 16 * 2**20
 """Of a tensor: a larger one is what a layer saw last, not what it knows."""
 _PLAIN = (type(None), bool, int, float, complex, str)
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_OF_A_CLASS = ("enum", "named", "mapping", "object")
 _GENERATORS = ("torch.Generator", "random.Random", "numpy.Generator", "numpy.RandomState")
 
 
@@ -99,7 +119,13 @@ def _packed(value: Any) -> Any:
     for name, sequence in _SEQUENCES.items():
         if kind is sequence:
             return {"kind": name, "content": [_packed(own) for own in value]}
-    return _packed_numpy(value) if isinstance(value, np.ndarray | np.generic) else _packed_generator(value)
+    if kind is bytes:
+        return {"kind": "bytes", "content": value.hex()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _packed_numpy(value)
+    if kind in _GENERATOR_CLASSES:
+        return _packed_generator(value)
+    return _packed_of_a_class(value)
 
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
@@ -128,9 +154,99 @@ def _packed_generator(value: Any) -> dict[str, Any]:
         return {"kind": "random.Random", "content": _packed(value.getstate())}
     if type(value) is np.random.Generator:
         return {"kind": "numpy.Generator", "content": _packed(value.bit_generator.state)}
-    if type(value) is np.random.RandomState:
-        return {"kind": "numpy.RandomState", "content": _packed(value.get_state(legacy=False))}
-    raise NotPlainError(f"an object of {shown(type(value).__module__)}.{shown(type(value).__qualname__)}")
+    return {"kind": "numpy.RandomState", "content": _packed(value.get_state(legacy=False))}
+
+
+_GENERATOR_CLASSES = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+_under_way: list[int] = []
+"""Objects whose attributes are being packed: one that is among its own has no end."""
+
+
+def _packed_of_a_class(value: Any) -> dict[str, Any]:
+    """What tells `value` from others of its class: it is not made anew, but found in the network."""
+    kind = type(value)
+    name = _class_name(value)
+    if _IS_OF["enum"](value):
+        if kind.__members__.get(value.name) is not value:
+            raise NotPlainError("several flags at once")
+        return {"kind": "enum", "class": name, "content": value.name}
+    if _IS_OF["named"](value):
+        return {"kind": "named", "class": name, "content": [_packed(own) for own in value]}
+    if _IS_OF["mapping"](value):
+        pairs = [(_packed(key), _packed(own)) for key, own in value.items()]
+        return {"kind": "mapping", "class": name, "content": pairs}
+    if not _IS_OF["object"](value):
+        raise NotPlainError(f"an object of {name}")
+    if id(value) in _under_way:
+        raise NotPlainError("an object that contains itself")
+    content = {}
+    _under_way.append(id(value))
+    try:
+        for key, own in vars(value).items():
+            with suppress(NotPlainError):
+                content[key] = _packed(own)
+    finally:
+        _under_way.pop()
+    return {"kind": "object", "class": name, "content": content}
+
+
+def _of_a_class(kind: str, name: str, content: Any, like: Any) -> Any:
+    if _class_name(like) != name or not _IS_OF[kind](like):
+        raise NotPlainError(f"nothing of the class {shown(name)} to put it into")
+    if kind == "enum":
+        return type(like)[content]
+    if kind == "named":
+        return type(like)(*_items(content, like))
+    if kind == "mapping":
+        made = {unpacked(key): unpacked(own, like.get(unpacked(key))) for key, own in content}
+        like.clear()
+        like.update(made)
+        return like
+    for key, own in content.items():
+        with suppress(NotPlainError):
+            like.__dict__[key] = unpacked(own, vars(like).get(key))
+    return like
+
+
+def _class_name(value: Any) -> str:
+    # Without its module, which for a file that was brought has another name in each process.
+    return type(value).__qualname__
+
+
+def _is_object(value: Any) -> bool:
+    # A library's may lead anywhere: to files, threads, all loggers of the process.
+    if isinstance(value, Tensor | nn.Module) or not hasattr(value, "__dict__"):
+        return False
+    kind: type = type(value)
+    return _is_persons(kind)
+
+
+_IS_OF: dict[str, Callable[[Any], bool]] = {
+    "enum": lambda value: isinstance(value, Enum),
+    "named": lambda value: isinstance(value, tuple) and hasattr(type(value), "_fields"),
+    "mapping": lambda value: isinstance(value, dict),
+    "object": _is_object,
+}
+"""What is of a class of its own -> how it is known; the first that holds."""
+
+
+def _is_persons(kind: type) -> bool:
+    """Whether a class is neither Python's nor an installed package's, nor ours."""
+    if kind is SimpleNamespace:
+        return True
+    top = kind.__module__.partition(".")[0]
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    installed = {"site-packages", "dist-packages"} & set(Path(file).parts) if file else top == "builtins"
+    return not installed and top != "wnexplore" and top not in sys.stdlib_module_names
+
+
+def _items(content: Any, like: Any) -> list[Any]:
+    """What is in a sequence; what is of a class of its own finds that at its place in `like`."""
+    old = list(like) if isinstance(like, list | tuple | deque) and len(like) == len(content) else None
+    return [
+        unpacked(item, old[at] if old and isinstance(item, dict) and item["kind"] in _OF_A_CLASS else None)
+        for at, item in enumerate(content)
+    ]
 
 
 def _generator(kind: str, content: Any, device: str, like: Any) -> Any:
