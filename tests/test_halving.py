@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sweeps import committed
+from wnexplore.design.brought import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
-from wnexplore.halving import Variant, rungs, train_by_halving
+from wnexplore.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.measure.training import TrainingFigure
 from wnexplore.store import Store, read_records
 from wnexplore.sweep import plan, remaining, run
@@ -89,6 +90,29 @@ def by_hand(names: Sequence[str], scores: Mapping[str, Sequence[float]]) -> dict
         dropped |= {name: rung for name in left if name not in best and name != names[0]}
         left = [name for name in left if dropped[name] is None]
     return dropped
+
+
+def test_networks_of_all_sizes_are_in_one_halving_and_changed_files_are_not(tmp_path: Path) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text(NETWORKS)
+    name = f"{file}:small"
+
+    def record(backbone: str, threads: int, seed: int, **own: str) -> Record:
+        point = DesignPoint.of(backbone, resolution=16)
+        return Record("training", point, training_protocol(SPEC, "cpu", threads, seed) | own)
+
+    now = source_hash(name)
+    assert now is not None
+    todo = [record("resnet18", 2, 0), record("shufflenet_v2_x0_5", 1, 0), record(name, 1, 0, source=now)]
+    ended = [record(name, 1, 0, source="0123456789ab"), record(name, 1, 1, source=now)]
+    gone = record(f"{tmp_path}/gone.py:small", 1, 0, source="0123456789ab")
+    found = variants_of(todo, {own.key: own for own in (*ended, gone)})
+    assert {(own.point.backbone, len(own.records)) for own in found} == {
+        ("resnet18", 1),
+        ("shufflenet_v2_x0_5", 1),
+        (DesignPoint.of(name).backbone, 2),
+    }
+    assert ended[0] not in [own for variant in found for own in variant.records]
 
 
 def test_rungs_are_powers_up_to_the_end() -> None:

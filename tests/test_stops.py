@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,17 +23,37 @@ from tests.test_train import CrashError, crash_at, curve, wait_for_rows
 from wnexplore.checkpoint import read_state, save_state
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError, RunError, WnexploreError
-from wnexplore.store import read_records
+from wnexplore.store import Store, read_records
+from wnexplore.sweep import plan, remaining
+from wnexplore.sweep import run as run_sweep
 from wnexplore.train import TrainRun, train_fully
 from wnexplore.training_log import Row, TrainingLog, read_log
+from wnexplore.trainings import load
 
 NETWORK = """\
 import os
+import sys
 import time
 from pathlib import Path
 
 from torch import nn
+
+
+class Leaves(nn.Sequential):
+    passes = 0
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.passes > 3:
+            sys.exit(0)
+        return super().forward(images)
+
+
+def leaves(num_classes):
+    pool = nn.AdaptiveAvgPool2d(1)
+    return Leaves(nn.Conv2d(3, 8, 3, 2, 1), pool, nn.Flatten(), nn.Linear(8, num_classes))
 
 
 class SlowInTests(nn.Module):
@@ -197,6 +218,75 @@ def test_one_that_was_killed_before_its_last_weights_writes_them(tmp_path: Path)
     last.unlink()
     train_fully(run)
     assert all(torch.equal(value, before[name]) for name, value in load_file(last).items())
+
+
+def test_a_network_that_leaves_ends_its_training_with_a_line(network: Path, tmp_path: Path) -> None:
+    data = images(tmp_path / "data")
+    run = folder_run(network, "leaves", data, tmp_path / "run", batch_size=2)
+    with pytest.raises(RunError, match=r"training of .*mine.py:leaves plain was left .*: SystemExit: 0$"):
+        train_fully(run)
+    assert len(read_log(run.directory)) == 3
+
+
+def test_a_network_that_leaves_is_a_row_of_a_sweep(network: Path, tmp_path: Path) -> None:
+    points = [
+        PointSpec(backbone=f"{network}:{name}", method="plain", resolution=8) for name in ("leaves", "slow")
+    ]
+    train = TrainSpec(data="digits", device="cpu", steps=6, batch_size=256, seeds=1)
+    spec = SweepSpec(points=tuple(points), latency=None, train=train)
+    planned = plan(spec)
+    with Store.create(tmp_path / "run") as store:
+        run_sweep(spec, remaining(planned, store.keys()), store)
+        trained = [record for record in store.records() if record.figure == "training"]
+    assert [(record.status, record.error) for record in trained] == [
+        ("failed", "SystemExit: 0"),
+        ("ok", None),
+    ]
+
+
+@pytest.mark.parametrize("change", ["added", "renamed", "class"])
+def test_images_that_changed_since_a_training_began_are_told(
+    network: Path, tmp_path: Path, change: str
+) -> None:
+    data = images(tmp_path / "data")
+    run = folder_run(network, "slow", data, tmp_path / "run", batch_size=2)
+    with pytest.raises(CrashError):
+        train_fully(run, crash_at(5))
+    if change == "class":
+        for part in ("train", "val"):
+            (data / part / "dark").rename(data / part / "night")
+    elif change == "renamed":
+        (data / "train" / "dark" / "0.png").rename(data / "train" / "dark" / "00.png")
+    else:
+        shutil.copy(data / "train" / "dark" / "0.png", data / "train" / "dark" / "z.png")
+    load.cache_clear()  # another process loads the data anew
+    with pytest.raises(
+        InputError, match=r"image files of 'folder:.*data' are not those that .*run was trained"
+    ):
+        train_fully(run)
+    if change == "class":
+        for part in ("train", "val"):
+            (data / part / "night").rename(data / part / "dark")
+        load.cache_clear()
+        assert train_fully(run).finished
+
+
+def test_a_sweep_trains_again_on_images_that_changed(network: Path, tmp_path: Path) -> None:
+    data = images(tmp_path / "data")
+    point = PointSpec(backbone=f"{network}:slow", method="plain", resolution=8)
+    train = TrainSpec(data=f"folder:{data}", device="cpu", epochs=1, batch_size=10, seeds=1)
+    spec = SweepSpec(points=(point,), latency=None, train=train)
+
+    def keys() -> list[str]:
+        # As another process does: data are loaded once in each.
+        load.cache_clear()
+        return [own.key for own in plan(spec).measurements if own.figure == "training"]
+
+    before = keys()
+    assert keys() == before
+    (data / "val" / "dark" / "0.png").unlink()
+    after = keys()
+    assert not set(after) & set(before)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from wnexplore.design.brought import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
@@ -33,6 +35,19 @@ class Variant:
     def is_baseline(self) -> bool:
         """Whether it is what others are compared with, which is trained in full."""
         return self.point == self.point.baseline()
+
+
+def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[Variant]:
+    """All variants of one halving: of `records`, which say what to train, and of `done`, by key, that ended.
+
+    Of a network in a file not what was trained before the file changed: that was another network.
+    """
+    shared = _shared(records[0])
+    by_point: dict[DesignPoint, list[Record]] = {}
+    for record in (*done.values(), *records):
+        if _shared(record) == shared and record.protocol.get("source") == _source_now(record.point):
+            by_point.setdefault(record.point, []).append(record)
+    return [Variant(point, tuple(own)) for point, own in by_point.items()]
 
 
 def train_by_halving(
@@ -68,6 +83,19 @@ def train_by_halving(
         yield finished(task.record, outcome)
         _file(paused, task.record).unlink(missing_ok=True)
     shutil.rmtree(paused, ignore_errors=True)
+
+
+def _shared(record: Record) -> dict[str, Any]:
+    """What the trainings of one halving have in common; threads go by the size of the network."""
+    own = ("seed", "source", "threads")
+    return {key: value for key, value in record.protocol.items() if key not in own}
+
+
+def _source_now(point: DesignPoint) -> str | None:
+    try:
+        return source_hash(point.backbone) if is_brought(point.backbone) else None
+    except InputError:  # the file is gone
+        return None
 
 
 def rungs(spec: TrainSpec) -> list[int]:

@@ -19,10 +19,10 @@ from wnexplore.design.record import Figure, Record, record_key
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
-from wnexplore.halving import Variant, train_by_halving
+from wnexplore.halving import train_by_halving, variants_of
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
-from wnexplore.measure.failure import Failure
+from wnexplore.measure.failure import NETWORK_ERRORS, Failure
 from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
 from wnexplore.measure.runtimes import RUNTIMES
@@ -88,9 +88,10 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     others that follows from their size and from what other programs leave free (`training_threads`).
     """
     expansion = expand(spec)
+    images: str | None = None
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
-            load(spec.train, resolution)
+            images = load(spec.train, resolution).listing
         for plain in dict.fromkeys(point.baseline() for point in expansion.points):
             check_trainable(spec.train, plain)
     latencies = list(_latency_protocols(spec.latency))
@@ -98,7 +99,7 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     measurements = (
         *(Measurement("complexity", point, own) for point, own in sources.items()),
         *(Measurement("latency", point, p | own) for p in latencies for point, own in sources.items()),
-        *_trainings(spec.train, sources, threads),
+        *_trainings(spec.train, sources, threads, images),
     )
     # A batch size written twice is measured once.
     once = {measurement.key: measurement for measurement in measurements}
@@ -202,7 +203,7 @@ def _measure_group(group: list[Measurement], at: _At, rounds: Path | None) -> It
     record = Record(measurement.figure, measurement.point, measurement.protocol)
     try:
         record = _count(record)
-    except Exception as error:
+    except NETWORK_ERRORS as error:
         record = _failed(record, Failure.of(error))
     yield record
 
@@ -228,19 +229,8 @@ def _train(
         before = {record.key: record for record in known() if record.figure == "training"}
         done = {key: record for key, record in before.items() if key not in keys and record.status == "ok"}
         assert paused is not None
-        variants = _variants(spec.train, records, done)
+        variants = variants_of(records, done)
         yield from train_by_halving(spec.train, variants, done, at_work, paused)
-
-
-def _variants(spec: TrainSpec, records: list[Record], done: Mapping[str, Record]) -> list[Variant]:
-    """All variants of one halving, those that ended before included."""
-    protocols = {key: value for key, value in records[0].protocol.items() if key not in ("seed", "source")}
-    by_point: dict[DesignPoint, list[Record]] = {}
-    for record in (*done.values(), *records):
-        own = {key: value for key, value in record.protocol.items() if key not in ("seed", "source")}
-        if own == protocols:
-            by_point.setdefault(record.point, []).append(record)
-    return [Variant(point, tuple(own)) for point, own in by_point.items()]
 
 
 def _count(record: Record) -> Record:
@@ -351,7 +341,10 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
 
 
 def _trainings(
-    spec: TrainSpec | None, sources: Mapping[DesignPoint, dict[str, Any]], threads: Mapping[DesignPoint, int]
+    spec: TrainSpec | None,
+    sources: Mapping[DesignPoint, dict[str, Any]],
+    threads: Mapping[DesignPoint, int],
+    images: str | None,
 ) -> Iterator[Measurement]:
     if spec is None:
         return
@@ -362,5 +355,5 @@ def _trainings(
         if device == "cpu" and plain not in chosen:
             chosen[plain] = threads_of(spec, plain)
         for seed in range(spec.seeds):
-            protocol = training_protocol(spec, device, chosen.get(plain, 1), seed)
+            protocol = training_protocol(spec, device, chosen.get(plain, 1), seed, images)
             yield Measurement("training", point, protocol | own)

@@ -211,7 +211,9 @@ class _UnderWay:
         return Record(
             "training",
             self._run.point,
-            training_protocol(self._run.spec, self._device, torch.get_num_threads(), self._run.seed),
+            training_protocol(
+                self._run.spec, self._device, torch.get_num_threads(), self._run.seed, self._data.listing
+            ),
             value=value,
             samples=self._curves,
             environment=environment(self._device),
@@ -235,6 +237,7 @@ class _UnderWay:
 
     def _check_same(self, state: dict[str, Any]) -> None:
         directory = self._run.directory
+        self._check_images(state)
         if state["identity"] != self._identity():
             raise InputError(
                 f"{directory} holds another training: give the same options, or another folder by --out"
@@ -375,6 +378,7 @@ class _UnderWay:
         state = {
             "identity": self._identity(),
             "source": self._source,
+            "images": self._data.listing,
             "threads": torch.get_num_threads(),
             "training": own,
             "generators": generators,
@@ -436,6 +440,19 @@ class _UnderWay:
                 f"the file of backbone '{shown(self._point.backbone)}' has changed since"
                 f" {self._run.directory} was trained (SHA-256 {shown(before)}, now {self._source}): put it"
                 " back, or give another folder by --out"
+            )
+
+    def _check_images(self, state: Mapping[str, Any]) -> None:
+        """Raise `InputError` if the data set is the same folder, and its files are other ones.
+
+        With another number of them the training has other steps, and with other names other labels.
+        """
+        # Those of before files were looked at say nothing of theirs.
+        before, data = state.get("images"), self._run.spec.source.text
+        if before not in (None, self._data.listing) and json.loads(state["identity"])["data"] == data:
+            raise InputError(
+                f"the image files of '{shown(data, 300)}' are not those that {self._run.directory} was"
+                " trained on, by their names and classes: put them back, or give another folder by --out"
             )
 
     def _place(self) -> str:

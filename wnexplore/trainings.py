@@ -28,7 +28,7 @@ from wnexplore.errors import InputError, RunError
 from wnexplore.measure.data import Augment, Data, load_data
 from wnexplore.measure.determinism import require_cublas_workspace
 from wnexplore.measure.environment import environment
-from wnexplore.measure.failure import ContextLostError, Failure, release_memory
+from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.switches import threads_set
 from wnexplore.measure.training import ShortTraining, TrainingFigure
 from wnexplore.measure.waiting import training_threads
@@ -139,8 +139,10 @@ def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
     }
 
 
-def training_protocol(spec: TrainSpec, device: str, threads: int, seed: int) -> dict[str, Any]:
-    """The protocol of a training's record."""
+def training_protocol(
+    spec: TrainSpec, device: str, threads: int, seed: int, images: str | None = None
+) -> dict[str, Any]:
+    """The protocol of a training's record; `images` is the data set's `Data.listing`."""
     halving = {
         "schedule": spec.schedule,
         "min_epochs": spec.first_rung,
@@ -150,6 +152,7 @@ def training_protocol(spec: TrainSpec, device: str, threads: int, seed: int) -> 
     return {
         "dataset": spec.source.label,
         "path": None if spec.source.path is None else str(spec.source.path.resolve()),
+        **({} if images is None else {"images": images}),
         "device": device,
         # The order of additions, and with it the last bits, follow the number of threads.
         "threads": threads if device == "cpu" else None,
@@ -220,7 +223,7 @@ def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Do
     try:
         with threads_set(task.record.protocol["threads"]):
             done = _train(task, surroundings, on_part)
-    except Exception as error:
+    except NETWORK_ERRORS as error:
         done = Done(failure=Failure.of(error))
     # Only here, out of the error's reach, do its tensors go; and memory of a GPU that this process would
     # keep in reserve is for others that train on it.

@@ -195,6 +195,16 @@ def test_a_network_that_fails_leaves_the_others_to_go_on() -> None:
     assert len(_ok(outcomes["good"]).samples_ms) > 50
 
 
+def test_a_network_that_leaves_the_process_is_a_failure_like_others() -> None:
+    def leaves(now: float) -> float:
+        if now >= 0.2:
+            raise SystemExit(0)
+        return 10.0
+
+    outcomes = Bench().run({"plain": _noise(10, 0.5, 0), "bad": leaves}, ("bad",), seconds=1.0)
+    assert outcomes["bad"] == Failure("failed", "SystemExit: 0")
+
+
 def test_without_its_baseline_no_network_has_a_figure() -> None:
     scripts = {"plain": _fails_at(0.2), "a": _noise(10, 0.5, 0), "b": _noise(10, 0.5, 1)}
     outcomes = Bench().run(scripts, ("a", "b"), seconds=2.0)

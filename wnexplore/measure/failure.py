@@ -13,6 +13,9 @@ import torch
 from wnexplore.design.record import Status
 from wnexplore.errors import RunError, WnexploreError, shown
 
+NETWORK_ERRORS = (Exception, SystemExit)
+"""What a network may raise while it runs, anybody's code: it may even want to leave."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -25,7 +28,7 @@ class Failure:
     """Whether it took the GPU's context with it, so that nothing else can run on the GPU in this process."""
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: BaseException) -> Failure:
         """What `error` says."""
         told = " ".join(str(error).split())
         name = type(error).__name__
@@ -48,15 +51,20 @@ class ContextLostError(RunError):
 
 @contextmanager
 def context_watched(culprit: object) -> Iterator[None]:
-    """Raise `ContextLostError`, as of `culprit`, for an error inside that takes the GPU's context with it."""
+    """Raise `ContextLostError`, as of `culprit`, for an error inside that takes the GPU's context with it.
+
+    A network that leaves the process inside is a `RunError`.
+    """
     try:
         yield
     except WnexploreError:
         raise
-    except Exception as error:
+    except NETWORK_ERRORS as error:
         failure = Failure.of(error)
         if failure.context_lost:
             raise ContextLostError(culprit, failure) from error
+        if isinstance(error, SystemExit):
+            raise RunError(f"{culprit} was left by its network: {shown(failure.error, _TOLD)}") from error
         raise
 
 
@@ -67,13 +75,13 @@ def network_told() -> Iterator[None]:
         yield
     except WnexploreError:
         raise
-    except Exception as error:  # anybody's code
+    except NETWORK_ERRORS as error:
         failure = Failure.of(error)
         what = "out of memory" if failure.status == "out_of_memory" else "the network failed"
         raise RunError(f"{what}: {shown(failure.error, _TOLD)}") from error
 
 
-def is_context_lost(error: Exception) -> bool:
+def is_context_lost(error: BaseException) -> bool:
     """Whether `error` is of those after which every call of CUDA fails until the process ends.
 
     Told by its text; cuDNN, cuBLAS and Triton say only that something failed, so that otherwise the GPU

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wnexplore.measure.advice import Warning, warnings_of
 from wnexplore.measure.conditions import Watch
 from wnexplore.measure.environment import free_memory
-from wnexplore.measure.failure import ContextLostError, Failure, release_memory
+from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.gpu import energy_per_image
 from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.memory import peak_memory
@@ -232,7 +232,7 @@ class _Bench:
                 else peak_memory(work.step, protocol.device, work.held()),
                 energy_per_image(work.run, protocol.batch_size) if protocol.device == "cuda" else None,
             )
-        except Exception as error:
+        except NETWORK_ERRORS as error:
             failure = Failure.of(error)
         # Only here, out of the error's reach, do its tensors go.
         self.release()

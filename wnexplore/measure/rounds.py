@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from wnexplore.measure.failure import ContextLostError, Failure
+from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure
 from wnexplore.measure.statistics import bootstrap_interval, median_interval, ratios
 
 Sampler = Callable[[], float]
@@ -190,7 +190,7 @@ def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key
     for key in order:
         try:
             taken[key] = samplers[key]()
-        except Exception as error:
+        except NETWORK_ERRORS as error:
             taken[key] = failure = Failure.of(error)
             if failure.context_lost:
                 # Whoever comes next would fail too, for no reason of its own.

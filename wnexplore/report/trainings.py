@@ -37,8 +37,8 @@ class Training:
 
     @property
     def family(self) -> str:
-        """What the trainings of one sweep share, whatever network in a file they are of."""
-        return _text({key: value for key, value in self.settings.items() if key != "source"})
+        """What the trainings of one sweep share, whatever network they are of and its number of threads."""
+        return _text({key: value for key, value in self.settings.items() if key not in ("source", "threads")})
 
     @property
     def succeeded(self) -> tuple[Record, ...]:

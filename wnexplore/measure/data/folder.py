@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wnexplore.errors import InputError, RunError, shown
 from wnexplore.measure.data.augment import jitter_factors, jittered, mirrored
-from wnexplore.measure.data.listing import ImageFiles, image_files
+from wnexplore.measure.data.listing import ImageFiles, image_files, listing_hash
 from wnexplore.measure.data.passes import (
     AS_USUAL,
     Augment,
@@ -48,8 +48,10 @@ def folder(path: Path, resolution: int, augment: Augment) -> Data:
         )
     ranges = _of_both(looked_at(train), looked_at(test))
     how = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges=ranges)
-    splits = (FolderSplit(files, resolution, augment, how=how) for files in (train, test))
-    return Data("folder", len(train.classes), train.classes, *splits)
+    training, tested = (FolderSplit(files, resolution, augment, how=how) for files in (train, test))
+    return Data(
+        "folder", len(train.classes), train.classes, training, tested, listing=listing_hash(train, test)
+    )
 
 
 def tested_folder(path: Path, resolution: int, how: Preparation) -> FolderSplit:

@@ -88,6 +88,8 @@ class Data:
     """The names of the classes, in the order of their labels."""
     train: Split
     test: Split
+    listing: str | None = None
+    """`listing_hash` of image files in folders, which may change between two runs; None for other images."""
 
 
 def mixed_seed(*numbers: int) -> int:
