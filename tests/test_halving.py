@@ -17,6 +17,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
+from wnexplore.errors import InputError
 from wnexplore.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.measure.training import TrainingFigure
 from wnexplore.store import Store, read_records
@@ -290,3 +291,9 @@ def test_a_halving_that_is_killed_goes_on_to_the_same_records(networks: Path, tm
 def reached(directory: Path, records: int, waiting: int) -> bool:
     """Whether so many records are committed and so many trainings wait in files."""
     return committed(directory) >= records and len(list(directory.glob("paused/*.state"))) >= waiting
+
+
+def test_without_optuna_it_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match="halving needs Optuna"):
+        plan(SweepSpec(latency=None, train=SPEC, resolution=(16,), stem=("small",)))

@@ -14,6 +14,7 @@ from wnexplore.design.layer_kernels import KernelAnalysis, KernelMap
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.data import Batch, Data
 from wnexplore.measure.kernels import activation_vectors, kernel_map, layer_gram, measure_kernels
+from wnexplore.measure.switches import PRECISION
 from wnexplore.nn.generated import generated_layers
 
 
@@ -49,6 +50,8 @@ def analyze(
             measure_kernels(name, layers[name], alpha, seen.labels) for name, alpha in seen.alphas.items()
         ),
         map=None if points is None else KernelMap(mapped, points, seen.labels.numpy()),
+        device=device,
+        precision=PRECISION,
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
+from typing import TextIO
 
 
 class WnexploreError(Exception):
@@ -20,6 +24,16 @@ class InputError(WnexploreError, ValueError):
 
 class RunError(WnexploreError, RuntimeError):
     """Right input, but the work failed while it ran: disk full, out of memory (exit code 1)."""
+
+
+class Notice(UserWarning):
+    """What a person should know of a run that goes on all the same, one line long."""
+
+
+def tell_notices() -> None:
+    """From now on print each `Notice` as errors are printed, on one line and once; other warnings as before."""
+    if not isinstance(warnings.showwarning, _Notices):
+        warnings.showwarning = _Notices()
 
 
 def unknown(what: str, value: object, valid: Iterable[str]) -> InputError:
@@ -51,3 +65,33 @@ def shown(value: object, limit: int = 120) -> str:
         pieces.append(piece)
     head, rest = "".join(pieces), len(text) - len(pieces)
     return head if not rest else f"{head}... ({rest} more characters)"
+
+
+class _Notices:
+    """Shows warnings in the place of `warnings.showwarning`."""
+
+    def __init__(self) -> None:
+        self._before = warnings.showwarning
+        self._told: set[str] = set()
+
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, Notice):
+            self._before(message, category, filename, lineno, file, line)
+            return
+        text = shown(message, _LINE)
+        # Python tells a warning again whenever a library has changed what is told.
+        if text not in self._told:
+            self._told.add(text)
+            with suppress(OSError):
+                print(f"wnexplore: {text}", file=sys.stderr)
+
+
+_LINE = 2000

@@ -22,7 +22,7 @@ from wnexplore.measure.data.pixels import (
     reason,
 )
 from wnexplore.measure.data.preparation import Preparation, normalised, tested
-from wnexplore.measure.switches import precision_set
+from wnexplore.measure.switches import PRECISION, precision_set
 
 Answer = list[tuple[str, float]]
 """Names of classes with their probabilities, the likeliest first."""
@@ -90,7 +90,7 @@ def predict(
             answers[path] = reason(error)
             continue
         images = normalised(pixels[None].to(device).float() / 255, origin.preparation)
-        with torch.inference_mode(), precision_set("float32"):
+        with torch.inference_mode(), precision_set(PRECISION):
             shares = network(images).float().softmax(1)[0].cpu()
         if not shares.isfinite().all():
             answers[path] = "the network gives values for it that are no finite numbers"

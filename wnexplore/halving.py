@@ -60,7 +60,7 @@ def train_by_halving(
     stopped goes on from these and from `done` as if it had not been. Raises `InputError` if Optuna is not
     installed or the folder can't be made.
     """
-    _check_optuna()
+    check_optuna()
     make_folder(paused)
     remove_unfinished(paused)
     ended = dict(done)
@@ -96,6 +96,15 @@ def _source_now(point: DesignPoint) -> str | None:
         return source_hash(point.backbone) if is_brought(point.backbone) else None
     except InputError:  # the file is gone
         return None
+
+
+def check_optuna() -> None:
+    """Raise `InputError` if Optuna is not installed; keep it from telling of each trial."""
+    try:
+        import optuna
+    except ImportError:
+        raise InputError('halving needs Optuna: pip install "wnexplore[search]"') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def rungs(spec: TrainSpec) -> list[int]:
@@ -174,11 +183,3 @@ def _goes_on(spec: TrainSpec, epochs: int, score: float, others: Sequence[float]
         trial.report(value, epochs)
         prune = trial.should_prune()
     return not prune
-
-
-def _check_optuna() -> None:
-    try:
-        import optuna
-    except ImportError:
-        raise InputError('halving needs Optuna: pip install "wnexplore[search]"') from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -13,6 +13,7 @@ from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.environment import device_name, resolve_device
+from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.layers import measure_layers
 from wnexplore.measure.roofline import device_peaks
 from wnexplore.models import build
@@ -32,7 +33,11 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     planned = plan(spec)
     if not planned.points:
         raise InputError(f"{point}: {planned.expansion.skipped[0][1]}")
-    complexity, *latencies = measure(spec, planned.measurements)
+    try:
+        complexity, *latencies = measure(spec, planned.measurements)
+    except ContextLostError as error:
+        # Nothing is kept here that the same command could go on from.
+        raise ContextLostError(error.culprit, error.failure, resumes=False) from None
     if complexity.error is not None:
         raise RunError(f"{point}: {complexity.error}")
     result = {
@@ -44,6 +49,9 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
         try:
             result |= _layers(point, latency)
         except (RuntimeError, MemoryError) as error:
+            failure = Failure.of(error)
+            if failure.context_lost:
+                raise ContextLostError(point, failure, resumes=False) from None
             raise RunError(f"{point}: its layers can't be timed: {' '.join(str(error).split())}") from None
     return {**result, "environment": dict((latencies or [complexity])[-1].environment)}
 

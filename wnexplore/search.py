@@ -32,7 +32,7 @@ from wnexplore.report.frame import frame, numbers
 from wnexplore.space import space_of
 from wnexplore.store import Store
 from wnexplore.study import STUDY, damaged_study, storage, study_told
-from wnexplore.sweep import Step, plan, remaining, run
+from wnexplore.sweep import Step, check_can_begin, plan, remaining, run
 from wnexplore.trainings import threads_before
 from wnexplore.walks import walk_of
 
@@ -99,7 +99,8 @@ class Search:
                 raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")
         if find_spec("optuna") is None:
             raise InputError('search needs Optuna: pip install "wnexplore[search]"')
-        _ = self.within
+        # Once a directory is made, the points of the first trials would find it out.
+        check_can_begin(self.spec, self.within.baselines())
 
     @property
     def identity(self) -> str:
@@ -218,6 +219,10 @@ class Within:
         self.size = len(self._points)
         if self.size == 0:
             raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
+
+    def baselines(self) -> list[DesignPoint]:
+        """Their plain networks; of all points of the space where it is not listed."""
+        return self._space.baselines(self._points if self.listed else None)
 
     def sample(self, count: int) -> list[DesignPoint]:
         """Some of them at random; none where they are not listed."""

@@ -19,7 +19,7 @@ from wnexplore.design.record import Figure, Record, record_key
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
-from wnexplore.halving import train_by_halving, variants_of
+from wnexplore.halving import check_optuna, train_by_halving, variants_of
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
 from wnexplore.measure.failure import NETWORK_ERRORS, Failure
@@ -88,12 +88,11 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     others that follows from their size and from what other programs leave free (`training_threads`).
     """
     expansion = expand(spec)
+    check_can_begin(spec, dict.fromkeys(point.baseline() for point in expansion.points))
     images: str | None = None
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
             images = load(spec.train, resolution).listing
-        for plain in dict.fromkeys(point.baseline() for point in expansion.points):
-            check_trainable(spec.train, plain)
     latencies = list(_latency_protocols(spec.latency))
     sources = {point: _source(point) for point in expansion.points}
     measurements = (
@@ -104,6 +103,22 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     # A batch size written twice is measured once.
     once = {measurement.key: measurement for measurement in measurements}
     return Plan(expansion, tuple(once.values()))
+
+
+def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
+    """Raise `InputError` if what `spec` asks for of the plain networks `plains` and others can't be begun.
+
+    That is its device, data set and libraries, and the plain networks as the training needs them.
+    """
+    list(_latency_protocols(spec.latency))
+    if spec.train is None:
+        return
+    resolve_device(spec.train.device)
+    if spec.train.schedule == "halving":
+        check_optuna()
+    for plain in plains:
+        load(spec.train, plain.resolution)
+        check_trainable(spec.train, plain)
 
 
 def remaining(plan: Plan, keys: Mapping[str, str], retry_failed: bool = False) -> list[Measurement]:

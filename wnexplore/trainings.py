@@ -24,12 +24,12 @@ from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.record import Record
-from wnexplore.errors import InputError, RunError
+from wnexplore.errors import InputError, RunError, tell_notices
 from wnexplore.measure.data import Augment, Data, load_data
 from wnexplore.measure.determinism import require_cublas_workspace
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
-from wnexplore.measure.switches import threads_set
+from wnexplore.measure.switches import PRECISION, threads_set
 from wnexplore.measure.training import ShortTraining, TrainingFigure
 from wnexplore.measure.waiting import training_threads
 from wnexplore.models import build
@@ -157,7 +157,7 @@ def training_protocol(
         # The order of additions, and with it the last bits, follow the number of threads.
         "threads": threads if device == "cpu" else None,
         # On a CPU there is no other, and records made before this was said stay theirs.
-        **({} if device == "cpu" else {"precision": "float32"}),
+        **({} if device == "cpu" else {"precision": PRECISION}),
         **spec.recipe.model_dump(),
         **(halving if spec.schedule == "halving" else {}),
         "seed": seed,
@@ -293,6 +293,7 @@ def _begin(begun: Any) -> None:
     """Prepare a process that trains, on a GPU if `begun` counts those that are prepared already."""
     # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell_notices()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

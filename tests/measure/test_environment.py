@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, Notice
 from wnexplore.measure.environment import (
     device_name,
     environment,
@@ -119,13 +119,35 @@ def test_a_gpu_that_this_torch_has_no_code_for_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
-    with pytest.warns(UserWarning, match=r"sm_75 sm_80.*Tesla P100 \(sm_60\).*on the CPU"):
+    with pytest.warns(Notice, match=r"sm_75 sm_80.*Tesla P100 \(sm_60\).*on the CPU"):
         assert resolve_device("auto") == "cpu"
     with pytest.raises(InputError, match=r"has no code for Tesla P100 \(sm_60\): use 'cpu'"):
         resolve_device("cuda")
     assert resolve_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60"])
     assert resolve_device("auto") == resolve_device("cuda") == "cuda"
+
+
+def test_a_command_tells_of_such_a_gpu_once_and_on_one_line() -> None:
+    code = (
+        "import torch, wnexplore.cli\n"
+        "torch.cuda.is_available = lambda: True\n"
+        "torch.cuda.get_device_capability = lambda: (6, 0)\n"
+        "torch.cuda.get_device_name = lambda: 'Tesla P100'\n"
+        "torch.cuda.get_arch_list = lambda: ['sm_75', 'sm_80']\n"
+        "for command in ('evaluate', 'analyze'):\n"
+        "    try: wnexplore.cli.main([command, 'missing.safetensors'])\n"
+        "    except SystemExit: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 3
+    lines = [line for line in done.stderr.splitlines() if "Tesla P100" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("wnexplore: this torch (")
+    assert lines[0].endswith("has no code for Tesla P100 (sm_60): what follows runs on the CPU")
+    assert "Warning" not in done.stderr
+    assert "warnings.warn" not in done.stderr
 
 
 def test_what_is_free_in_a_recorded_graph_is_no_other_networks_memory() -> None:

@@ -88,6 +88,27 @@ def test_what_the_person_has_set_is_left_alone() -> None:
     assert found["threads"] == usable_cores()
 
 
+_AGAIN = """
+import json, os, subprocess, sys, time, torch
+from wnexplore.measure.waiting import training_threads
+cores = len(os.sched_getaffinity(0))
+torch.set_num_threads(cores)
+training_threads(1, 1e9)
+programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+time.sleep(1.5)
+print(training_threads(1, 1e9))
+for program in programs:
+    program.kill()
+"""
+
+
+def test_a_training_that_follows_another_looks_at_the_load_again() -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in _SET}
+    command = [sys.executable, "-c", _AGAIN]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept)
+    assert int(done.stdout) < usable_cores()
+
+
 @pytest.mark.parametrize(
     ("settings", "policy"),
     [

@@ -33,7 +33,7 @@ from wnexplore.cli import (
     train,
 )
 from wnexplore.cli.output import OutputError, drop_output, tell_output_apart
-from wnexplore.errors import WnexploreError, shown
+from wnexplore.errors import RunError, WnexploreError, shown, tell_notices
 
 app = typer.Typer(
     name="wnexplore",
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     tell_output_apart()
+    tell_notices()
     try:
         rest = [a for a in given if a != "--debug"]
         result = _command()(rest, prog_name="wnexplore", standalone_mode=False)
@@ -123,7 +124,19 @@ def _explain(error: Exception) -> tuple[int, str]:
         name = shown(os.fsdecode(error.filename) if not isinstance(error.filename, int) else error.filename)
         code = 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR) else 1
         return code, f"can't use '{name}': {error.strerror or type(error).__name__}"
+    failed = _of_torch(error)
+    if failed is not None:
+        return failed.exit_code, _one_line(str(failed))
     return 1, f"unexpected {type(error).__name__}: {_one_line(str(error))} (add --debug for the traceback)"
+
+
+def _of_torch(error: Exception) -> RunError | None:
+    """What torch means by `error`, if it is of those that any command may end with."""
+    if "torch" not in sys.modules:
+        return None
+    from wnexplore.measure.failure import run_error
+
+    return run_error(error)
 
 
 def _show_version(wanted: bool) -> None:

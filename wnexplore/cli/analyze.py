@@ -34,7 +34,8 @@ def analyze(
     The cosine similarity of the kernels of each pair of images (256 of them at most), within a class and
     between classes; how far the entries of the activation vectors alpha spread over the images, and which
     are dead (the same for every image) or saturated (at an end of their range). Writes kernels.csv,
-    similarity.png, alpha.png and tsne.png, the kernels of one layer by class.
+    similarity.png, alpha.png and tsne.png, the kernels of one layer by class. All products are float32,
+    without TF32.
     """
     from wnexplore.analysis import analyze as look
     from wnexplore.checkpoint import open_checkpoint

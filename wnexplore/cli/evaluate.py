@@ -25,6 +25,7 @@ def evaluate(
     """Test a checkpoint: top-1, top-5 and loss on the test images of its data set or another one.
 
     CHECKPOINT is a .safetensors file of `wnexplore train`, such as runs/train/checkpoints/best.safetensors.
+    All products are float32, without TF32.
     """
     import json
     import math
@@ -37,6 +38,7 @@ def evaluate(
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.evaluation import evaluate as test
     from wnexplore.measure.failure import network_told
+    from wnexplore.measure.switches import PRECISION
 
     on = resolve_device(device)
     if resolution is not None:
@@ -50,9 +52,10 @@ def evaluate(
     for path in loaded.test.damaged:
         typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
     if as_json:
-        typer.echo(json.dumps(asdict(found), allow_nan=False))
+        protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
+        typer.echo(json.dumps(asdict(found) | protocol, allow_nan=False))
         return
     typer.echo(
         f"{trained.origin.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
-        f" loss {found.loss:.4f} on {found.images} images"
+        f" loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
     )

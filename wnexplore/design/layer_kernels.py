@@ -99,6 +99,9 @@ class KernelAnalysis:
     """In the order in which they run."""
     map: KernelMap | None
     """None where there is nothing to show: see `wnexplore.measure.kernels.kernel_map`."""
+    device: str = "cpu"
+    precision: str = "float32"
+    """Of the products that gave the activation vectors and kernels."""
 
     @property
     def samples(self) -> int:

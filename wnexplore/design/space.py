@@ -135,6 +135,14 @@ class Space:
         """Whether the point is the same function as an earlier one."""
         return np.asarray(self.legal & (self.first_like != np.arange(len(self))))
 
+    def baselines(self, points: NDArray[np.int64] | None = None) -> list[DesignPoint]:
+        """The plain networks of some points, or of all, each once."""
+        cells: Iterable[Cell] = self.cells
+        if points is not None:
+            numbers = np.unique(np.searchsorted(self._ends, points, side="right"))
+            cells = (self.cells[number] for number in numbers.tolist())
+        return list(dict.fromkeys(cell.baseline for cell in cells))
+
     @property
     def uncounted(self) -> dict[str, tuple[str, ...]]:
         """Backbone -> its operators that may multiply matrices and are in no count; those that have some."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from wnexplore.measure.plain import packed, unpacked
-from wnexplore.measure.switches import precision_set
+from wnexplore.measure.switches import PRECISION, precision_set
 
 
 def require_cublas_workspace() -> None:
@@ -43,7 +43,7 @@ def reproducible(seed: int, device: str) -> Iterator[None]:
         require_cublas_workspace()
     # All GPUs, also for a training on the CPU: torch.manual_seed seeds every one of them.
     others = _other_generators()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), precision_set("float32"):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), precision_set(PRECISION):
         try:
             seed_generators(seed)
             torch.use_deterministic_algorithms(True, warn_only=True)

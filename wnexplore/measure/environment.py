@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from wnexplore.design.protocol import ADAPTIVE, DEVICES
-from wnexplore.errors import InputError, unknown
+from wnexplore.errors import InputError, Notice, unknown
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 
 
@@ -38,7 +38,7 @@ def resolve_device(name: str) -> str:
         return "cuda"
     if name == "cuda":
         raise InputError(f"device 'cuda' asked for, but {lacking}: use 'cpu', or a torch that has it")
-    warnings.warn(f"{lacking}: what follows is measured on the CPU", stacklevel=2)
+    warnings.warn(f"{lacking}: what follows runs on the CPU", Notice, stacklevel=1)
     return "cpu"
 
 

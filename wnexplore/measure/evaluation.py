@@ -19,7 +19,7 @@ from wnexplore.measure.data import Pass, Split
 from wnexplore.measure.determinism import generator_states, set_generator_states
 from wnexplore.measure.held import Snapshot
 from wnexplore.measure.plain import overlaps
-from wnexplore.measure.switches import precision_set
+from wnexplore.measure.switches import PRECISION, precision_set
 from wnexplore.measure.waiting import yield_to_others
 
 
@@ -65,7 +65,7 @@ def evaluate(
     # Correct first, correct among five, sum of the losses, images, processes that were stopped.
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     yield_to_others(at_once=True)
-    with torch.inference_mode(), precision_set("float32"):
+    with torch.inference_mode(), precision_set(PRECISION):
         for images, labels in split.batches(batch_size, device, rank=rank, world=world):
             if stop():
                 break

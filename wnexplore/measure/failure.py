@@ -49,6 +49,19 @@ class ContextLostError(RunError):
         )
 
 
+def run_error(error: BaseException, culprit: object = "this command") -> RunError | None:
+    """What ends a command that met `error`, if that is a lost context or a lack of memory.
+
+    The lost context is told as that of `culprit`, and that the command goes on where it was stopped is not.
+    """
+    failure = Failure.of(error)
+    if failure.context_lost:
+        return ContextLostError(culprit, failure, resumes=False)
+    if failure.status == "out_of_memory":
+        return RunError(f"out of memory: {shown(failure.error, _TOLD)}")
+    return None
+
+
 @contextmanager
 def context_watched(culprit: object) -> Iterator[None]:
     """Raise `ContextLostError`, as of `culprit`, for an error inside that takes the GPU's context with it.
@@ -76,9 +89,8 @@ def network_told() -> Iterator[None]:
     except WnexploreError:
         raise
     except NETWORK_ERRORS as error:
-        failure = Failure.of(error)
-        what = "out of memory" if failure.status == "out_of_memory" else "the network failed"
-        raise RunError(f"{what}: {shown(failure.error, _TOLD)}") from error
+        failed = RunError(f"the network failed: {shown(Failure.of(error).error, _TOLD)}")
+        raise run_error(error, "this network") or failed from error
 
 
 def is_context_lost(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wnexplore.design.layer_kernels import Floats, LayerKernels
 from wnexplore.errors import InputError, RunError
-from wnexplore.measure.switches import precision_set
+from wnexplore.measure.switches import PRECISION, precision_set
 from wnexplore.nn import GeneratedConv2d, WeightNetConv2d
 from wnexplore.nn.generated import generated_layers
 
@@ -65,7 +65,7 @@ def activation_vectors(
     found: dict[str, list[Tensor]] = {}
     labels: list[Tensor] = []
     missing = samples
-    with ExitStack() as undo, torch.inference_mode(), precision_set("float32"):
+    with ExitStack() as undo, torch.inference_mode(), precision_set(PRECISION):
         run: dict[str, Tensor] = {}
         for name, layer in layers.items():
             hook = layer.register_forward_pre_hook(partial(_note, name, run), with_kwargs=True)

@@ -16,6 +16,9 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+PRECISION = "float32"
+"""Of products in trainings, tests and answers, without TF32: with it, torch's own choice of where it is used
+would have plain and generated convolutions computed differently."""
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 

@@ -68,14 +68,21 @@ class _Machine:
         self._lock = threading.Lock()
         self._sleepers: list[_Sleeper] = []
         self._before: _Reading | None = None
-        self._taken: tuple[float, int] | None = None
+        self._taken: tuple[float, float, int] | None = None
+        """When it was looked, when it was last asked for, and the cores."""
 
     def taken(self, threads: int) -> int:
-        """Cores of the `threads` that torch would use that others keep busy, as of the last ten seconds."""
+        """Cores of the `threads` that torch would use that others keep busy.
+
+        Asked again within a second, for one network of a plan after another, it answers as before, for ten
+        seconds at most; what has worked meanwhile, such as a training, is followed by another look.
+        """
         now = time.perf_counter()
-        if self._taken is None or now > self._taken[0] + 10 * _LOOK_S:
-            self._taken = now, _taken_by_others(threads)
-        return self._taken[1]
+        if self._taken is None or now > min(self._taken[0] + 10 * _LOOK_S, self._taken[1] + _LOOK_S):
+            self._taken = now, now, _taken_by_others(threads)
+        looked, _, cores = self._taken
+        self._taken = looked, time.perf_counter(), cores
+        return cores
 
     def look(self, at_once: bool) -> None:
         now = time.perf_counter()
@@ -168,7 +175,11 @@ def _children_s() -> float:
 
 
 def _taken_by_others(threads: int) -> int:
-    """The same, looked at now; what is over within a second doesn't count."""
+    """Cores of the `threads` that torch would use that other programs keep busy now.
+
+    It looks for a quarter of a second and, if it sees any, for the rest of a second: what is over within
+    that second doesn't count.
+    """
     taken = threads
     for seconds in (_FIRST_S, 1.0 - _FIRST_S):
         before = _reading()

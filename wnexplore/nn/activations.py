@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wnexplore.nn.parameters import parameter
+from wnexplore.nn.side_by_side import Parts, SideBySide
 from wnexplore.nn.weightnet import WeightNetConv2d
 
 
@@ -20,9 +21,10 @@ class ActivationVectors(nn.Module):
     """Context (N, R) -> each layer of a block with its activation vectors (N, M·C_out).
 
     The layers keep their own fc1; this has no parameters. It lays the fc1s' weights side by side in memory,
-    so that inference reads them as one matrix; where they lie so no longer, and in training, they are put
-    side by side on the way. The layers have one activation function in common, and were made with
-    `context_features` R.
+    so that inference, and training on a GPU, reads them as one matrix; where they lie so no longer, and in
+    training on a CPU, they are put side by side on the way. The layers have one activation function in
+    common, and were made with `context_features` R. Layers in the published formulation are left to autograd,
+    as they are there to be compared with.
     """
 
     def __init__(self, layers: Iterable[WeightNetConv2d]) -> None:
@@ -31,7 +33,9 @@ class ActivationVectors(nn.Module):
         self._layers = tuple(layers)
         self._fc1s = tuple(layer.fc1 for layer in self._layers)
         self._sizes = [fc1.out_features for fc1 in self._fc1s]
-        self._scales = any((own.shape.slices or 0) * own.shape.inputs_per_group == 1 for own in self._layers)
+        self._scaled = [
+            own for own in self._layers if (own.shape.slices or 0) * own.shape.inputs_per_group == 1
+        ]
         self._apart = self._layers[0].activation == "softmax"
         self._lay()
 
@@ -40,15 +44,18 @@ class ActivationVectors(nn.Module):
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
-        z = _linear(context, self._joined("weight"), self._joined("bias"))
+        trains = self._trains_by_few_operators(context)
+        z = self._side_by_side(context) if trains else None
+        if z is None:
+            z = _linear(context, self._joined("weight"), self._joined("bias"))
         parts: Sequence[Tensor]
         if self._apart:
             parts = [
                 own.activate(part) for own, part in zip(self._layers, z.split(self._sizes, 1), strict=True)
             ]
-        elif self._scales and z.device.type != "cpu" and z.requires_grad and not _is_traced():
+        elif trains and any(own.formulation in ("auto", "shared") for own in self._scaled):
             # Each in one piece by one operator for all: `Scaled`'s gradients would copy them one by one.
-            parts = _split_copies(self._layers[0].activate(z), self._sizes)
+            parts = Parts.apply(self._layers[0].activate(z), self._sizes)
         else:
             parts = self._layers[0].activate(z).split_with_sizes(self._sizes, 1)
         return dict(zip(self._layers, parts, strict=True))
@@ -77,17 +84,29 @@ class ActivationVectors(nn.Module):
             if len(found) == len(own) and not shared:
                 self._laid[name] = _Laid(found, self._sizes)
 
+    def _trains_by_few_operators(self, context: Tensor) -> bool:
+        return (
+            context.device.type != "cpu"
+            and torch.is_grad_enabled()
+            and not _is_traced()
+            and any(own.formulation != "published" for own in self._layers)
+        )
+
+    def _side_by_side(self, context: Tensor) -> Tensor | None:
+        """fc1's outputs (N, sum of M·C_out), read where they lie; None if they don't lie side by side."""
+        own = {name: [parameter(fc1, name) for fc1 in self._fc1s] for name in ("weight", "bias")}
+        laid = {name: self._laid.get(name) for name in own}
+        wholes = [each.whole for name, each in laid.items() if each is not None and each.holds(own[name])]
+        if len(wholes) < len(own):
+            return None
+        z: Tensor = SideBySide.apply(context, *wholes, self._sizes, *own["weight"], *own["bias"])
+        return z
+
     def _joined(self, name: str) -> Tensor:
         own, laid = [parameter(fc1, name) for fc1 in self._fc1s], self._laid.get(name)
         if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(own):
             return torch.cat(own)
         return laid.whole
-
-
-def _split_copies(z: Tensor, sizes: list[int]) -> list[Tensor]:
-    # torch's own stub says that it gives nothing.
-    split: Any = torch.split_with_sizes_copy
-    return list(split(z, sizes, 1))
 
 
 LONG = 128

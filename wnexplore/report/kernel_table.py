@@ -29,9 +29,10 @@ def render(analysis: KernelAnalysis) -> Iterator[Table | Text]:
     yield _table(analysis)
     pairs = max(layer.cosines.size for layer in analysis.layers)
     yield Text(
-        f"{analysis.data}: {analysis.samples} test images, {pairs:,} pairs of them; cosine: similarity of the"
-        " kernels of two images\nstd: of an entry of alpha over the images, mean over entries; dead: entries"
-        " that stay as they are; saturated: at an end of their range",
+        f"{analysis.data}: {analysis.samples} test images, {pairs:,} pairs of them ({analysis.device},"
+        f" {analysis.precision}); cosine: similarity of the kernels of two images\nstd: of an entry of"
+        " alpha over the images, mean over entries; dead: entries that stay as they are; saturated: at an end"
+        " of their range",
         style="dim",
     )
 

@@ -45,9 +45,7 @@ def shared(
     if as_matrices(layer, batch, height, width, training):
         return _multiplied(x, alpha, weight, layer, slices, shift)
     if x.device.type != "cpu" and training and slices * layer.inputs_per_group == 1:
-        scaled: Tensor = Scaled.apply(
-            x, _of_each_filter(alpha, layer), weight.view(layer.kernel_shape), layer
-        )
+        scaled: Tensor = Scaled.apply(x, alpha, weight.view(layer.kernel_shape), layer)
         return scaled if shift is None else scaled + shift.view(-1, 1, 1)
     outputs = _outputs_of(weight, layer, slices)
     whole = training or needs_gradient(shift) or x.device.type != "cpu"
@@ -102,8 +100,15 @@ def _outputs_of(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
     """What `layer` makes of images, its kernels ready."""
     if slices * layer.inputs_per_group == 1:
         kernels = weight.view(layer.kernel_shape)
-        return lambda x, alpha: [(_convolve(x, kernels, layer, layer.groups), _of_filters(alpha, layer))]
+        return lambda x, alpha: [_with_scales(_convolve(x, kernels, layer, layer.groups), alpha)]
     return _by_slice(weight, layer, slices) if layer.pointwise else _by_group(weight, layer, slices)
+
+
+def _with_scales(y: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C_out, H_out, W_out) and what scales them, filters that have the same side by side."""
+    groups = alpha.shape[1]
+    by_group = y if groups == y.shape[1] else y.unflatten(1, (groups, -1))
+    return by_group, alpha.view(*alpha.shape, *(1,) * (by_group.dim() - 2))
 
 
 def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from wnexplore.errors import Notice
+
 try:
     import triton  # type: ignore[import-untyped]
     import triton.language as tl  # type: ignore[import-untyped]
@@ -34,9 +36,10 @@ def works() -> bool:
     except Exception as error:  # whatever compilers, linkers and drivers may raise
         why = " ".join(str(error).split()) or type(error).__name__
         warnings.warn(
-            "Triton can't compile here, so that formulation 'kernel' runs in place of 'fused': it needs a C"
+            "Triton can't compile here, so that other formulations run in place of 'fused': it needs a C"
             f" compiler and Python's headers ({why[:200]})",
-            stacklevel=2,
+            Notice,
+            stacklevel=1,
         )
         return False
     return True

@@ -13,11 +13,11 @@ from wnexplore.nn.formulations.shape import LayerShape
 
 
 class Scaled(torch.autograd.Function):
-    """x (N, C_in, H, W), scales (N, C_out), kernels (C_out, C_in/g, kh, kw) -> (N, C_out, H_out, W_out).
+    """x (N, C_in, H, W), scales (N, P), kernels (C_out, C_in/g, kh, kw) -> (N, C_out, H_out, W_out).
 
-    `conv(x, kernels)`, channel by channel times `scales`. Four operators in forward and backward together:
-    the gradients of scale and convolution are one each, where autograd has two products and a sum for the
-    first.
+    `conv(x, kernels)`, each C_out/P channels in a row times one of `scales`. Four operators in forward and
+    backward together: the gradients of scale and convolution are one each, where autograd has two products
+    and a sum for the first.
     """
 
     @staticmethod
@@ -25,7 +25,7 @@ class Scaled(torch.autograd.Function):
         y = functional.conv2d(x, kernels, None, *_options(layer))
         ctx.save_for_backward(x, scales, kernels, y)
         ctx.layer = layer
-        return y * scales.unsqueeze(2).unsqueeze(3)
+        return _by_scale(y, scales).mul(scales[:, :, None, None, None]).flatten(1, 2)
 
     @staticmethod
     @once_differentiable
@@ -46,11 +46,14 @@ class Scaled(torch.autograd.Function):
 def _of_product(
     grad: Tensor, y: Tensor, scales: Tensor, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of y (N, C, H, W) and of scales (N, C), of which `grad` is the product's."""
+    """The gradients of y (N, C, H, W) and of scales (N, P), of which `grad` is the product's."""
     if not (y.is_contiguous() and grad.is_contiguous()):
-        return grad * scales.unsqueeze(2).unsqueeze(3), (grad * y).sum((2, 3), dtype=scales.dtype)
-    # A 1x1 convolution with each image's each channel a group of its own.
-    groups, folded = scales.numel(), (1, scales.numel(), *y.shape[2:])
+        by_scale = _by_scale(grad, scales)
+        of_y = by_scale.mul(scales[:, :, None, None, None]).flatten(1, 2) if needed[0] else None
+        products = by_scale * _by_scale(y, scales) if needed[1] else None
+        return of_y, None if products is None else products.sum((2, 3, 4), dtype=scales.dtype)
+    # A 1x1 convolution with a group for each image's each scale, whose channels lie below one another.
+    groups, folded = scales.numel(), (1, scales.numel(), -1, y.shape[3])
     of_y, of_scales, _ = torch.ops.aten.convolution_backward(
         *(grad.view(folded), y.view(folded), scales.reshape(groups, 1, 1, 1), None),
         *((1, 1), (0, 0), (1, 1), False, (0, 0), groups, (*needed, False)),
@@ -59,6 +62,12 @@ def _of_product(
         None if of_y is None else of_y.view(y.shape),
         None if of_scales is None else of_scales.view(scales.shape),
     )
+
+
+def _by_scale(y: Tensor, scales: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, P, C/P, H, W)."""
+    by_scale: Tensor = y.unflatten(1, (scales.shape[1], -1))
+    return by_scale
 
 
 def _options(layer: LayerShape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:

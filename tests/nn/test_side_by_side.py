@@ -1,0 +1,104 @@
+"""What a GPU runs for a block's activation vectors in training: on a CPU, beside autograd's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.nn.test_activations import Block
+from wnexplore.nn import ActivationVectors
+from wnexplore.nn.side_by_side import Parts, SideBySide
+
+SIZES = [3, 1, 4]
+
+
+def laid() -> tuple[list[Tensor], list[nn.Parameter]]:
+    """Weight (8, 5) and bias (8,), and parameters that are parts of them."""
+    torch.manual_seed(0)
+    wholes = [torch.randn(8, 5, dtype=torch.float64), torch.randn(8, dtype=torch.float64)]
+    return wholes, [nn.Parameter(part) for whole in wholes for part in whole.split(SIZES)]
+
+
+def by_autograd(context: Tensor, own: Sequence[Tensor]) -> Tensor:
+    return functional.linear(context, torch.cat(tuple(own[:3])), torch.cat(tuple(own[3:])))
+
+
+@pytest.mark.parametrize("frozen", [(), (0,), (0, 1, 2), (3, 4, 5), (1, 4)])
+@pytest.mark.parametrize("needs_context", [False, True])
+def test_the_product_of_what_lies_side_by_side(frozen: tuple[int, ...], needs_context: bool) -> None:
+    (weight, bias), own = laid()
+    for index in frozen:
+        own[index].requires_grad_(False)
+    context = torch.randn(7, 5, dtype=torch.float64, requires_grad=needs_context)
+    z = SideBySide.apply(context, weight, bias, SIZES, *own)
+    expected = by_autograd(context, own)
+    torch.testing.assert_close(z, expected)
+    wanted = [each for each in (context, *own) if each.requires_grad]
+    grad = torch.randn_like(z)
+    torch.testing.assert_close(
+        torch.autograd.grad(z, wanted, grad), torch.autograd.grad(expected, wanted, grad)
+    )
+
+
+def test_autocast_is_a_linear_layers() -> None:
+    wholes, parts = laid()
+    weight, bias = (whole.float() for whole in wholes)
+    own = [nn.Parameter(part.float()) for part in parts]
+    context = torch.randn(7, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = SideBySide.apply(context, weight, bias, SIZES, *own)
+        expected = by_autograd(context, own)
+    assert z.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(z, expected)
+    found = torch.autograd.grad(z.float().square().sum(), [context, *own])
+    wanted = torch.autograd.grad(expected.float().square().sum(), [context, *own])
+    assert [each.dtype for each in found] == [each.dtype for each in wanted]
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
+
+
+def test_a_parameter_that_changed_before_backward_is_noticed() -> None:
+    (weight, bias), own = laid()
+    z = SideBySide.apply(torch.randn(7, 5, dtype=torch.float64), weight, bias, SIZES, *own)
+    with torch.no_grad():
+        own[1].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_parts_are_in_one_piece_and_give_their_gradients_back(batch: int) -> None:
+    z = torch.randn(batch, 8, dtype=torch.float64, requires_grad=True)
+    parts = Parts.apply(z, SIZES)
+    assert all(part.is_contiguous() for part in parts)
+    torch.testing.assert_close(parts, z.split(SIZES, 1))
+    # One that nothing reads has a gradient of zeros.
+    torch.autograd.backward(parts[1:], [torch.ones_like(part) for part in parts[1:]])
+    torch.testing.assert_close(z.grad, torch.cat([torch.zeros(batch, 3), torch.ones(batch, 5)], 1).double())
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "identity", "hard_sigmoid", "softmax"])
+def test_a_block_trains_the_same_either_way(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, context = Block(activation), torch.randn(3, 5)
+
+    def trained() -> tuple[list[Tensor], list[Tensor]]:
+        found = list(block.alphas(context).values())
+        fc1s = [layer.fc1 for layer in block.layers()]
+        block.zero_grad()
+        torch.cat([(each * torch.arange(each.shape[1])).square() for each in found], 1).sum().backward()
+        return found, [each.grad for fc1 in fc1s for each in fc1.parameters() if each.grad is not None]
+
+    expected = trained()
+    taken: list[str] = []
+
+    def on_gpu(self: ActivationVectors, context: Tensor) -> bool:
+        taken.append("gpu")
+        return True
+
+    monkeypatch.setattr(ActivationVectors, "_trains_by_few_operators", on_gpu)
+    found = trained()
+    assert taken == ["gpu"]
+    torch.testing.assert_close(found, expected)
