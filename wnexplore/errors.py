@@ -31,7 +31,7 @@ class Notice(UserWarning):
 
 
 def tell_notices() -> None:
-    """From now on print each `Notice` as errors are printed, on one line and once; other warnings as before."""
+    """From now on print each `Notice` as errors are printed, on one line and once; others as before."""
     if not isinstance(warnings.showwarning, _Notices):
         warnings.showwarning = _Notices()
 
