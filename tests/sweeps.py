@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from wnexplore.store import FILE_NAME
+from wnexplore.results.store import FILE_NAME
 
 OWN = """\
 from torch import nn

@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from tests.report.records import sweep
+from tests.results.records import sweep
 from wnexplore.cli import main
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.errors import WnexploreError
-from wnexplore.report import filters
-from wnexplore.report.frame import frame
-from wnexplore.space import space_of
+from wnexplore.results import filters
+from wnexplore.results.frame import frame
+from wnexplore.space.expansion import space_of
 
 ROWS = frame(sweep())
 SWEEPS = [

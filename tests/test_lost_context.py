@@ -16,13 +16,13 @@ import torch
 from tests.sweeps import OWN
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.design.record import Record
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.measure.failure import ContextLostError, Failure
-from wnexplore.store import Store, read_records
-from wnexplore.sweep import plan, remaining, run
-from wnexplore.train import TrainRun, train_fully
-from wnexplore.trainings import Done, Task, Workers, _take_gpu
+from wnexplore.results.record import Record
+from wnexplore.results.store import Store, read_records
+from wnexplore.study.sweep import plan, remaining, run
+from wnexplore.study.workers import Done, Task, Workers, _take_gpu
+from wnexplore.training.full import TrainRun, train_fully
 
 LOST = "CUDA error: device-side assert triggered"
 NETWORKS = f"""{OWN}

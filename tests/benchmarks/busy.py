@@ -31,16 +31,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from wnexplore.data import load_data
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.measure.data import load_data
 from wnexplore.measure.environment import device_name, usable_cores
-from wnexplore.measure.evaluation import evaluate
-from wnexplore.measure.loop import Training
 from wnexplore.measure.switches import threads_set
 from wnexplore.measure.waiting import yield_to_others
 from wnexplore.models import build
-from wnexplore.trainings import threads_of
+from wnexplore.study.workers import threads_of
+from wnexplore.training.loop import Training
+from wnexplore.training.testing import evaluate
 
 SETTINGS: dict[str, dict[str, str]] = {
     "torch's own": {"GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": str(usable_cores())},

@@ -27,12 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.shipped import find_sweep
-from wnexplore.design.space import Space
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models import build
 from wnexplore.nn import formulation_set
-from wnexplore.space import space_of
+from wnexplore.space.expansion import space_of
+from wnexplore.space.grid import Space
 
 SWEEP = "shufflenet_per_stage"
 TRACED = 3

@@ -18,16 +18,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from wnexplore.data import Pass, Split, load_data
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
-from wnexplore.measure.data import Pass, Split, load_data
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import LatencyProtocol, measure_latencies
-from wnexplore.measure.loop import Training
-from wnexplore.measure.optimizer import make_optimizer
 from wnexplore.measure.statistics import bootstrap_interval
 from wnexplore.models import build
+from wnexplore.training.loop import Training
+from wnexplore.training.optimizer import make_optimizer
 
 BACKBONE, RESOLUTION = "shufflenet_v2_x0_5", 32
 

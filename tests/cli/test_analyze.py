@@ -8,13 +8,13 @@ from PIL import Image
 from torch import nn
 
 from tests.cli.conftest import Command
-from wnexplore.analysis import analyze
-from wnexplore.checkpoint import Origin, open_checkpoint, save_checkpoint
+from wnexplore.data import load_data
+from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint
-from wnexplore.measure.data import load_data
-from wnexplore.measure.data.preparation import Preparation
 from wnexplore.models import build
 from wnexplore.nn import WeightNetConv2d
+from wnexplore.training.analyze import analyze
+from wnexplore.training.checkpoint import Origin, open_checkpoint, save_checkpoint
 
 
 def _checkpoint(path: Path, method: str, *, constant: bool = False) -> Path:

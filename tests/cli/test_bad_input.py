@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from wnexplore.store import FILE_NAME, Store
+from wnexplore.results.store import FILE_NAME, Store
 
 _PROFILE = ("profile", "--backbone", "resnet18")
 _WEIGHTNET = (*_PROFILE, "--method", "weightnet")

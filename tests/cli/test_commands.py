@@ -12,7 +12,7 @@ from PIL import Image
 from tests.cli.conftest import Command
 from tests.sweeps import TINY, write_sweep
 from wnexplore import __version__
-from wnexplore.store import FILE_NAME, read_records
+from wnexplore.results.store import FILE_NAME, read_records
 
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "fvcore", "sklearn", "scipy", "numpy", "onnx")
 
@@ -231,7 +231,7 @@ def test_a_sweep_in_which_everything_failed_fails(command: Command, tmp_path: Pa
 
 
 def test_two_sweeps_in_one_folder_the_second_is_told(command: Command, tmp_path: Path) -> None:
-    from wnexplore.store import Store
+    from wnexplore.results.store import Store
 
     with Store.create(tmp_path / "run"):
         outcome = command("sweep", write_sweep(tmp_path), "--out", tmp_path / "run")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.report.records import complexity, latency, points, training
-from wnexplore.design.record import Record
-from wnexplore.store import Store
+from tests.results.records import complexity, latency, points, training
+from wnexplore.results.record import Record
+from wnexplore.results.store import Store
 
 PLAIN, SE, CONDCONV, WEIGHTNET = points()[:4]
 

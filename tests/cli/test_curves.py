@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Command
-from tests.report.records import complexity, curves, halved, points
-from wnexplore.design.record import Record
-from wnexplore.store import Store
+from tests.results.records import complexity, curves, halved, points
+from wnexplore.results.record import Record
+from wnexplore.results.store import Store
 
 
 def write(directory: Path, records: Iterable[Record]) -> Path:

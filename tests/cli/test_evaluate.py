@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from tests.cli.conftest import Command
-from tests.measure.data.files import png, tiff
-from tests.measure.data.test_pixels import unreadable
-from wnexplore.checkpoint import Origin, open_checkpoint, save_checkpoint
+from tests.data.files import png, tiff
+from tests.data.test_pixels import unreadable
+from wnexplore.data.folder import IMAGENET_MEAN, IMAGENET_STD
+from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint
-from wnexplore.evaluation import test_data as data_for
-from wnexplore.measure.data.folder import IMAGENET_MEAN, IMAGENET_STD
-from wnexplore.measure.data.preparation import Preparation
 from wnexplore.models import build
+from wnexplore.training.checkpoint import Origin, open_checkpoint, save_checkpoint
+from wnexplore.training.evaluate import test_data as data_for
 
 CLASSES = ("cat", "ant", "dog")
 FOLDERS = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges={"uint16": (0, 4095)})

@@ -13,7 +13,7 @@ import wnexplore
 from tests.cli.conftest import Command
 from tests.sweeps import OWN
 from wnexplore.design.point import DesignPoint
-from wnexplore.onnx_export import Check
+from wnexplore.models.onnx_export import Check
 
 SMALL = (
     *("export-onnx", "--backbone", "resnet18", "--stem", "small", "--resolution", "16"),
@@ -111,8 +111,8 @@ def test_a_file_that_differs_from_torch_is_an_error(
     def export(network: object, path: Path, **axes: object) -> None:
         path.write_bytes(b"onnx")
 
-    monkeypatch.setattr("wnexplore.onnx_export.export_onnx", export)
-    monkeypatch.setattr("wnexplore.onnx_export.check_onnx", lambda *a, **b: Check(18, float("nan")))
+    monkeypatch.setattr("wnexplore.models.onnx_export.export_onnx", export)
+    monkeypatch.setattr("wnexplore.models.onnx_export.check_onnx", lambda *a, **b: Check(18, float("nan")))
     done = command(*SMALL, "--out", tmp_path / "network.onnx")
     assert (done.code, done.out) == (1, "")
     assert "nan of the largest from torch's at batch 1 and 7: more than the 0.0001 of rounding" in done.err

@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Command
 from tests.examples import examples
-from wnexplore.checkpoint import KEY, Origin, open_checkpoint, save_checkpoint
-from wnexplore.design.brought import source_hash
+from wnexplore.data.preprocessing import Preparation
+from wnexplore.design.external import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
-from wnexplore.measure.data.preparation import Preparation
 from wnexplore.models import build
+from wnexplore.training.checkpoint import KEY, Origin, open_checkpoint, save_checkpoint
 
 MARKING = """\
 from pathlib import Path
@@ -310,7 +310,7 @@ _LIMITED = """
 import resource, sys, time
 from pathlib import Path
 import torch
-from wnexplore.checkpoint import open_checkpoint
+from wnexplore.training.checkpoint import open_checkpoint
 from wnexplore.errors import WnexploreError
 paths = [Path(name) for name in sys.argv[1:]]
 open_checkpoint(paths[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from wnexplore.store import read_records
+from wnexplore.results.store import read_records
 
 SMALL = (
     *("sweep", "--backbone", "shufflenet_v2_x0_5", "--method", "plain,weightnet", "--stem", "small"),

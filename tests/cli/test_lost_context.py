@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from tests.cli.conftest import Command
-from tests.measure.data.files import png
+from tests.data.files import png
 from tests.measure.test_failure import ADVICE
 from tests.sweeps import OWN
-from wnexplore.checkpoint import Origin, save_checkpoint
-from wnexplore.design.brought import source_hash
+from wnexplore.data import load_data
 from wnexplore.design.data_source import parse_data
+from wnexplore.design.external import source_hash
 from wnexplore.design.point import DesignPoint
-from wnexplore.evaluation import preparation
-from wnexplore.measure.data import load_data
 from wnexplore.models import build
 from wnexplore.nn import formulations
+from wnexplore.training.checkpoint import Origin, save_checkpoint
+from wnexplore.training.evaluate import preparation
 
 LOST = "CUDA error: an illegal memory access was encountered"
 ERROR = getattr(torch, "AcceleratorError", RuntimeError)

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from tests.cli.conftest import Command
-from tests.report.records import complexity, failure, points
-from tests.test_store_rows import filled
+from tests.results.records import complexity, failure, points
+from tests.results.test_rows import filled
 from wnexplore.report import tables
-from wnexplore.report.escape import csv_cell
 from wnexplore.report.export import export
-from wnexplore.report.frame import frame
+from wnexplore.results.escape import csv_cell
+from wnexplore.results.frame import frame
 
 LONG = "x" * 300
 

@@ -8,9 +8,9 @@ import torch
 
 import wnexplore
 from tests.cli.conftest import Command
-from tests.report.records import complexity, latency, points, training
+from tests.results.records import complexity, latency, points, training
 from wnexplore.design.point import DesignPoint
-from wnexplore.store import Store
+from wnexplore.results.store import Store
 
 PLAIN, SE, _, WEIGHTNET = points()[:4]
 STAGED = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", 2, "1/48", stages="4", stem="small", reduction=8)

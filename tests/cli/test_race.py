@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.cli.conftest import Command
-from wnexplore.measure import race as race_module
+from wnexplore.measure import formulation_times as race_module
 from wnexplore.nn.formulations import apply_generated
 
 RESNET = ("race", "--backbone", "resnet18", "--stem", "small")

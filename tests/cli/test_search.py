@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Command
 from tests.sweeps import write_sweep
 from wnexplore.design.sweep_file import load_sweep
-from wnexplore.search import Search
+from wnexplore.study.search import Search
 
 ODD = """
 from own import convolution, nn

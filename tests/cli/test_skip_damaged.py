@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.report.records import complexity, points
-from tests.test_store_rows import alter, filled
-from wnexplore.store import FILE_NAME, read_records
+from tests.results.records import complexity, points
+from tests.results.test_rows import alter, filled
+from wnexplore.results.store import FILE_NAME, read_records
 
 
 @pytest.mark.parametrize(

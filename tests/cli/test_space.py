@@ -12,8 +12,8 @@ from tests.cli.conftest import Command
 from tests.sweeps import OWN, TINY, write_sweep
 from wnexplore.design.shipped import find_sweep
 from wnexplore.design.sweep_file import load_sweep
-from wnexplore.space import space_of
-from wnexplore.store import read_records
+from wnexplore.results.store import read_records
+from wnexplore.space.expansion import space_of
 
 OWN_SPACE = """\
 backbones: [own.py:tiny]

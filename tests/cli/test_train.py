@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from tests.cli.conftest import Command
-from tests.test_train import NETWORK
-from wnexplore.checkpoint import open_checkpoint
+from tests.training.test_full import NETWORK
 from wnexplore.cli import main
-from wnexplore.measure.data import load_data
-from wnexplore.training_log import read_log
+from wnexplore.data import load_data
+from wnexplore.training.checkpoint import open_checkpoint
+from wnexplore.training.log import read_log
 
 
 @pytest.fixture(scope="module")

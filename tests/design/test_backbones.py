@@ -17,7 +17,7 @@ from wnexplore.design.backbones import (
     mobilenet_v2_spec,
     shufflenet_v2_spec,
 )
-from wnexplore.design.layers import generated_layers, stages_of
+from wnexplore.design.conv_sites import generated_layers, stages_of
 from wnexplore.design.legality import check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError

@@ -12,14 +12,14 @@ import torch
 import wnexplore
 from tests.built import counts_of
 from wnexplore.design.backbones import BACKBONES, STEMS
+from wnexplore.design.conv_sites import stages_of
 from wnexplore.design.counts import Counts, count, parts, total
-from wnexplore.design.layers import stages_of
 from wnexplore.design.legality import IllegalPointError, check_legal
 from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.design.stage_design import stage_design
-from wnexplore.design.walk import Block, Site, Walk
-from wnexplore.models.walk import walk
+from wnexplore.models.trace import walk
 
 MULTIPLIERS = [1, 2, 4, 6, 8, "1/2", "1/8", "1/C", "4/C"]
 

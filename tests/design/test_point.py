@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from wnexplore import DesignPoint
 from wnexplore.design.backbones import BACKBONES
-from wnexplore.design.record import record_key
 from wnexplore.errors import InputError
+from wnexplore.results.record import record_key
 
 EARLIER_KEY = "729bbfb64ae5a497e9e55ddf11b8a9c49e5b63e639bfca99ff2418740d802059"
 """Of the counts of ShuffleNetV2 0.5x with M = G = 2, before there were further axes."""

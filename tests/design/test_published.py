@@ -6,7 +6,7 @@ import pytest
 from wnexplore.design.published import Comparison, PublishedRow, published_rows
 from wnexplore.design.shipped import shipped_sweeps
 from wnexplore.design.sweep_file import load_sweep
-from wnexplore.space import expand
+from wnexplore.space.expansion import expand
 
 
 def _row(params: str = "1.5", flops: str = "41") -> PublishedRow:

@@ -6,7 +6,7 @@ import pytest
 from wnexplore.design.shipped import find_sweep, shipped_sweeps
 from wnexplore.design.sweep_file import Overrides, load_sweep
 from wnexplore.errors import InputError
-from wnexplore.space import expand, space_of
+from wnexplore.space.expansion import expand, space_of
 
 EXAMPLE = """\
 backbones: [shufflenet_v2_x0_5]

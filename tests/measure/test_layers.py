@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 import wnexplore
 from wnexplore import DesignPoint
-from wnexplore.design.layers import generated_layers
+from wnexplore.design.conv_sites import generated_layers
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.layers import Layer, measure_layers
 from wnexplore.measure.roofline import Peaks

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from wnexplore.measure.environment import usable_cores
-from wnexplore.measure.load import STAT
+from wnexplore.measure.machine_load import STAT
 
 pytestmark = pytest.mark.skipif(
     not STAT.exists() or usable_cores() < 2, reason="needs /proc/stat and two cores"
@@ -126,7 +126,7 @@ def test_the_policy_is_in_the_environment_and_in_the_protocol_of_a_latency(
     from wnexplore.design.protocol import LatencySpec
     from wnexplore.design.sweep_file import PointSpec, SweepSpec
     from wnexplore.measure.environment import environment
-    from wnexplore.sweep import plan
+    from wnexplore.study.sweep import plan
 
     for name in _SET:
         monkeypatch.delenv(name, raising=False)

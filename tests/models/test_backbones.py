@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import BACKBONES, STEMS, ResNetSpec, ShuffleNetV2Spec
-from wnexplore.design.layers import generated_layers
+from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError

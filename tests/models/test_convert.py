@@ -15,16 +15,16 @@ from torchvision import models
 
 import wnexplore
 from tests.built import counts_of
-from wnexplore.design.brought import check_name, is_brought, source_hash
 from wnexplore.design.counts import count
+from wnexplore.design.external import check_name, is_brought, source_hash
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.methods import ACTIVATIONS, METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import Where, convert
-from wnexplore.models.brought import load
+from wnexplore.models.external import load
 from wnexplore.nn import CondConv2d, SelectiveKernelConv2d, WeightNetConv2d
-from wnexplore.walks import walk_of
+from wnexplore.space.skeletons import walk_of
 
 
 class Odd(nn.Module):

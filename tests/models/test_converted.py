@@ -18,7 +18,7 @@ from tests.models.test_backbones import randomise
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.errors import InputError
 from wnexplore.models import Conversion, Where, convert
-from wnexplore.models.layout import layout
+from wnexplore.models.conv_calls import layout
 from wnexplore.nn import WeightNetConv2d
 
 

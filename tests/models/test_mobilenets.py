@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import wnexplore
 from tests.models.test_backbones import METHODS, check_gradients, check_start, parameter_count, randomise
-from wnexplore.design.layers import generated_layers
+from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.methods import METHODS as ALL_METHODS
 from wnexplore.errors import InputError
 from wnexplore.models import build
+from wnexplore.models.onnx_export import export_onnx, open_session
 from wnexplore.nn import GeneratedConv2d, formulation_set
-from wnexplore.onnx_export import export_onnx, open_session
 
 TORCHVISIONS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": torchvision.models.mobilenet_v2,

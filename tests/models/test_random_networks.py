@@ -18,9 +18,9 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.measure.complexity import count_products
 from wnexplore.measure.layers import measure_layers
 from wnexplore.measure.roofline import Peaks
-from wnexplore.models.brought import model_walk
+from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
-from wnexplore.models.layout import layout
+from wnexplore.models.external import model_walk
 from wnexplore.models.left import why_left
 from wnexplore.models.methods import method_of
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wnexplore.errors import InputError
 from wnexplore.models import convert
-from wnexplore.models.layout import RESOLUTIONS, layout
+from wnexplore.models.conv_calls import RESOLUTIONS, layout
 from wnexplore.models.sizes import likely_channels, stated_sizes
 
 

@@ -15,14 +15,14 @@ from tests import brought_networks
 from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.complexity import measure_complexity
-from wnexplore.models.brought import load
 from wnexplore.models.build import build
 from wnexplore.models.copies import with_numbers, without_numbers
+from wnexplore.models.external import load
 from wnexplore.models.likeness import likeness
 from wnexplore.models.products import counted
 from wnexplore.models.trial import try_out
 from wnexplore.nn import GeneratedConv2d
-from wnexplore.walks import walk_of
+from wnexplore.space.skeletons import walk_of
 
 FILE = Path(brought_networks.__file__)
 

@@ -17,7 +17,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.measure.switches import MEMORY_FORMATS, place
 from wnexplore.models import build, convert
-from wnexplore.models.brought import check_brought
+from wnexplore.models.external import check_brought
 from wnexplore.nn import GeneratedConv2d
 
 

@@ -22,6 +22,7 @@ from tests.examples import examples
 from wnexplore.design.methods import attention_span
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
+from wnexplore.models.onnx_export import TOLERANCE, check_onnx, export_onnx
 from wnexplore.nn import (
     CondConv2d,
     ConvBlockAttention,
@@ -32,7 +33,6 @@ from wnexplore.nn import (
     SelectiveKernelConv2d,
     SqueezeExcite,
 )
-from wnexplore.onnx_export import TOLERANCE, check_onnx, export_onnx
 
 DOUBLE = torch.float64
 

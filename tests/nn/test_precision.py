@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.measure.determinism import reproducible
 from wnexplore.measure.environment import environment
-from wnexplore.measure.evaluation import evaluate
 from wnexplore.nn.context import Context
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32, tf32_set
-from wnexplore.trainings import training_protocol
+from wnexplore.study.workers import training_protocol
+from wnexplore.training.determinism import reproducible
+from wnexplore.training.testing import evaluate
 
 ROOT = Path(__file__).parents[2]
 has_new = pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch has one interface")

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from PIL import Image
 
-from tests.report.records import complexity, curves, failure, halved, points, sweep, trained
-from wnexplore.design.record import Record
+from tests.results.records import complexity, curves, failure, halved, points, sweep, trained
 from wnexplore.errors import InputError
-from wnexplore.report import filters
 from wnexplore.report.curve_info import NAMED, curve_infos
 from wnexplore.report.figure_info import CurvePanel, FigureInfo, ScatterPanel
 from wnexplore.report.figures import learning_curves, save, standard_set
-from wnexplore.report.frame import frame
 from wnexplore.report.placement import spread
 from wnexplore.report.scatter_info import scatter_info
+from wnexplore.results import filters
+from wnexplore.results.frame import frame
+from wnexplore.results.record import Record
 
 FULL = curves()
 HALF = halved(FULL)

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.report.records import SMALL, failure, latency, points, sweep
+from tests.results.records import SMALL, failure, latency, points, sweep
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
-from wnexplore.report.columns import COLUMNS
 from wnexplore.report.export import FORMATS, export
-from wnexplore.report.frame import cells, frame
+from wnexplore.results.columns import COLUMNS
+from wnexplore.results.frame import cells, frame
 
 TABLE = frame(
     [*sweep(), latency(points()[0], 0.1 + 0.2, batch_size=7), latency(points()[0], 5e-324, batch_size=8)]

@@ -8,15 +8,15 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from tests.report.records import complexity, failure, latency, points, sweep, training
+from tests.results.records import complexity, failure, latency, points, sweep, training
 from wnexplore.errors import InputError
 from wnexplore.report.figure_info import HeatPanel, ScatterPanel
 from wnexplore.report.figures import save, scatter, standard_set
-from wnexplore.report.frame import frame
 from wnexplore.report.heat_info import heat_infos
-from wnexplore.report.pareto import pareto
 from wnexplore.report.placement import Box, Label, place
 from wnexplore.report.scatter_info import scatter_info
+from wnexplore.results.frame import frame
+from wnexplore.results.pareto import pareto
 
 RECORDS = sweep()
 TABLE = frame(RECORDS)
@@ -193,7 +193,10 @@ def test_labels_cover_neither_markers_nor_each_other() -> None:
 def test_neither_torch_nor_pyplot_is_imported() -> None:
     code = """
 import sys
-from wnexplore.report import export, figures, filters, frame, fronts, tables
+from wnexplore.report import export, figures, tables
+from wnexplore.results import filters
+from wnexplore.results import frame
+from wnexplore.results import fronts
 print({"torch", "matplotlib.pyplot"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

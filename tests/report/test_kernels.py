@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from wnexplore.design.layer_kernels import KernelAnalysis, KernelMap, LayerKernels
 from wnexplore.errors import RunError
 from wnexplore.report.depth import by_depth
 from wnexplore.report.figures import save
 from wnexplore.report.kernel_figures import kernel_figures, render_alpha, render_map, render_similarity
 from wnexplore.report.kernel_info import alpha_info, map_info, similarity_info
 from wnexplore.report.kernel_table import render, to_csv
+from wnexplore.results.layer_kernels import KernelAnalysis, KernelMap, LayerKernels
 
 
 def _layer(name: str, cosines: list[float], same_class: list[bool], **others: Any) -> LayerKernels:

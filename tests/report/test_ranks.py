@@ -9,13 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.report.records import complexity, latency, points, sweep, training
+from tests.results.records import complexity, latency, points, sweep, training
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.figure_info import ScatterPanel
 from wnexplore.report.figures import rank_disagreement, save, standard_set
-from wnexplore.report.frame import cells, frame, numbers
 from wnexplore.report.rank_info import can_rank, rank_info, ranks, tau_b
+from wnexplore.results.frame import cells, frame, numbers
 
 TABLE = frame(sweep())
 _few = st.integers(1, 5)

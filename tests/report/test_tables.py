@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tests.report.records import complexity, failure, latency, points, sweep
+from tests.results.records import complexity, failure, latency, points, sweep
 from wnexplore.report.export import export
-from wnexplore.report.frame import frame
 from wnexplore.report.layout import Layout, layout
 from wnexplore.report.tables import table
+from wnexplore.results.frame import frame
 
 ONE = frame(sweep())
 TWO = frame([*sweep(), *sweep("shufflenet_v2_x1_0")])

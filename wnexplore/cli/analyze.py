@@ -37,17 +37,17 @@ def analyze(
     similarity.png, alpha.png and tsne.png, the kernels of one layer by class. All products are float32,
     without TF32.
     """
-    from wnexplore.analysis import analyze as look
-    from wnexplore.checkpoint import open_checkpoint
     from wnexplore.cli.show import console
     from wnexplore.errors import shown
-    from wnexplore.evaluation import images_for
     from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import network_told
     from wnexplore.report.figures import save
     from wnexplore.report.kernel_figures import kernel_figures
     from wnexplore.report.kernel_table import render, to_csv
+    from wnexplore.training.analyze import analyze as look
+    from wnexplore.training.checkpoint import open_checkpoint
+    from wnexplore.training.evaluate import images_for
 
     on = resolve_device(device)
     check_folder(out)

@@ -37,11 +37,11 @@ def compare(
 
     from wnexplore.cli.show import console, load_records
     from wnexplore.errors import InputError
-    from wnexplore.report import filters
-    from wnexplore.report.frame import frame
+    from wnexplore.report.compare_table import failures, lonely_lines, versus_dict, versus_layout
     from wnexplore.report.tables import ConsoleTable
-    from wnexplore.report.versus import software, versus
-    from wnexplore.report.versus_table import failures, lonely_lines, versus_dict, versus_layout
+    from wnexplore.results import filters
+    from wnexplore.results.compare import software, versus
+    from wnexplore.results.frame import frame
 
     if fail_above is not None and not (math.isfinite(fail_above) and fail_above >= 1):
         raise InputError(f"--fail-above is {fail_above:g}: expected a factor of at least 1, such as 1.05")

@@ -31,14 +31,14 @@ def evaluate(
     import math
     from dataclasses import asdict
 
-    from wnexplore.checkpoint import open_checkpoint
     from wnexplore.design.size import check_images_fit
     from wnexplore.errors import RunError, shown
-    from wnexplore.evaluation import test_data
     from wnexplore.measure.environment import resolve_device
-    from wnexplore.measure.evaluation import evaluate as test
     from wnexplore.measure.failure import network_told
     from wnexplore.measure.switches import PRECISION
+    from wnexplore.training.checkpoint import open_checkpoint
+    from wnexplore.training.evaluate import test_data
+    from wnexplore.training.testing import evaluate as test
 
     on = resolve_device(device)
     if resolution is not None:

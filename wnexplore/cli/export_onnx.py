@@ -73,10 +73,9 @@ def export_onnx(
 
     import torch
 
-    from wnexplore import onnx_export
-    from wnexplore.checkpoint import load_checkpoint, open_checkpoint
     from wnexplore.measure.failure import network_told
-    from wnexplore.models import build
+    from wnexplore.models import build, onnx_export
+    from wnexplore.training.checkpoint import load_checkpoint, open_checkpoint
 
     onnx_export.require_onnx()
     torch.manual_seed(seed)
@@ -109,9 +108,9 @@ def _says_network(context: typer.Context, checkpoint: Path) -> bool:
     A backbone that is in a file has to be named beside it; other axes make a point of their own, of which the
     checkpoint is the weights alone. Raises `InputError` as `read_origin`.
     """
-    from wnexplore.checkpoint import KEY, SUFFIX, read_origin
-    from wnexplore.checkpoint_file import is_in_file, read_header
     from wnexplore.design.point import AXES
+    from wnexplore.training.checkpoint import KEY, SUFFIX, read_origin
+    from wnexplore.training.checkpoint_header import is_in_file, read_header
 
     backbone = context.params["backbone"]
     if backbone is None:

@@ -31,9 +31,9 @@ def pick(
     import json
 
     from wnexplore.cli.show import console, load_rows
-    from wnexplore.report.pick import pick as pick_point
     from wnexplore.report.pick_table import pick_dict, pick_layout
     from wnexplore.report.tables import ConsoleTable
+    from wnexplore.results.pick import pick as pick_point
 
     rows = load_rows(directory, None, None, skip_damaged)
     preferred = () if prefer is None else comma_list(prefer)

@@ -39,8 +39,8 @@ def plot(
     """
     from wnexplore.cli.show import load_records, rows_of
     from wnexplore.errors import InputError
-    from wnexplore.report.columns import column
     from wnexplore.report.figures import learning_curves, rank_disagreement, save, scatter, standard_set
+    from wnexplore.results.columns import column
 
     column(color)
     one = ranks or x is not None or y is not None

@@ -25,11 +25,11 @@ def predict(
     """
     import json
 
-    from wnexplore.checkpoint import open_checkpoint
     from wnexplore.errors import shown
-    from wnexplore.evaluation import predict as ask
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import network_told
+    from wnexplore.training.checkpoint import open_checkpoint
+    from wnexplore.training.evaluate import predict as ask
 
     trained = open_checkpoint(checkpoint, backbone)
     on = resolve_device(device)

@@ -92,14 +92,14 @@ def profile(
         # Before anything is measured.
         check_target(roofline)
 
-    from wnexplore.profile import profile as profile_point
+    from wnexplore.study.profile import profile as profile_point
 
     result = profile_point(point, spec, timed=latency, layers=layers or roofline is not None)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         from wnexplore.cli.show import console
-        from wnexplore.report.profiles import render
+        from wnexplore.report.profile_table import render
 
         for part in render(result):
             console().print(part)

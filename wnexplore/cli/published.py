@@ -16,14 +16,14 @@ def published(
     """
     import json
 
-    from wnexplore.published import compare_published
+    from wnexplore.study.published_table import compare_published
 
     comparisons = list(compare_published())
     if as_json:
         typer.echo(json.dumps([comparison.to_dict() for comparison in comparisons], indent=2))
         return
     from wnexplore.cli.show import console
-    from wnexplore.report.comparison import render_comparisons
+    from wnexplore.report.published_table import render_comparisons
 
     for part in render_comparisons(comparisons):
         console().print(part)

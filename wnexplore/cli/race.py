@@ -84,8 +84,8 @@ def race(
         }
     )
 
-    from wnexplore.race import race as race_point
-    from wnexplore.report.races import problems, render
+    from wnexplore.report.formulation_table import problems, render
+    from wnexplore.study.formulation_benchmark import race as race_point
 
     with _progress() as on_race:
         result = race_point(point, spec, layer, on_race)

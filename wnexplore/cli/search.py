@@ -34,7 +34,7 @@ from wnexplore.cli.options import DataPath, DataText, Download, comma_list
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
-    from wnexplore.sweep import Step
+    from wnexplore.study.sweep import Step
 
 _PLACES = {
     **AXIS_PLACES,
@@ -111,10 +111,10 @@ def search(
     from wnexplore.cli.show import keep_sweep
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
-    from wnexplore.search import Search
-    from wnexplore.search import search as run_search
-    from wnexplore.store import FILE_NAME, Store
-    from wnexplore.study import STUDY, dashboard
+    from wnexplore.results.store import FILE_NAME, Store
+    from wnexplore.study.optuna_storage import STUDY, dashboard
+    from wnexplore.study.search import Search
+    from wnexplore.study.search import search as run_search
 
     places = {name: path for name, path in _PLACES.items() if name != "device"}
     overrides = overrides_of(context.params, places)
@@ -148,9 +148,9 @@ def search(
 
 def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     from wnexplore.cli.show import print_table, write_results
-    from wnexplore.report.frame import frame
-    from wnexplore.report.fronts import pareto_rows
-    from wnexplore.store import read_records
+    from wnexplore.results.frame import frame
+    from wnexplore.results.fronts import pareto_rows
+    from wnexplore.results.store import read_records
 
     records = read_records(directory)
     rows = frame(records)

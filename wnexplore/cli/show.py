@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from wnexplore.design.record import Record
     from wnexplore.design.sweep_file import SweepSpec
+    from wnexplore.results.record import Record
 
 
 def load_records(directory: Path, skip_damaged: bool) -> list[Record]:
     """The records of a run directory; `skip_damaged` leaves damaged ones out and says so."""
-    from wnexplore.store import read_records
+    from wnexplore.results.store import read_records
 
     damaged: list[str] | None = [] if skip_damaged else None
     records = read_records(directory, damaged)
@@ -39,8 +39,8 @@ def load_rows(directory: Path, where: str | None, sort: str | None, skip_damaged
 
 def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> pd.DataFrame:
     """The rows of `records` that `where` keeps, ordered by `sort`."""
-    from wnexplore.report import filters
-    from wnexplore.report.frame import frame
+    from wnexplore.results import filters
+    from wnexplore.results.frame import frame
 
     rows = frame(records)
     if where is not None:

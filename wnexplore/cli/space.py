@@ -31,9 +31,9 @@ from wnexplore.cli.options import comma_list
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
-    from wnexplore.design.selection import Indices
-    from wnexplore.design.space import Space
     from wnexplore.design.where import Condition
+    from wnexplore.space.grid import Space
+    from wnexplore.space.selection import Indices
 
 
 def space(
@@ -78,12 +78,12 @@ def space(
     file's `where`) keeps; lists their Pareto front or a sample. What --where asks of figures that must be
     measured, such as latency_ratio, excludes nothing here.
     """
-    from wnexplore.design.selection import check_objectives
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
     from wnexplore.files import check_writable
-    from wnexplore.report.filters import condition
-    from wnexplore.space import space_of
+    from wnexplore.results.filters import condition
+    from wnexplore.space.expansion import space_of
+    from wnexplore.space.selection import check_objectives
 
     overrides = overrides_of(context.params)
     if file is None and not overrides:
@@ -124,7 +124,7 @@ def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Ind
     """The points that are legal, no doubles, and not excluded; `InputError` if there are none."""
     import numpy as np
 
-    from wnexplore.design.selection import open_points
+    from wnexplore.space.selection import open_points
 
     kept = open_points(space, wanted)
     doubles = np.flatnonzero(space.repeated)
@@ -151,11 +151,11 @@ def _tell_points(
     out: Path | None,
 ) -> None:
     from wnexplore.cli.show import console, print_table
-    from wnexplore.design.selection import front, open_points
-    from wnexplore.design.selection import sample as sampled
     from wnexplore.files import write_whole
     from wnexplore.report.histogram import histogram
-    from wnexplore.space import frame_of, to_csv
+    from wnexplore.space.expansion import frame_of, to_csv
+    from wnexplore.space.selection import front, open_points
+    from wnexplore.space.selection import sample as sampled
 
     screen = console()
     for name in ("params", "flops"):

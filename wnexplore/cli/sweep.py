@@ -37,9 +37,9 @@ from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sor
 from wnexplore.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from wnexplore.design.record import Record
     from wnexplore.design.sweep_file import SweepSpec
-    from wnexplore.sweep import Plan, Step
+    from wnexplore.results.record import Record
+    from wnexplore.study.sweep import Plan, Step
 
 
 def sweep(
@@ -103,7 +103,7 @@ def sweep(
     """
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
-    from wnexplore.report.columns import column
+    from wnexplore.results.columns import column
 
     overrides = overrides_of(context.params, _PLACES)
     if file is None and not overrides:
@@ -155,7 +155,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
 
 def _run_directory(path: Path | None) -> Path:
     """Where a sweep's results go by default: runs/NAME, or where its file itself is that of a run."""
-    from wnexplore.store import FILE_NAME
+    from wnexplore.results.store import FILE_NAME
 
     if path is None:
         return Path("runs/sweep")
@@ -163,9 +163,9 @@ def _run_directory(path: Path | None) -> Path:
 
 
 def _plan(spec: SweepSpec, directory: Path) -> Plan:
-    from wnexplore.store import FILE_NAME, read_records
-    from wnexplore.sweep import plan
-    from wnexplore.trainings import threads_before
+    from wnexplore.results.store import FILE_NAME, read_records
+    from wnexplore.study.sweep import plan
+    from wnexplore.study.workers import threads_before
 
     begun = spec.train is not None and (directory / FILE_NAME).exists()
     planned = plan(spec, threads_before(read_records(directory)) if begun else {})
@@ -183,8 +183,8 @@ def _measure(
 ) -> tuple[int, list[Record]]:
     """Measure what is not done yet: how many measurements were made, and those that failed."""
     from wnexplore.cli.show import keep_sweep, tell_damaged
-    from wnexplore.store import Store
-    from wnexplore.sweep import remaining, run
+    from wnexplore.results.store import Store
+    from wnexplore.study.sweep import remaining, run
 
     with Store.create(directory) as store:
         if skip_damaged:
@@ -266,8 +266,8 @@ def _tell(record: Record) -> None:
 
 def _show_plan(planned: Plan, directory: Path, retry_failed: bool, skip_damaged: bool) -> None:
     from wnexplore.cli.show import load_records
-    from wnexplore.store import FILE_NAME
-    from wnexplore.sweep import remaining
+    from wnexplore.results.store import FILE_NAME
+    from wnexplore.study.sweep import remaining
 
     records = load_records(directory, skip_damaged) if (directory / FILE_NAME).exists() else []
     keys = {record.key: record.status for record in records}
@@ -284,10 +284,10 @@ def _show_plan(planned: Plan, directory: Path, retry_failed: bool, skip_damaged:
 
 def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: str | None) -> None:
     from wnexplore.cli.show import print_table, write_results
-    from wnexplore.report import filters
-    from wnexplore.report.frame import frame
-    from wnexplore.report.halving import lines
-    from wnexplore.store import FILE_NAME, read_records
+    from wnexplore.report.rungs import lines
+    from wnexplore.results import filters
+    from wnexplore.results.frame import frame
+    from wnexplore.results.store import FILE_NAME, read_records
 
     wanted = {measurement.key for measurement in planned.measurements}
     records = [record for record in read_records(directory) if record.key in wanted]

@@ -28,8 +28,8 @@ def table(
     """
     from wnexplore.cli.show import load_records, print_table, rows_of
     from wnexplore.errors import InputError
-    from wnexplore.report.fronts import default_objectives, pareto_rows
-    from wnexplore.report.halving import lines
+    from wnexplore.report.rungs import lines
+    from wnexplore.results.fronts import default_objectives, pareto_rows
 
     records = load_records(directory, skip_damaged)
     rows = rows_of(records, where, sort)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from wnexplore.design.protocol import TrainSpec
     from wnexplore.design.sweep_file import Overrides
-    from wnexplore.training_log import Row
+    from wnexplore.training.log import Row
 
 
 def train(
@@ -92,7 +92,7 @@ def train(
     directory = out or Path("runs/train")
 
     from wnexplore.errors import shown
-    from wnexplore.train import TrainRun, train_fully
+    from wnexplore.training.full import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
     with _table() as show:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from wnexplore.design.legality import layer_generator
 from wnexplore.design.methods import attention_span, has_selective_kernel
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.design.stage_design import PLAIN, StageDesign, stage_design
-from wnexplore.design.walk import Block, Site, Walk
 
 
 class Counts(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-from wnexplore.design.layers import generated_layers
+from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import StageDesign, stage_design
 from wnexplore.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from wnexplore.design.layers import stages_of
+from wnexplore.design.conv_sites import stages_of
 from wnexplore.design.multiplier import PerStage, Setting
 from wnexplore.errors import InputError, shown
 

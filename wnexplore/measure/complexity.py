@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from fvcore.nn.jit_handles import get_shape
 
 from wnexplore.measure.failure import Failure, is_context_lost
-from wnexplore.models.layout import one_pass
+from wnexplore.models.conv_calls import one_pass
 from wnexplore.models.products import Products
 from wnexplore.nn import formulation_set
 

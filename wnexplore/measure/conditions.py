@@ -10,7 +10,7 @@ import torch
 
 from wnexplore.measure.environment import usable_cores
 from wnexplore.measure.gpu import Gpu, GpuState, current_gpu, throttle_names
-from wnexplore.measure.load import cpu_times, load_between
+from wnexplore.measure.machine_load import cpu_times, load_between
 
 LOOK_S = 0.05
 """Seconds between two readings of the GPU, at least: it renews them no faster."""

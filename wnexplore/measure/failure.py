@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from wnexplore.design.record import Status
 from wnexplore.errors import RunError, WnexploreError, shown
+from wnexplore.results.record import Status
 
 NETWORK_ERRORS = (Exception, SystemExit)
 """What a network may raise while it runs, anybody's code: it may even want to leave."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.measure.memory import peak_memory
-from wnexplore.onnx_export import INPUT, OUTPUT, export_onnx, open_session, require_onnx
+from wnexplore.models.onnx_export import INPUT, OUTPUT, export_onnx, open_session, require_onnx
 
 Step = Callable[[], object]
 """One pass of a network over one batch: inference, or a training step."""

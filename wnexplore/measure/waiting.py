@@ -23,7 +23,7 @@ import torch
 
 from wnexplore.design.protocol import ADAPTIVE
 from wnexplore.measure.environment import usable_cores, wait_policy
-from wnexplore.measure.load import cpu_times
+from wnexplore.measure.machine_load import cpu_times
 
 SMALL_STEP = 30e6
 """Multiply-adds of a training step's forward passes below which a second thread costs more than it does."""

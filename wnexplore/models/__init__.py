@@ -9,6 +9,6 @@ from wnexplore.models.methods import Method as Method
 from wnexplore.models.methods import PlainMethod as PlainMethod
 from wnexplore.models.methods import SqueezeExciteMethod as SqueezeExciteMethod
 from wnexplore.models.methods import WeightNetMethod as WeightNetMethod
-from wnexplore.models.published import load_published_state_dict as load_published_state_dict
+from wnexplore.models.published_weights import load_published_state_dict as load_published_state_dict
 from wnexplore.models.resnet import ResNet as ResNet
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2 as ShuffleNetV2

@@ -15,7 +15,7 @@ from wnexplore.design.backbones import (
     ShuffleNetV2Spec,
     backbone_spec,
 )
-from wnexplore.design.brought import is_brought
+from wnexplore.design.external import is_brought
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
@@ -72,7 +72,7 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
     if torch.get_default_device().type == "cpu":
         check_fits(point)
     if is_brought(point.backbone):
-        from wnexplore.models.brought import brought_network
+        from wnexplore.models.external import brought_network
 
         return brought_network(point.backbone, method_of(point), point.num_classes, point.resolution)
     check_legal(point)

@@ -15,7 +15,7 @@ from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint, method_axes
 from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
-from wnexplore.models.layout import Layout, SeenConv, layout
+from wnexplore.models.conv_calls import Layout, SeenConv, layout
 from wnexplore.models.left import of_two, padding_of, why_left
 from wnexplore.models.methods import Method, MethodByStage, method_of
 from wnexplore.models.trial import take_settings
@@ -92,7 +92,7 @@ def convert(
     it is kept, and what is new learns.
 
     Stages are those of images of `resolution` pixels, 224 if left out. If the network can't run on these, it
-    is the first on which it can of the sizes that it states, of `wnexplore.models.layout.RESOLUTIONS`, and of
+    is the first on which it can of the sizes that it states, of `wnexplore.models.conv_calls.RESOLUTIONS`, and of
     one that its last layers tell. The images have 3 channels, or the number on which it can run.
 
     Raises `InputError` for an axis that is wrong, stages that the network doesn't have, or if it can't run,

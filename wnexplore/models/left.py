@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from wnexplore.models.layout import Layout, SeenConv, one_pass
+from wnexplore.models.conv_calls import Layout, SeenConv, one_pass
 from wnexplore.models.trial import Trial, try_out
 from wnexplore.nn import Gate, SelectiveKernelConv2d
 

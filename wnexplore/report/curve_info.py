@@ -12,13 +12,13 @@ from statistics import fmean
 import pandas as pd
 
 from wnexplore.design.point import AXES, DesignPoint
-from wnexplore.design.record import Record
-from wnexplore.report.columns import COLUMNS, Interval
 from wnexplore.report.figure_info import Axis, Curve, CurvePanel, FigureInfo
-from wnexplore.report.frame import groups, shared
-from wnexplore.report.paired import FEWEST, t_interval
 from wnexplore.report.series import METHOD_NAMES, styles
-from wnexplore.report.trainings import Training, differing, newest, rungs_of, trainings
+from wnexplore.results.columns import COLUMNS, Interval
+from wnexplore.results.frame import groups, shared
+from wnexplore.results.intervals import FEWEST, t_interval
+from wnexplore.results.record import Record
+from wnexplore.results.trainings import Training, differing, newest, rungs_of, trainings
 
 NAMED = 12
 """Variants that can be told apart; of more only the best and the plain network have a name and a colour."""

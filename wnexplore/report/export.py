@@ -12,10 +12,10 @@ import pandas as pd
 
 from wnexplore.design.multiplier import Setting
 from wnexplore.errors import InputError, unknown
-from wnexplore.report.columns import COLUMNS
-from wnexplore.report.escape import csv_cell, latex, markdown
-from wnexplore.report.frame import cells
 from wnexplore.report.layout import Layout, layout
+from wnexplore.results.columns import COLUMNS
+from wnexplore.results.escape import csv_cell, latex, markdown
+from wnexplore.results.frame import cells
 
 
 def export(

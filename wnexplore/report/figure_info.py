@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wnexplore.report.columns import Interval
+from wnexplore.results.columns import Interval
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from wnexplore.design.record import Record
 from wnexplore.errors import InputError
 from wnexplore.files import write_whole
 from wnexplore.report.curve_info import curve_infos
@@ -21,6 +20,7 @@ from wnexplore.report.heat_info import heat_infos
 from wnexplore.report.rank_info import can_rank, rank_info
 from wnexplore.report.render import STYLE, render
 from wnexplore.report.scatter_info import scatter_info
+from wnexplore.results.record import Record
 
 DPI = 200
 """Dots per inch of a .png."""

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from wnexplore.design.multiplier import PerStage
-from wnexplore.report.columns import COLUMNS, Column, compact, comparable_within
 from wnexplore.report.figure_info import FigureInfo, HeatPanel
-from wnexplore.report.frame import cells, distinct, groups, shared, varying
+from wnexplore.results.columns import COLUMNS, Column, compact, comparable_within
+from wnexplore.results.frame import cells, distinct, groups, shared, varying
 
 _NETWORK = ("stages", "stem", "resolution", "num_classes", "reduction", "activation", "depthwise")
 _HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")

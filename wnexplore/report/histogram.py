@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wnexplore.report.columns import COLUMNS
+from wnexplore.results.columns import COLUMNS
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = " .:-=+*#@"

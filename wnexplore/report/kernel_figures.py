@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from wnexplore.design.layer_kernels import KernelAnalysis
 from wnexplore.report.kernel_info import (
     AlphaInfo,
     MapInfo,
@@ -25,6 +24,7 @@ from wnexplore.report.kernel_info import (
     similarity_info,
 )
 from wnexplore.report.render import STYLE
+from wnexplore.results.layer_kernels import KernelAnalysis
 
 _WIDTH = 3.5
 """Inches: a column of a two-column page."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wnexplore.design.layer_kernels import Floats, KernelAnalysis, LayerKernels, mean
 from wnexplore.errors import RunError
-from wnexplore.report.columns import decimals
 from wnexplore.report.depth import Group, by_depth
+from wnexplore.results.columns import decimals
+from wnexplore.results.layer_kernels import Floats, KernelAnalysis, LayerKernels, mean
 
 ROWS = 20
 """Histograms in one figure at most; of more layers, neighbours share one."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from wnexplore.design.layer_kernels import KernelAnalysis, LayerKernels
-from wnexplore.report.columns import decimals, prefixed
+from wnexplore.results.columns import decimals, prefixed
+from wnexplore.results.layer_kernels import KernelAnalysis, LayerKernels
 
 
 def to_csv(analysis: KernelAnalysis) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from wnexplore.report.advice import difference_line, not_told_apart, warning_kinds, warning_lines
-from wnexplore.report.columns import (
+from wnexplore.report.marks import difference_line, not_told_apart, warning_kinds, warning_lines
+from wnexplore.results.columns import (
     COLUMNS,
     LATENCY_PROTOCOL,
     PREFIXES,
@@ -17,8 +17,8 @@ from wnexplore.report.columns import (
     difference,
     with_interval,
 )
-from wnexplore.report.frame import cells, distinct, shared, varying
-from wnexplore.report.fronts import default_objectives, objectives_caption, pareto_rows
+from wnexplore.results.frame import cells, distinct, shared, varying
+from wnexplore.results.fronts import default_objectives, objectives_caption, pareto_rows
 
 STAR = "★"
 """Marks a Pareto-optimal row."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wnexplore.design.point import AXES
-from wnexplore.report.columns import COLUMNS, Column, with_interval
 from wnexplore.report.layout import Layout
-from wnexplore.report.pick import SIZES, Candidate, Pick
-from wnexplore.report.versus import Measured
+from wnexplore.results.columns import COLUMNS, Column, with_interval
+from wnexplore.results.compare import Measured
+from wnexplore.results.pick import SIZES, Candidate, Pick
 
 _ALWAYS = ("method", "M", "G")
 _MAX_ROWS = 8

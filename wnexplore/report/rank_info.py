@@ -10,11 +10,11 @@ import pandas as pd
 
 from wnexplore.design.point import AXES
 from wnexplore.errors import InputError
-from wnexplore.report.columns import COLUMNS, Column, column, comparable_within, direction
 from wnexplore.report.figure_info import Axis, FigureInfo, Point, ScatterPanel
-from wnexplore.report.frame import groups, shared, varying
 from wnexplore.report.scatter_info import LABEL_ALL, labels, plottable
 from wnexplore.report.series import fill, series_keys, styles
+from wnexplore.results.columns import COLUMNS, Column, column, comparable_within, direction
+from wnexplore.results.frame import groups, shared, varying
 
 _FEWEST = 3
 """Points of one protocol: of two the ranks agree or they don't."""

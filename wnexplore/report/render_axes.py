@@ -7,8 +7,8 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from wnexplore.report.columns import Interval, compact
 from wnexplore.report.figure_info import Axis
+from wnexplore.results.columns import Interval, compact
 
 GREY = "#595959"
 """What is no data: lines between points, notes."""

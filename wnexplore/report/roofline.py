@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
-from wnexplore.report.columns import compact, prefixed
 from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.report.render import STYLE
 from wnexplore.report.roofline_info import KINDS, LayerMark, RooflineInfo
+from wnexplore.results.columns import compact, prefixed
 
 _INCHES = 5.2, 4.1
 _NAMED = 6

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wnexplore.errors import InputError
-from wnexplore.report.columns import COLUMNS
+from wnexplore.results.columns import COLUMNS
 
 KINDS = (
     *("convolution", "depthwise convolution", "generated convolution", "generated depthwise convolution"),

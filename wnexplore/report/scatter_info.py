@@ -8,7 +8,9 @@ from dataclasses import replace
 import pandas as pd
 
 from wnexplore.errors import InputError
-from wnexplore.report.columns import (
+from wnexplore.report.figure_info import Axis, FigureInfo, Point, ScatterPanel, Series
+from wnexplore.report.series import Key, fill, series_keys, styles
+from wnexplore.results.columns import (
     COLUMNS,
     Column,
     Interval,
@@ -16,10 +18,8 @@ from wnexplore.report.columns import (
     comparable_within,
     numeric_column,
 )
-from wnexplore.report.figure_info import Axis, FigureInfo, Point, ScatterPanel, Series
-from wnexplore.report.frame import cells, distinct, groups, intervals, numbers, shared, varying
-from wnexplore.report.pareto import pareto as pareto_points
-from wnexplore.report.series import Key, fill, series_keys, styles
+from wnexplore.results.frame import cells, distinct, groups, intervals, numbers, shared, varying
+from wnexplore.results.pareto import pareto as pareto_points
 
 LABEL_ALL = 16
 """With more points of generated kernels in a panel than this, only those that matter get a label."""

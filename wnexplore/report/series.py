@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from wnexplore.errors import InputError
-from wnexplore.report.columns import Column
 from wnexplore.report.figure_info import Point, Series
-from wnexplore.report.frame import cells, distinct
+from wnexplore.results.columns import Column
+from wnexplore.results.frame import cells, distinct
 
 Key = tuple[Any, Any]
 """What a series stands for: a value of the column that tells series apart, and a backbone."""

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from wnexplore.report.ascii import to_ascii
-from wnexplore.report.escape import visible
 from wnexplore.report.layout import Layout, layout
+from wnexplore.results.escape import visible
 
 
 def table(

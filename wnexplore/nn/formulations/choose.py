@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from wnexplore.nn.formulations.columns import MOST_COLUMNS
 from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, fuses, is_available
+from wnexplore.nn.formulations.im2col import MOST_COLUMNS
 from wnexplore.nn.formulations.shape import LayerShape
 from wnexplore.nn.formulations.single import SINGLE_NUMBERS
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
+from wnexplore.nn.formulations.im2col import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.kernel_space import needs_gradient
 from wnexplore.nn.formulations.scaled import Scaled
 from wnexplore.nn.formulations.shape import LayerShape

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wnexplore.nn.formulations.columns import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels, generate_published
+from wnexplore.nn.formulations.im2col import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.product import Product
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.shape import LayerShape

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wnexplore.nn.formulations.columns import ImageGradients, columns_of_tile
+from wnexplore.nn.formulations.im2col import ImageGradients, columns_of_tile
 from wnexplore.nn.formulations.shape import LayerShape
 from wnexplore.nn.formulations.tiles import (
     Scratch,

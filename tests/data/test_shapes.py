@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import RidgeClassifier
+
+from tests.data.splits import everything
+from wnexplore.data import Data, Pass, TensorSplit, load_data
+from wnexplore.data.drawing import OUTLINES, TEXTURES, reaches
+from wnexplore.data.shapes import DrawnImages, class_pairs
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import Recipe
+from wnexplore.models import build
+from wnexplore.training.short import train
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    classes=st.integers(2, 100),
+    resolution=st.integers(1, 40),
+    numbers=st.lists(st.integers(0, 10**6), min_size=1, max_size=8),
+    seed=st.integers(0, 9),
+)
+def test_an_image_follows_from_its_number_alone(
+    classes: int, resolution: int, numbers: list[int], seed: int
+) -> None:
+    images = DrawnImages(class_pairs(classes), resolution, 10**6 + 1, seed)
+    together = images[torch.tensor(numbers)]
+    assert together.shape == (len(numbers), 3, resolution, resolution)
+    assert together.dtype == torch.uint8
+    for number, image in zip(numbers, together, strict=True):
+        assert torch.equal(images[torch.tensor([number])][0], image)
+
+
+def test_images_of_another_number_or_seed_are_others() -> None:
+    numbers = torch.arange(0, 400, 10)  # of one class
+    drawn = [DrawnImages(class_pairs(10), 16, 400, seed)[numbers].flatten(1) for seed in (0, 1)]
+    assert len(torch.unique(torch.cat(drawn), dim=0)) == 80
+    # No two resemble each other more than the noise lets chance do: correlations stay below 1.
+    assert np.sort(np.corrcoef(torch.cat(drawn).numpy()).ravel())[-81] < 0.95
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 26, 100])
+def test_classes_are_pairs_of_shape_and_texture(classes: int) -> None:
+    pairs = class_pairs(classes)
+    assert len(set(pairs)) == len(pairs) == classes
+    shapes, textures = (max(column) + 1 for column in zip(*pairs, strict=True))
+    assert shapes <= len(OUTLINES)
+    assert textures <= len(TEXTURES)
+    assert classes < 4 or min(shapes, textures) >= 2
+
+
+def test_sizes_labels_and_names_are_as_asked() -> None:
+    data = load_data("shapes:7x100", resolution=20)
+    assert (data.name, data.num_classes, len(data.train), len(data.test)) == ("shapes:7x100", 7, 100, 50)
+    assert len(set(data.classes)) == 7
+    assert data.classes[:2] == ("even disk", "even triangle")
+    images, labels = everything(data.test)
+    assert images.shape == (50, 3, 20, 20)
+    assert torch.bincount(labels).tolist() == [8] + [7] * 6
+    usual = load_data("shapes", resolution=8)
+    assert (usual.name, usual.num_classes, len(usual.train), len(usual.test)) == ("shapes", 10, 2000, 1000)
+
+
+def test_pixels_are_about_normalised() -> None:
+    images, _ = everything(load_data("shapes", resolution=16).train)
+    assert images.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=0.1)
+    assert images.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=0.1)
+
+
+def test_training_and_test_are_drawn_apart() -> None:
+    data = load_data("shapes:2x40", resolution=16)
+    assert not torch.equal(everything(data.train)[0][:20], everything(data.test)[0])
+
+
+def test_larger_sets_than_are_kept_are_drawn_by_the_batch() -> None:
+    data = load_data("shapes:3x100000", resolution=64)
+    images, labels = next(iter(data.train.batches(5, "cpu", Pass(0, 0, start=10**4))))
+    assert images.shape == (5, 3, 64, 64)
+    assert len(labels) == 5
+    assert isinstance(data.train, TensorSplit)
+    assert not data.train._kept
+
+
+def test_outlines_have_one_area_and_are_told_apart() -> None:
+    table = reaches()
+    assert table.shape[0] == len(OUTLINES) == len(TEXTURES) == 10
+    assert table.min() > 0.1
+    # In polar coordinates an area is half the integral of the squared reach: its mean times pi.
+    assert (table.astype(float) ** 2).mean(1) * np.pi == pytest.approx(np.pi, rel=1e-4)
+    for i, one in enumerate(table):
+        for other in table[i + 1 :]:
+            turned = min(np.abs(one - np.roll(other, by)).mean() for by in range(0, table.shape[1], 8))
+            assert turned > 0.04
+
+
+@pytest.mark.parametrize(("name", "perimeter"), [("square", 8 / np.sqrt(2)), ("triangle", 3 * np.sqrt(3))])
+def test_polygons_are_regular(name: str, perimeter: float) -> None:
+    theta = np.linspace(0, 2 * np.pi, 24001)
+    reach = OUTLINES[name](theta % (2 * np.pi))
+    assert np.hypot(*np.diff(reach * np.array([np.cos(theta), np.sin(theta)]))).sum() == pytest.approx(
+        perimeter, rel=1e-4
+    )
+
+
+def of_linear_classifier(data: Data) -> float:
+    """Accuracy in percent of the best of several ridge regressions on pixels, each class against the rest."""
+    (images, labels), (tested, expected) = everything(data.train), everything(data.test)
+    scores: list[float] = [
+        RidgeClassifier(alpha=alpha).fit(images.flatten(1).numpy(), labels).score(tested.flatten(1), expected)
+        for alpha in (1e2, 1e4, 1e6)
+    ]
+    return 100 * max(scores)
+
+
+def test_pixels_by_themselves_tell_little() -> None:
+    assert of_linear_classifier(load_data("shapes", resolution=16)) < 20
+
+
+@pytest.mark.slow
+def test_a_plain_network_learns_them_and_not_all_of_them() -> None:
+    # 16 pixels, of which a linear classifier makes less than 20 %: larger images take minutes.
+    data = load_data("shapes", resolution=16)
+    point = DesignPoint.of("shufflenet_v2_x0_5", stem="small", resolution=16, num_classes=10)
+    top1 = train(lambda: build(point), data, Recipe(epochs=8), seed=0, device="cpu").top1
+    assert 35 < top1 < 95

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import wnexplore
+from wnexplore import DesignPoint
+from wnexplore.design.conv_sites import ConvShape, generated_layers
+from wnexplore.errors import InputError
+from wnexplore.measure import formulation_times as race_module
+from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
+from wnexplore.measure.failure import Failure
+from wnexplore.measure.formulation_times import Race, Timed, crossover, difference, race
+from wnexplore.measure.latency import LatencyProtocol
+from wnexplore.measure.rounds import MIN_ROUNDS
+from wnexplore.nn import CondConv2d, WeightNetConv2d
+from wnexplore.nn.formulations import apply_generated
+
+RESOLUTION = 32
+
+
+def _protocol(**changes: Any) -> LatencyProtocol:
+    usual: dict[str, Any] = {
+        "resolution": 8,
+        "batch_size": 3,
+        "dtype": "float32",
+        "device": "cpu",
+        "seconds": 1e-6,
+    }
+    return LatencyProtocol(**(usual | changes))
+
+
+def _layer(module: nn.Module) -> RacedLayer:
+    """Of a network that is one layer, which sees three channels of 8x8 pixels."""
+    (found,) = raced_layers(nn.Sequential(module), 8)
+    return found
+
+
+def _timed(found: Race) -> dict[str, Timed]:
+    return {name: each for name, each in found.formulations.items() if isinstance(each, Timed)}
+
+
+def _resnet_input(layer: ConvShape) -> int:
+    """Pixels on a side that a layer of resnet18 sees of 32: the small stem keeps them, stages halve."""
+    stage, block = int(layer.name[5]), layer.name[7]
+    first = block == "0" and not layer.name.endswith("conv2")
+    return RESOLUTION >> (stage - 2 if first and stage > 1 else stage - 1)
+
+
+def test_layers_are_alike_if_their_shapes_and_the_sizes_of_their_inputs_are() -> None:
+    point = DesignPoint.of("resnet18", "weightnet", 4, 2, stem="small", num_classes=10)
+    found = raced_layers(wnexplore.build(point), RESOLUTION)
+    expected: dict[tuple[int, ...], list[str]] = {}
+    for layer in generated_layers("resnet18"):
+        size = _resnet_input(layer)
+        key = (layer.in_channels, layer.out_channels, layer.kernel_size, size)
+        expected.setdefault(key, []).append(layer.name)
+    assert [(each.name, each.count) for each in found] == [(n[0], len(n)) for n in expected.values()]
+    assert [(e.shape.in_channels, e.shape.out_channels, e.shape.kernel_size[0], e.height) for e in found] == [
+        *expected
+    ]
+    for each in found:
+        assert each.width == each.height
+        assert each.weight.shape == (each.shape.weights, each.shape.inputs_per_group)
+        assert (each.shape.generator_groups, each.shape.inputs_per_group) == (2 * each.shape.out_channels, 2)
+
+
+@pytest.mark.parametrize("method", ["weightnet", "condconv"])
+def test_every_layer_of_a_network_is_counted_once(method: str) -> None:
+    point = DesignPoint.of("shufflenet_v2_x0_5", method, stem="small", num_classes=10)
+    network = wnexplore.build(point)
+    found = raced_layers(network, RESOLUTION)
+    layers = generated_layers("shufflenet_v2_x0_5")
+    assert sum(each.count for each in found) == len(layers)
+    assert {each.name for each in found} <= {layer.name for layer in layers}
+    assert len(found) < len(layers) / 2
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_one_layer_by_name() -> None:
+    network = wnexplore.build("resnet18", "weightnet", stem="small", num_classes=10)
+    (found,) = raced_layers(network, RESOLUTION, "layer1.1.conv2")
+    assert (found.name, found.count) == ("layer1.1.conv2", 4)
+    with pytest.raises(InputError, match=r"unknown layer 'layer1.1.conv3': the nearest names are layer1\.1"):
+        raced_layers(network, RESOLUTION, "layer1.1.conv3")
+    with pytest.raises(InputError, match="no layer of this network has generated kernels"):
+        raced_layers(nn.Conv2d(3, 3, 1), RESOLUTION)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        WeightNetConv2d(3, 8, 3, M=4, G=1),
+        WeightNetConv2d(3, 8, 1, M=1, G=1),
+        WeightNetConv2d(3, 3, 3, 2, groups=3, M=2, G=1),
+        CondConv2d(3, 8, 3, 2, experts=3),
+    ],
+    ids=["3x3", "1x1", "depthwise", "condconv"],
+)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"mode": "train"}, {"dtype": "bfloat16", "memory_format": "channels_last"}, {"batch_size": 1}],
+    ids=["inference", "train", "bfloat16", "batch 1"],
+)
+def test_formulations_are_timed_and_agree(module: nn.Module, changes: dict[str, Any]) -> None:
+    protocol, threads = _protocol(threads=1, **changes), torch.get_num_threads()
+    found = race(_layer(module), protocol)
+    assert torch.get_num_threads() == threads
+    timed = _timed(found)
+    assert list(timed) == ["published", "kernel", "shared"]
+    for each in timed.values():
+        assert each.agrees
+        assert 0 <= each.difference < 0.05
+        assert (each.rounds, each.stopped_by) == (MIN_ROUNDS, "budget")
+        assert 0 < each.latency_ms.low <= each.latency_ms.median <= each.latency_ms.high
+    if protocol.dtype == "float32":
+        assert max(each.difference for each in timed.values()) < 1e-5
+    assert found.plain_ms is not None
+    assert found.plain_ms.median > 0
+    assert found.fastest == min(timed, key=lambda name: timed[name].ratio.median)
+    assert found.picked in timed
+    assert found.regret is not None
+    if found.picked == found.fastest:
+        assert found.regret == (1, 1, 1)
+
+
+def test_training_goes_backward_to_all_that_came_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[bool]] = []
+
+    def noted(*inputs: Any) -> Tensor:
+        asked.append([tensor.requires_grad for tensor in inputs[:3]])
+        return apply_generated(*inputs)
+
+    monkeypatch.setattr(race_module, "apply_generated", noted)
+    race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(mode="train", batch_size=1))
+    assert [True, True, True] in asked
+    asked.clear()
+    race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=1))
+    assert [True, True, True] not in asked
+
+
+def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(x: Tensor, alpha: Tensor, weight: Tensor, shape: Any, name: str) -> Tensor:
+        if name == "shared":
+            raise torch.OutOfMemoryError("no room")
+        y = apply_generated(x, alpha, weight, shape, name)
+        return torch.zeros_like(y) if name == "kernel" else y
+
+    monkeypatch.setattr(race_module, "apply_generated", broken)
+    found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
+    assert found.formulations["shared"] == Failure("out_of_memory", "OutOfMemoryError: no room")
+    timed = _timed(found)
+    assert {name: each.agrees for name, each in timed.items()} == {"published": True, "kernel": False}
+    assert timed["kernel"].difference == 1
+    assert found.fastest == "published"
+    entries = found.to_dict()["formulations"]
+    assert [entries[n]["status"] for n in ("published", "kernel", "shared")] == ["ok", "ok", "out_of_memory"]
+
+
+def test_images_that_do_not_fit_are_everyones_failure() -> None:
+    found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=10**12))
+    assert set(found.formulations) == {"published", "kernel", "shared"}
+    for each in found.formulations.values():
+        assert isinstance(each, Failure)
+        assert each.status == "out_of_memory"
+    assert (found.plain_ms, found.picked, found.fastest, found.regret) == (None, None, None, None)
+    assert found.to_dict()["plain_ms"] is None
+
+
+def test_the_difference_is_relative_to_the_largest_value() -> None:
+    expected = torch.tensor([[1.0, -4.0], [0.0, 2.0]], dtype=torch.float64)
+    assert difference(expected.float(), expected) == 0
+    assert difference(torch.tensor([[1.0, -4.0], [0.5, 2.0]]), expected) == 0.125
+    assert math.isnan(difference(torch.tensor([[1.0, math.nan], [0.0, 2.0]]), expected))
+    assert difference(expected[:1], expected) == math.inf
+    assert difference(torch.zeros(3), torch.zeros(3, dtype=torch.float64)) == 0
+    assert difference(torch.ones(3), torch.zeros(3, dtype=torch.float64)) > 1
+
+
+def test_a_difference_that_is_no_number_is_a_disagreement_that_json_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(race_module, "difference", lambda y, expected: math.nan)
+    found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
+    assert not any(each.agrees for each in _timed(found).values())
+    assert {each.to_dict()["difference"] for each in _timed(found).values()} == {None}
+    assert found.fastest is None
+
+
+@pytest.mark.parametrize(
+    ("fastest", "expected"),
+    [
+        (["kernel", "kernel", "shared"], [(1, "kernel"), (4, "shared")]),
+        (["shared"], [(1, "shared")]),
+        (["kernel", None, "kernel"], [(1, "kernel")]),
+        ([None, "kernel", "shared"], [(2, "kernel"), (4, "shared")]),
+        (["kernel", "shared", "kernel"], [(1, "kernel"), (2, "shared"), (4, "kernel")]),
+        ([None], []),
+    ],
+)
+def test_the_crossover_is_where_the_fastest_changes(
+    fastest: list[str | None], expected: list[tuple[int, str]]
+) -> None:
+    nothing = Race(1, None, {}, None, None, None)
+    races = [replace(nothing, batch_size=2**n, fastest=name) for n, name in enumerate(fastest)]
+    assert crossover(races) == expected

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.results.records import HALVING, curves, failure, halved, points, sweep, trained
+from wnexplore.report.rungs import Foretold, foretold, lines, rungs, spent
+from wnexplore.results.record import Record
+from wnexplore.results.trainings import rungs_of, trainings
+
+PLAIN, SE, CONDCONV, WEIGHTNET, LAST = points()[:5]
+
+
+def three_rungs() -> list[Record]:
+    """5 variants of 2 seeds, 3 dropped after 1 epoch and 1 after 3."""
+    found = []
+    for seed, luck in ((0, -1.0), (1, 1.0)):
+        for point, at, top1 in (
+            (PLAIN, 1, [50.0]),
+            (SE, 1, [52.0]),
+            (CONDCONV, 1, [51.0]),
+            (WEIGHTNET, 3, [60.0, 70.0]),
+            (LAST, None, [61.0, 75.0, 90.0]),
+        ):
+            own = [value + luck for value in top1]
+            found.append(trained(point, own, dropped_at=at, seed=seed, **HALVING))
+    return found
+
+
+def test_rungs_are_told_with_what_they_dropped_and_cost() -> None:
+    first, second = rungs(trainings(three_rungs()))
+    assert (first.epochs, first.entered) == (1, 5)
+    assert first.dropped == ((SE, 52), (CONDCONV, 51), (PLAIN, 50))
+    assert (second.epochs, second.entered, second.dropped) == (3, 2, ((WEIGHTNET, 70),))
+    assert spent(trainings(three_rungs())) == (2 * (3 * 1 + 3 + 9), 2 * 5 * 9)
+    assert lines(three_rungs()) == [
+        "halving after 1 of 9 epochs: 5 variants, 3 dropped: se 52.0 %, condconv experts=4 51.0 %,"
+        " plain 50.0 %",
+        "halving after 3 of 9 epochs: 2 variants, 1 dropped: weightnet M=1 G=1 70.0 %",
+        "halving: 1 variant trained in full: weightnet M=2 G=1 90.0 %",
+        "halving trained 30 epochs where all variants in full take 90: 33.3 %",
+    ]
+
+
+def test_what_failed_is_counted_apart() -> None:
+    own = [failure("training", points()[6], epochs=9, seed=seed, **HALVING) for seed in range(2)]
+    lost = [failure("training", PLAIN, epochs=9, seed=2, **HALVING)]
+    assert rungs(trainings([*three_rungs(), *own, *lost])) == rungs(trainings(three_rungs()))
+    (cost,) = (line for line in lines([*three_rungs(), *own, *lost]) if "where all variants" in line)
+    assert cost.endswith("take 90: 33.3 % (trainings that failed not counted: 3)")
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "eta", "found"),
+    [(1, 9, 3, [1, 3, 9]), (1, 27, 3, [1, 3, 9, 27]), (2, 10, 2, [2, 4, 8, 10]), (3, 3, 3, [3])],
+)
+def test_rungs_grow_by_eta(least: int, most: int, eta: int, found: list[int]) -> None:
+    own = {"schedule": "halving", "min_epochs": least, "max_epochs": most, "eta": eta}
+    assert rungs_of(own) == found
+    assert rungs_of({"epochs": 9}) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=3, max_size=8))
+def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) -> None:
+    own = [
+        trained(point, [float(value + luck) for value in top1], seed=seed)
+        for point, top1 in zip(points(), tops, strict=False)
+        for seed, luck in ((0, -1), (1, 1))
+    ]
+    first, second = foretold(trainings(own))
+    for found, epoch, index in ((first, 1, 0), (second, 3, 1)):
+        assert (found.epochs, found.later, found.variants) == (epoch, 9, len(tops))
+        signs = [
+            ((a[index] > b[index]) - (a[index] < b[index]), (a[2] > b[2]) - (a[2] < b[2]))
+            for place, a in enumerate(tops)
+            for b in tops[:place]
+        ]
+        untied = math.sqrt(sum(bool(x) for x, _ in signs) * sum(bool(y) for _, y in signs))
+        if untied:
+            assert found.tau == pytest.approx(sum(x * y for x, y in signs) / untied)
+        else:
+            assert math.isnan(found.tau)
+
+
+def test_a_run_in_full_says_how_far_early_ranks_held() -> None:
+    top1 = ([50.0, 70.0, 90.0], [51.0, 71.0, 89.0], [52.0, 72.0, 88.0])
+    own = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
+    assert lines(own) == [
+        "rank after 1 of 9 epochs foretells the final rank with Kendall's tau-b = -1.00 (3 variants)",
+        "rank after 3 of 9 epochs foretells the final rank with Kendall's tau-b = -1.00 (3 variants)",
+    ]
+    alike = [trained(point, [50.0, 70.0 + i, 90.0 + i]) for i, point in enumerate(points()[:3])]
+    assert "foretells nothing of the final rank" in lines(alike)[0]
+    assert lines(own[:2]) == []
+    assert lines(sweep()) == lines([]) == []
+
+
+def test_halving_is_judged_by_those_it_kept_long_enough() -> None:
+    full = curves()
+    found = foretold(trainings(halved(full)))
+    assert [(each.epochs, each.later, each.variants) for each in found] == [(1, 3, 4)]
+    assert lines(halved(full))[-1].startswith("rank after 1 of 9 epochs foretells the rank after 3 with Kend")
+    assert lines(halved(full))[-1].endswith("(4 of 12 variants)")
+    assert all(isinstance(each, Foretold) and each.variants == 12 for each in foretold(trainings(full)))
+
+
+def test_means_are_over_seeds_and_several_protocols_are_named() -> None:
+    for each in trainings(curves()):
+        own = [r for r in each.records if r.point == each.point]
+        assert each.tested_means[3] == pytest.approx(fmean(r.samples["tested_top1"][1] for r in own))
+    other = [replace(r, protocol={**r.protocol, "lr": 0.5}) for r in curves()]
+    assert [line.partition(": rank")[0] for line in lines([*curves(), *other])] == [
+        *("lr 0.1", "lr 0.1", "lr 0.5", "lr 0.5"),
+    ]
+
+
+def test_backbones_are_named_where_there_are_several() -> None:
+    both = [trained(p, [50.0], dropped_at=1, **HALVING) for p in (points()[0], points("resnet18")[0])]
+    (line, *_) = lines(both)
+    assert "shufflenet_v2_x0_5 plain 50.0 %, resnet18 plain 50.0 %" in line

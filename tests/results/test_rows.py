@@ -1,0 +1,272 @@
+"""What stands in a store may have been altered, cut off or locked: it is told, and never hides the rest."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+from tests.examples import examples
+from tests.results.records import complexity, curves, failure, halved, latency, points, trained, training
+from wnexplore.design.point import DesignPoint
+from wnexplore.errors import InputError, RunError, WnexploreError
+from wnexplore.report.rungs import lines
+from wnexplore.results import store as store_module
+from wnexplore.results.frame import frame
+from wnexplore.results.record import Record, record_key
+from wnexplore.results.rows import COLUMNS, DamagedRowError, RowReader
+from wnexplore.results.store import FILE_NAME, Store, read_records
+
+PLAIN, SQUEEZED, *_ = points()
+RECORDS = [
+    complexity(PLAIN),
+    latency(PLAIN, warnings=["drift"]),
+    training(PLAIN),
+    trained(SQUEEZED, [50, 60, 70], schedule="halving", min_epochs=1, max_epochs=9, eta=3),
+    failure("latency", SQUEEZED, "out_of_memory"),
+]
+
+
+def filled(folder: Path, records: list[Record] = RECORDS) -> Path:
+    with Store.create(folder) as store:
+        for record in records:
+            store.append(record)
+    return folder
+
+
+def alter(folder: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME, isolation_level=None)) as connection:
+        assert connection.execute(statement, values).rowcount > 0
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+ALTERED = [
+    # record, column, text, what is told
+    (2, "value", '{"latency_ms": NaN}', "value holds NaN, which is no number"),
+    (2, "value", '{"latency_ms": Infinity}', "value holds Infinity"),
+    (2, "value", '{"latency_ms": 1e999}', "a number too large"),
+    (2, "value", '{"latency_ms": "5"}', "value.latency_ms is '5': Input should be a valid number"),
+    (2, "value", '{"latency_ms": [5]}', "value.latency_ms is '[5]'"),
+    (2, "value", '{"latency_ms": true}', "value.latency_ms is 'True'"),
+    (2, "value", '{"latency_ms": -1}', "value.latency_ms is '-1'"),
+    (2, "value", "{}", "value.latency_ms is missing"),
+    (
+        2,
+        "value",
+        '{"latency_ms": 1, "latency_ms_low": 3, "latency_ms_high": 2}',
+        "interval of latency_ms goes",
+    ),
+    (2, "value", '{"latency_ms": 1, "warnings": ["drift"]}', "value.warnings.0 is 'drift'"),
+    (2, "value", '{"latency_ms": 1, "rounds": 3}', "samples.latency_ms has 2 values, and value.rounds is 3"),
+    (1, "value", '{"params": 1.5, "flops": 1}', "value.params is '1.5'"),
+    (1, "value", '{"params": 99999999999999999999, "flops": 1}', "value.params is '99999999999999999999'"),
+    (1, "value", '{"params": 1, "params": 2, "flops": 1}', "a key stands twice"),
+    (1, "value", "[]", r"value is '[]': expected a JSON object"),
+    (1, "value", "{", "value is no JSON"),
+    (1, "value", DEEP, "nested too deep"),
+    (1, "value", '{"a": ' + "[" * 20 + "]" * 20 + "}", "value is nested more than 10 deep"),
+    (1, "value", '{"a": "\\ud800"}', "half of a surrogate pair"),
+    (1, "value", b"\xff\xfe", "expected text"),
+    (1, "value", 5, "value is '5': expected a JSON object"),
+    (3, "value", '{"top1": 101}', "value.top1 is '101'"),
+    (3, "value", '{"top1": 50, "dropped_at": "x"}', "value.dropped_at is 'x'"),
+    (3, "value", '{"top1": 50, "damaged": "x"}', "value.damaged is 'x'"),
+    (
+        2,
+        "samples",
+        '{"latency_ms": [1, 2], "baseline_ms": [1]}',
+        "latency_ms has 2 values, and baseline_ms 1",
+    ),
+    (2, "samples", '{"latency_ms": [[1, 2]]}', "samples.latency_ms.0 is '[1, 2]'"),
+    (2, "samples", '{"latency_ms": 1}', "samples.latency_ms is '1'"),
+    (2, "samples", '{"power_w": ["x"]}', "samples.power_w.0"),
+    (4, "samples", '{"tested_epochs": [1, 2], "tested_top1": [5]}', "tested_epochs has 2 values"),
+    (4, "samples", '{"tested_epochs": [1.5], "tested_top1": [5]}', "samples.tested_epochs.0 is '1.5'"),
+    (
+        4,
+        "protocol",
+        '{"schedule": "halving", "min_epochs": 1, "max_epochs": 9, "eta": 1}',
+        "protocol.eta is '1'",
+    ),
+    (
+        4,
+        "protocol",
+        '{"schedule": "halving", "min_epochs": 1, "max_epochs": 9, "eta": 0}',
+        "protocol.eta is '0'",
+    ),
+    (
+        4,
+        "protocol",
+        '{"schedule": "halving", "min_epochs": 1, "max_epochs": 9}',
+        "halving without min_epochs",
+    ),
+    (4, "protocol", '{"seed": "0"}', "protocol.seed is '0'"),
+    (4, "protocol", '{"lr": [1]}', "protocol.lr"),
+    (4, "protocol", '{"dataset": 5}', "protocol.dataset is '5'"),
+    (1, "figure", "speed", "figure is 'speed': expected one of complexity, latency, training"),
+    (1, "status", "fine", "status is 'fine': expected one of ok"),
+    (1, "made_at", "yesterday", "made_at is 'yesterday': expected a date"),
+    (1, "key", "0" * 64, "key is that of another point or protocol"),
+    (1, "protocol", '{"seed": 1}', "key is that of another point or protocol"),
+    (1, "point", '{"backbone": "resnet18"}', "key is that of another point or protocol"),
+    (1, "point", '{"backbone": "resnet19"}', "unknown backbone 'resnet19'"),
+    (1, "point", '{"backbone": 5}', "backbone is '5': expected a name"),
+    (1, "point", '{"backbone": "resnet18", "M": [1]}', "damaged"),
+    (1, "point", '{"backbone": "resnet18", "colour": 1}', "point has an unknown axis 'colour'"),
+    (1, "point", "{}", "point has no axis 'backbone'"),
+    (1, "error", b"5", "expected text"),
+    (1, "environment", 99, "environment is 'None': expected text"),
+]
+
+
+@pytest.mark.parametrize(("number", "column", "text", "told"), ALTERED)
+def test_a_damaged_record_is_named_and_hides_no_other(
+    tmp_path: Path, number: int, column: str, text: object, told: str
+) -> None:
+    timed = RECORDS[1]
+    samples = {"latency_ms": [1.0, 2.0], "baseline_ms": [1.0, 2.0]}
+    value = {**timed.value, "rounds": 2}
+    whole = Record("latency", timed.point, timed.protocol, value=value, samples=samples)
+    filled(tmp_path, [RECORDS[0], whole, *RECORDS[2:]])
+    alter(tmp_path, f"UPDATE records SET {column} = ? WHERE id = ?", text, number)
+    with pytest.raises(InputError) as error:
+        read_records(tmp_path)
+    line = str(error.value)
+    assert f"record {number} of {tmp_path / FILE_NAME} is damaged: " in line
+    assert told in line
+    assert "\n" not in line
+    assert len(line) < 600
+    damaged: list[str] = []
+    assert len(read_records(tmp_path, damaged)) == len(RECORDS) - 1
+    assert len(damaged) == 1
+
+
+def test_a_store_cut_off_anywhere_is_told_or_whole(tmp_path: Path) -> None:
+    whole = filled(tmp_path / "run", [complexity(point) for point in points()]) / FILE_NAME
+    content, known = whole.read_bytes(), read_records(tmp_path / "run")
+    assert len(known) > 10
+    other = tmp_path / "other"
+    other.mkdir()
+    # All lengths of the last page, some of the others.
+    for length in (*range(len(content) - 4096, len(content), 211), *range(0, len(content), 4001)):
+        (other / FILE_NAME).write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"damaged|no store of wnexplore's"):
+            read_records(other)
+        with pytest.raises(InputError, match=r"damaged|no store of wnexplore's"):
+            Store.create(other) if length > 0 else read_records(other)
+        (other / ".lock").unlink(missing_ok=True)
+
+
+def test_a_database_that_another_program_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store_module, "_BUSY_S", 0.1)
+    with Store.create(tmp_path) as store:
+        holder = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.6, holder.execute, ["COMMIT"]).start()
+        begun = time.monotonic()
+        store.append(RECORDS[0])
+        assert time.monotonic() - begun > 0.3
+        assert len(store.records()) == 1
+        holder.close()
+    told = capsys.readouterr().err
+    assert told == f"wnexplore: waiting for {tmp_path / FILE_NAME}, which another program holds\n"
+
+
+def test_a_program_that_never_lets_go_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_BUSY_S", 0.05)
+    monkeypatch.setattr(store_module, "PATIENCE_S", 0.2)
+    with Store.create(tmp_path) as store, closing(sqlite3.connect(tmp_path / FILE_NAME)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RunError, match="another program holds"):
+            store.append(RECORDS[0])
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {
+        "key": record.key,
+        "figure": record.figure,
+        "point": json.dumps(record.point.to_dict()),
+        "protocol": json.dumps(dict(record.protocol)),
+        "status": record.status,
+        "value": json.dumps(dict(record.value)),
+        "samples": json.dumps(dict(record.samples)),
+        "error": record.error,
+        "made_at": "2026-01-01T00:00:00.000+00:00",
+        "environment": "{}",
+    }
+
+
+_ALL = [*RECORDS, *halved(curves(seeds=2))[:6]]
+
+
+@st.composite
+def _altered(draw: st.DrawFn) -> dict[str, Any]:
+    """A row in which a field, or a value somewhere in one, is another."""
+    row = _row(draw(st.sampled_from(_ALL)))
+    name = draw(st.sampled_from([*COLUMNS, "environment"]))
+    if name not in ("point", "protocol", "value", "samples", "environment") or draw(st.integers(0, 4)) == 0:
+        text = st.text(max_size=20) | st.binary(max_size=8) | st.none() | st.integers() | st.just(DEEP)
+        row[name] = draw(text | _JSON.map(json.dumps))
+        return row
+    content = json.loads(row[name])
+    keys = sorted(content) or ["x"]
+    content[draw(st.sampled_from(keys) | st.text(max_size=5))] = draw(_JSON)
+    row[name] = json.dumps(content)
+    if draw(st.booleans()) and name in ("point", "protocol"):
+        # Altered by somebody who knows how keys are made.
+        with suppress(WnexploreError, TypeError, ValueError):
+            point = DesignPoint.from_dict(json.loads(row["point"]))
+            row["key"] = record_key(row["figure"], point, json.loads(row["protocol"]))
+    return row
+
+
+@examples(150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@given(_altered())
+def test_any_row_is_a_record_that_can_be_shown_or_damaged(row: dict[str, Any]) -> None:
+    record = None
+    with suppress(DamagedRowError):
+        record = RowReader().record(tuple(row.values()))
+    if record is None:
+        return
+    rows = frame([record])
+    assert len(rows) >= 1
+    assert isinstance(lines([record]), list)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_records_are_checked_in_seconds_not_minutes(tmp_path: Path) -> None:
+    filled(tmp_path, [complexity(PLAIN)])
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        record = training(PLAIN)
+        rows = []
+        for seed in range(100_000):
+            own = Record("training", record.point, {**record.protocol, "seed": seed}, value=record.value)
+            rows.append((*list(_row(own).values())[:9], 1))
+        connection.executemany(
+            f"INSERT INTO records ({', '.join(COLUMNS)}, environment) VALUES ({', '.join('?' * 10)})", rows
+        )
+        connection.commit()
+    code = "from pathlib import Path; from wnexplore.results.store import read_records as r"
+    script = f"{code}; print(len(r(Path({str(tmp_path)!r}))))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["100001"]

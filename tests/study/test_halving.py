@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.sweeps import committed
+from wnexplore.design.external import source_hash
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.sweep_file import SweepSpec, load_sweep
+from wnexplore.errors import InputError
+from wnexplore.results.record import Record
+from wnexplore.results.store import Store, read_records
+from wnexplore.study.halving import Variant, rungs, train_by_halving, variants_of
+from wnexplore.study.sweep import plan, remaining, run
+from wnexplore.study.workers import Done, Task, Workers, training_protocol, workers
+from wnexplore.training.short import TrainingFigure
+
+SPEC = TrainSpec(data="digits", device="cpu", schedule="halving", max_epochs=9, eta=3, seeds=2)
+
+NETWORKS = """\
+from torch import nn
+
+
+def small(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+    )
+
+
+class Exploding(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * 1e30
+
+
+def exploding(num_classes):
+    return Exploding(*small(num_classes))
+"""
+
+
+class Scripted(Workers):
+    """Trainings whose top-1 after each epoch is written down, so that only the decisions are tested."""
+
+    def __init__(self, scores: Mapping[str, Sequence[float]]) -> None:
+        super().__init__(None, lambda record, part: None)
+        self.scores = scores
+        self.epochs = 0
+        self._behind: dict[Path | None, int] = {}
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+        for task in tasks:
+            self.epochs += task.until - self._behind.get(task.file, 0)
+            self._behind[task.file] = task.until
+            tested = list(range(1, task.until + 1))
+            top1 = [self.scores[str(task.record.point)][epoch - 1] for epoch in tested]
+            yield task, Done(TrainingFigure([1.0] * task.until, tested, top1))
+
+
+def variants(count: int) -> list[Variant]:
+    points = [
+        DesignPoint.of("resnet18"),
+        *(DesignPoint.of("resnet18", "weightnet", M, 1) for M in range(1, count)),
+    ]
+    return [
+        Variant(
+            point,
+            tuple(Record("training", point, training_protocol(SPEC, "cpu", 1, seed)) for seed in range(2)),
+        )
+        for point in points
+    ]
+
+
+def by_hand(names: Sequence[str], scores: Mapping[str, Sequence[float]]) -> dict[str, int | None]:
+    """Successive halving as its paper has it: at each rung the best third of those that are left, or the
+    very best while there are fewer than three, go on; the first of `names`, the plain one, always does."""
+    dropped: dict[str, int | None] = dict.fromkeys(names)
+    left = list(names)
+    for rung in (1, 3):
+        ranked = sorted(left, key=lambda name: scores[name][rung - 1], reverse=True)
+        best = ranked[: max(1, len(left) // 3)]
+        dropped |= {name: rung for name in left if name not in best and name != names[0]}
+        left = [name for name in left if dropped[name] is None]
+    return dropped
+
+
+def test_networks_of_all_sizes_are_in_one_halving_and_changed_files_are_not(tmp_path: Path) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text(NETWORKS)
+    name = f"{file}:small"
+
+    def record(backbone: str, threads: int, seed: int, **own: str) -> Record:
+        point = DesignPoint.of(backbone, resolution=16)
+        return Record("training", point, training_protocol(SPEC, "cpu", threads, seed) | own)
+
+    now = source_hash(name)
+    assert now is not None
+    todo = [record("resnet18", 2, 0), record("shufflenet_v2_x0_5", 1, 0), record(name, 1, 0, source=now)]
+    ended = [record(name, 1, 0, source="0123456789ab"), record(name, 1, 1, source=now)]
+    gone = record(f"{tmp_path}/gone.py:small", 1, 0, source="0123456789ab")
+    found = variants_of(todo, {own.key: own for own in (*ended, gone)})
+    assert {(own.point.backbone, len(own.records)) for own in found} == {
+        ("resnet18", 1),
+        ("shufflenet_v2_x0_5", 1),
+        (DesignPoint.of(name).backbone, 2),
+    }
+    assert ended[0] not in [own for variant in found for own in variant.records]
+
+
+def test_rungs_are_powers_up_to_the_end() -> None:
+    assert rungs(SPEC) == [1, 3]
+    assert rungs(replace_spec(max_epochs=27)) == [1, 3, 9]
+    assert rungs(replace_spec(min_epochs=2, eta=2, max_epochs=10)) == [2, 4, 8]
+
+
+def replace_spec(**changes: int) -> TrainSpec:
+    return TrainSpec(**SPEC.model_dump(exclude={"epochs", "steps"}) | changes)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data(), st.integers(1, 12), st.integers(0, 12))
+def test_who_is_dropped_when_and_that_a_stop_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int, stop: int
+) -> None:
+    paused = tmp_path_factory.mktemp("run") / "paused"
+    own = variants(count)
+    # No two alike: what is done with those is the pruner's own affair.
+    flat = data.draw(st.lists(st.floats(0, 100), min_size=9 * count, max_size=9 * count, unique=True))
+    scores = {str(v.point): flat[9 * i : 9 * i + 9] for i, v in enumerate(own)}
+    at_work = Scripted(scores)
+    whole = list(train_by_halving(SPEC, own, {}, at_work, paused))
+    assert not paused.exists()
+    assert len(whole) == 2 * count
+    expected = by_hand(list(scores), scores)
+    assert {str(r.point): r.value["dropped_at"] for r in whole} == expected
+    for record in whole:
+        epochs = record.value["dropped_at"] or 9
+        assert record.value["epochs"] == epochs
+        assert record.value["top1"] == scores[str(record.point)][epochs - 1]
+    assert at_work.epochs == 2 * sum(at or 9 for at in expected.values())
+    # The first so many records are known: the others come out as they did, in whatever order they are given.
+    done = {record.key: record for record in whole[:stop]}
+    rest = Scripted(scores)
+    again = list(train_by_halving(SPEC, list(reversed(own)), done, rest, paused))
+    assert again == whole[stop:]
+    assert rest.epochs == sum(record.value["epochs"] for record in again)
+
+
+def test_what_was_decided_stays_when_more_variants_are_added(tmp_path: Path) -> None:
+    own = variants(8)
+    scores = {str(v.point): [float(i)] * 9 for i, v in enumerate(own)}
+    few = own[:4]
+    before = list(train_by_halving(SPEC, few, {}, Scripted(scores), tmp_path / "paused"))
+    assert {str(r.point): r.value["dropped_at"] for r in before} == by_hand(
+        [str(v.point) for v in few], scores
+    )
+    done = {record.key: record for record in before}
+    added = [Variant(v.point, tuple(done.get(r.key, r) for r in v.records)) for v in own]
+    after = list(train_by_halving(SPEC, added, done, Scripted(scores), tmp_path / "paused"))
+    assert {str(r.point) for r in after} == {str(v.point) for v in own[4:]}
+    # Among all eight, the two best of the first rung, and the best of the second.
+    dropped = {str(r.point): r.value["dropped_at"] for r in after}
+    assert [dropped[str(v.point)] for v in own[4:]] == [1, 1, 3, None]
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(NETWORKS)
+    return path
+
+
+def a_sweep(networks: Path, folder: Path, train: str) -> Path:
+    path = folder / "s.yaml"
+    path.write_text(
+        f"backbones: ['{networks}:small']\nmethods: [plain, condconv, weightnet]\nM: [1, 2, 4]\nG: [1]\n"
+        f"resolution: [16]\nlatency: false\ntrain: {{data: digits, device: cpu, batch_size: 256, {train}}}\n"
+    )
+    return path
+
+
+def measured(spec: SweepSpec, directory: Path) -> list[Record]:
+    with Store.create(directory) as store:
+        run(spec, remaining(plan(spec), store.keys()), store)
+    return [record for record in read_records(directory) if record.figure == "training"]
+
+
+def told(records: list[Record]) -> dict[str, tuple[object, ...]]:
+    """What records say of everything but time."""
+    return {
+        r.key: (
+            str(r.point),
+            r.protocol["seed"],
+            r.status,
+            r.value.get("top1"),
+            r.value.get("dropped_at"),
+            r.samples,
+        )
+        for r in records
+    }
+
+
+@pytest.mark.slow
+def test_several_at_once_give_what_one_after_another_gives(networks: Path, tmp_path: Path) -> None:
+    path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 3, seeds: 2, jobs: 1")
+    alone = measured(load_sweep(path), tmp_path / "alone")
+    two = load_sweep(path, {("train", "jobs"): ("--jobs", 2)})
+    together = measured(two, tmp_path / "together")
+    # One thread for each in tests, whether one or two train at once.
+    assert told(together) == told(alone)
+    assert len(alone) == 10
+    dropped = {r.value["dropped_at"] for r in alone}
+    assert dropped == {None, 1}
+    plain = [r for r in alone if r.point.method == "plain"]
+    assert [r.value["epochs"] for r in plain] == [3, 3]
+    assert all(r.samples["tested_epochs"] == [1, 2, 3] for r in plain)
+
+
+def test_a_variant_that_diverges_is_a_row_and_the_others_go_on(networks: Path, tmp_path: Path) -> None:
+    spec = SweepSpec.model_validate(
+        {
+            "backbones": [f"{networks}:exploding", f"{networks}:small"],
+            "methods": ["plain"],
+            "resolution": [16],
+            "latency": False,
+            "train": {"data": "digits", "device": "cpu", "epochs": 1, "seeds": 2, "batch_size": 512},
+        }
+    )
+    records = measured(spec, tmp_path / "run")
+    status = {(r.point.backbone.rpartition(":")[2], r.protocol["seed"]): r.status for r in records}
+    assert status == {
+        ("exploding", 0): "failed",
+        ("exploding", 1): "failed",
+        ("small", 0): "ok",
+        ("small", 1): "ok",
+    }
+    errors = [r.error for r in records if r.status == "failed"]
+    assert all(error is not None and "the training diverged" in error for error in errors)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
+    networks: Path, tmp_path: Path, damaged: bool
+) -> None:
+    spec = TrainSpec(**SPEC.model_dump(exclude={"epochs", "steps"}) | {"batch_size": 512, "ema": 0.9})
+    point = DesignPoint.of(f"{networks}:small", "weightnet", 2, 2, resolution=16)
+    record = Record("training", point, training_protocol(spec, "cpu", 1, 0))
+    file = tmp_path / "a.state"
+    with workers(1) as at_work:
+        [(_, whole)] = at_work.run([Task(spec, record, 3)])
+        [(_, part)] = at_work.run([Task(spec, record, 1, file)])
+        if damaged:
+            file.write_bytes(file.read_bytes()[:1000])
+        [(_, rest)] = at_work.run([Task(spec, record, 3, file)])
+    assert part.figure is not None
+    assert part.figure.tested_epochs == [1]
+    assert whole.figure is not None
+    assert rest.figure is not None
+    assert rest.figure.losses == whole.figure.losses
+    assert rest.figure.tested_top1 == whole.figure.tested_top1
+
+
+@pytest.mark.slow
+def test_a_halving_that_is_killed_goes_on_to_the_same_records(networks: Path, tmp_path: Path) -> None:
+    path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 9, seeds: 2, jobs: 2")
+    whole = measured(load_sweep(path), tmp_path / "whole")
+    command = [sys.executable, "-m", "wnexplore", "sweep", str(path), "--out", str(tmp_path / "parts")]
+    # Five points are counted first. Killed between trainings of the first rung, then later twice.
+    for least, waiting in ((5, 1), (6, 0), (9, 0)):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while not reached(tmp_path / "parts", least, waiting) and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True)
+    parts = [r for r in read_records(tmp_path / "parts") if r.figure == "training"]
+    assert told(parts) == told(whole)
+    assert not (tmp_path / "parts/paused").exists()
+
+
+def reached(directory: Path, records: int, waiting: int) -> bool:
+    """Whether so many records are committed and so many trainings wait in files."""
+    return committed(directory) >= records and len(list(directory.glob("paused/*.state"))) >= waiting
+
+
+def test_without_optuna_it_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match="halving needs Optuna"):
+        plan(SweepSpec(latency=None, train=SPEC, resolution=(16,), stem=("small",)))

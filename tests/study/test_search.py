@@ -1,0 +1,251 @@
+"""Searches: budgets held, stops without loss, real stores and real processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.sweeps import committed, write_sweep
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.sweep_file import SweepSpec, load_sweep
+from wnexplore.errors import InputError
+from wnexplore.results.store import Store, read_records
+from wnexplore.space.expansion import expand
+from wnexplore.study.optuna_storage import STUDY
+from wnexplore.study.search import Search, search
+
+SPACE = """\
+backbones: [own.py:tiny]
+methods: [se, weightnet]
+M: [1, 2, 4]
+G: [1, 2]
+per_stage: true
+stages: [null, [3, 4]]
+resolution: [8]
+num_classes: [10]
+latency: false
+"""
+TRADE = ("params", "flops")
+HALVED = SweepSpec(train=TrainSpec(schedule="halving", max_epochs=3))
+
+
+def _spec(tmp_path: Path, text: str = SPACE) -> SweepSpec:
+    return load_sweep(write_sweep(tmp_path, text))
+
+
+def _run(wanted: Search, directory: Path) -> list[DesignPoint]:
+    with Store.create(directory) as store:
+        search(wanted, store)
+    records = read_records(directory)
+    assert max(Counter(record.key for record in records).values()) == 1
+    return [record.point for record in records]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_every_point_that_is_built_is_legal_new_and_within_the_budgets(tmp_path: Path, sampler: str) -> None:
+    budgets = ("params < 17k", "M <= 2")
+    wanted = Search(_spec(tmp_path), TRADE, budgets, trials=23, sampler=sampler)
+    points = _run(wanted, tmp_path / "run")
+    assert len(set(points)) == 23
+    within = expand(_spec(tmp_path, SPACE + "where: params < 17k and M <= 2\n")).points
+    assert set(points) <= set(within)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / STUDY}")
+    assert study.metric_names == list(TRADE)
+    told = [tuple(trial.values) for trial in study.trials if trial.values]
+    records = read_records(tmp_path / "run")
+    assert {(r.value["params"], r.value["flops"]) for r in records} == set(told)
+    # The front that Optuna finds is that of the records.
+    best = {tuple(trial.values) for trial in study.best_trials}
+    assert best == {a for a in told if not any(b[0] <= a[0] and b[1] <= a[1] and a != b for b in told)}
+
+
+def test_a_search_ends_where_its_space_does(tmp_path: Path) -> None:
+    text = SPACE.replace("per_stage: true", "per_stage: false")
+    spec = _spec(tmp_path, text)
+    with Store.create(tmp_path / "run") as store:
+        outcome = search(Search(spec, TRADE, trials=1000), store)
+    assert outcome.exhausted
+    assert {record.point for record in read_records(tmp_path / "run")} == set(expand(spec).points)
+    assert outcome.points == len(expand(spec).points)
+
+
+@pytest.mark.slow
+def test_more_trials_go_on_from_those_that_are_there(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+    first = _run(Search(spec, TRADE, trials=22), tmp_path / "run")
+    more = _run(Search(spec, TRADE, trials=24), tmp_path / "run")
+    assert more[:22] == first
+    assert len(set(more)) == 24
+    at_once = _run(Search(spec, TRADE, trials=24), tmp_path / "at_once")
+    assert set(at_once) == set(more)
+
+
+def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+    _run(Search(spec, TRADE, trials=2), tmp_path / "run")
+    with Store.create(tmp_path / "run") as store, pytest.raises(InputError, match="holds another search"):
+        search(Search(spec, TRADE, ("params < 1M",), trials=2), store)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objectives": ("top1",)}, "objective 'top1' needs a training: add --train"),
+        ({"objectives": ("latency_ms",)}, "objective 'latency_ms' needs the latency measured"),
+        ({"objectives": ("backbone",)}, "holds text, not numbers"),
+        ({"objectives": ()}, "needs an objective"),
+        ({"spec": HALVED}, "leave 'schedule: halving' out"),
+        ({"sampler": "random"}, "unknown sampler 'random': .*choose from nsga2, tpe"),
+        ({"budgets": ("parms < 1",)}, "unknown column 'parms': did you mean 'params'"),
+        ({"budgets": ("params < 10",)}, "no legal point of this space satisfies"),
+    ],
+)
+def test_what_can_not_be_searched_is_refused_before_anything_runs(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    wanted = Search(**{"spec": _spec(tmp_path), "objectives": TRADE, **change})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        wanted.check()
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
+def test_a_search_stopped_at_many_moments_measures_the_same_in_the_same_order(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wnexplore.study.search._POPULATION", 4)
+    wanted = Search(_spec(tmp_path), TRADE, ("params < 17k",), trials=7, sampler=sampler)
+    unbroken = _run(wanted, tmp_path / "unbroken")
+    # Before a trial has all its parameters, and between a measurement and what Optuna is told of it.
+    for owner, name, every in ((optuna.Trial, "suggest_categorical", 31), (optuna.Study, "tell", 4)):
+        monkeypatch.setattr(owner, name, _stopping(getattr(owner, name), every))
+    stops = 0
+    while True:
+        try:
+            points = _run(wanted, tmp_path / "stopped")
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops > 3
+    assert points == unbroken
+    assert _told(tmp_path / "stopped") == _told(tmp_path / "unbroken")
+
+
+def _stopping(call: Callable[..., Any], every: int) -> Callable[..., Any]:
+    """`call`, interrupted in its stead each so many times."""
+    count = itertools.count(1)
+
+    def stopping(*arguments: Any, **named: Any) -> Any:
+        if next(count) % every == 0:
+            raise KeyboardInterrupt
+        return call(*arguments, **named)
+
+    return stopping
+
+
+def _told(directory: Path) -> list[list[float]]:
+    """What Optuna knows of the trials, in order."""
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{directory / STUDY}")
+    return [trial.values for trial in study.trials if trial.values]
+
+
+@pytest.mark.slow
+def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, SPACE)
+    command = [sys.executable, "-m", "wnexplore", "search", str(path), "--objectives", ",".join(TRADE)]
+    command += ["--budget", "params < 17k", "--trials", "26", "--out"]
+    killed = tmp_path / "killed"
+    for kills_after in (3, 22):
+        process = subprocess.Popen(
+            [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = monotonic() + 120
+        while committed(killed) < kills_after and process.poll() is None:
+            assert monotonic() < deadline
+            sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = subprocess.run([*command, str(killed)], capture_output=True, text=True, check=True)
+    assert "26 points measured" in done.stderr
+    records = read_records(killed)
+    assert max(Counter(record.key for record in records).values()) == 1
+    unbroken = Search(load_sweep(path), TRADE, ("params < 17k",), trials=26)
+    assert {record.point for record in records} == set(_run(unbroken, tmp_path / "unbroken"))
+    assert (killed / "results.csv").read_text().count("\n") == 27
+
+
+ONE = (
+    SPACE.replace("per_stage: true", "per_stage: false").replace("[1, 2, 4]", "[1]").replace("[1, 2]", "[1]")
+)
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    wanted = Search(_spec(tmp_path, ONE), TRADE, trials=2)
+    directory = tmp_path / "a?b=1 %41#c{d}"
+    assert len(_run(wanted, directory)) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"own.py", "tiny.yaml", directory.name}
+    assert (directory / STUDY).is_file()
+    # It goes on there.
+    assert len(_run(replace(wanted, trials=3), directory)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'point'",
+        "UPDATE trial_user_attributes SET value_json = '\"[1]\"' WHERE key = 'point'",
+        "DELETE FROM trial_user_attributes WHERE key = 'point'",
+        "UPDATE study_user_attributes SET value_json = '{'",
+    ],
+)
+def test_a_damaged_study_is_one_line(damage: str, tmp_path: Path) -> None:
+    wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
+    _run(wanted, directory)
+    with closing(sqlite3.connect(directory / STUDY)) as connection:
+        connection.execute(damage)
+        connection.commit()
+    with pytest.raises(InputError, match=r"study\.db is damaged: ") as told:
+        _run(replace(wanted, trials=3), directory)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.slow
+def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
+    wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
+    _run(wanted, directory)
+    (directory / STUDY).write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match=r"study\.db is damaged: file is not a database"):
+        _run(wanted, directory)
+
+
+def test_a_study_runs_no_file_that_the_search_does_not_name(tmp_path: Path) -> None:
+    wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
+    _run(wanted, directory)
+    (tmp_path / "evil.py").write_text(
+        "from own import tiny\nfrom pathlib import Path\nPath(__file__).with_name('mark').touch()\n"
+    )
+    with closing(sqlite3.connect(directory / STUDY)) as connection:
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = replace(value_json, 'own.py', 'evil.py')"
+            " WHERE key = 'point'"
+        )
+        connection.commit()
+    with pytest.raises(InputError, match="trial 0 is of"):
+        _run(replace(wanted, trials=3), directory)
+    assert not (tmp_path / "mark").exists()

@@ -1,0 +1,127 @@
+"""A training that was stopped goes on to the bits of the one that was not, whatever its network holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.training import odd_networks
+from tests.training.test_full import CrashError, crash_at, curve
+from wnexplore.data import load_data
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import Recipe, TrainSpec
+from wnexplore.training.checkpoint import open_checkpoint, read_state, save_state
+from wnexplore.training.full import TrainRun, train_fully
+from wnexplore.training.log import read_log
+from wnexplore.training.short import ShortTraining
+from wnexplore.training.testing import evaluate
+
+# The kinds that lost their state, with and without a moving average; all others in the slow tests.
+FAST = [
+    *(("frozen_by_train", None), ("frozen_by_train", 0.9), ("spectral_old", None), ("spectral", 0.9)),
+    *(("weight_norm_old", 0.9), ("late", 0.9), ("extra_dict", None), ("generators", 0.9), ("objects", None)),
+    ("teacher", None),
+]
+REST = [
+    pytest.param(name, ema, marks=pytest.mark.slow)
+    for name in odd_networks.NAMES
+    for ema in (None, 0.9)
+    if (name, ema) not in FAST
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def a_run(name: str, out: Path, **recipe: Any) -> TrainRun:
+    point = DesignPoint.of(f"{odd_networks.__file__}:{name}", "plain", resolution=8)
+    spec = TrainSpec(**{"data": "digits", "device": "cpu", "epochs": 2, "batch_size": 256, **recipe})
+    return TrainRun(point, spec, out, log_every=1, save_every=2)
+
+
+def alike(one: Any, other: Any, path: str = "") -> None:
+    """Fails where two states differ, times apart."""
+    assert type(one) is type(other), path
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype, path
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one.keys() - {"seconds"}:
+            alike(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            alike(left, right, f"{path}[{number}]")
+    else:
+        assert one == other, path
+
+
+@pytest.mark.parametrize(("name", "ema"), [*FAST, *REST])
+def test_the_full_training_goes_on_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
+    train_fully(a_run(name, tmp_path / "whole", ema=ema))
+    broken = a_run(name, tmp_path / "broken", ema=ema)
+    for step in (4, 7):
+        with pytest.raises(CrashError):
+            train_fully(broken, crash_at(step))
+    outcome = train_fully(broken)
+    assert outcome.finished
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
+    whole, parts = (tmp_path / run / "checkpoints" for run in ("whole", "broken"))
+    alike(read_state(parts / "step_00000010.state"), read_state(whole / "step_00000010.state"))
+    alike(load_file(parts / "best.safetensors"), load_file(whole / "best.safetensors"))
+    # What was kept is what was tested: all of it comes back in a network built anew.
+    best = open_checkpoint(outcome.best, broken.point.backbone)
+    found = evaluate(best.network, load_data("digits", resolution=8).test, 256, "cpu")
+    assert found.top1 == outcome.best_top1
+
+
+@pytest.mark.slow
+def test_two_processes_test_what_the_first_one_keeps(tmp_path: Path) -> None:
+    # Each has statistics of its own, of half of each batch.
+    network = f"{odd_networks.__file__}:instance"
+    options = (
+        *("--backbone", network, "--resolution", 8, "--data", "digits", "--device", "cpu"),
+        *("--batch-size", 256, "--epochs", 1, "--out", tmp_path / "run"),
+    )
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "wnexplore", "train", *map(str, options)]
+    subprocess.run([sys.executable, *together, *train], check=True, capture_output=True)
+    row = read_log(tmp_path / "run")[-1]
+    kept = open_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005.safetensors", network)
+    found = evaluate(kept.network, load_data("digits", resolution=8).test, 128, "cpu")
+    assert (found.top1, found.loss) == (row.top1, pytest.approx(row.test_loss, rel=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("name", "ema"), [*FAST[:4], *(pytest.param(*own, marks=pytest.mark.slow) for own in FAST[4:]), *REST]
+)
+def test_a_short_training_goes_on_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
+    data, recipe = load_data("digits", resolution=8), Recipe(epochs=3, batch_size=256, ema=ema)
+
+    def begun() -> ShortTraining:
+        return ShortTraining(
+            lambda: getattr(odd_networks, name)(num_classes=10), data, recipe, seed=1, device="cpu"
+        )
+
+    whole, first, second = begun(), begun(), begun()
+    whole.advance(3)
+    first.advance(1)
+    save_state(tmp_path / "a.state", first.state())
+    second.load_state(read_state(tmp_path / "a.state"))
+    second.advance(3)
+    assert second.figure.losses == whole.figure.losses
+    assert second.figure.tested_top1 == whole.figure.tested_top1
+    alike(second.state(), whole.state())

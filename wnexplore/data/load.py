@@ -1,0 +1,44 @@
+"""A data set by its name."""
+
+from __future__ import annotations
+
+import os
+
+from wnexplore.data.folder import folder
+from wnexplore.data.known import digits, from_torchvision
+from wnexplore.data.passes import AS_USUAL, Augment, Data
+from wnexplore.data.shapes import shapes
+from wnexplore.design.data_source import DOWNLOADABLE, DataSource, parse_data
+from wnexplore.errors import InputError, shown
+
+
+def load_data(
+    source: DataSource | str, *, resolution: int, augment: Augment = AS_USUAL, download: bool = False
+) -> Data:
+    """The data set `source`, text as `parse_data` reads it, with images of `resolution` pixels a side.
+
+    - digits: the 1797 handwritten digits that scikit-learn ships, 20 % of them for the test,
+      stratified; training shifts them by up to 1/16 of the image.
+    - cifar10, cifar100, fashion_mnist: torchvision's files in the source's path, fetched there first
+      only with `download`; training shifts by up to 1/8 (4 of 32 pixels) and flips.
+    - folder: image files in path/train/CLASS and path/val/CLASS; training takes random resized crops
+      and flips, the test the centre of the image resized to 256/224 of `resolution`.
+    - shapes: images drawn from their number; training shifts by up to 1/16.
+
+    Images are normalised by mean and deviation of the training images, those of folders by ImageNet's.
+    Raises `InputError` for an unknown name or a path that is missing, not wanted or holds something
+    else, `RunError` if a download fails.
+    """
+    source = parse_data(source) if isinstance(source, str) else source
+    if download and source.name not in DOWNLOADABLE:
+        raise InputError(f"data set '{source.name}' can't be downloaded: leave download out")
+    if source.name == "digits":
+        return digits(resolution, augment)
+    if source.name == "shapes":
+        return shapes(source, resolution, augment)
+    assert source.path is not None, "parse_data sees to it"
+    if not download and not os.path.isdir(source.path):
+        raise InputError(f"data set '{source.name}': no folder {shown(source.path, 300)}")
+    if source.name == "folder":
+        return folder(source.path, resolution, augment)
+    return from_torchvision(source.name, source.path, download, resolution, augment)

@@ -1,0 +1,82 @@
+"""How an image file becomes what a network is shown, the same in a data set's test and for single files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from wnexplore.data.pixels import Range
+
+# torchvision is imported where it is used: it takes as long to load as torch.
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image file becomes what a test showed the network."""
+
+    mean: tuple[float, float, float]
+    """Of the colours, white being 1; as is `std`."""
+    std: tuple[float, float, float]
+    grey: bool = False
+    """Whether the data set has no colours."""
+    crop: float = 1.0
+    """The network's resolution over the shorter side of an image before its centre is cut out; 1: the whole
+    image, whatever its shape, is resized."""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """What is black and white in grey images of more than 8 bits, as `read_image` takes it; empty where the
+    training had none."""
+
+
+def tested(image: Image.Image, how: Preparation, resolution: int) -> Tensor:
+    """`image`, as `read_image` gives it, as tests see it: (3, resolution, resolution), from 0 to 255.
+
+    uint8, or float32 where it has more than 256 greys or is resized whole; not yet `normalised`.
+    """
+    if how.grey and image.mode != "F":
+        image = image.convert("L").convert("RGB")
+    if how.crop < 1:
+        from torchvision.transforms.v2 import functional as transforms
+
+        image = transforms.resize(_without_far_ends(image), [round(resolution / how.crop)], antialias=True)
+        return to_tensor(transforms.center_crop(image, [resolution] * 2))
+    # As images that are tensors are resized. Reduced before, one of any size takes no memory to speak of.
+    times = tuple(max(1, side // (_MANY * resolution)) for side in image.size)
+    pixels = to_tensor(image if times == (1, 1) else image.reduce((times[0], times[1]))).float()
+    if list(pixels.shape[1:]) == [resolution] * 2:
+        return pixels
+    return functional.interpolate(pixels[None], [resolution] * 2, mode="bilinear", antialias=True)[0]
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """`image` in mode "RGB" or "F" as (3, height, width), uint8 or float32."""
+    if image.mode == "F":
+        return torch.from_numpy(np.array(image)).expand(3, -1, -1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def normalised(images: Tensor, how: Preparation) -> Tensor:
+    """`images` (N, 3, H, W) from 0 to 1, less the mean, in deviations; float32."""
+    mean, std = (
+        torch.tensor(of_colours, device=images.device).view(3, 1, 1) for of_colours in (how.mean, how.std)
+    )
+    return (images - mean) / std
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """The middle of an image much longer than wide, which would be huge with its short side resized."""
+    width, height = image.size
+    most = 16 * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return image.crop((left, top, width - left, height - top))
+
+
+_MANY = 16
+"""Pixels for one of the result that are more than enough."""

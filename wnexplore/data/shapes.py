@@ -1,0 +1,208 @@
+"""Drawn images: a textured shape among others, partly covered, each image from its number alone.
+
+A class is a shape together with a texture, so that neither alone tells it. Position, size, rotation,
+colours, background, clutter and what covers the shape are drawn at random, so that no pixel does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wnexplore.data.drawing import ANGLES, OUTLINES, TEXTURES, Floats, reaches
+from wnexplore.data.passes import Augment, Data
+from wnexplore.data.tensors import TensorSplit
+from wnexplore.design.data_source import DataSource
+
+
+def shapes(source: DataSource, resolution: int, augment: Augment) -> Data:
+    """The data set `source` asks for: half as many test images as training images, classes in turn."""
+    assert source.classes is not None
+    assert source.images is not None
+    classes, pairs = source.classes, class_pairs(source.classes)
+    outlines, textures = list(OUTLINES), list(TEXTURES)
+    names = tuple(f"{textures[texture]} {outlines[shape]}" for shape, texture in pairs)
+    moments = torch.full((3, 1, 1), _MEAN), torch.full((3, 1, 1), _STD)
+    jitter, flip, shift = augment.colour_jitter, bool(augment.flip), resolution // 16
+
+    def split(stream: int, count: int, *augmented: Any) -> TensorSplit:
+        labels = torch.arange(count) % classes
+        return TensorSplit(
+            DrawnImages(pairs, resolution, count, stream), labels, resolution, *moments, *augmented
+        )
+
+    train, test = split(0, source.images, shift, flip, jitter), split(1, source.images // 2)
+    return Data(source.label, source.classes, names, train, test)
+
+
+def class_pairs(classes: int) -> tuple[tuple[int, int], ...]:
+    """Shape and texture of each class, of about as many shapes as textures."""
+    across = next(n for n in range(1, 11) if n * n >= classes)
+    return tuple((label % across, label // across) for label in range(classes))
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """`count` images, drawn when they are asked for; the class of image i is i modulo the classes."""
+
+    pairs: tuple[tuple[int, int], ...]
+    """Shape and texture of each class."""
+    resolution: int
+    count: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, 3, resolution, resolution)."""
+        return self.count, 3, self.resolution, self.resolution
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        # Few at a time: what lies in the cache is drawn several times as fast.
+        at_once = max(1, _PIXELS_AT_ONCE // self.resolution**2)
+        drawn = [self._drawn(part.numpy()) for part in index.split(at_once)]
+        return torch.from_numpy(np.concatenate(drawn))
+
+    def _drawn(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        shape, texture = np.array(self.pairs)[index % len(self.pairs)].T
+        draw = _Draws(self.seed, index.astype(np.uint64))
+        x, y = _grid(self.resolution)
+        canvas = _background(draw, x, y)
+        for _ in range(_CLUTTER):
+            _paint_clutter(canvas, draw, x, y)
+        _paint_object(canvas, draw, x, y, shape, texture)
+        _paint_bar(canvas, draw, x, y)
+        canvas += draw.noise(self.resolution**2).reshape(canvas.shape)
+        pixels = (canvas * 255 + 0.5).clip(0, 255).astype(np.uint8)
+        return pixels.reshape(len(index), 3, self.resolution, self.resolution)
+
+
+class _Draws:
+    """Numbers that follow from a seed and the number of an image: a hash of both and a counter."""
+
+    def __init__(self, seed: int, index: NDArray[np.uint64]) -> None:
+        self.key = _hash(index + np.uint64(seed << 40))
+        self.count = 0
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Floats:
+        """One number for each image, in [low, high), as (N, 1)."""
+        self.count += 1
+        bits = _hash(self.key + np.uint64(self.count)) >> np.uint64(40)
+        numbers: Floats = (low + (high - low) * (bits.astype(np.float64) / 2**24)).astype(np.float32)[:, None]
+        return numbers
+
+    def colour(self) -> Floats:
+        """One colour for each image: (N, 3, 1) in [0, 1)."""
+        return np.stack([self.uniform() for _ in range(3)], axis=1)
+
+    def noise(self, pixels: int) -> Floats:
+        """Uniform noise (N, 3, pixels) around 0."""
+        pixel = np.arange(1 << 20, (1 << 20) + pixels).astype(np.uint64)
+        bits = _hash(self.key[:, None] + pixel)
+        mask = np.uint64((1 << 16) - 1)
+        channels = [((bits >> np.uint64(by)) & mask).astype(np.float32) for by in (0, 16, 32)]
+        noise: Floats = (np.stack(channels, axis=1) / np.float32(2**16) - np.float32(0.5)) * np.float32(
+            2 * _NOISE
+        )
+        return noise
+
+
+def _hash(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) of each number."""
+    z = numbers * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _grid(resolution: int) -> tuple[Floats, Floats]:
+    """x and y of every pixel's centre, from -1 to 1: (resolution²,) each."""
+    along = ((np.arange(resolution, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / resolution)) - 1
+    y, x = np.meshgrid(along.astype(np.float32), along.astype(np.float32), indexing="ij")
+    return x.ravel(), y.ravel()
+
+
+def _background(draw: _Draws, x: Floats, y: Floats) -> Floats:
+    """Two waves of colour over a ground: (N, 3, pixels)."""
+    canvas = np.repeat(np.float32(0.2) + np.float32(0.6) * draw.colour(), len(x), axis=2)
+    for _ in range(2):
+        angle, waves, phase = draw.uniform(0, 2 * np.pi), draw.uniform(1, 6), draw.uniform(0, 2 * np.pi)
+        wave = np.sin(waves * np.cos(angle) * x + waves * np.sin(angle) * y + phase)
+        canvas += (draw.colour() - np.float32(0.5)) * np.float32(_WAVES) * wave[:, None]
+    return canvas
+
+
+def _paint_clutter(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
+    """A smaller shape of one colour, of any outline, anywhere."""
+    shape = (draw.uniform()[:, 0] * len(OUTLINES)).astype(np.int64)
+    size = draw.uniform(0.15, 0.3)
+    u, v = _placed(draw, x, y, size, reach=1.0)
+    radius, _, reach = _polar(u, v, shape, draw.uniform(0, 2 * np.pi))
+    _mix(canvas, draw.colour(), _edge((reach - radius) * size, x))
+
+
+def _paint_object(
+    canvas: Floats, draw: _Draws, x: Floats, y: Floats, shape: NDArray[np.int64], texture: NDArray[np.int64]
+) -> None:
+    size = draw.uniform(*_SIZES)
+    u, v = _placed(draw, x, y, size, reach=_REACH)
+    radius, angle, reach = _polar(u, v, shape, draw.uniform(0, 2 * np.pi))
+    turn = draw.uniform(0, 2 * np.pi)
+    cos, sin = np.cos(turn), np.sin(turn)
+    along, across = cos * u + sin * v, cos * v - sin * u
+    textures = list(TEXTURES.values())
+    second = np.empty_like(u)
+    for kind in np.unique(texture):
+        own = texture == kind
+        second[own] = textures[kind](along[own], across[own], radius[own] / reach[own], angle[own])
+    second = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
+    # One dark, one light, whichever: neither tells the class, and both part from most grounds.
+    light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
+    first, other = (draw.colour() * np.float32(0.4) + np.float32(0.6) * side for side in (light, 1 - light))
+    colour = first + (other - first) * second[:, None]
+    _mix(canvas, colour, _edge((reach - radius) * size, x))
+
+
+def _paint_bar(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
+    """A bar across the image, near its middle."""
+    angle, offset, width = draw.uniform(0, 2 * np.pi), draw.uniform(-0.5, 0.5), draw.uniform(0.03, _BAR)
+    across = np.abs(np.cos(angle) * x + np.sin(angle) * y - offset)
+    _mix(canvas, draw.colour(), _edge(width - across, x))
+
+
+def _placed(draw: _Draws, x: Floats, y: Floats, size: Floats, reach: float) -> tuple[Floats, Floats]:
+    """Coordinates in units of `size` around a centre at most `reach` from the image's middle."""
+    return (x - draw.uniform(-reach, reach)) / size, (y - draw.uniform(-reach, reach)) / size
+
+
+def _polar(u: Floats, v: Floats, shape: NDArray[np.int64], turn: Floats) -> tuple[Floats, Floats, Floats]:
+    """Radius and angle of each pixel around a shape turned by `turn`, and how far the shape reaches there."""
+    radius = np.sqrt(u * u + v * v)
+    angle = np.arctan2(v, u) + turn
+    step = (angle * np.float32(ANGLES / (2 * np.pi))).astype(np.int64) % ANGLES
+    return radius, angle, reaches()[shape[:, None], step]
+
+
+def _edge(depth: Floats, x: Floats) -> Floats:
+    """How much of each pixel is covered, from its depth inside an edge."""
+    covered: Floats = (depth * np.float32(np.sqrt(len(x)) / 2) + np.float32(0.5)).clip(0, 1)
+    return covered
+
+
+def _mix(canvas: Floats, colour: Floats, covered: Floats) -> None:
+    canvas += (colour - canvas) * covered[:, None]
+
+
+_MEAN, _STD = 127.0, 64.0
+"""Of the pixels of any of them, about."""
+_CLUTTER = 1
+_WAVES = 0.15
+_BAR = 0.08
+_NOISE = 0.06
+_SIZES = 0.55, 0.8
+_REACH = 0.2
+_PIXELS_AT_ONCE = 2**16

@@ -1,0 +1,251 @@
+"""A race: every formulation of one layer, timed in rounds beside a plain convolution of the same shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wnexplore.measure.distinct_layers import RacedLayer
+from wnexplore.measure.failure import ContextLostError, Failure, release_memory
+from wnexplore.measure.latency import LatencyProtocol
+from wnexplore.measure.rounds import Sampler, StoppedBy, Timing, time_in_rounds, warm_up
+from wnexplore.measure.statistics import Interval, bootstrap_interval, ratios
+from wnexplore.measure.stopwatch import before_sample, sampler
+from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
+from wnexplore.nn.formulations import LayerShape, apply_generated, choose_formulation, legal_formulations
+
+TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
+"""The `difference` that rounding alone may make in each dtype."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How one formulation did."""
+
+    latency_ms: Interval
+    ratio: Interval
+    """To the plain convolution, round by round."""
+    rounds: int
+    stopped_by: StoppedBy
+    difference: float
+    """Of its output from that of the published formulation in float64, see `difference`."""
+    agrees: bool
+    """Whether rounding explains the difference."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON can hold them: a difference that is no number is None."""
+        return {
+            **_bounds("latency_ms", self.latency_ms),
+            **_bounds("latency_ratio", self.ratio),
+            "rounds": self.rounds,
+            "stopped_by": self.stopped_by,
+            "difference": self.difference if math.isfinite(self.difference) else None,
+            "agrees": self.agrees,
+        }
+
+
+@dataclass(frozen=True)
+class Race:
+    """What became of the formulations of one layer at one batch size."""
+
+    batch_size: int
+    plain_ms: Interval | None
+    """Of the plain convolution; None where nothing could be timed."""
+    formulations: Mapping[str, Timed | Failure]
+    """All that are legal for the layer, in the order of their names' list."""
+    picked: str | None
+    """The formulation that "auto" runs; None where not even the images could be made."""
+    fastest: str | None
+    """The one of the smallest ratio to the plain convolution among those that agree."""
+    regret: Interval | None
+    """Time of the one picked over that of the fastest, round by round; None if either was not timed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {
+            "batch_size": self.batch_size,
+            **_bounds("plain_ms", self.plain_ms),
+            "picked": self.picked,
+            "fastest": self.fastest,
+            **_bounds("regret", self.regret),
+            "formulations": {name: _entry(each) for name, each in self.formulations.items()},
+        }
+
+
+def race(layer: RacedLayer, protocol: LatencyProtocol) -> Race:
+    """Time each legal formulation of `layer` in rounds as `protocol` says, in eager mode, caches warm.
+
+    Beside them runs a plain convolution, one kernel for all images. Inference is the forward pass alone,
+    training forward and backward, with gradients of images, activation vectors and weights. The fused
+    formulation takes part on a GPU alone. One that runs out of memory or fails is a `Failure`; the plain
+    convolution's failure is everyone's. Raises `ContextLostError` for one that takes the GPU's context.
+    """
+    names = [name for name in legal_formulations(layer.shape) if name != "fused" or protocol.device == "cuda"]
+    with threads_set(protocol.threads), precision_set(protocol.dtype):
+        try:
+            return _race(layer, protocol, names)
+        except ContextLostError as error:
+            raise ContextLostError(f"{error.culprit} of {layer.name}", error.failure, resumes=False) from None
+        except Exception as error:
+            failure = Failure.of(error)
+        finally:
+            release_memory(protocol.device)
+        if failure.context_lost:
+            raise ContextLostError(f"the plain convolution of {layer.name}", failure, resumes=False)
+        return Race(protocol.batch_size, None, dict.fromkeys(names, failure), None, None, None)
+
+
+def difference(y: Tensor, expected: Tensor) -> float:
+    """The largest distance of `y` from `expected` (float64), relative to the latter's largest value.
+
+    Not a number where `y` holds none; infinite where the shapes differ.
+    """
+    if y.shape != expected.shape:
+        return math.inf
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((y.to(expected.dtype) - expected).abs().max() / largest)
+
+
+def crossover(races: Iterable[Race]) -> list[tuple[int, str]]:
+    """Each batch size from which on another formulation is the fastest, and which; the first one included."""
+    found: list[tuple[int, str]] = []
+    for each in races:
+        if each.fastest is not None and (not found or found[-1][1] != each.fastest):
+            found.append((each.batch_size, each.fastest))
+    return found
+
+
+_PLAIN = "plain"
+
+
+def _race(layer: RacedLayer, protocol: LatencyProtocol, names: list[str]) -> Race:
+    training = protocol.mode == "train"
+    shape, place = layer.shape, {"device": protocol.device, "dtype": DTYPES[protocol.dtype]}
+    layout = MEMORY_FORMATS[protocol.memory_format]
+    batch = protocol.batch_size
+    x = torch.randn(batch, shape.in_channels, layer.height, layer.width, **place)  # type: ignore[call-overload]
+    x = x.contiguous(memory_format=layout).requires_grad_(training)
+    # As a sigmoid leaves it.
+    alpha = torch.rand(batch, shape.generator_groups * shape.inputs_per_group, **place)  # type: ignore[call-overload]
+    weight = layer.weight.to(**place).requires_grad_(training)  # type: ignore[call-overload]
+    inputs = (x, alpha.requires_grad_(training), weight)
+
+    kernel = torch.randn(shape.kernel_shape, **place).contiguous(memory_format=layout)  # type: ignore[call-overload]
+    options = (None, shape.stride, shape.padding, shape.dilation, shape.groups)
+    plain = _step(partial(functional.conv2d, x, kernel.requires_grad_(training), *options), (x, kernel))
+    samplers = {_PLAIN: _warm(plain, protocol)}
+    expected = _expected(*inputs, shape)
+
+    found: dict[str, Timed | Failure] = {}
+    differences: dict[str, float] = {}
+    for name in names:
+        try:
+            step = _step(partial(apply_generated, *inputs, shape, name), inputs)
+            differences[name] = difference(step(), expected)
+            samplers[name] = _warm(step, protocol)
+        except Exception as error:
+            found[name] = failure = Failure.of(error)
+            if failure.context_lost:
+                raise ContextLostError(name, failure) from None
+    del expected
+
+    timings: dict[str, Timing] = {}
+    wanted = tuple(name for name in samplers if name != _PLAIN)
+    seconds = protocol.seconds * len(wanted)
+    for name, timing in time_in_rounds(samplers, _PLAIN, wanted, target=protocol.target, seconds=seconds):
+        if isinstance(timing, Failure):
+            found[name] = timing
+        else:
+            timings[name] = timing
+            found[name] = _timed(timing, differences[name], TOLERANCES[protocol.dtype])
+    picked = choose_formulation(x, weight, shape)
+    fastest = _fastest(found)
+    return Race(
+        batch,
+        _plain_ms(timings.values()),
+        {name: found[name] for name in names},
+        picked,
+        fastest,
+        _regret(timings.get(picked), timings.get(fastest or "")),
+    )
+
+
+def _step(forward: Callable[[], Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+    """One pass, which gives the output: `forward`, and backward to the `leaves` if they ask for it."""
+    if not leaves[0].requires_grad:
+        return torch.inference_mode()(forward)
+    with torch.no_grad():
+        gradient = torch.randn_like(forward())
+
+    def step() -> Tensor:
+        y = forward()
+        torch.autograd.grad(y, leaves, gradient)
+        return y.detach()
+
+    return step
+
+
+def _warm(step: Callable[[], Tensor], protocol: LatencyProtocol) -> Sampler:
+    sample = sampler(step, protocol.device, before_sample(step, protocol.device, "warm"))
+    warm_up(sample, protocol.seconds / 4)
+    return sample
+
+
+@torch.no_grad()
+def _expected(x: Tensor, alpha: Tensor, weight: Tensor, shape: LayerShape) -> Tensor:
+    """What the layer computes, by the published formulation in float64."""
+    double = weight.double()
+    # One by one: the kernels of a whole batch may not fit in memory.
+    images = zip(x.split(1), alpha.split(1), strict=True)
+    return torch.cat([apply_generated(i.double(), a.double(), double, shape, "published") for i, a in images])
+
+
+def _timed(timing: Timing, difference: float, tolerance: float) -> Timed:
+    return Timed(
+        bootstrap_interval(timing.samples_ms),
+        bootstrap_interval(timing.deciding),
+        len(timing.samples_ms),
+        timing.stopped_by,
+        difference,
+        difference <= tolerance,
+    )
+
+
+def _plain_ms(timings: Collection[Timing]) -> Interval | None:
+    # Who stayed longest has all the rounds.
+    longest = max((timing.baseline_ms or [] for timing in timings), key=len, default=[])
+    return bootstrap_interval(longest) if longest else None
+
+
+def _fastest(found: Mapping[str, Timed | Failure]) -> str | None:
+    right = {
+        name: each.ratio.median for name, each in found.items() if isinstance(each, Timed) and each.agrees
+    }
+    return min(right, key=lambda name: right[name], default=None)
+
+
+def _regret(picked: Timing | None, fastest: Timing | None) -> Interval | None:
+    if picked is None or fastest is None:
+        return None
+    # All begin in the first round; who is known well enough leaves before the others.
+    rounds = min(len(picked.samples_ms), len(fastest.samples_ms))
+    return bootstrap_interval(ratios(picked.samples_ms[:rounds], fastest.samples_ms[:rounds]))
+
+
+def _entry(each: Timed | Failure) -> dict[str, Any]:
+    if isinstance(each, Failure):
+        return {"status": each.status, "error": each.error}
+    return {"status": "ok", "error": None, **each.to_dict()}
+
+
+def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """An interval as the columns of a record have it."""
+    median, low, high = interval or (None, None, None)
+    return {name: median, f"{name}_low": low, f"{name}_high": high}

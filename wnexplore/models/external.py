@@ -1,0 +1,342 @@
+"""Networks that a person brings: torchvision's, timm's, or a file's of their own; nothing is downloaded."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from wnexplore.design.external import LIBRARIES, check_name
+from wnexplore.design.skeleton import Block, Site, Walk
+from wnexplore.errors import InputError, shown
+from wnexplore.models.conv_calls import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass
+from wnexplore.models.convert import Where, convert_seen
+from wnexplore.models.copies import as_written
+from wnexplore.models.left import why_left
+from wnexplore.models.likeness import likeness
+from wnexplore.models.methods import Method, PlainMethod
+from wnexplore.models.outputs import check_output, check_trainable, main_logits, quiet
+from wnexplore.models.source_file import module_of
+
+
+def load(name: str, num_classes: int) -> nn.Module:
+    """The network called "torchvision:NAME", "timm:NAME" or "path/to/file.py:function", untrained.
+
+    A function of one's own is called with `num_classes` if it takes that; its file may import others of its
+    folder. What it compiles itself is as it was before. Nothing is ever downloaded. Raises `InputError` if
+    there is no such network, its library is not installed or it can't be made.
+    """
+    check_name(name)
+    origin, _, network = name.rpartition(":")
+    if origin == "torchvision":
+        return _from_torchvision(network, num_classes)
+    if origin == "timm":
+        return _from_timm(network, num_classes)
+    return as_written(_from_file(Path(origin), network, num_classes))
+
+
+def brought_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
+    """The network with its convolutions replaced by those of `method` as `convert` does it if told no more.
+
+    It is for images of 3 channels and `resolution` pixels, which is the size that lazy layers get. It gives
+    logits (N, num_classes), of its main head where it has auxiliary ones; what it prints goes to standard
+    error. Raises `InputError` as `load` and `convert` do, or if it gives something else on such images, and
+    `IllegalPointError` naming the layer.
+    """
+    model, known = _sized(name, num_classes, resolution)
+    gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
+    if type(method) is not PlainMethod:
+        # Stages are those of large images wherever it can run on them.
+        found = layout(model, own=resolution)
+        convert_seen(model, method, Where(), found, _left(model, resolution, found, known))
+    if gives.has_more:
+        model.register_forward_hook(main_logits)
+    if gives.prints:
+        quiet(model)
+    if gives.decides:
+        _forget(known)
+    return model
+
+
+def check_brought(name: str, resolution: int, classes: int) -> None:
+    """Raise `InputError` unless the network called `name` can be trained on so many classes."""
+    with torch.random.fork_rng(devices=()):
+        model, known = _sized(name, classes, resolution)
+    known.once(("trained", resolution), lambda: check_trainable(model, name, resolution, classes))
+
+
+def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
+    """The walk of the plain network for images of `resolution` pixels.
+
+    Each convolution that `convert` may replace is a block of its own, in the stage that it has there.
+    Raises `InputError` as `load` does, or if its convolutions can't be seen or it is for images of other than
+    3 channels, and `RuntimeError`, one line, if the network can't run on such images.
+    """
+    # A walk is for counting: random numbers drawn after it are those that were drawn without it. What a
+    # network's numbers decide is decided alike each time.
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model, known = _sized(name, num_classes, resolution)
+    gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
+    found = layout(model, own=resolution)
+    walk = model_walk(model, resolution, found, _left(model, resolution, found, known))
+    if gives.decides:
+        _forget(known)
+    return walk
+
+
+def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Walk:
+    """The walk of a network of the layout `found`, of which the convolutions in `left` are not replaced."""
+    seen = one_pass(model, resolution, counted=True, channels=(3,))
+
+    def block(conv: SeenConv) -> Block:
+        # What may be replaced runs once.
+        (call,) = seen.calls[conv.name]
+        samples, pixels = call.output[0], call.output[2] * call.output[3]
+        site = _site(conv, pixels)
+        return Block(conv.name, conv.stage, site.in_channels, site.out_channels, pixels, (site,), samples)
+
+    blocks = tuple(block(conv) for conv in found.convs if conv.name not in left)
+    sites = [site for own in blocks for site in own.sites]
+    return Walk(
+        params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
+        flops=seen.products.total
+        - sum(own.samples * site.weights * site.pixels for own in blocks for site in own.sites),
+        blocks=blocks,
+        uncounted=tuple(sorted(seen.products.uncounted)),
+    )
+
+
+class _Known:
+    """What trials of a network have shown, each once: they take longer than to build it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Any] = {}
+
+    def once(self, key: tuple[Any, ...], find: Callable[[], _T]) -> _T:
+        if key not in self._found:
+            self._found[key] = find()
+        found: _T = self._found[key]
+        return found
+
+
+_T = TypeVar("_T")
+_known: dict[object, _Known] = {}
+_MOST_KNOWN = 256
+
+
+def _known_of(name: str, num_classes: int, model: nn.Module) -> _Known:
+    """What is known of a library's network, or of those of a file's function that are like `model`."""
+    key: object = (name, num_classes)
+    if name.rpartition(":")[0] not in LIBRARIES:
+        like = likeness(model)
+        if like is None:
+            return _Known()
+        key = (name, num_classes, like)
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    return _known.setdefault(key, _Known())
+
+
+def _forget(known: _Known) -> None:
+    """Of a network that decides by numbers, the next one of its kind may be another."""
+    for key in [key for key, own in _known.items() if own is known]:
+        del _known[key]
+
+
+def _left(model: nn.Module, resolution: int, found: Layout, known: _Known) -> dict[str, str]:
+    return known.once(("left", resolution), lambda: why_left(model, found, resolution=resolution))
+
+
+def _sized(name: str, num_classes: int, resolution: int) -> tuple[nn.Module, _Known]:
+    """The network with all layers that images of `resolution` pixels make, and what is known of it."""
+    model = load(name, num_classes)
+    known = _known_of(name, num_classes, model)
+    try:
+        if is_unsized(model):
+            give_sizes(model, resolution)
+        try:
+            seen = known.once(("images", resolution), lambda: _images(model, resolution))
+        except RuntimeError:
+            # Who runs it says why it can't.
+            return model, known
+        channels, makes_layers = seen
+        if channels == 3 and makes_layers:
+            give_sizes(model, resolution)
+    except InputError as error:
+        raise InputError(f"backbone '{shown(name)}': {error}") from None
+    if channels != 3:
+        raise InputError(
+            f"backbone '{shown(name)}' is for images of {channels} channel{'s' * (channels > 1)}:"
+            " wnexplore's have 3, so expected a network that reads those"
+        )
+    return model, known
+
+
+def _images(model: nn.Module, resolution: int) -> tuple[int, bool]:
+    """The channels of its images, and whether layers are made when it meets the first one."""
+    seen = one_pass(model, resolution)
+    return seen.channels, seen.made
+
+
+def _site(seen: SeenConv, pixels: int) -> Site:
+    conv = seen.module
+    assert isinstance(conv, nn.Conv2d)
+    high, wide = conv.kernel_size
+    return Site(seen.name, conv.in_channels, conv.out_channels, (high, wide), conv.groups, pixels)
+
+
+def _from_torchvision(network: str, num_classes: int) -> nn.Module:
+    # Those for other tasks take a backbone's weights from the net even where they are told to take none.
+    known = torchvision.models.list_models(module=torchvision.models)
+    if network not in known:
+        raise _no_such("torchvision", network, known)
+    with _told(f"torchvision:{network}"):
+        model: nn.Module = torchvision.models.get_model(network, weights=None, num_classes=num_classes)
+    return model
+
+
+def _from_timm(network: str, num_classes: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise InputError(f'backbone timm:{network} needs timm: pip install "wnexplore[timm]"') from None
+    if not timm.is_model(network):
+        raise _no_such("timm", network, timm.list_models())
+    with _told(f"timm:{network}"):
+        model: nn.Module = timm.create_model(network, pretrained=False, num_classes=num_classes)
+    return model
+
+
+def _from_file(path: Path, function: str, num_classes: int) -> nn.Module:
+    name = f"{path}:{function}"
+    if not path.is_file():
+        raise InputError(f"no file at {path}, where backbone '{name}' should be")
+    with _told(name), module_of(path) as module:
+        make = _function(path, module, function)
+        given = {"num_classes": num_classes} if _takes(make, "num_classes") else {}
+        model = make(**given)
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"backbone '{shown(name)}' gives a {type(model).__name__}: expected a torch.nn.Module"
+            )
+        same = None
+        if (module.__name__, function) not in _new_each_time:
+            with torch.random.fork_rng(devices=()):
+                same = _same(model, lambda: make(**given))
+            _new_each_time.add((module.__name__, function))
+    if same is not None:
+        _new_each_time.discard((module.__name__, function))
+        raise InputError(
+            f"backbone '{shown(name)}' gives {same} each time it is called: expected a new network, as"
+            " training or converting one would change the next"
+        )
+    return model
+
+
+_new_each_time: set[tuple[str, str]] = set()
+"""Module and function that was seen to give a new network each time."""
+
+
+def _same(model: nn.Module, make: Callable[[], object]) -> str | None:
+    """What the networks of a function have in common that a training of one would change in the next."""
+    other = make()
+    if (shared := _shared(model, other)) is not None:
+        return f"the same {shared}"
+    assert isinstance(other, nn.Module)
+    # As a training leaves weights: not as they were.
+    learned = [p for p in other.parameters() if not is_lazy(p) and p.is_floating_point()]
+    with torch.no_grad():
+        for parameter in learned:
+            parameter.fill_(_MARK)
+    third = make()
+    if not isinstance(third, nn.Module):
+        return None
+    for name, parameter in third.named_parameters():
+        if not is_lazy(parameter) and not parameter.is_meta and bool((parameter == _MARK).any()):
+            return f"the weights of the last one in {name}"
+    return None
+
+
+_MARK = 12345.678
+"""A weight that no network starts with."""
+
+
+def _shared(model: nn.Module, other: object) -> str | None:
+    """What two networks have in common, of what belongs to one; modules without weights may be shared."""
+    if other is model or not isinstance(other, nn.Module):
+        return "module"
+    places = {_place(tensor) for tensor in _tensors(other)}
+    modules = {id(module) for module in other.modules()}
+    for name, module in model.named_modules():
+        if id(module) in modules and any(True for _ in _tensors(module)):
+            return f"module {name}"
+    names = (*model.named_parameters(), *model.named_buffers())
+    return next((f"tensor {name}" for name, own in names if _place(own) in places), None)
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _place(tensor: torch.Tensor) -> object:
+    """Where a tensor's numbers are; itself where it has none yet."""
+    if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr()
+
+
+def _function(path: Path, module: ModuleType, name: str) -> Callable[..., object]:
+    found: Any = getattr(module, name, None)
+    if isinstance(found, nn.Module) or not callable(found):
+        own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        hint = _hint([key for key in get_close_matches(name, own, n=1) if key != name])
+        raise InputError(
+            f"{path} has no function '{name}'{hint or ': expected one that returns a torch.nn.Module'}"
+        )
+    make: Callable[..., object] = found
+    return make
+
+
+def _takes(make: Callable[..., object], argument: str) -> bool:
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:
+        return False
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever a network raises while it is made, in one line."""
+    try:
+        # What it prints is not our output.
+        with redirect_stdout(sys.stderr):
+            yield
+    except InputError:
+        raise
+    # Anybody's code: it may even want to leave.
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"backbone '{shown(name)}' can't be made: {shown(cause, 300)}") from error
+
+
+def _no_such(library: str, network: str, known: Iterable[str]) -> InputError:
+    return InputError(
+        f"{library} has no network '{network}'{_hint(get_close_matches(network, list(known), n=3))}"
+    )
+
+
+def _hint(near: list[str]) -> str:
+    return f": did you mean {', '.join(near)}?" if near else ""

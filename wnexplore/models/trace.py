@@ -1,0 +1,140 @@
+"""The walk of a plain network: built without memory (meta tensors), run once, written down."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from wnexplore.design.backbones import backbone_spec
+from wnexplore.design.external import is_brought
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.skeleton import Block, Site, Walk
+from wnexplore.models.build import network
+from wnexplore.models.methods import Method, plain_conv
+from wnexplore.models.products import counted
+from wnexplore.nn import Context, Gate
+from wnexplore.nn.formulations.shape import Size2d
+
+
+def walk(point: DesignPoint) -> Walk:
+    """The walk of the plain network of `point`: its backbone, stem, resolution and classes.
+
+    Raises `RuntimeError` as torch does if the network can't run on such images.
+    """
+    if is_brought(point.backbone):
+        from wnexplore.models.external import brought_walk
+
+        return brought_walk(point.backbone, point.resolution, point.num_classes)
+    recorder = _Recorder()
+    with torch.device("meta"):
+        model = network(backbone_spec(point.backbone), recorder, point.stem, point.num_classes).eval()
+        images = torch.empty(1, 3, point.resolution, point.resolution)
+    pixels: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        pixels[module] = output.shape[2] * output.shape[3]
+
+    for noted in (*recorder.convs(), *(block.gate for block in recorder.blocks)):
+        noted.register_forward_hook(note)
+    with torch.no_grad(), counted(model) as products:
+        model(images)
+    names = {module: name for name, module in model.named_modules()}
+    blocks = tuple(_block(record, names, pixels) for record in recorder.blocks)
+    sites = [site for block in blocks for site in block.sites]
+    return Walk(
+        params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
+        flops=products.total - sum(site.weights * site.pixels for site in sites),
+        blocks=blocks,
+    )
+
+
+class _Record:
+    """What one block asked its method for."""
+
+    def __init__(self, stage: int, context_channels: int) -> None:
+        self.stage = stage
+        self.context_channels = context_channels
+        self.gate: Gate
+        self.convs: list[nn.Conv2d] = []
+
+
+class _SeenGate(Gate):
+    """A gate that hands on what it gets: only its place is wanted."""
+
+    initial_scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class _Recorder(Method):
+    """The plain method, which notes what it is asked for: a block's context first."""
+
+    def __init__(self, stage: int = 0, blocks: list[_Record] | None = None) -> None:
+        self.stage = stage
+        self.blocks: list[_Record] = [] if blocks is None else blocks
+
+    def convs(self) -> list[nn.Conv2d]:
+        return [conv for block in self.blocks for conv in block.convs]
+
+    def at(self, stage: int) -> Method:
+        return _Recorder(stage, self.blocks)
+
+    def context(self, channels: int) -> Context | None:
+        self.blocks.append(_Record(self.stage, channels))
+        return None
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        *,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
+        groups: int = 1,
+        context_features: int | None = None,
+    ) -> nn.Module:
+        conv = plain_conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
+        self.blocks[-1].convs.append(conv)
+        return conv
+
+    def gate(self, channels: int) -> Gate:
+        self.blocks[-1].gate = _SeenGate(channels)
+        return self.blocks[-1].gate
+
+
+def _block(record: _Record, names: dict[nn.Module, str], pixels: dict[nn.Module, int]) -> Block:
+    sites = tuple(_site(conv, names[conv], pixels[conv]) for conv in record.convs)
+    return Block(
+        _common([site.name for site in sites]),
+        record.stage,
+        record.context_channels,
+        record.gate.channels,
+        pixels[record.gate],
+        sites,
+    )
+
+
+def _common(names: list[str]) -> str:
+    """The dotted name that all of `names` begin with."""
+    parts = [name.split(".")[:-1] for name in names]
+    return ".".join(
+        own[0] for own in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*parts, strict=False))
+    )
+
+
+def _site(conv: nn.Conv2d, name: str, pixels: int) -> Site:
+    high, wide = conv.kernel_size
+    return Site(name, conv.in_channels, conv.out_channels, (high, wide), conv.groups, pixels)

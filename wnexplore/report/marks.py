@@ -1,0 +1,69 @@
+"""What a reader of tables must know of its marks: warnings on latencies, accuracies not told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+from wnexplore.results.frame import cells
+from wnexplore.results.intervals import ENOUGH, FEWEST, best_coverage
+
+ADVICE = {
+    "outliers": "single passes took far longer than the median: close other programs, or give --seconds more",
+    "slow_start": "the first passes were slow even after the warm-up: measure again",
+    "drift": "the machine's speed changed while it was timed: trust latency_ratio, not latency_ms",
+    "throttled": "the GPU held its clocks down: let it cool, or say in print that it ran throttled",
+    "gpu_shared": "other processes had the GPU open: measure when it is free",
+    "busy_machine": "other programs kept the cores busy: close them, or give fewer --threads",
+    "wide_interval": "known less well than the target: give --seconds more, or a wider --target",
+}
+"""Kind of warning -> one line for all rows that have it; the record itself says it with numbers."""
+
+
+def warning_kinds(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """The kinds of warnings of each row."""
+    return [tuple(text.split("; ")) if text else () for text in cells(frame, "warnings")]
+
+
+def warning_lines(frame: pd.DataFrame) -> list[str]:
+    """One line for each kind of warning: "drift (3 rows): the machine's speed changed ...".
+
+    A kind that this version has no advice for is a line without one.
+    """
+    count = Counter(kind for kinds in warning_kinds(frame) for kind in kinds)
+    return [_line(kind, rows) for kind, rows in count.items()]
+
+
+def not_told_apart(frame: pd.DataFrame) -> list[bool]:
+    """For each row whether its accuracy can't be told apart from the plain network's.
+
+    That is where the interval of the difference holds 0 or isn't known; rows without a difference are not.
+    """
+    bounds = ("top1_diff", "top1_diff_low", "top1_diff_high")
+    return [
+        value is not None and (low is None or high is None or low <= 0 <= high)
+        for value, low, high in zip(*(cells(frame, name) for name in bounds), strict=True)
+    ]
+
+
+def difference_line(frame: pd.DataFrame) -> str:
+    """What the difference to the plain network is, and how far to trust its interval; "" without any."""
+    if frame["top1_diff"].isna().all():
+        return ""
+    line = "top-1 over plain's on the same seeds, in percentage points"
+    known = frame["top1_diff_low"].notna()
+    if not known.any():
+        return line
+    paired = frame[known | (frame["method"] == "plain")]
+    fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= FEWEST)
+    if fewest >= ENOUGH:
+        return f"{line}, with a 95 % bootstrap interval"
+    return (
+        f"{line}; the bootstrap interval of {fewest} seeds covers {100 * best_coverage(fewest):.0f} % at most"
+    )
+
+
+def _line(kind: str, rows: int) -> str:
+    head = f"{kind.replace('_', ' ')} ({rows} row{'s' if rows > 1 else ''})"
+    return f"{head}: {ADVICE[kind]}" if kind in ADVICE else head

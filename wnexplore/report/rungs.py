@@ -1,0 +1,149 @@
+"""What short trainings told of long ones: halving's rungs, what it spent, how far early ranks held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.report.rank_info import tau_b
+from wnexplore.results.columns import COLUMNS
+from wnexplore.results.record import Record
+from wnexplore.results.trainings import Training, differing, rungs_of, trainings
+
+_FEWEST = 3
+"""Variants: the ranks of two agree or they don't."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One comparison of halving, after `epochs`: what entered it, and what it dropped, the best first."""
+
+    epochs: int
+    entered: int
+    dropped: tuple[tuple[DesignPoint, float], ...]
+    """Each with its mean top-1 in percent."""
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """How well the ranks after some epochs foretold those after more."""
+
+    epochs: int
+    later: int
+    variants: int
+    """How many have both."""
+    tau: float
+    """Kendall's tau-b between the mean top-1 of both; NaN where all of one are equal."""
+
+
+def rungs(trained: Sequence[Training]) -> list[Rung]:
+    """The rungs of halving that the trainings of one protocol went through, the last epoch not among them."""
+    found = []
+    left = [each for each in trained if each.succeeded]
+    dropped_at = {each.dropped_at for each in left if each.dropped_at is not None}
+    for epochs in sorted({*rungs_of(trained[0].settings)[:-1], *dropped_at}):
+        dropped = _by_top1(each for each in left if each.dropped_at == epochs)
+        found.append(Rung(epochs, len(left), dropped))
+        left = [each for each in left if each.dropped_at != epochs]
+    return found
+
+
+def spent(trained: Sequence[Training]) -> tuple[int, int]:
+    """Epochs trained, and those that training everything in full takes, over all seeds that succeeded."""
+    counts = [(each.epochs or 0, each.settings.get("epochs") or 0, len(each.succeeded)) for each in trained]
+    return sum(epochs * seeds for epochs, _, seeds in counts), sum(full * seeds for _, full, seeds in counts)
+
+
+def foretold(trained: Sequence[Training]) -> list[Foretold]:
+    """How the ranks after each tested epoch agree with those after the last one, over variants with both.
+
+    Of the last epochs that counts which at least 3 variants were tested after.
+    """
+    means = [each.tested_means for each in trained]
+    tested = sorted({epoch for own in means for epoch in own})
+    known = [epoch for epoch in tested if sum(epoch in own for own in means) >= _FEWEST]
+    found = []
+    for epoch in known[:-1]:
+        pairs = [(own[epoch], own[known[-1]]) for own in means if epoch in own and known[-1] in own]
+        if len(pairs) >= _FEWEST:
+            early, late = zip(*pairs, strict=True)
+            found.append(Foretold(epoch, known[-1], len(pairs), tau_b(early, late)))
+    return found
+
+
+def lines(records: Iterable[Record]) -> list[str]:
+    """What a run's trainings tell of each other, for a person; nothing of those tested only once.
+
+    Of halving a line for each rung and what it spent; of any training that was tested more than once how
+    well early ranks foretold final ones.
+    """
+    families: dict[str, list[Training]] = {}
+    for each in trainings(records):
+        families.setdefault(each.family, []).append(each)
+    heads = differing([own[0].settings for own in families.values()])
+    return [
+        f"{head}: {line}" if head else line
+        for head, own in zip(heads, families.values(), strict=True)
+        for line in _lines(own)
+    ]
+
+
+def _lines(trained: Sequence[Training]) -> list[str]:
+    planned, names = _epochs(trained[0].settings.get("epochs")), _names(trained)
+    told = []
+    for rung in rungs(trained):
+        dropped = f"{len(rung.dropped)} dropped"
+        dropped += f": {_list(rung.dropped, names)}" if rung.dropped else ""
+        told.append(f"halving after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
+    if told:
+        full = [each for each in trained if each.succeeded and each.dropped_at is None]
+        told.append(f"halving: {_variants(len(full))} trained in full: {_list(_by_top1(full), names)}")
+        told.append(_cost(trained))
+    for each in foretold(trained):
+        early = f"rank after {each.epochs} of {planned}"
+        final = each.later == trained[0].settings.get("epochs")
+        later = "the final rank" if final else f"the rank after {each.later}"
+        among = _variants(len(names))
+        among = among if each.variants == len(names) else f"{each.variants} of {among}"
+        told.append(
+            f"{early} foretells nothing of {later}: all of one rank ({among})"
+            if math.isnan(each.tau)
+            else f"{early} foretells {later} with Kendall's tau-b = {each.tau:.2f} ({among})"
+        )
+    return told
+
+
+def _cost(trained: Sequence[Training]) -> str:
+    took, full = spent(trained)
+    failed = sum(len(each.records) - len(each.succeeded) for each in trained)
+    line = f"halving trained {took} epochs where all variants in full take {full}"
+    line += f": {100 * took / full:.1f} %" if full else ""
+    return f"{line} (trainings that failed not counted: {failed})" if failed else line
+
+
+def _by_top1(trained: Iterable[Training]) -> tuple[tuple[DesignPoint, float], ...]:
+    """Each point with its mean top-1, the best first."""
+    pairs = ((each.point, fmean(each.top1.values())) for each in trained)
+    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def _list(pairs: Iterable[tuple[DesignPoint, float]], names: Mapping[DesignPoint, str]) -> str:
+    return ", ".join(f"{names[point]} {COLUMNS['top1'].format(top1)} %" for point, top1 in pairs)
+
+
+def _epochs(count: int | None) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def _variants(count: int) -> str:
+    return f"{count} variant{'' if count == 1 else 's'}"
+
+
+def _names(trained: Sequence[Training]) -> dict[DesignPoint, str]:
+    """What to call each point: without the backbone where all have the same."""
+    points = [each.point for each in trained]
+    one = len({point.backbone for point in points}) == 1
+    return {point: str(point).removeprefix(f"{point.backbone} ") if one else str(point) for point in points}

@@ -1,0 +1,184 @@
+"""Records to one table: a row for each point, latency protocol and training protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from wnexplore.design.multiplier import OverChannels, PerStage
+from wnexplore.design.point import AXES, DesignPoint
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Interval, Kind
+from wnexplore.results.intervals import paired_interval, t_interval
+from wnexplore.results.record import Record
+from wnexplore.results.trainings import Training, newest, trainings
+
+_DTYPES: dict[Kind, str] = {
+    "text": "string",
+    "multiplier": "object",
+    "whole": "Int64",
+    "count": "Int64",
+    "number": "Float64",
+}
+_SEVERITY = ("ok", "out_of_memory", "failed")
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row for each (point, latency protocol, training protocol without its seed), all `COLUMNS`.
+
+    `records` come oldest first: of those that would fill the same visible cell the newest wins. Counts
+    are Int64, other numbers Float64, M and G as a `DesignPoint` has them, missing ones NA (None for M and
+    G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and
+    `top1_high` its 95 % Student-t interval. `top1_diff` is its mean distance to the plain network's, in
+    percentage points, over the seeds that both succeeded with under the same protocol and for as many
+    epochs, `top1_diff_low` and `top1_diff_high` the interval of `paired_interval`. `epochs` are those
+    trained. `warnings` are the kinds of a latency's warnings, "drift; throttled".
+    Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
+    before a column existed leaves out is what its column calls usual.
+    """
+    by_point: dict[DesignPoint, list[Record]] = {}
+    for record in records:
+        by_point.setdefault(record.point, []).append(record)
+    trained: dict[DesignPoint, list[Training]] = {}
+    for training in trainings(record for own in by_point.values() for record in own):
+        trained.setdefault(training.point, []).append(training)
+    rows = [row for point, own in by_point.items() for row in _rows(point, own, trained)]
+    return pd.DataFrame(
+        {
+            name: pd.Series([_clean(row.get(name)) for row in rows], dtype=_DTYPES[column.kind])
+            for name, column in COLUMNS.items()
+        }
+    )
+
+
+def cells(frame: pd.DataFrame, name: str) -> list[Any]:
+    """The column called `name` as plain values, None where it is empty."""
+    values, empty = frame[name].tolist(), frame[name].isna().tolist()
+    return [None if missing else value for value, missing in zip(values, empty, strict=True)]
+
+
+def numbers(frame: pd.DataFrame, name: str) -> list[float | None]:
+    """The numeric column called `name` as floats, None where it is empty or no one number (M by stage)."""
+    values = (None if isinstance(value, (OverChannels, PerStage)) else value for value in cells(frame, name))
+    return [None if value is None else float(value) for value in values]
+
+
+def intervals(frame: pd.DataFrame, name: str) -> list[Interval | None]:
+    """The 95 % intervals of the column called `name`, None where a value is exact or its spread unknown."""
+    bounds = COLUMNS[name].interval
+    if bounds is None:
+        return [None] * len(frame)
+    pairs = zip(*(numbers(frame, bound) for bound in bounds), strict=True)
+    return [None if low is None or high is None else (low, high) for low, high in pairs]
+
+
+def doubts(frame: pd.DataFrame, name: str) -> list[Interval | None]:
+    """The intervals within which values of the column called `name` count as alike, None where exact."""
+    return intervals(frame, name) if COLUMNS[name].unsure else [None] * len(frame)
+
+
+def distinct(frame: pd.DataFrame, name: str) -> list[Any]:
+    """The different values of a column, in order of appearance, without the empty ones."""
+    return [value for value in dict.fromkeys(cells(frame, name)) if value is not None]
+
+
+def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) -> str:
+    """What all rows that have these columns share, for a caption: "cpu · float32 · batch 1".
+
+    What goes without saying ("warm cache") is said only if `usual`.
+    """
+    values = {name: distinct(frame, name) for name in names}
+    alike = {name: own[0] for name, own in values.items() if len(own) == 1}
+    said = (n for n, value in alike.items() if usual or value != COLUMNS[n].usual)
+    return " · ".join(COLUMNS[name].say(alike[name]) for name in said)
+
+
+def varying(frame: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """Those of the columns that hold more than one value."""
+    return [name for name in names if len(distinct(frame, name)) > 1]
+
+
+def groups(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
+    """Row positions by their values in `names`, in order of appearance; empty counts as a value."""
+    columns = [cells(frame, name) for name in names]
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for position in range(len(frame)):
+        found.setdefault(tuple(values[position] for values in columns), []).append(position)
+    return found
+
+
+def _rows(
+    point: DesignPoint, records: Sequence[Record], trained: Mapping[DesignPoint, Sequence[Training]]
+) -> Iterator[dict[str, Any]]:
+    complexity = [record for record in records if record.figure == "complexity"][-1:]
+    latencies = _newest_latencies(record for record in records if record.figure == "latency")
+    baseline = point.baseline() if point in trained else point
+    plain = {each.identity: each for each in trained.get(baseline, ()) if baseline != point}
+    shown: list[Training | None] = [*newest(trained.get(point, ()))]
+    for timed in [[record] for record in latencies] or [[]]:
+        for training in shown or [None]:
+            row: dict[str, Any] = {axis: getattr(point, axis) for axis in AXES}
+            for record in complexity:
+                row |= _visible(record.value)
+            for record in timed:
+                row |= _latency_protocol(record) | _visible(record.value) | {"warnings": _warnings(record)}
+            seeds: tuple[Record, ...] = ()
+            if training is not None:
+                seeds = training.records
+                row |= _training(training) | _difference(training, plain.get(training.identity))
+            yield row | _outcome([*complexity, *timed, *seeds])
+
+
+def _newest_latencies(records: Iterable[Record]) -> list[Record]:
+    found = {tuple(_latency_protocol(record).values()): record for record in records}
+    return list(found.values())
+
+
+def _latency_protocol(record: Record) -> dict[str, Any]:
+    return {name: record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL}
+
+
+def _warnings(record: Record) -> str | None:
+    kinds = dict.fromkeys(str(warning["kind"]) for warning in record.value.get("warnings", ()))
+    return "; ".join(kinds) or None
+
+
+def _training(training: Training) -> dict[str, Any]:
+    top1 = list(training.top1.values())
+    row: dict[str, Any] = {"dataset": training.dataset, "epochs": training.epochs, "seeds": len(top1)}
+    row["dropped_at"] = training.dropped_at
+    if top1:
+        row["top1"] = fmean(top1)
+    if len(top1) > 1:
+        low, high = t_interval(top1)
+        row |= {"top1_low": max(0.0, low), "top1_high": min(100.0, high)}
+    return row
+
+
+def _difference(training: Training, baseline: Training | None) -> dict[str, Any]:
+    """What a training has over the plain network's, over the seeds that succeeded in both."""
+    own, other = training.top1, {} if baseline is None else baseline.top1
+    differences = [own[seed] - other[seed] for seed in own if seed in other]
+    if not differences:
+        return {}
+    low, high = paired_interval(differences) or (None, None)
+    return {"top1_diff": fmean(differences), "top1_diff_low": low, "top1_diff_high": high}
+
+
+def _outcome(records: Sequence[Record]) -> dict[str, Any]:
+    errors = dict.fromkeys(record.error for record in records if record.status != "ok" and record.error)
+    worst = max((record.status for record in records), key=_SEVERITY.index, default="ok")
+    return {"status": worst, "error": "; ".join(errors) or None}
+
+
+def _visible(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in COLUMNS}
+
+
+def _clean(value: Any) -> str | float | Fraction | None:
+    """`value`, or None where it is no value at all."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,103 @@
+"""How sure a mean over few seeds is: Student-t, and a bootstrap interval for paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from wnexplore.results.columns import Interval
+
+FEWEST = 3
+"""Pairs from which on there is an interval."""
+
+ENOUGH = 5
+"""Pairs from which on the interval's coverage comes near 95 %, as far as the differences are symmetric."""
+
+_ALPHA = 0.05
+_ENUMERATED = 6
+_RESAMPLES = 10_000
+_SEED = 20150805
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def paired_interval(differences: Sequence[float]) -> Interval | None:
+    """The percentile bootstrap interval of the mean of `differences`, meant for 95 %; None for fewer than 3.
+
+    At the expanded level of Hesterberg, What Teachers Should Know About the Bootstrap (The American
+    Statistician, 2015): alpha'/2 = Phi(-sqrt(n / (n - 1)) t), t the quantile of Student's t with n - 1
+    degrees of freedom, which makes it about as wide as a t interval. The distribution of the mean is
+    enumerated up to 6 differences and drawn above, 10,000 resamples with a fixed seed; bounds are rounded
+    outward to the next of its values.
+
+    Measured coverage, of normal and of exponential differences, in percent: 76 and 69 of 3, 88 and 82 of 4,
+    94 and 89 of 5, 95 and 91 of 10, 95 and 92 of 20. Of up to 5 differences it is the interval from the
+    smallest to the largest, so that `best_coverage` bounds it.
+    """
+    count = len(differences)
+    if count < FEWEST:
+        return None
+    multiplicities, weights = _resamples(count)
+    means = multiplicities @ np.asarray(differences, dtype=np.float64) / count
+    tail, mean = _tail(count), fmean(differences)
+    # Summed in another order, the bounds of equal differences may miss their mean by a rounding error.
+    return min(-_upper(-means, weights, tail), mean), max(_upper(means, weights, tail), mean)
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """The 95 % Student-t interval of the mean of `values`, of which there are at least 2."""
+    half = _student_t(len(values)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def best_coverage(count: int) -> float:
+    """How often the interval from the smallest of `count` differences to the largest holds their true median.
+
+    Means of resamples go no further: where differences are symmetric, no interval of them covers more.
+    """
+    return 1 - 2.0 ** (1 - count)
+
+
+def _tail(count: int) -> float:
+    """alpha' / 2, as in `paired_interval`."""
+    from scipy.special import ndtr
+
+    return float(ndtr(-math.sqrt(count / (count - 1)) * _student_t(count)))
+
+
+def _student_t(count: int) -> float:
+    # scipy.special alone loads in a tenth of the time of scipy.stats and holds the same quantile.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(count - 1, 1 - _ALPHA / 2))
+
+
+def _upper(means: _Array, weights: _Array, tail: float) -> float:
+    """The smallest mean v such that a share of at most `tail` is v or more; the largest if there is none."""
+    # Top-1s are multiples of an image, so that many means are equal but for a rounding error.
+    _, first, group = np.unique(-means.round(_DIGITS), return_index=True, return_inverse=True)
+    at_least = np.cumsum(np.bincount(group, weights))
+    position = int(np.searchsorted(at_least, tail * at_least[-1], side="right")) - 1
+    return float(means[first[max(0, position)]])
+
+
+_DIGITS = 9
+"""Digits after the point of a percentage that are no rounding error."""
+
+
+@lru_cache(maxsize=8)
+def _resamples(count: int) -> tuple[_Array, _Array]:
+    """How often each resample has each difference, (resamples, count), and how many draws give it."""
+    if count > _ENUMERATED:
+        drawn = np.random.default_rng(_SEED).multinomial(count, [1 / count] * count, size=_RESAMPLES)
+        return drawn.astype(np.float64), np.ones(_RESAMPLES)
+    every = combinations_with_replacement(range(count), count)
+    multiplicities = np.array([np.bincount(chosen, minlength=count) for chosen in every])
+    draws = [math.factorial(count) // math.prod(map(math.factorial, row)) for row in multiplicities.tolist()]
+    return multiplicities.astype(np.float64), np.array(draws, dtype=np.float64)

@@ -1,0 +1,57 @@
+"""The Pareto front of points with any number of objectives, by their values or by what is certain of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wnexplore.results.columns import Direction, Interval
+
+_Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def pareto(
+    points: Sequence[Sequence[float | None]],
+    directions: Sequence[Direction],
+    intervals: Sequence[Sequence[Interval | None]] | None = None,
+) -> list[bool]:
+    """Which of `points` no other point dominates.
+
+    Without `intervals` the plain rule: A dominates B if it is at least as good in all objectives and
+    better in one. With them (one for each value, None for a value that is exact) only what is certain
+    counts: A dominates B if it does by the plain rule wherever in their intervals the true values lie,
+    that is, if in all objectives A's worse bound is at least as good as B's better bound, and better
+    in one. So an overlap in any objective keeps B, whatever the plain rule keeps is kept, and with
+    intervals of no width the two rules are one. Both relations are transitive.
+
+    Equal points are kept together. A point with a missing value (None or NaN) is never kept and
+    dominates nothing. An interval that its own value lies outside of is stretched to it. Raises
+    `ValueError` if a point has not one value, and one interval, for each direction.
+    """
+    if intervals is None:
+        intervals = [[None] * len(directions)] * len(points)
+    for index, (point, own) in enumerate(zip(points, intervals, strict=True)):
+        if not len(point) == len(own) == len(directions):
+            given = f"{len(point)} values and {len(own)} intervals"
+            raise ValueError(f"point {index} has {given} for {len(directions)} objectives")
+    shape = len(points), len(directions)
+    signs = np.array([1.0 if direction == "smaller" else -1.0 for direction in directions])
+    costs = np.array(points, dtype=np.float64).reshape(shape) * signs
+    nowhere = (math.nan, math.nan)
+    bounds = np.array([[interval or nowhere for interval in own] for own in intervals], dtype=np.float64)
+    # A missing bound is no bound, and the value itself stands for it.
+    ends = np.concatenate([costs[..., None], bounds.reshape(*shape, 2) * signs[:, None]], axis=2)
+    best, worst = np.fmin.reduce(ends, axis=2), np.fmax.reduce(ends, axis=2)
+    known = ~np.isnan(costs).any(axis=1)
+    worst = np.ascontiguousarray(worst[known].T)
+    return [bool(there) and not _dominated(own, worst) for there, own in zip(known, best, strict=True)]
+
+
+def _dominated(best: _Numbers, worst: _Numbers) -> bool:
+    """Whether one of the points dominates: each column of `worst` has one's worse bounds."""
+    no_worse = (worst <= best[:, None]).all(axis=0)
+    better = (worst < best[:, None]).any(axis=0)
+    return bool((no_worse & better).any())

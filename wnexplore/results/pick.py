@@ -1,0 +1,233 @@
+"""The one design point to take: best in an objective, and what decides where that can't tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from wnexplore.design.methods import METHODS
+from wnexplore.design.point import AXES, DesignPoint
+from wnexplore.errors import InputError
+from wnexplore.results import filters
+from wnexplore.results.columns import COLUMNS, Column, direction
+from wnexplore.results.compare import Measured
+from wnexplore.results.frame import cells, distinct, groups, intervals, varying
+
+SIZES = ("params", "flops")
+"""What decides between points that are equal in everything asked for: the smaller one is taken."""
+
+_SUGGESTED = ("latency_ms", "top1", *SIZES)
+_MAX_VALUES = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point with what is known of it: column name -> figure, none where nothing was measured."""
+
+    point: DesignPoint
+    figures: Mapping[str, Measured]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One column asked for, and how far it decides."""
+
+    column: Column
+    asked: tuple[Candidate, ...]
+    """Those that the steps before leave."""
+    best: Candidate
+    """That of the best value, by the mean or the median."""
+    alike: tuple[Candidate, ...]
+    """Those that can't be told apart from `best`: itself, and those whose intervals overlap its own."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The point to take, and why."""
+
+    objective: Column
+    prefer: tuple[Column, ...]
+    where: str | None
+    rows: int
+    """All of the run."""
+    satisfy: int
+    """Rows that satisfy `where`."""
+    steps: tuple[Step, ...]
+    """The objective, then each preferred column that was needed. Each but the last leaves those alike."""
+    runner_up: Candidate | None
+    """What the last step would have taken of the others that it was asked about."""
+    suggestion: str | None
+    """A further column that would decide among those that the last step can't tell apart."""
+    protocol: Mapping[str, Any]
+    """How the figures asked for were measured, the same for all."""
+
+    @property
+    def take(self) -> Candidate:
+        """The point to take."""
+        return self.steps[-1].best
+
+    @property
+    def line(self) -> str:
+        """A line of Python that builds its network."""
+        return build_line(self.take.point)
+
+
+def pick(
+    frame: pd.DataFrame, objective: str, *, where: str | None = None, prefer: Sequence[str] = ()
+) -> Pick:
+    """The point of `frame` that is best in the column `objective`, of those that satisfy `where`.
+
+    Points whose 95 % intervals overlap the best one's can't be told apart from it, nor can equal ones;
+    the first column of `prefer` decides among them, the next one among those alike in that, and the
+    last one by its values alone, as `objective` does without any. Equal ones go by fewer parameters,
+    then FLOPs. A figure without an interval counts as exact; points without a preferred figure come
+    after those with it. Raises `InputError` for a column that is unknown or has no better direction,
+    a mistake in `where`, figures of several protocols, and if there is nothing to pick from.
+    """
+    names = tuple(dict.fromkeys((objective, *prefer)))
+    for name in names:
+        direction(name)
+    read = () if where is None else filters.condition(where).names
+    rows = frame if where is None else filters.where(frame, where)
+    full = rows[rows[objective].notna()].reset_index(drop=True)
+    if not len(full):
+        raise InputError(_nothing(len(frame), len(rows), objective, where))
+    _check_comparable(full, dict.fromkeys((*names, *sorted(read))), where)
+    known = [name for name in dict.fromkeys((*names, *_SUGGESTED)) if not _apart(full, name)]
+    candidates = _candidates(full, names, known)
+    for name in names:
+        if not any(name in each.figures for each in candidates):
+            raise InputError(f"column '{name}' is empty in all {len(full)} rows: leave it out of --prefer")
+    criteria = [COLUMNS[name] for name in names]
+    steps = _steps(candidates, criteria)
+    last = steps[-1]
+    rest = [each for each in last.asked if each is not last.best]
+    return Pick(
+        objective=COLUMNS[objective],
+        prefer=tuple(criteria[1:]),
+        where=where,
+        rows=len(frame),
+        satisfy=len(rows),
+        steps=tuple(steps),
+        runner_up=_best(rest, criteria[criteria.index(last.column) :]) if rest else None,
+        suggestion=_suggestion(last, names) if len(last.alike) > 1 else None,
+        protocol=_protocol(full, names),
+    )
+
+
+def build_line(point: DesignPoint) -> str:
+    """A line of Python that builds the network of `point`: M and G, and what is not as it is by default."""
+    usual = DesignPoint.of(point.backbone, point.method, stem=point.stem).to_dict()
+    usual |= {"method": "plain", "stem": "imagenet"}
+    shown = [json.dumps(point.backbone, ensure_ascii=False)]
+    for axis, value in point.to_dict().items():
+        always = axis in ("M", "G") and axis in METHODS[point.method]
+        if axis != "backbone" and (always or value != usual[axis]):
+            text = json.dumps(value, ensure_ascii=False)
+            shown.append(text if axis == "method" else f"{axis}={text}")
+    return f"wnexplore.build({', '.join(shown)})"
+
+
+def _nothing(rows: int, satisfy: int, objective: str, where: str | None) -> str:
+    parts = [f"{rows} rows"]
+    if where is not None:
+        parts.append(f"{satisfy} of them satisfy '{' '.join(where.split())}'")
+    if satisfy:
+        parts.append(f"0 of these have {objective}")
+    return f"nothing to pick from: {', '.join(parts)}"
+
+
+def _check_comparable(rows: pd.DataFrame, names: Iterable[str], where: str | None) -> None:
+    """`InputError` if some of the columns `names` hold figures of more than one protocol."""
+    mixed = {name: own for name in names if (own := _apart(rows, name))}
+    if not mixed:
+        return
+    full = rows[rows[list(mixed)].notna().any(axis=1)]
+    values = {key: distinct(full, key) for own in mixed.values() for key in own}
+    told = []
+    for key, own in values.items():
+        few = [*map(str, own[:_MAX_VALUES]), *["..."] * (len(own) > _MAX_VALUES)]
+        told.append(f"{key} varies ({', '.join(few)})")
+    first = [f"{key} == {own[0] if COLUMNS[key].numeric else repr(own[0])}" for key, own in values.items()]
+    example = " and ".join([*["..."] * (where is not None), *first])
+    raise InputError(
+        f"{' and '.join(mixed)} can't be compared between protocols: {', '.join(told)}:"
+        f' choose one, such as --where "{example}"'
+    )
+
+
+def _protocol(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, Any]:
+    """The columns in which all rows that have the figures `names` agree, and what these hold."""
+    held: dict[str, list[Any]] = {}
+    for name in names:
+        full = rows[rows[name].notna()]
+        held |= {key: distinct(full, key) for key in COLUMNS[name].within}
+    return {key: own[0] for key, own in held.items() if own}
+
+
+def _apart(rows: pd.DataFrame, name: str) -> list[str]:
+    """The columns in which rows with a figure in `name` differ, so that these can't be compared."""
+    return varying(rows[rows[name].notna()], COLUMNS[name].within)
+
+
+def _candidates(rows: pd.DataFrame, asked: Sequence[str], known: Sequence[str]) -> list[Candidate]:
+    """The points of `rows`, each with its figures in the columns `known`."""
+    values = {name: cells(rows, name) for name in known}
+    bounds = {name: intervals(rows, name) for name in known}
+    found = []
+    for axes, positions in groups(rows, AXES).items():
+        # Rows of one point differ in what nobody asks for; one of them may be of a measurement that failed.
+        row = max(positions, key=lambda row: sum(values[name][row] is not None for name in asked))
+        figures = {n: Measured(own[row], bounds[n][row]) for n, own in values.items() if own[row] is not None}
+        found.append(Candidate(DesignPoint(**dict(zip(AXES, axes, strict=True))), figures))
+    return found
+
+
+def _steps(candidates: Sequence[Candidate], criteria: Sequence[Column]) -> list[Step]:
+    steps = []
+    left = tuple(candidates)
+    for column in criteria:
+        full = [each for each in left if column.name in each.figures]
+        if full:
+            best = min(full, key=lambda each: (_cost(each, column), _size(each)))
+            alike = tuple(
+                each for each in full if _alike(each.figures[column.name], best.figures[column.name])
+            )
+            steps.append(Step(column, left, best, alike))
+            left = alike
+        if len(left) == 1:
+            break
+    return steps
+
+
+def _best(candidates: Sequence[Candidate], criteria: Sequence[Column]) -> Candidate:
+    steps = _steps(candidates, criteria)
+    return steps[-1].best if steps else min(candidates, key=_size)
+
+
+def _cost(candidate: Candidate, column: Column) -> float:
+    value = candidate.figures[column.name].value
+    return value if column.better == "smaller" else -value
+
+
+def _size(candidate: Candidate) -> tuple[float, ...]:
+    figures = candidate.figures
+    return tuple(figures[name].value if name in figures else math.inf for name in SIZES)
+
+
+def _alike(a: Measured, b: Measured) -> bool:
+    (a_low, a_high), (b_low, b_high) = (each.interval or (each.value, each.value) for each in (a, b))
+    return a_low <= b_high and b_low <= a_high
+
+
+def _suggestion(step: Step, names: Iterable[str]) -> str | None:
+    """The first column by which those alike would not all be equal."""
+    for name in _SUGGESTED:
+        if name not in names and len({each.figures.get(name) for each in step.alike} - {None}) > 1:
+            return name
+    return None

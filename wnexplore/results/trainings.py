@@ -1,0 +1,160 @@
+"""The records of trainings, joined: every seed of one point under one protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.results.record import Record
+
+
+@dataclass(frozen=True)
+class Training:
+    """One point under one protocol but for the seed, trained for the same number of epochs."""
+
+    point: DesignPoint
+    settings: Mapping[str, Any]
+    """The protocol without the seed; its epochs are those planned."""
+    epochs: int | None
+    """Those trained; the planned ones where no seed succeeded, None where not even these are known."""
+    records: tuple[Record, ...]
+    """The newest one of each seed, also those that failed."""
+
+    @property
+    def dataset(self) -> str | None:
+        """What it was trained on."""
+        return self.settings.get("dataset")
+
+    @property
+    def identity(self) -> tuple[str, int | None]:
+        """What trainings must share to be comparable."""
+        return _text(self.settings), self.epochs
+
+    @property
+    def family(self) -> str:
+        """What the trainings of one sweep share, whatever network they are of and its number of threads."""
+        return _text({key: value for key, value in self.settings.items() if key not in ("source", "threads")})
+
+    @property
+    def succeeded(self) -> tuple[Record, ...]:
+        """The records of the seeds that have a top-1."""
+        return tuple(record for record in self.records if _top1(record) is not None)
+
+    @property
+    def top1(self) -> dict[Any, float]:
+        """Seed -> top-1 in percent, of those that succeeded."""
+        found = ((record.protocol.get("seed"), _top1(record)) for record in self.records)
+        return {seed: top1 for seed, top1 in found if top1 is not None}
+
+    @property
+    def dropped_at(self) -> int | None:
+        """The epoch after which halving dropped the point; None if it never did."""
+        return next((at for r in self.succeeded if (at := r.value.get("dropped_at")) is not None), None)
+
+    @property
+    def losses(self) -> dict[int, list[float]]:
+        """Epoch, from 1 -> the mean training loss in it, of each seed that succeeded, in nats."""
+        return _by_epoch(enumerate(record.samples.get("loss", ()), start=1) for record in self.succeeded)
+
+    @property
+    def tested(self) -> dict[int, list[float]]:
+        """Epoch -> the top-1 after it, of each seed that succeeded, in percent; the last epoch included."""
+        found = []
+        for record in self.succeeded:
+            epochs, top1 = (record.samples.get(name, []) for name in ("tested_epochs", "tested_top1"))
+            own = {int(epoch): value for epoch, value in zip(epochs, top1, strict=False)}
+            if self.epochs is not None:
+                own[self.epochs] = record.value["top1"]
+            found.append(own.items())
+        return _by_epoch(found)
+
+    @property
+    def tested_means(self) -> dict[int, float]:
+        """Epoch -> the mean top-1 after it, in percent."""
+        return {epoch: fmean(values) for epoch, values in self.tested.items()}
+
+
+def trainings(records: Iterable[Record]) -> list[Training]:
+    """The trainings among `records`, which come oldest first; those trained last come last.
+
+    A seed that failed is put to the others of its point and settings, however long these were trained.
+    """
+    found: dict[tuple[DesignPoint, str], dict[Any, Record]] = {}
+    for record in records:
+        if record.figure == "training":
+            key = record.point, _text(_settings(record))
+            seeds = found.pop(key, {})
+            seeds[record.protocol.get("seed")] = record
+            found[key] = seeds
+    return [part for seeds in found.values() for part in _equally_long(list(seeds.values()))]
+
+
+def newest(trainings: Iterable[Training]) -> list[Training]:
+    """Those of one point that a table shows: of each data set and number of epochs the newest.
+
+    Seeds trained under different hidden settings (a learning rate) are never averaged: only those of
+    the settings used last count.
+    """
+    return list({(each.dataset, each.epochs): each for each in trainings}.values())
+
+
+def _equally_long(records: Sequence[Record]) -> list[Training]:
+    settings = _settings(records[0])
+    planned = settings.get("epochs")
+    parts: dict[int | None, list[Record]] = {}
+    for record in records:
+        if record.status == "ok":
+            parts.setdefault(record.value.get("epochs", planned), []).append(record)
+    failed = [record for record in records if record.status != "ok"]
+    if failed:
+        parts.setdefault(next(reversed(parts), planned), []).extend(failed)
+    return [Training(records[0].point, settings, epochs, tuple(own)) for epochs, own in parts.items()]
+
+
+def rungs_of(settings: Mapping[str, Any]) -> list[int]:
+    """The epochs after which halving compares, the last one included; [] without halving."""
+    if settings.get("schedule") != "halving":
+        return []
+    epoch, last, eta = (int(settings[name]) for name in ("min_epochs", "max_epochs", "eta"))
+    rungs = []
+    while epoch < last:
+        rungs.append(epoch)
+        epoch *= eta
+    return [*rungs, last]
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells each of `settings` from the others: "digits, lr 0.1"; "" where there is only one."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    varying = [name for name in names if len({str(each.get(name)) for each in settings}) > 1]
+    told = []
+    for each in settings:
+        known = ((name, each[name]) for name in varying if each.get(name) is not None)
+        told.append(", ".join(v if isinstance(v, str) else f"{n.replace('_', ' ')} {v}" for n, v in known))
+    return told
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.protocol.items() if key != "seed"}
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _top1(record: Record) -> float | None:
+    value = record.value.get("top1") if record.status == "ok" else None
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _by_epoch(curves: Iterable[Iterable[tuple[int, float]]]) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for curve in curves:
+        for epoch, value in curve:
+            found.setdefault(epoch, []).append(value)
+    return dict(sorted(found.items()))

@@ -1,0 +1,87 @@
+"""Walks of plain networks, each made once and kept on disk: who counts again needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from wnexplore.design.backbones import backbone_spec
+from wnexplore.design.external import is_brought
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.skeleton import Walk
+from wnexplore.errors import InputError, WnexploreError
+from wnexplore.files import cache_folder, write_whole
+
+
+def walk_of(point: DesignPoint) -> Walk:
+    """The walk of the plain network of `point` at the point's resolution.
+
+    Kept in `cache_folder()` by all that it follows from, the code of the backbones included; a file that
+    can't be read or written is as good as none. Raises `InputError` if the network can't run on such images.
+    """
+    return _walk_of(point.baseline())
+
+
+@cache
+def _walk_of(baseline: DesignPoint) -> Walk:
+    of = _origin(baseline)
+    if of is None:
+        return _make(baseline)
+    path = cache_folder() / "walks" / f"{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:32]}.json"
+    known = _read(path, of)
+    if known is not None:
+        return known
+    walk = _make(baseline)
+    with suppress(OSError, WnexploreError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"of": of, "walk": walk.to_dict()}).encode())
+    return walk
+
+
+def _make(baseline: DesignPoint) -> Walk:
+    from wnexplore.models.trace import walk
+
+    try:
+        return walk(baseline)
+    except RuntimeError as error:
+        # The library's reason is its first line, what follows is about its insides.
+        reason = str(error).strip().partition("\n")[0]
+        where = f"{baseline.backbone} can't run on images of {baseline.resolution} pixels"
+        raise InputError(f"{where}: {reason}") from None
+
+
+def _origin(baseline: DesignPoint) -> list[Any] | None:
+    """All that a walk follows from; None for what can change unseen, a file that may import others."""
+    network = [baseline.backbone, baseline.stem, baseline.resolution, baseline.num_classes]
+    library, _, _ = baseline.backbone.partition(":")
+    if not is_brought(baseline.backbone):
+        made_of = repr(backbone_spec(baseline.backbone))
+    elif library in ("timm", "torchvision"):
+        try:
+            made_of = version(library)
+        except PackageNotFoundError:
+            return None
+    else:
+        return None
+    return [*network, made_of, _code()]
+
+
+@cache
+def _code() -> str:
+    """What the code says that makes walks."""
+    here = Path(__file__).parent
+    files = [*sorted((here / "models").glob("*.py")), here / "design" / "walk.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _read(path: Path, of: list[Any]) -> Walk | None:
+    try:
+        content = json.loads(path.read_bytes())
+        return Walk.from_dict(content["walk"]) if content["of"] == of else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,75 @@
+"""A race over a network: every formulation of each of its layers, timed and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import LatencySpec
+from wnexplore.design.sweep_file import PointSpec, SweepSpec
+from wnexplore.measure.distinct_layers import raced_layers
+from wnexplore.measure.environment import environment
+from wnexplore.measure.formulation_times import Race, crossover
+from wnexplore.measure.formulation_times import race as race_layer
+from wnexplore.measure.latency import LatencyProtocol
+from wnexplore.measure.switches import precision_set, threads_set
+from wnexplore.models import build
+from wnexplore.study.sweep import plan
+
+Progress = Callable[[str, int, int], None]
+"""Told what is raced next, how many races are done and how many there are."""
+
+
+def race(
+    point: DesignPoint,
+    latency: LatencySpec,
+    layer: str | None = None,
+    on_race: Progress = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """What `wnexplore race` shows of `point`, as JSON can hold it.
+
+    The point's axes at the top level; `protocol`, but for the batch size; `layers`, a list with one entry
+    for each distinct layer (or `layer` alone), with its `races` by batch size and its `crossover`, a list
+    of batch sizes from which on another formulation is the fastest; `regret` of what "auto" picks: its
+    geometric mean over all races and the worst of them. `latency` has one value on each axis but that of
+    batch sizes. Raises `InputError` if the network has no such layer, or the machine no such device.
+    """
+    spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency)
+    protocols = [m.protocol for m in plan(spec).measurements if m.figure == "latency"]
+    protocols.sort(key=lambda protocol: int(protocol["batch_size"]))
+    raced = raced_layers(build(point), point.resolution, layer)
+    layers = []
+    for number, each in enumerate(raced):
+        races: list[Race] = []
+        for protocol in protocols:
+            done = number * len(protocols) + len(races)
+            on_race(f"{each.name}, batch {protocol['batch_size']}", done, len(raced) * len(protocols))
+            races.append(race_layer(each, LatencyProtocol.of(protocol, point.resolution)))
+        entries = [own.to_dict() for own in races]
+        layers.append({**each.to_dict(), "races": entries, "crossover": crossover(races)})
+    shared = {name: value for name, value in protocols[0].items() if name != "batch_size"}
+    with threads_set(shared["threads"]), precision_set(shared["dtype"]):
+        measured_in = environment(shared["device"])
+    return {
+        **point.to_dict(),
+        "protocol": shared,
+        "layers": layers,
+        "regret": _regret(layers),
+        "environment": measured_in,
+    }
+
+
+def _regret(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all races in which what was picked and the fastest were timed."""
+    cells = [(own["regret"], layer["name"], own) for layer in layers for own in layer["races"]]
+    cells = [cell for cell in cells if cell[0] is not None]
+    if not cells:
+        return {"geometric_mean": None, "worst": None}
+    names = ("batch_size", "picked", "fastest", "regret", "regret_low", "regret_high")
+    _, layer, worst = max(cells, key=lambda cell: cell[0])
+    return {
+        "geometric_mean": math.exp(sum(math.log(value) for value, _, _ in cells) / len(cells)),
+        "worst": {"layer": layer, **{name: worst[name] for name in names}},
+    }

@@ -1,0 +1,185 @@
+"""Successive halving: every variant trained a little, the better ones further.
+
+Source: Jamieson & Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS
+2016, section 3, https://arxiv.org/abs/1502.07943: after each rung the best 1/eta of all that have come as far
+go on. Optuna's pruner decides.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from wnexplore.design.external import is_brought, source_hash
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.errors import InputError
+from wnexplore.files import make_folder, remove_unfinished
+from wnexplore.results.record import Record
+from wnexplore.study.workers import Task, Workers, finished
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A design point with the trainings that decide about it, one for each seed."""
+
+    point: DesignPoint
+    records: tuple[Record, ...]
+    """What to train; those that are done already as they ended."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is what others are compared with, which is trained in full."""
+        return self.point == self.point.baseline()
+
+
+def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[Variant]:
+    """All variants of one halving: of `records`, which say what to train, and of `done`, by key, that ended.
+
+    Of a network in a file not what was trained before the file changed: that was another network.
+    """
+    shared = _shared(records[0])
+    by_point: dict[DesignPoint, list[Record]] = {}
+    for record in (*done.values(), *records):
+        if _shared(record) == shared and record.protocol.get("source") == _source_now(record.point):
+            by_point.setdefault(record.point, []).append(record)
+    return [Variant(point, tuple(own)) for point, own in by_point.items()]
+
+
+def train_by_halving(
+    spec: TrainSpec, variants: Sequence[Variant], done: Mapping[str, Record], at_work: Workers, paused: Path
+) -> Iterator[Record]:
+    """The record of every training of `variants` that `done` (by key) doesn't have yet, as it is known.
+
+    A variant's top-1 is the mean over its seeds; the plain networks are never dropped. Between rungs the
+    trainings wait in files of the folder `paused`, which is there until the last one ends: a run that was
+    stopped goes on from these and from `done` as if it had not been. Raises `InputError` if Optuna is not
+    installed or the folder can't be made.
+    """
+    check_optuna()
+    make_folder(paused)
+    remove_unfinished(paused)
+    ended = dict(done)
+    left = sorted(variants, key=lambda variant: (not variant.is_baseline, str(variant.point)))
+    for epochs in rungs(spec):
+        reached = {record.key: record for record in ended.values()}
+        for task, outcome in at_work.run(_tasks(spec, left, ended, epochs, paused)):
+            reached[task.record.key] = record = finished(task.record, outcome, epochs)
+            if record.status != "ok":
+                ended[record.key] = record
+                yield record
+        going = _going_on(spec, left, ended, reached, epochs)
+        for variant in left:
+            for own in () if variant.point in going else variant.records:
+                if own.key not in ended:
+                    yield reached[own.key]
+                    _file(paused, own).unlink(missing_ok=True)
+        left = [variant for variant in left if variant.point in going]
+    for task, outcome in at_work.run(_tasks(spec, left, ended, spec.max_epochs or 0, paused)):
+        yield finished(task.record, outcome)
+        _file(paused, task.record).unlink(missing_ok=True)
+    shutil.rmtree(paused, ignore_errors=True)
+
+
+def _shared(record: Record) -> dict[str, Any]:
+    """What the trainings of one halving have in common; threads go by the size of the network."""
+    own = ("seed", "source", "threads")
+    return {key: value for key, value in record.protocol.items() if key not in own}
+
+
+def _source_now(point: DesignPoint) -> str | None:
+    try:
+        return source_hash(point.backbone) if is_brought(point.backbone) else None
+    except InputError:  # the file is gone
+        return None
+
+
+def check_optuna() -> None:
+    """Raise `InputError` if Optuna is not installed; keep it from telling of each trial."""
+    try:
+        import optuna
+    except ImportError:
+        raise InputError('halving needs Optuna: pip install "wnexplore[search]"') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def rungs(spec: TrainSpec) -> list[int]:
+    """The epochs after which variants are dropped."""
+    assert spec.max_epochs is not None
+    found, epochs = [], spec.first_rung
+    while epochs < spec.max_epochs:
+        found.append(epochs)
+        epochs *= spec.reduction
+    return found
+
+
+def _tasks(
+    spec: TrainSpec, left: Sequence[Variant], ended: Mapping[str, Record], until: int, paused: Path
+) -> list[Task]:
+    going = [record for variant in left for record in variant.records if record.key not in ended]
+    return [Task(spec, record, until, _file(paused, record)) for record in going]
+
+
+def _file(paused: Path, record: Record) -> Path:
+    return paused / f"{record.key}.state"
+
+
+def _going_on(
+    spec: TrainSpec,
+    left: Sequence[Variant],
+    ended: Mapping[str, Record],
+    reached: Mapping[str, Record],
+    epochs: int,
+) -> set[DesignPoint]:
+    """Those of `left` that are trained further than `epochs`."""
+    scores: dict[DesignPoint, float] = {}
+    kept, dropped = {variant.point for variant in left if variant.is_baseline}, set()
+    for variant in left:
+        own = [reached[record.key] for record in variant.records]
+        tested = [top1 for record in own if (top1 := _top1(record, epochs)) is not None]
+        if tested:
+            scores[variant.point] = fmean(tested)
+        # What was decided before more variants were added stays decided.
+        if any(record.value.get("epochs", 0) > epochs for record in own):
+            kept.add(variant.point)
+        elif any(record.key in ended and record.value.get("dropped_at") == epochs for record in own):
+            dropped.add(variant.point)
+    return (kept | _best(spec, epochs, scores)) & scores.keys() - dropped
+
+
+def _top1(record: Record, epochs: int) -> float | None:
+    """Percent of the test images right after `epochs` epochs, if they were tested then."""
+    found = zip(record.samples.get("tested_epochs", ()), record.samples.get("tested_top1", ()), strict=True)
+    return next((top1 for epoch, top1 in found if epoch == epochs), None)
+
+
+def _best(spec: TrainSpec, epochs: int, scores: Mapping[DesignPoint, float]) -> set[DesignPoint]:
+    """Those that the pruner lets go on from a rung that all of `scores` have reached."""
+    found: set[DesignPoint] = set()
+    for point in sorted(scores, key=lambda point: -scores[point]):
+        others = [score for other, score in scores.items() if other != point]
+        if not _goes_on(spec, epochs, scores[point], others):
+            break
+        found.add(point)
+    return found
+
+
+def _goes_on(spec: TrainSpec, epochs: int, score: float, others: Sequence[float]) -> bool:
+    """What Optuna's pruner says of a variant once it knows all the others.
+
+    It decides on each trial as it hears of it, whoever comes later: so the one in question comes last.
+    """
+    import optuna
+
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=spec.reduction)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    prune = False
+    for value in (*others, score):
+        trial = study.ask()
+        trial.report(value, epochs)
+        prune = trial.should_prune()
+    return not prune

@@ -1,0 +1,82 @@
+"""Between Optuna's trials and design points: which axes a trial chooses from, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from wnexplore.design.methods import METHODS
+from wnexplore.design.multiplier import at_stage, plain_multiplier
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.stages import has_method
+from wnexplore.design.sweep_file import SweepSpec
+from wnexplore.space.skeletons import walk_of
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def decode(spec: SweepSpec, trial: optuna.Trial) -> DesignPoint:
+    """The point that `trial` proposes, each axis of `spec` a categorical parameter.
+
+    A method's own axes are named after it ("weightnet.M"), and M and G after their stage where they are
+    crossed per stage ("weightnet.M.3").
+    """
+    network = {axis: trial.suggest_categorical(axis, values) for axis, values in _network_axes(spec)}
+    method = network["method"]
+    given: dict[str, Any] = {}
+    for axis in METHODS[method]:
+        if axis not in ("M", "G"):
+            given[axis] = trial.suggest_categorical(f"{method}.{axis}", _choices(spec, axis))
+    for axis in ("M", "G"):
+        if axis in METHODS[method]:
+            own = {
+                stage: trial.suggest_categorical(name, _choices(spec, axis))
+                for stage, name in _names(spec, network, method, axis, given.get("stages"))
+            }
+            # The same in every stage is one number, which a network of one's own can't tell from its name.
+            given[axis] = own if len(set(own.values())) > 1 else next(iter(own.values()))
+    return DesignPoint.of(**network, **given)
+
+
+def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
+    """The parameters of a trial that proposes `point`, which is of the grid of `spec`."""
+    axes = point.to_dict()
+    network = {
+        axis: None if axis == "resolution" and spec.resolution is None else axes[axis]
+        for axis, _ in _network_axes(spec)
+    }
+    found = dict(network)
+    for axis in METHODS[point.method]:
+        if axis in ("M", "G"):
+            setting = getattr(point, axis)
+            for stage, name in _names(spec, network, point.method, axis, point.stages):
+                found[name] = plain_multiplier(at_stage(setting, stage) if spec.per_stage else setting)
+        else:
+            found[f"{point.method}.{axis}"] = axes[axis]
+    return found
+
+
+def _network_axes(spec: SweepSpec) -> Iterator[tuple[str, list[Any]]]:
+    yield "backbone", list(spec.networks)
+    yield "stem", list(spec.stem)
+    yield "resolution", list(spec.resolution or (None,))
+    yield "num_classes", list(spec.num_classes)
+    yield "method", list(spec.methods)
+
+
+def _choices(spec: SweepSpec, axis: str) -> list[Any]:
+    values = getattr(spec, axis)
+    return [plain_multiplier(value) for value in values] if axis in ("M", "G") else list(values)
+
+
+def _names(
+    spec: SweepSpec, network: dict[str, Any], method: str, axis: str, stages: str | None
+) -> list[tuple[int, str]]:
+    """The parameters that M or G is chosen by, each with its stage (0: all of them)."""
+    if not spec.per_stage:
+        return [(0, f"{method}.{axis}")]
+    plain = DesignPoint.of(**{**network, "method": "plain"})
+    return [
+        (stage, f"{method}.{axis}.{stage}") for stage in walk_of(plain).stages if has_method(stages, stage)
+    ]

@@ -1,0 +1,22 @@
+"""The published table, row by row beside what this code counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from wnexplore.design.counts import count
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.published import Comparison, PublishedRow, published_rows
+from wnexplore.space.skeletons import walk_of
+
+
+def compare_published() -> Iterator[Comparison]:
+    """Each row of the published table beside the legal point of its multiplier that comes nearest to it."""
+    for row in published_rows():
+        comparisons = [_compared(row, point) for point in row.candidates()]
+        yield min(comparisons, key=lambda comparison: comparison.distance)
+
+
+def _compared(row: PublishedRow, point: DesignPoint) -> Comparison:
+    counts = count(point, walk_of(point))
+    return Comparison(row, point, counts.params, counts.flops)

@@ -1,0 +1,381 @@
+"""A sweep: from its design points to records in the store, skipping what is done."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from wnexplore.design.external import is_brought, source_hash
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import LatencySpec, TrainSpec
+from wnexplore.design.sweep_file import SweepSpec
+from wnexplore.design.where import Condition
+from wnexplore.errors import InputError
+from wnexplore.measure.complexity import measure_complexity
+from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
+from wnexplore.measure.failure import NETWORK_ERRORS, Failure
+from wnexplore.measure.kept_rounds import KeptRounds
+from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
+from wnexplore.measure.runtimes import RUNTIMES
+from wnexplore.measure.switches import precision_set, threads_set
+from wnexplore.models import build
+from wnexplore.results.filters import condition, truth
+from wnexplore.results.frame import frame
+from wnexplore.results.record import Figure, Record, record_key
+from wnexplore.results.store import Store
+from wnexplore.space.expansion import Expansion, expand
+from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
+from wnexplore.study.workers import (
+    check_trainable,
+    load,
+    threads_of,
+    train_in_full,
+    training_protocol,
+    workers,
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One thing to measure: it becomes one record."""
+
+    figure: Figure
+    point: DesignPoint
+    protocol: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The key of the record that it becomes."""
+        return record_key(self.figure, self.point, self.protocol)
+
+    def __str__(self) -> str:
+        if self.figure == "latency":
+            return f"latency, {', '.join(_spoken(self.protocol))}"
+        if self.figure == "training":
+            return f"training on {self.protocol['dataset']}, seed {self.protocol['seed']}"
+        return "counting"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to measure, figure by figure, and the points that it leaves out."""
+
+    expansion: Expansion
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def points(self) -> tuple[DesignPoint, ...]:
+        """The points to measure."""
+        return self.expansion.points
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a running sweep stands, told before each measurement and while it goes on."""
+
+    measurement: Measurement
+    done: int
+    """Measurements of this run behind this one."""
+    total: int
+    part: float = 0.0
+    """How many of those under way are done: networks are timed together."""
+
+
+def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType({})) -> Plan:
+    """Everything that `spec` asks for; `InputError` if its device or data set is not there.
+
+    `threads` says of plain networks with how many threads trainings compared with them run on a CPU; of the
+    others that follows from their size and from what other programs leave free (`training_threads`).
+    """
+    expansion = expand(spec)
+    check_can_begin(spec, dict.fromkeys(point.baseline() for point in expansion.points))
+    images: str | None = None
+    if spec.train is not None:
+        for resolution in {point.resolution for point in expansion.points}:
+            images = load(spec.train, resolution).listing
+    latencies = list(_latency_protocols(spec.latency))
+    sources = {point: _source(point) for point in expansion.points}
+    measurements = (
+        *(Measurement("complexity", point, own) for point, own in sources.items()),
+        *(Measurement("latency", point, p | own) for p in latencies for point, own in sources.items()),
+        *_trainings(spec.train, sources, threads, images),
+    )
+    # A batch size written twice is measured once.
+    once = {measurement.key: measurement for measurement in measurements}
+    return Plan(expansion, tuple(once.values()))
+
+
+def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
+    """Raise `InputError` if what `spec` asks for of the plain networks `plains` and others can't be begun.
+
+    That is its device, data set and libraries, and the plain networks as the training needs them.
+    """
+    list(_latency_protocols(spec.latency))
+    if spec.train is None:
+        return
+    resolve_device(spec.train.device)
+    if spec.train.schedule == "halving":
+        check_optuna()
+    for plain in plains:
+        load(spec.train, plain.resolution)
+        check_trainable(spec.train, plain)
+
+
+def remaining(plan: Plan, keys: Mapping[str, str], retry_failed: bool = False) -> list[Measurement]:
+    """The measurements of `plan` that no record in `keys` (key -> status) stands for yet."""
+    done = {key for key, status in keys.items() if status == "ok" or not retry_failed}
+    return [m for m in plan.measurements if m.key not in done]
+
+
+def run(
+    spec: SweepSpec,
+    todo: list[Measurement],
+    store: Store,
+    on_step: Callable[[Step], None] = lambda step: None,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> list[Record]:
+    """Measure `todo`, each record committed to `store`, told to `on_record` as it is made: the failed ones.
+
+    A point of which the sweep's `where` fails, now that its counts and latencies are known, is not
+    trained. Raises `RunError` if a record can't be written.
+    """
+    failed = []
+    wanted = None if spec.where is None else condition(spec.where)
+    may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
+    paused, rounds = store.path.parent / "paused", store.path.parent / "rounds"
+    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds):
+        store.append(record)
+        on_record(record)
+        if record.status != "ok":
+            failed.append(record)
+    return failed
+
+
+def _satisfies(wanted: Condition, store: Store, point: DesignPoint) -> bool:
+    """Whether `wanted` may hold of `point` by its counts and latencies: what it learns is not asked yet."""
+    known = (record for record in store.records() if record.figure != "training")
+    rows = frame(record for record in known if record.point == point)
+    return not truth(rows, wanted).fails.all() or len(rows) == 0
+
+
+def measure(
+    spec: SweepSpec,
+    todo: Iterable[Measurement],
+    on_step: Callable[[Step], None] = lambda step: None,
+    may_train: Callable[[DesignPoint], bool] = lambda point: True,
+    known: Callable[[], Iterable[Record]] = list,
+    paused: Path | None = None,
+    rounds: Path | None = None,
+) -> Iterator[Record]:
+    """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
+
+    `may_train` is asked of each point before any is trained. Successive halving goes on from the records
+    of before that `known` gives, and keeps trainings that wait in the folder `paused`, which it needs.
+    Latencies under way are kept in the folder `rounds`, if there is one, until all of a group are recorded.
+
+    Latencies of one protocol are taken in rounds together, and trainings several at once or by halving,
+    so that they may come in another order. A measurement that runs out of memory or fails becomes a
+    record that says so, and the next follows.
+    """
+    todo = list(todo)
+    done = 0
+
+    def at(measurement: Measurement, part: float = 0.0) -> None:
+        on_step(Step(measurement, done, len(todo), part))
+
+    trainings = [measurement for measurement in todo if measurement.figure == "training"]
+    for group in _groups(measurement for measurement in todo if measurement.figure != "training"):
+        for record in _measure_group(group, at, rounds):
+            yield record
+            done += 1
+    allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
+    done += sum(not allowed[measurement.point] for measurement in trainings)
+    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known, paused):
+        yield record
+        done += 1
+
+
+def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
+    """Latencies that are to be taken together, and every other measurement by itself."""
+    groups: dict[Any, list[Measurement]] = {}
+    for measurement in measurements:
+        shared = (measurement.point.baseline(), tuple(sorted(measurement.protocol.items())))
+        groups.setdefault(shared if measurement.figure == "latency" else measurement.key, []).append(
+            measurement
+        )
+    return list(groups.values())
+
+
+_At = Callable[[Measurement, float], None]
+
+
+def _measure_group(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
+    if group[0].figure == "latency":
+        yield from _time(group, at, rounds)
+        return
+    (measurement,) = group
+    at(measurement, 0.0)
+    record = Record(measurement.figure, measurement.point, measurement.protocol)
+    try:
+        record = _count(record)
+    except NETWORK_ERRORS as error:
+        record = _failed(record, Failure.of(error))
+    yield record
+
+
+def _train(
+    spec: SweepSpec,
+    todo: list[Measurement],
+    at: _At,
+    known: Callable[[], Iterable[Record]],
+    paused: Path | None,
+) -> Iterator[Record]:
+    """The records of trainings, each baseline before what is compared with it."""
+    if spec.train is None or not todo:
+        return
+    by_key = {measurement.key: measurement for measurement in todo}
+    records = [Record("training", m.point, m.protocol) for m in todo]
+    device = records[0].protocol["device"]
+    with workers(spec.train.jobs, lambda record, part: at(by_key[record.key], part), device) as at_work:
+        if spec.train.schedule == "full":
+            yield from train_in_full(spec.train, records, at_work)
+            return
+        keys = {record.key for record in records}
+        before = {record.key: record for record in known() if record.figure == "training"}
+        done = {key: record for key, record in before.items() if key not in keys and record.status == "ok"}
+        assert paused is not None
+        variants = variants_of(records, done)
+        yield from train_by_halving(spec.train, variants, done, at_work, paused)
+
+
+def _count(record: Record) -> Record:
+    # What a network's own numbers decide is decided as in its walk.
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        complexity = measure_complexity(build(record.point), record.point.resolution)
+    return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
+
+
+def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
+    """The records of latencies that share protocol and baseline, as they are known."""
+    by_point = {measurement.point: measurement for measurement in group}
+    plain, protocol = group[0].point.baseline(), group[0].protocol
+    keep = None if rounds is None else _kept_rounds(rounds, group)
+    latencies = measure_latencies(
+        {point: partial(build, point) for point in by_point},
+        plain,
+        partial(build, plain),
+        LatencyProtocol.of(protocol, plain.resolution),
+        lambda point, spent: at(by_point[point], spent * len(by_point)),
+        keep=keep,
+    )
+    with threads_set(protocol["threads"]), precision_set(protocol["dtype"]):
+        surroundings = environment(protocol["device"])
+    try:
+        for point, latency in latencies:
+            by_point.pop(point)
+            record = Record("latency", point, protocol, environment=surroundings)
+            if isinstance(latency, Failure):
+                yield _failed(record, latency)
+            else:
+                yield replace(record, value=latency.to_dict(), samples=latency.samples())
+    finally:
+        if keep is not None:
+            keep.close()
+    if keep is not None:
+        keep.remove()
+
+
+def _kept_rounds(folder: Path, group: list[Measurement]) -> KeptRounds[DesignPoint]:
+    """The file of latencies that share protocol and baseline; of another torch or device it is another's."""
+    plain, protocol = group[0].point.baseline(), group[0].protocol
+    baseline = record_key("latency", plain, protocol)
+    conditions = {name: protocol[name] for name in ("device_name", "threads")} | {"torch": torch.__version__}
+    names = {plain: baseline} | {measurement.point: measurement.key for measurement in group}
+    return KeptRounds(folder / f"{baseline}.jsonl", {"baseline": baseline, "environment": conditions}, names)
+
+
+def _failed(record: Record, failure: Failure) -> Record:
+    device = record.protocol.get("device", "cpu")
+    return replace(record, status=failure.status, error=failure.error, environment=environment(device))
+
+
+def _source(point: DesignPoint) -> dict[str, Any]:
+    """What tells a network in a file from the one that was there before it was changed."""
+    source = source_hash(point.backbone) if is_brought(point.backbone) else None
+    return {} if source is None else {"source": source}
+
+
+def _spoken(protocol: Mapping[str, Any]) -> Iterator[str]:
+    """A latency protocol as a line of progress says it, defaults left out."""
+    yield protocol["dtype"]
+    yield f"batch {protocol['batch_size']}"
+    plainly = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
+    yield from (protocol[name] for name, usual in plainly.items() if protocol[name] != usual)
+
+
+def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
+    if spec is None:
+        return
+    device = resolve_device(spec.device)
+    only_cuda = [("dtype", "tf32", spec.dtypes), ("runtime", "cudagraph", spec.runtimes)]
+    for axis, value, asked in only_cuda:
+        if device != "cuda" and value in asked:
+            raise InputError(
+                f"{axis} '{value}' is for a CUDA GPU, and this is measured on a CPU: leave it out"
+            )
+    threads: Sequence[int | None] = (
+        (spec.threads or (torch.get_num_threads(),)) if device == "cpu" else (None,)
+    )
+    axes: dict[str, Sequence[Any]] = {
+        "dtype": spec.dtypes,
+        "batch_size": spec.batch_sizes,
+        "runtime": spec.runtimes,
+        "memory_format": spec.memory_formats,
+        "threads": threads,
+        "cache": spec.caches,
+        "mode": spec.modes,
+    }
+    for runtime in spec.runtimes:
+        for axis, value in RUNTIMES[runtime].only.items():
+            others = [other for other in axes[axis] if other != value]
+            if others:
+                raise InputError(
+                    f"runtime '{runtime}' is for {axis} '{value}', not '{others[0]}': leave one of them out"
+                )
+        RUNTIMES[runtime].require(device)
+    for values in itertools.product(*axes.values()):
+        yield {
+            "device": device,
+            "device_name": device_name(device),
+            **dict(zip(axes, values, strict=True)),
+            "wait_policy": wait_policy() if device == "cpu" else None,
+            "target": spec.target or DEFAULT_TARGETS[device],
+            "seconds": spec.seconds,
+        }
+
+
+def _trainings(
+    spec: TrainSpec | None,
+    sources: Mapping[DesignPoint, dict[str, Any]],
+    threads: Mapping[DesignPoint, int],
+    images: str | None,
+) -> Iterator[Measurement]:
+    if spec is None:
+        return
+    device = resolve_device(spec.device)
+    chosen = dict(threads)
+    for point, own in sources.items():
+        plain = point.baseline()
+        if device == "cpu" and plain not in chosen:
+            chosen[plain] = threads_of(spec, plain)
+        for seed in range(spec.seeds):
+            protocol = training_protocol(spec, device, chosen.get(plain, 1), seed, images)
+            yield Measurement("training", point, protocol | own)

@@ -1,0 +1,314 @@
+"""The trainings of a sweep: one after another, or several at once in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wnexplore.data import Augment, Data, load_data
+from wnexplore.design.counts import count
+from wnexplore.design.external import is_brought
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.errors import InputError, RunError, tell_notices
+from wnexplore.measure.environment import environment
+from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
+from wnexplore.measure.switches import PRECISION, threads_set
+from wnexplore.measure.waiting import training_threads
+from wnexplore.models import build
+from wnexplore.results.record import Record
+from wnexplore.space.skeletons import walk_of
+from wnexplore.training.checkpoint import read_state, save_state
+from wnexplore.training.determinism import require_cublas_workspace
+from wnexplore.training.short import ShortTraining, TrainingFigure
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training, to be taken up to an epoch."""
+
+    spec: TrainSpec
+    record: Record
+    """What it becomes a record of: point and protocol."""
+    until: int
+    """Epochs that shall be behind it."""
+    file: Path | None = None
+    """Where it is left if it goes on after `until`, and taken up if it was left there; None: it does not."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a task."""
+
+    figure: TrainingFigure | None = None
+    failure: Failure | None = None
+    """Neither this nor a figure: it wasn't begun, in a process that had lost the GPU."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+OnPart = Callable[[Record, float], None]
+"""Told which share of a task is done, while it goes on."""
+
+
+class Workers:
+    """Runs tasks: here, one by one, or `jobs` at once in processes of their own."""
+
+    def __init__(self, pool: Executor | None, on_part: OnPart) -> None:
+        self._pool, self._on_part = pool, on_part
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+        """Every task with what became of it, as it is known.
+
+        Raises `RunError` if a process dies, and `ContextLostError` after the task that took the GPU's
+        context with it.
+        """
+        if self._pool is None:
+            for task in tasks:
+                record = task.record
+                self._on_part(record, 0.0)
+                done = _run(task, partial(self._on_part, record))
+                yield task, done
+                _check_context(task, done)
+            return
+        futures: dict[Future[Done], Task] = {self._pool.submit(_run_in_worker, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                task, done = futures[future], future.result()
+                if done.figure is None and done.failure is None:
+                    continue  # The task that took the context is still to come.
+                self._on_part(task.record, 0.0)
+                yield task, done
+                _check_context(task, done)
+        except BrokenProcessPool:
+            raise RunError(
+                "a process that trained died, out of memory perhaps: what was done before is kept, and"
+                " --jobs 1 trains in one process"
+            ) from None
+
+
+def _check_context(task: Task, done: Done) -> None:
+    if done.failure is not None and done.failure.context_lost:
+        raise ContextLostError(f"{task.record.point}, seed {task.record.protocol['seed']}", done.failure)
+
+
+@contextmanager
+def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str = "cpu") -> Iterator[Workers]:
+    """`jobs` processes, which share the GPUs that there are; this process alone for one."""
+    if jobs == 1:
+        yield Workers(None, on_part)
+        return
+    # Not forked: torch's threads and a GPU's context don't survive that.
+    context = multiprocessing.get_context("spawn")
+    begun = context.Value("i", 0) if device == "cuda" else None
+    pool = ProcessPoolExecutor(jobs, context, _begin, (begun,))
+    try:
+        yield Workers(pool, on_part)
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
+def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
+    """Threads of a training of `plain`, and of all that is compared with it, on a CPU."""
+    return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)
+
+
+def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
+    """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
+    trained = (record for record in records if record.figure == "training")
+    return {
+        record.point.baseline(): record.protocol["threads"]
+        for record in trained
+        if record.protocol.get("threads") is not None
+    }
+
+
+def training_protocol(
+    spec: TrainSpec, device: str, threads: int, seed: int, images: str | None = None
+) -> dict[str, Any]:
+    """The protocol of a training's record; `images` is the data set's `Data.listing`."""
+    halving = {
+        "schedule": spec.schedule,
+        "min_epochs": spec.first_rung,
+        "max_epochs": spec.max_epochs,
+        "eta": spec.reduction,
+    }
+    return {
+        "dataset": spec.source.label,
+        "path": None if spec.source.path is None else str(spec.source.path.resolve()),
+        **({} if images is None else {"images": images}),
+        "device": device,
+        # The order of additions, and with it the last bits, follow the number of threads.
+        "threads": threads if device == "cpu" else None,
+        # On a CPU there is no other, and records made before this was said stay theirs.
+        **({} if device == "cpu" else {"precision": PRECISION}),
+        **spec.recipe.model_dump(),
+        **(halving if spec.schedule == "halving" else {}),
+        "seed": seed,
+    }
+
+
+def finished(record: Record, done: Done, dropped_at: int | None = None) -> Record:
+    """The record of a training that goes on no further."""
+    if done.failure is not None:
+        return replace(
+            record, status=done.failure.status, error=done.failure.error, environment=done.environment
+        )
+    assert done.figure is not None
+    figure = done.figure
+    value = {
+        "top1": figure.top1,
+        "seconds": figure.seconds,
+        "epochs": len(figure.losses),
+        "dropped_at": dropped_at,
+        "damaged": list(figure.damaged),
+        "skipped": figure.skipped,
+    }
+    samples = {
+        "loss": figure.losses,
+        "tested_epochs": [float(epoch) for epoch in figure.tested_epochs],
+        "tested_top1": figure.tested_top1,
+    }
+    return replace(record, value=value, samples=samples, environment=done.environment)
+
+
+def train_in_full(spec: TrainSpec, records: Iterable[Record], at_work: Workers) -> Iterator[Record]:
+    """Each of `records`, which say what to train, with what its training through the whole recipe gave."""
+    tasks = [Task(spec, record, _WHOLE) for record in records]
+    for task, done in at_work.run(tasks):
+        yield finished(task.record, done)
+
+
+_WHOLE = 10**9
+
+
+@lru_cache(maxsize=8)
+def load(spec: TrainSpec, resolution: int) -> Data:
+    """The data of `spec` in images of `resolution`, loaded once in each process.
+
+    Raises `InputError` if it can't be had.
+    """
+    augment = Augment(colour_jitter=spec.colour_jitter, min_crop=spec.min_crop)
+    return load_data(spec.source, resolution=resolution, augment=augment, download=spec.download)
+
+
+def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
+    """Raise `InputError` unless the network of `point` gives what a training on the data of `spec` needs."""
+    if is_brought(point.backbone):
+        from wnexplore.models.external import check_brought
+
+        check_brought(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
+
+
+def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Done:
+    """Train until the epoch of `task`; a failure is told and not raised."""
+    surroundings: dict[str, Any] = {}
+    device = task.record.protocol["device"]
+    try:
+        with threads_set(task.record.protocol["threads"]):
+            done = _train(task, surroundings, on_part)
+    except NETWORK_ERRORS as error:
+        done = Done(failure=Failure.of(error))
+    # Only here, out of the error's reach, do its tensors go; and memory of a GPU that this process would
+    # keep in reserve is for others that train on it.
+    if done.failure is not None or device == "cuda":
+        release_memory(device)
+    return replace(done, environment=surroundings or environment(device))
+
+
+def _run_in_worker(task: Task) -> Done:
+    """As `_run`, but that nothing is begun in a process that has lost its GPU."""
+    if _lost_with:
+        return Done()
+    done = _run(task)
+    if done.failure is not None and done.failure.context_lost:
+        _lost_with.append(task)
+    return done
+
+
+_lost_with: list[Task] = []
+"""The task that took this process's context of the GPU with it."""
+
+
+def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], None]) -> Done:
+    record = task.record
+    data = load(task.spec, record.point.resolution)
+    network = replace(record.point, num_classes=data.num_classes)
+
+    def make() -> nn.Module:
+        # Called with the switches set as the training has them.
+        surroundings.update(environment(record.protocol["device"]))
+        return build(network)
+
+    def begun() -> ShortTraining:
+        return ShortTraining(
+            make,
+            data,
+            task.spec.recipe,
+            seed=record.protocol["seed"],
+            device=record.protocol["device"],
+        )
+
+    training = begun()
+    left = _left(task.file)
+    if left is not None:
+        try:
+            training.load_state(left)
+        except Exception:  # whatever a damaged file, or one of another version, leads to
+            # It is trained anew, to the same numbers.
+            training = begun()
+    training.advance(task.until, lambda step, steps: on_part(step / steps))
+    if task.file is not None and task.until < training.epochs:
+        save_state(task.file, training.state())
+    return Done(training.figure)
+
+
+def _left(file: Path | None) -> dict[str, Any] | None:
+    """Where a training was left; None for one that begins."""
+    if file is None or not file.exists():
+        return None
+    with suppress(InputError):
+        return read_state(file)
+    # Damaged: it is trained anew, to the same numbers.
+    return None
+
+
+def _begin(begun: Any) -> None:
+    """Prepare a process that trains, on a GPU if `begun` counts those that are prepared already."""
+    # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell_notices()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if begun is not None:
+        _take_gpu(begun)
+
+
+def _take_gpu(begun: Any) -> None:
+    """Work on the next GPU in turn: the shared number `begun` says how many processes have one."""
+    require_cublas_workspace()
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    torch.cuda.set_device(number % torch.cuda.device_count())

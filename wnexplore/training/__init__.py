@@ -1,0 +1,1 @@
+"""One network trained, tested, kept, resumed and looked at."""

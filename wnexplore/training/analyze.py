@@ -1,0 +1,82 @@
+"""The kernels that a trained network generates, looked at with the test images of a data set."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from wnexplore.data import Batch, Data
+from wnexplore.errors import InputError, shown
+from wnexplore.measure.switches import PRECISION
+from wnexplore.nn.generated import generated_layers
+from wnexplore.results.layer_kernels import KernelAnalysis, KernelMap
+from wnexplore.training.checkpoint import Trained
+from wnexplore.training.kernel_statistics import activation_vectors, kernel_map, layer_gram, measure_kernels
+
+
+def analyze(
+    trained: Trained, data: Data, *, samples: int, layer: str | None, seed: int, device: str
+) -> KernelAnalysis:
+    """What `wnexplore analyze` shows of a network and up to `samples` test images of all classes.
+
+    `layer` is the dotted name of the one that is mapped by t-SNE, which `seed` starts; the last one to run if
+    left out. Raises `InputError` if the network has no such layer or none that generates kernels, or another
+    number of classes than `data`, whose names may be others.
+    """
+    network, point = trained.network.to(device), trained.origin.point
+    if data.num_classes != point.num_classes:
+        raise InputError(
+            f"data set '{data.name}' has {data.num_classes} classes, and this network {point.num_classes}:"
+            f" expected one such as '{shown(trained.origin.data)}'"
+        )
+    try:
+        layers = generated_layers(network, layer)
+    except InputError as error:
+        raise InputError(f"method '{point.method}': {error}") from None
+    seen = activation_vectors(network, _spread(data, samples, device), samples)
+    mapped = layer or list(seen.alphas)[-1]
+    if mapped not in seen.alphas:
+        raise InputError(f"layer '{mapped}' doesn't run when the network does")
+    points = kernel_map(layer_gram(layers[mapped], seen.alphas[mapped]), seed)
+    return KernelAnalysis(
+        network=str(point),
+        data=data.name,
+        classes=data.classes,
+        layers=tuple(
+            measure_kernels(name, layers[name], alpha, seen.labels) for name, alpha in seen.alphas.items()
+        ),
+        map=None if points is None else KernelMap(mapped, points, seen.labels.numpy()),
+        device=device,
+        precision=PRECISION,
+    )
+
+
+def _spread(data: Data, samples: int, device: str) -> Iterator[Batch]:
+    """At most `samples` test images from all over the split, the same ones every time.
+
+    Image files come class by class, and drawn images one class after another, of which images at equal
+    distances can miss classes: so one is drawn from each of as many stretches. Where there are many more,
+    only those at a distance that shares no divisor with the number of classes are read.
+    """
+    step = max(1, len(data.test) // samples)
+    step = next(distance for distance in range(step, 0, -1) if math.gcd(distance, data.num_classes) == 1)
+    count = -(-len(data.test) // step)
+    ends = (
+        [number * count // samples for number in range(samples + 1)] if samples < count else range(count + 1)
+    )
+    draw = random.Random(0)
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[[draw.randrange(start, end) for start, end in pairwise(ends)]] = True
+    position = 0
+    for images, labels in data.test.batches(_BATCH * step, device, world=step):
+        own = chosen[position : position + len(labels)].to(device)
+        position += len(labels)
+        if own.any():
+            yield images[own], labels[own]
+
+
+_BATCH = 64

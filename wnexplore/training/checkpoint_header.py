@@ -1,0 +1,192 @@
+"""A .safetensors file before its tensors are read: what its header says, whether a network can have them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from wnexplore.design.external import LIBRARIES, is_brought, source_hash
+from wnexplore.design.point import DesignPoint
+from wnexplore.errors import InputError, shown
+from wnexplore.models import build
+from wnexplore.training.network_state import Snapshot
+
+_Shape = tuple[int, ...]
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the tensors."""
+
+    metadata: Mapping[str, str]
+    shapes: Mapping[str, _Shape]
+
+    @property
+    def numbers(self) -> int:
+        """In all tensors; the format sees to it that the file holds as many."""
+        return sum(map(math.prod, self.shapes.values()))
+
+
+def read_header(path: Path) -> Header:
+    """The header of the file `path`. Raises `InputError` if it can't be read or is none."""
+
+    def read() -> Header:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return Header(file.metadata() or {}, shapes)
+
+    return read_told(path, "checkpoint", read)
+
+
+def read_told(path: Path, what: str, read: Callable[[], _Read]) -> _Read:
+    """What `read` reads from the file `path`; what goes wrong as an `InputError` that names it."""
+    try:
+        check_regular(path)
+        return read()
+    except OSError as error:
+        raise InputError(f"can't read {what} {named(path)}: {error.strerror or shown(error)}") from None
+    except MemoryError:
+        raise InputError(f"can't read {what} {named(path)}: it doesn't fit in memory") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+        raise InputError(f"{what} {named(path)} is damaged: not a whole .safetensors file") from None
+
+
+def check_regular(path: Path) -> None:
+    """Raise `OSError` for a pipe or device: reading one may never end."""
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # a NUL in the name
+        raise OSError(0, "it is not a file name") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(0, "it is no regular file")
+
+
+def named(path: Path) -> str:
+    """`path` as a message shows it."""
+    return shown(path, 4096)
+
+
+def named_point(path: Path, point: DesignPoint, source: str | None, backbone: str | None) -> DesignPoint:
+    """`point`, its backbone as the person names it, who alone decides which file is run.
+
+    Raises `InputError` if `point` is of a network in a file and `backbone` doesn't name that function of a
+    file with the hash `source`, or if `backbone` is another one.
+    """
+    recorded = point.backbone
+    if not is_in_file(recorded):
+        if backbone not in (None, recorded):
+            raise InputError(
+                f"checkpoint {named(path)} is of backbone '{shown(recorded)}', not '{shown(backbone)}': leave"
+                " --backbone out"
+            )
+        return point
+    function = recorded.rpartition(":")[2]
+    if backbone is None:
+        raise InputError(
+            f"checkpoint {named(path)} is of a network in a Python file, which is run only where you name it:"
+            f" add --backbone {shlex.quote(shown(recorded, 4096))}"
+        )
+    if not is_in_file(backbone) or backbone.rpartition(":")[2] != function:
+        raise InputError(
+            f"checkpoint {named(path)} is of '{shown(recorded)}', not '{shown(backbone)}': expected"
+            f" --backbone path/to/file.py:{shown(function)}"
+        )
+    if source is None:
+        raise InputError(
+            f"checkpoint {named(path)} doesn't hold the hash of {shown(recorded)}, so that nobody can tell"
+            " whether this is the file that it was trained with: train again, or load its weights into"
+            " wnexplore.build's network in Python"
+        )
+    if source_hash(backbone) != source:
+        raise InputError(
+            f"{shown(backbone.rpartition(':')[0], 4096)} is not the file that checkpoint {named(path)} was"
+            f" trained with: its hash is {source_hash(backbone)}, and the checkpoint's {source}"
+        )
+    return replace(point, backbone=backbone)
+
+
+def is_in_file(backbone: str) -> bool:
+    """Whether `backbone` is a function of a Python file, which is run to make the network."""
+    return is_brought(backbone) and backbone.rpartition(":")[0] not in LIBRARIES
+
+
+def check_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> None:
+    """Raise `InputError` if tensors of `shapes` can't be those of `point`, before anything of it is made.
+
+    So no network is made that is larger than its file. Of a network of one's own only the classifier is
+    known, and of timm's and torchvision's what torch's "meta" device tells, which has shapes alone.
+    """
+    if point.resolution > _LARGEST_TRAINED:
+        raise InputError(
+            f"checkpoint {named(path)} is damaged: point: resolution is {point.resolution}: expected at most"
+            f" {_LARGEST_TRAINED:,}"
+        )
+    if not any(point.num_classes in shape for shape in shapes.values()):
+        raise _unfit(path, f"no tensor has the size of {point.num_classes:,} classes")
+    if is_in_file(point.backbone):
+        return
+    try:
+        with torch.device("meta"):
+            network = build(point)
+    except InputError as error:
+        raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
+    except Exception:
+        if not is_brought(point.backbone):
+            raise
+        return  # some of timm's need values while they are made
+    state = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if _has_shape(tensor)}
+    if is_brought(point.backbone):
+        if sum(map(math.prod, state.values())) > 2 * sum(map(math.prod, shapes.values())) + _SLACK:
+            raise _unfit(path, f"its network is much larger than its {len(shapes)} tensors")
+        return
+    for name, shape in state.items():
+        if shapes.get(name) != shape:
+            found = "is missing" if name not in shapes else f"has the shape {list(shapes[name])}"
+            raise _unfit(path, f"{shown(name)} {found}, expected {list(shape)}")
+
+
+def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
+    """Run `network` once and leave it as it was. Raises `InputError` if it can't, or has other classes.
+
+    Not on images so large that this alone would take seconds.
+    """
+    size = point.resolution
+    if size > _TRIED:
+        return
+    before = Snapshot(network)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=()):
+            logits = network(torch.zeros(1, 3, size, size))
+    except Exception as error:  # anybody's code, or what a damaged file made of it
+        raise InputError(
+            f"checkpoint {named(path)} is damaged: point: its network can't run on images of {size} pixels:"
+            f" {shown(error)}"
+        ) from None
+    before.put_back()
+    if not isinstance(logits, Tensor) or logits.shape != (1, point.num_classes):
+        raise _unfit(path, f"its network doesn't give {point.num_classes:,} values for an image")
+
+
+_LARGEST_TRAINED = 4096
+"""Pixels: an image of more takes half a gigabyte before the first layer, and nobody trains so here."""
+_TRIED = 640
+_SLACK = 2**22
+"""Numbers that a network may have beyond those of its file: they are none that memory lacks."""
+
+
+def _has_shape(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and not nn.parameter.is_lazy(tensor)
+
+
+def _unfit(path: Path, reason: str) -> InputError:
+    return InputError(f"checkpoint {named(path)} is damaged: tensors: {reason}")

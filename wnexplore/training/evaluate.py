@@ -1,0 +1,164 @@
+"""A trained network on images: those of a data set's test, or single files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from wnexplore.data import Data, FolderSplit, Split, TensorSplit, load_data
+from wnexplore.data.folder import looked_at, tested_folder
+from wnexplore.data.pixels import (
+    USUAL_RANGES,
+    Ranges,
+    is_of_unknown_range,
+    ranges_of,
+    read_image,
+    reason,
+)
+from wnexplore.data.preprocessing import Preparation, normalised, tested
+from wnexplore.design.data_source import parse_data
+from wnexplore.errors import InputError, shown
+from wnexplore.measure.switches import PRECISION, precision_set
+from wnexplore.training.checkpoint import Trained
+
+Answer = list[tuple[str, float]]
+"""Names of classes with their probabilities, the likeliest first."""
+
+
+def test_data(
+    trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
+) -> Data:
+    """The data set `source` as `images_for` gives it, with the labels of the network by the classes' names.
+
+    It may lack some of the network's classes. `tell` gets a line for each thing that a person should know of
+    the result. Raises `InputError` if the data set has classes that the network doesn't know.
+    """
+    data = images_for(trained, source, resolution, tell)
+    classes = trained.origin.classes
+    labels = _labels(data, classes, tell)
+    if labels == list(range(len(classes))):
+        return data
+    test = _relabelled(data.test, labels)
+    return replace(data, num_classes=len(classes), classes=classes, test=test)
+
+
+def images_for(
+    trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
+) -> Data:
+    """The data set `source` (None: the one it was trained on) in images of the network's size, or another.
+
+    Its test images are prepared as those that the network was trained for: normalisation, greys and crop are
+    the checkpoint's. Of image files only path/val is looked at, and takes the place of the training too.
+    `tell` gets a line if there are images of a kind that the training had none of. Raises `InputError` if it
+    can't be had.
+    """
+    origin = trained.origin
+    asked = parse_data(source or origin.data)
+    size = resolution or origin.point.resolution
+    if asked.name != "folder":
+        data = load_data(asked, resolution=size)
+        return replace(data, test=_prepared(data.test, origin.preparation))
+    assert asked.path is not None, "parse_data sees to it"
+    split = tested_folder(asked.path, size, origin.preparation)
+    _tell_of_depths(split.folder.root, looked_at(split.folder), split.how.ranges, tell)
+    return Data("folder", len(split.folder.classes), split.folder.classes, split, split)
+
+
+def predict(
+    trained: Trained, paths: Sequence[Path], device: str, tell: Callable[[str], None]
+) -> dict[Path, Answer | str]:
+    """For each image file the five likeliest classes, or why it can't be read.
+
+    Each is prepared as `evaluate` prepares the images of a folder. `tell` gets a line for each kind of images
+    that the training had none of, with the first of them.
+    """
+    network, origin = trained.network.to(device), trained.origin
+    known = dict(origin.preparation.ranges)
+    answers: dict[Path, Answer | str] = {}
+    for path in paths:
+        try:
+            image = read_image(str(path), origin.preparation.ranges)
+            if is_of_unknown_range(str(path), known):
+                found = ranges_of([str(path)])
+                _tell_of_depths(path, found, known, tell)
+                known |= found
+            pixels = tested(image, origin.preparation, origin.point.resolution)
+        except Exception as error:  # whatever a decoder may raise on a broken file
+            answers[path] = reason(error)
+            continue
+        images = normalised(pixels[None].to(device).float() / 255, origin.preparation)
+        with torch.inference_mode(), precision_set(PRECISION):
+            shares = network(images).float().softmax(1)[0].cpu()
+        if not shares.isfinite().all():
+            answers[path] = "the network gives values for it that are no finite numbers"
+            continue
+        likeliest = shares.topk(min(5, len(shares)))
+        answers[path] = [
+            (origin.classes[index], share)
+            for index, share in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+        ]
+    return answers
+
+
+def preparation(split: Split) -> Preparation:
+    """How an image file becomes what `split`, a test's, shows a network."""
+    if isinstance(split, FolderSplit):
+        return split.how
+    assert isinstance(split, TensorSplit)
+    mean, std = ((values.flatten() / split.peak).tolist() for values in (split.mean, split.std))
+    return Preparation(tuple(mean), tuple(std), grey=split.images.shape[1] == 1)
+
+
+def _tell_of_depths(where: Path, found: Ranges, known: Ranges, tell: Callable[[str], None]) -> None:
+    """Tell if images are of a kind that the training had none of, and darker than they might be."""
+    for kind, (low, high) in found.items():
+        black, white = USUAL_RANGES[kind]
+        if kind not in known and (low, high) != (black, white):
+            tell(
+                f"{shown(where, 300)} has {kind} values, and the training had none: they are read as"
+                f" {black:g} (black) to {white:g} (white), and are of the range {low:g} to {high:g}"
+            )
+
+
+def _prepared(split: Split, how: Preparation) -> Split:
+    """`split`, images in memory, normalised as `how` says."""
+    if not isinstance(split, TensorSplit) or preparation(split) == how:
+        return split
+    mean, std = (torch.tensor(values).view(3, 1, 1) * split.peak for values in (how.mean, how.std))
+    return replace(split, mean=mean, std=std)
+
+
+def _labels(data: Data, known: Sequence[str], tell: Callable[[str], None]) -> list[int]:
+    """For each class of `data` its number among those that a network knows, by name."""
+    number = {name: index for index, name in enumerate(known)}
+    strange = [name for name in data.classes if name not in number]
+    missing = [name for name in known if name not in set(data.classes)]
+    if strange:
+        lacks = f", and lacks {_some(missing)}" if missing else ""
+        raise InputError(
+            f"data set '{data.name}' has {len(data.classes)} classes, and this network {len(known)}: it"
+            f" doesn't know {_some(strange)}{lacks}: expected classes by the names that it was trained with"
+        )
+    if missing:
+        tell(
+            f"data set '{data.name}' has {len(data.classes)} of the network's {len(known)} classes, without"
+            f" {_some(missing)}: each image is tested against all {len(known)}"
+        )
+    return [number[name] for name in data.classes]
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(f"'{shown(name, 60)}'" for name in names[:3])
+    return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"
+
+
+def _relabelled(split: Split, labels: Sequence[int]) -> Split:
+    """`split` with `labels[label]` in the place of each label."""
+    if isinstance(split, FolderSplit):
+        samples = [(path, labels[label]) for path, label in split.folder.samples]
+        return replace(split, folder=replace(split.folder, samples=samples))
+    assert isinstance(split, TensorSplit)
+    return replace(split, labels=torch.tensor(labels)[split.labels])

@@ -1,0 +1,76 @@
+"""The checkpoints of a training in its run directory: the last two, and the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wnexplore.files import make_folder, remove_unfinished, told
+from wnexplore.training.checkpoint import SUFFIX, Origin, read_state, save_checkpoint, save_state
+
+_KEPT = 2
+
+
+class Checkpoints:
+    """step_N.state with all that going on needs, step_N.safetensors with the weights to test.
+
+    Where a run was stopped, the state may be alone: going on makes the weights anew.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.folder = directory / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The weights with the largest top-1 so far."""
+        return self.folder / f"best{SUFFIX}"
+
+    @property
+    def last(self) -> Path | None:
+        """The state of the last step that was kept; None if there is none."""
+        states = self._all(".state")
+        return states[-1] if states else None
+
+    def clean(self) -> None:
+        """Remove what a process that was killed while it wrote has left; nobody else may be writing."""
+        remove_unfinished(self.folder)
+
+    def has_weights(self, step: int) -> bool:
+        """Whether the weights of that step are kept."""
+        return self._path(step).exists()
+
+    def save_state(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep all that going on from `step` needs, and of the steps before it only the one before."""
+        make_folder(self.folder)
+        save_state(self._path(step).with_suffix(".state"), state)
+        self._forget(".state")
+
+    def save(self, network: nn.Module, origin: Origin, beside: Mapping[str, Any]) -> None:
+        """Keep the weights of a step, and of those before it only the ones before."""
+        make_folder(self.folder)
+        save_checkpoint(self._path(origin.step), network, origin, beside)
+        self._forget(SUFFIX)
+
+    def save_best(self, network: nn.Module, origin: Origin, beside: Mapping[str, Any]) -> None:
+        """Keep the best weights so far."""
+        make_folder(self.folder)
+        save_checkpoint(self.best, network, origin, beside)
+
+    def state(self) -> dict[str, Any] | None:
+        """What the last step needs to go on; None if there is none. Raises `InputError` if it is damaged."""
+        return None if self.last is None else read_state(self.last)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}{SUFFIX}"
+
+    def _forget(self, suffix: str) -> None:
+        for old in self._all(suffix)[:-_KEPT]:
+            with told(old):
+                old.unlink()
+
+    def _all(self, suffix: str) -> list[Path]:
+        """The files of steps, the oldest first."""
+        return sorted(self.folder.glob(f"step_*{suffix}"), key=lambda path: (len(path.name), path.name))

@@ -1,0 +1,267 @@
+"""The training loop: one network on its way through a recipe, step by step, to be left and taken up again."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
+
+from wnexplore.data import Batch, Pass, Split
+from wnexplore.design.protocol import Recipe
+from wnexplore.errors import InputError, RunError
+from wnexplore.measure.waiting import yield_to_others
+from wnexplore.training.average import Average
+from wnexplore.training.determinism import generator_states, set_generator_states
+from wnexplore.training.network_state import Beside, Snapshot, load_network_state, network_state
+from wnexplore.training.optimizer import lr_factor, make_optimizer, set_lr
+from wnexplore.training.testing import is_too_few
+
+
+class Training:
+    """A network from (N, 3, H, W) to logits (N, classes) in training on `split`, `step` steps behind it.
+
+    Cross-entropy with label smoothing, under `recipe`. The batch size is that of all `world` processes
+    together, of which this is number `rank`; with more than one, torch.distributed is initialised and the
+    gradients are averaged over them. The images of each step follow from `seed` and the number of the step
+    alone: every network of a seed sees the same ones. `skips` says that some parameters may get no gradient
+    in a step, for which the processes then look.
+
+    Raises `InputError` if batches are of one image and batch normalisation of the network needs more.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        split: Split,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: str,
+        rank: int = 0,
+        world: int = 1,
+        skips: bool = False,
+    ) -> None:
+        self.network = network.to(device)
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+        self.steps_per_epoch = split.batches_per_pass(recipe.batch_size)
+        self.steps = recipe.steps or (recipe.epochs or 0) * self.steps_per_epoch
+        self.step = 0
+        self.skipped = 0
+        """Steps without training: damaged images left too few in their batch."""
+        self._split, self._rank, self._world = split, rank, world
+        # A run shorter than two warm-ups spends half of itself warming up.
+        self._warmup = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.steps // 2)
+        self._optimizer = make_optimizer(self.network, recipe)
+        self._made = {name for name, own in self.network.named_parameters() if not is_lazy(own)}
+        self._has_run = False
+        self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
+        self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
+        """What is tested and kept, if the recipe has a moving average of the weights."""
+        self.beside = Beside(self.network)
+        """What the network holds beside its state dict."""
+        if min(recipe.batch_size, len(split)) // world == 1:
+            self._check_one_image()
+        self._called: nn.Module = self.network
+        if world > 1:
+            # Gradients of some layers come in another order of memory than their parameters.
+            # It warns once where none was left out.
+            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
+            self._called = DistributedDataParallel(self.network, find_unused_parameters=skips)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs behind it."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, that of kernels apart."""
+        return self.recipe.lr * lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule)
+
+    def losses(self, until: int) -> Iterator[Tensor | None]:
+        """Train up to step `until`, giving after each step its loss (), in nats, still on the device.
+
+        A step is skipped, and gives None, if damaged images left none in its batch, or only one where batch
+        normalisation needs more.
+        """
+        while self.step < until:
+            epoch, start = divmod(self.step, self.steps_per_epoch)
+            last = min(until, (epoch + 1) * self.steps_per_epoch)
+            batches = self._split.batches(
+                self.recipe.batch_size,
+                self.device,
+                Pass(self.seed, epoch, start, counted=True),
+                rank=self._rank,
+                world=self._world,
+            )
+            if start == 0:
+                # Within an epoch, what has put itself into evaluation mode stays there after a stop too.
+                self._called.train()
+            yield_to_others(at_once=True)
+            for images, labels in islice(batches, last - self.step):
+                yield_to_others()
+                loss = self._advance(images, labels)
+                self.skipped += loss is None
+                self.step += 1
+                yield loss
+
+    def state(self) -> dict[str, Any]:
+        """All that decides how it goes on: tensors, numbers and text alone, which are not copies.
+
+        Raises `InputError` as `network_state` does.
+        """
+        return {
+            "version": STATE_VERSION,
+            "network": network_state(self.network),
+            "step": self.step,
+            "skipped": self.skipped,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": None if self.average is None else self.average.state(),
+            "generators": generator_states(self.device),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave; raises as `load_network_state`."""
+        load_network_state(self.network, state["network"], self._run_once)
+        self.step, self.skipped = state["step"], state["skipped"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state(state["average"])
+        set_generator_states(state["generators"])
+
+    def _advance(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """One step of the optimiser; the loss stays on the device, so that nothing waits for it."""
+        if len(images) == 0:
+            return None
+        logits = self._logits(images)
+        if logits is None:
+            return None
+        if not self._has_run:
+            self._take_in_late_layers()
+        set_lr(self._optimizer, lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule))
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self.recipe.clip_grad_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self.average is not None:
+            self.average.update()
+        return loss.detach()
+
+    def _logits(self, images: Tensor) -> Tensor | None:
+        """Logits (N, classes); None, and nothing has happened, if one image is too few."""
+        before = Snapshot(self.network) if len(images) == 1 and not self._is_unmade() else None
+        generators = generator_states(self.device) if before is not None else {}
+        try:
+            with self._precision():
+                logits: Tensor = self._called(images)
+            return logits
+        except ValueError as error:
+            if before is None or not is_too_few(error):
+                raise
+        if self._world > 1:
+            # The others would wait for its gradients.
+            raise RunError(
+                f"damaged images left one in a batch of process {self._rank}: batch normalisation needs more"
+            )
+        before.put_back()
+        set_generator_states(generators)
+        return None
+
+    def _check_one_image(self) -> None:
+        images, _ = next(self._batches_to_try(), (None, None))
+        if images is None or self._is_unmade():
+            return
+        before, generators = Snapshot(self.network), generator_states(self.device)
+        self.network.train()
+        try:
+            with torch.no_grad(), self._precision():
+                self.network(images[:1])
+        except ValueError as error:
+            if not is_too_few(error):
+                raise
+            raise InputError(
+                f"batch_size {self.recipe.batch_size} gives batches of one image, and batch normalisation in"
+                f" this network needs two: expected a batch_size of {2 * self._world} or more, and as many"
+                " images"
+            ) from None
+        finally:
+            before.put_back()
+            set_generator_states(generators)
+
+    def _batches_to_try(self) -> Iterator[Batch]:
+        return self._split.batches(
+            self.recipe.batch_size, self.device, Pass(self.seed, 0), rank=self._rank, world=self._world
+        )
+
+    def _run_once(self) -> None:
+        """Run the network, for it makes layers or buffers when it first sees images."""
+        generators = generator_states(self.device)
+        images, _ = next(self._batches_to_try(), (None, None))
+        self.network.train()
+        if images is not None:
+            with torch.no_grad(), self._precision():
+                self.network(images)
+            self._take_in_late_layers()
+        set_generator_states(generators)
+
+    def _is_unmade(self) -> bool:
+        """Whether a layer waits for the first images to know its size."""
+        return any(is_lazy(tensor) for tensor in (*self.network.parameters(), *self.network.buffers()))
+
+    def _take_in_late_layers(self) -> None:
+        """Train the parameters too that the first forward pass has made."""
+        self._has_run = True
+        if any(name not in self._made and own.requires_grad for name, own in self.network.named_parameters()):
+            self._optimizer = make_optimizer(self.network, self.recipe)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.recipe.amp == "off":
+            return nullcontext()
+        return torch.autocast(self.device, getattr(torch, self.recipe.amp))
+
+
+def check_loss(loss: float, classes: int, place: str, recipe: Recipe) -> None:
+    """Raise `RunError` if `loss`, the mean in nats over the steps of `place`, shows a training that diverged.
+
+    It did where the loss is not finite, or over ten times that of a network that takes all classes for
+    equally likely.
+    """
+    if math.isfinite(loss) and loss <= _HOPELESS * math.log(max(classes, 2)):
+        return
+    raise RunError(
+        f"the loss is {loss:.4g} {place}: the training diverged; a lower lr than {recipe.lr} may help"
+    )
+
+
+def check_trained(losses: int, skipped: int, split: Split) -> None:
+    """Raise `RunError` if an epoch gave no loss at all: each of its steps was skipped."""
+    if losses:
+        return
+    if split.damaged:
+        raise RunError(
+            f"not one of {skipped} batches could be trained on: {len(split.damaged)} images can't be read,"
+            f" such as {split.damaged[0]}"
+        )
+    raise RunError(f"not one of {skipped} batches could be trained on: they have too few images")
+
+
+STATE_VERSION = 2
+"""Of what `Training.state` gives."""
+_HOPELESS = 10.0

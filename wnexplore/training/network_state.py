@@ -1,0 +1,330 @@
+"""All that a network holds, to be kept in a file or put back.
+
+It is more than a state dict, which knows nothing of buffers that aren't persistent, of numbers and generators
+that a layer has of its own, and of what is made in a forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from wnexplore.errors import InputError
+from wnexplore.training.plain_values import NotPlainError, needs_like, overlaps, packed, same, unpacked
+
+
+def network_state(network: nn.Module) -> dict[str, Any]:
+    """All that decides how `network` goes on, for `load_network_state`: tensors, numbers and text alone.
+
+    The tensors of parameters and buffers are the network's own, not copies. Raises `InputError` if a layer's
+    `get_extra_state` gives what can't be kept without code.
+    """
+    return {
+        "parameters": {name: own.detach() for name, own in network.named_parameters() if not is_lazy(own)},
+        "trained": {name: own.requires_grad for name, own in network.named_parameters()},
+        "buffers": {
+            name: None if own is None else own.detach()
+            for name, (_, _, own) in _buffers(network).items()
+            if not (own is not None and is_lazy(own))
+        },
+        "unlisted": _not_persistent(network),
+        "resting": [name for name, module in network.named_modules() if not module.training],
+        "extra": _extra(network),
+        "attributes": _attributes(network),
+    }
+
+
+def load_network_state(
+    network: nn.Module, state: Mapping[str, Any], run_once: Callable[[], object] = lambda: None
+) -> None:
+    """Give `network`, built anew, all of `state`; `run_once` runs it once if it has to make layers first.
+
+    Raises `InputError` if it is another network's, and what a damaged one may raise: `KeyError`,
+    `TypeError`, `ValueError`, `AttributeError`, `RuntimeError`.
+    """
+    names = set(_buffers(network)) | {name for name, own in network.named_parameters() if not is_lazy(own)}
+    if not {*state["parameters"], *state["buffers"]} <= names:
+        run_once()
+    parameters = dict(network.named_parameters())
+    if parameters.keys() != state["parameters"].keys():
+        odd = sorted(parameters.keys() ^ state["parameters"].keys())[0]
+        raise InputError(f"the network is another one than that which was trained: parameter {odd}")
+    with torch.no_grad():
+        for name, value in state["parameters"].items():
+            parameters[name].copy_(value)
+    for name, flag in state["trained"].items():
+        parameters[name].requires_grad_(flag)
+    for name in _buffers(network).keys() - state["buffers"].keys():
+        owner, own = _owner(network, name)
+        del owner._buffers[own]
+        owner._non_persistent_buffers_set.discard(own)
+    device = next(iter(parameters.values()), torch.empty(0)).device
+    for name, value in state["buffers"].items():
+        set_buffer(network, name, value, device, persistent=name not in state["unlisted"])
+    modules = dict(network.named_modules())
+    for name, module in modules.items():
+        module.training = name not in state["resting"]
+    set_attributes(network, state["attributes"])
+    for name, value in state["extra"].items():
+        modules[name].set_extra_state(unpacked(value))
+
+
+class Beside:
+    """What a network holds beside its state dict, compared with what it held when this was made."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._attributes = _attributes(network)
+        self._buffers = _copies(network)
+
+    def changed(self, network: nn.Module) -> dict[str, Any]:
+        """What a network built anew lacks to be `network`, for `load_beside`; {} if its state dict has all.
+
+        Raises `InputError` as `network_state` does.
+        """
+        found = {
+            "attributes": _difference(_attributes(network), self._attributes),
+            "unlisted": {
+                name: value
+                for name in _not_persistent(network)
+                if (value := _buffers(network)[name][2]) is not None
+                and not (name in self._buffers and _equal(value, self._buffers[name]))
+            },
+            "late": [
+                name
+                for name, (_, _, value) in _buffers(network).items()
+                if value is not None and (name not in self._buffers or not _alike(value, self._buffers[name]))
+            ],
+            "extra": {
+                name: value
+                for name, value in _extra(network).items()
+                if not (isinstance(value, dict) and value["kind"] == "tensor")
+            },
+        }
+        return {kind: value for kind, value in found.items() if value}
+
+
+def load_beside(
+    network: nn.Module, beside: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Give `network` what `Beside.changed` found, and room for those of `tensors` that are made late.
+
+    Gives the state dict of which `tensors` are the tensors. Raises as `load_network_state`.
+    """
+    unlisted = beside.get("unlisted", {})
+    for name in beside.get("late", ()):
+        if name in tensors:
+            set_buffer(network, name, tensors[name], torch.device("cpu"), persistent=True)
+    for name, value in unlisted.items():
+        set_buffer(network, name, value, torch.device("cpu"), persistent=False)
+    set_attributes(network, beside.get("attributes", {}))
+    extra = beside.get("extra", {})
+    return {**tensors, **{_join(name, "_extra_state"): unpacked(value) for name, value in extra.items()}}
+
+
+def lacks_layers(network: nn.Module, names: Iterable[str]) -> bool:
+    """Whether a state dict of these `names` has a layer that `network`, built anew, has not made yet."""
+    modules = {name for name, _ in network.named_modules()}
+    unmade = any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers()))
+    return unmade or not {name.rpartition(".")[0] for name in names} <= modules
+
+
+class Snapshot:
+    """A network as it is now, to be put back: buffers, modes, layers' own values; parameters if asked for."""
+
+    def __init__(self, network: nn.Module, *, parameters: bool = False) -> None:
+        self._network = network
+        self._modules = [
+            (module, dict(module._buffers), dict(module._parameters), dict(module._modules), _own(module))
+            for module in network.modules()
+        ]
+        self._unlisted = [(module, set(module._non_persistent_buffers_set)) for module in network.modules()]
+        kept = [*network.buffers(), *(network.parameters() if parameters else ())]
+        self._values = [(own, own.detach().clone()) for own in kept if not is_lazy(own)]
+        self._trained = [(own, own.requires_grad) for own in network.parameters()]
+        self._attributes = _attributes(network)
+        self._extra = [(module, _extra_of(module)) for module in network.modules() if _has_extra(module)]
+
+    def put_back(self) -> None:
+        """Make the network what it was."""
+        for module, buffers, parameters, modules, own in self._modules:
+            for now, before in (
+                (module._buffers, buffers),
+                (module._parameters, parameters),
+                (module._modules, modules),
+            ):
+                if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
+                    now.clear()
+                    now.update(before)  # type: ignore[arg-type]
+            for name in _own(module).keys() - own.keys():
+                del module.__dict__[name]
+            module.__dict__.update(own)
+        for module, unlisted in self._unlisted:
+            module._non_persistent_buffers_set = unlisted
+        with torch.no_grad():
+            for tensor, value in self._values:
+                if tensor.shape != value.shape:
+                    tensor.data = value
+                elif not overlaps(tensor):
+                    tensor.copy_(value)
+        for tensor, flag in self._trained:
+            if tensor.requires_grad != flag:
+                tensor.requires_grad_(flag)
+        set_attributes(self._network, self._attributes)
+        for module, extra in self._extra:
+            if extra is not _UNKNOWN and not same(_extra_of(module), extra):
+                module.set_extra_state(unpacked(extra))
+
+
+def make_writable(network: nn.Module) -> None:
+    """Give buffers of which several elements are one number in memory (`expand`) a memory of their own."""
+    for owner, own, value in _buffers(network).values():
+        if value is not None and not is_lazy(value) and overlaps(value):
+            owner._buffers[own] = value.clone(memory_format=torch.contiguous_format)
+
+
+def set_buffer(
+    network: nn.Module, name: str, value: Tensor | None, device: torch.device, *, persistent: bool
+) -> None:
+    """Make `value` the buffer `name` of `network`, written into the one that is there if it fits."""
+    owner, own = _owner(network, name)
+    old = owner._buffers.get(own)
+    if old is not None and value is not None and not is_lazy(old) and _alike(old, value):
+        if not overlaps(old):
+            with torch.no_grad():
+                old.copy_(value)
+            return
+        if torch.equal(old, value.to(old.device)):
+            return
+    if own not in owner._buffers:
+        owner.__dict__.pop(own, None)  # such as None, until it is made
+        owner.register_buffer(own, None, persistent=persistent)
+    owner._buffers[own] = (
+        None if value is None else value.to(device if old is None else old.device, copy=True)
+    )
+
+
+def set_attributes(network: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give the layers of `network` the values that `attributes` says they have of their own."""
+    for name, module in network.named_modules():
+        for own, value in attributes.get(name, {}).items():
+            old = module.__dict__.get(own)
+            if own in _TORCHS or own in module._parameters or own in module._buffers:
+                raise ValueError(f"{own} is no value of a layer's own")
+            with suppress(NotPlainError):
+                if own in module.__dict__ and same(packed(old), value):
+                    continue
+            with suppress(NotPlainError):
+                module.__dict__[own] = unpacked(value, old)
+
+
+_TORCHS = frozenset(vars(nn.Module()))
+"""What torch itself keeps in a module."""
+_UNKNOWN = object()
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    """What `module` keeps of its own, the mode that it is in included."""
+    return {name: value for name, value in vars(module).items() if name not in _TORCHS or name == "training"}
+
+
+def _attributes(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """By layer, the values of its own that can be kept; what can't is another's, or made of others."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, module in network.named_modules():
+        own = found[name] = {}
+        for key, value in _own(module).items():
+            # Weight norm and spectral norm of the old style compute a weight before each forward pass.
+            computed = f"{key}_orig" in module._parameters or f"{key}_g" in module._parameters
+            if key != "training" and not computed:
+                with suppress(NotPlainError):
+                    own[key] = packed(value)
+    return found
+
+
+def _difference(
+    now: Mapping[str, Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    found = {
+        name: {
+            key: value
+            for key, value in own.items()
+            if not (key in before.get(name, {}) and same(before[name][key], value))
+        }
+        for name, own in now.items()
+    }
+    return {name: own for name, own in found.items() if own}
+
+
+def _buffers(network: nn.Module) -> dict[str, tuple[nn.Module, str, Tensor | None]]:
+    """Every buffer by its full name, those that are None too: the module, its name there, and it."""
+    return {
+        _join(path, name): (module, name, value)
+        for path, module in network.named_modules()
+        for name, value in module._buffers.items()
+    }
+
+
+def _not_persistent(network: nn.Module) -> list[str]:
+    return [
+        name
+        for name, (module, own, _) in _buffers(network).items()
+        if own in module._non_persistent_buffers_set
+    ]
+
+
+def _copies(network: nn.Module) -> dict[str, Tensor]:
+    """Buffers as they are: copies of those that no state dict has, the others themselves."""
+    unlisted = set(_not_persistent(network))
+    return {
+        name: value.detach().clone() if name in unlisted else value.detach()
+        for name, (_, _, value) in _buffers(network).items()
+        if value is not None and not is_lazy(value)
+    }
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _owner(network: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, own = name.rpartition(".")
+    return network.get_submodule(path), own
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return _alike(one, other) and torch.equal(one, other)
+
+
+def _extra(network: nn.Module) -> dict[str, Any]:
+    found = {name: _extra_of(module) for name, module in network.named_modules() if _has_extra(module)}
+    unknown = next((name for name, value in found.items() if value is _UNKNOWN), None)
+    if unknown is not None:
+        given = type(network.get_submodule(unknown).get_extra_state()).__name__
+        raise InputError(
+            f"get_extra_state of layer '{unknown}' gives a {given} that can't be kept without code: expected"
+            " tensors of at most 16 MiB, numbers and text, in lists and dictionaries"
+        )
+    return found
+
+
+def _has_extra(module: nn.Module) -> bool:
+    own, none = type(module), nn.Module
+    return own.get_extra_state is not none.get_extra_state and own.set_extra_state is not none.set_extra_state
+
+
+def _extra_of(module: nn.Module) -> Any:
+    try:
+        found = packed(module.get_extra_state())
+    except NotPlainError:
+        return _UNKNOWN
+    # `set_extra_state` gets one that is made anew.
+    return _UNKNOWN if needs_like(found) else found

@@ -1,0 +1,216 @@
+"""How good a network is on the images of a split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from wnexplore.data import Pass, Split
+from wnexplore.design.protocol import Recipe
+from wnexplore.errors import RunError
+from wnexplore.measure.switches import PRECISION, precision_set
+from wnexplore.measure.waiting import yield_to_others
+from wnexplore.training.average import Average
+from wnexplore.training.determinism import generator_states, set_generator_states
+from wnexplore.training.network_state import Snapshot
+from wnexplore.training.plain_values import overlaps
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of a split."""
+
+    top1: float
+    """Share of the images whose class came first, in percent."""
+    top5: float
+    """Share of the images whose class was among the first five, or among all if there are fewer."""
+    loss: float
+    """Mean cross-entropy, in nats, without label smoothing."""
+    images: int
+    """How many there were; damaged ones don't count."""
+
+
+class StoppedError(Exception):
+    """A test was stopped before its end."""
+
+
+def _never() -> bool:
+    return False
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    device: str,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    stop: Callable[[], bool] = _never,
+) -> Evaluation:
+    """Test `model`, put in evaluation mode, on every image of `split` once.
+
+    All products are float32, on a GPU too. Of `world` processes each tests its part, `batch_size` images at a
+    time, and all get the same result. Raises `RunError` if not one image can be read, `StoppedError` in all
+    of them once `stop` says so in one.
+    """
+    model.eval()
+    # Correct first, correct among five, sum of the losses, images, processes that were stopped.
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    yield_to_others(at_once=True)
+    with torch.inference_mode(), precision_set(PRECISION):
+        for images, labels in split.batches(batch_size, device, rank=rank, world=world):
+            if stop():
+                break
+            yield_to_others()
+            logits = model(images).float()
+            hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            sums[0] += hits[:, 0].sum()
+            sums[1] += hits.sum()
+            sums[2] += functional.cross_entropy(logits, labels, reduction="sum")
+            sums[3] += len(labels)
+    sums[4] = stop()
+    if world > 1:
+        distributed.all_reduce(sums)
+    first, five, loss, count, stopped = sums.tolist()
+    if stopped:
+        raise StoppedError
+    if not count:
+        raise RunError("not one image of the test could be read")
+    return Evaluation(100 * first / count, 100 * five / count, loss / count, round(count))
+
+
+@contextmanager
+def ready_for_test(
+    network: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str,
+    world: int = 1,
+    average: Average | None = None,
+    stop: Callable[[], bool] = _never,
+) -> Iterator[bool]:
+    """`network` inside as it is tested and kept, and outside as its training left it, to the last bit.
+
+    Inside it has the weights of `average`, if there is one, and the statistics of batch normalisation are
+    `refresh_batch_norm`'s from the training images of `split`, if the recipe says so; all of it is the same
+    in all `world` processes. Gives False if `stop` ended that early: then it is not to be tested or kept.
+    """
+    before = Snapshot(network, parameters=average is not None)
+    generators = generator_states(device)
+    whole = True
+    try:
+        if average is not None:
+            average.put_in()
+        if world > 1:
+            _agree(network)
+        if recipe.batch_norm == "refreshed":
+            whole = refresh_batch_norm(network, split, recipe.batch_size, device, Pass(seed, 0), stop)
+        yield whole
+    finally:
+        before.put_back()
+        set_generator_states(generators)
+
+
+def refresh_batch_norm(
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    device: str,
+    images_from: Pass,
+    stop: Callable[[], bool] = _never,
+) -> bool:
+    """Set the running statistics of batch normalisation to their mean over augmented training batches.
+
+    The batches hold at least 512 images or all of `split`. Nothing else of `model` changes, and frozen layers
+    keep their statistics: those that are in evaluation mode or whose momentum is 0. Gives False, and leaves
+    all as it was, if `stop` says so before the end. "Precise BN" of Wu and Johnson, Rethinking "Batch" in
+    BatchNorm, 2021, section 3.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _follows(m)]
+    if not norms:
+        return True
+    # Some networks write their own weights in a forward pass in training: a teacher's, normalised filters.
+    before = Snapshot(model, parameters=True)
+    for norm in norms:
+        _begin_anew(norm)
+    model.train()
+    batches = split.batches(batch_size, device, images_from)
+    stopped = False
+    with torch.no_grad():
+        for images, _ in islice(batches, math.ceil(_REFRESH_IMAGES / batch_size)):
+            stopped = stop()
+            if stopped:
+                break
+            _forward(model, images)
+    # Only those that counted batches: whether a layer is frozen may show no earlier than in a forward pass.
+    found = [(norm, _statistics(norm)) for norm in norms if norm.num_batches_tracked]
+    before.put_back()
+    if stopped:
+        return False
+    with torch.no_grad():
+        for norm, values in found:
+            for tensor, value in zip(_statistics(norm, copies=False), values, strict=True):
+                tensor.copy_(value)
+    return True
+
+
+def _agree(network: nn.Module) -> None:
+    """Give all processes the first one's buffers: each has gone on with its own since the last step began."""
+    with torch.no_grad():
+        for buffer in network.buffers():
+            if overlaps(buffer):
+                continue
+            value = buffer.contiguous()
+            distributed.broadcast(value, 0)
+            if value is not buffer:
+                buffer.copy_(value)
+
+
+def is_too_few(error: Exception) -> bool:
+    """Whether `error` is batch normalisation's that can't train on one number for each channel."""
+    return isinstance(error, ValueError) and "more than 1 value per channel when training" in str(error)
+
+
+def _follows(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    """Whether `norm` keeps running statistics that a training changes."""
+    tensors = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    return norm.momentum != 0 and all(isinstance(tensor, Tensor) for tensor in tensors)
+
+
+def _begin_anew(norm: nn.modules.batchnorm._BatchNorm) -> None:
+    """Have the next batch replace the statistics of `norm`, and further ones be averaged with it."""
+    mean, variance, count = _statistics(norm, copies=False)
+    count.zero_()
+    norm.momentum = None
+    if not (mean.isfinite().all() and variance.isfinite().all()):
+        # Nothing times zero: what they are would stay.
+        mean.zero_()
+        variance.fill_(1)
+
+
+def _statistics(norm: nn.modules.batchnorm._BatchNorm, *, copies: bool = True) -> tuple[Tensor, ...]:
+    found = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    tensors = [tensor for tensor in found if tensor is not None]
+    return tuple(tensor.clone() if copies else tensor for tensor in tensors)
+
+
+def _forward(model: nn.Module, images: Tensor) -> None:
+    """Run `model` on `images`; what damaged images left may be too few."""
+    try:
+        model(images)
+    except ValueError as error:
+        if not is_too_few(error):
+            raise
+
+
+_REFRESH_IMAGES = 512
