@@ -38,8 +38,8 @@ from wnexplore.measure.environment import device_name, usable_cores
 from wnexplore.measure.switches import threads_set
 from wnexplore.measure.waiting import yield_to_others
 from wnexplore.models import build
-from wnexplore.study.workers import threads_of
 from wnexplore.training.loop import Training
+from wnexplore.training.setup import threads_of
 from wnexplore.training.testing import evaluate
 
 SETTINGS: dict[str, dict[str, str]] = {

@@ -14,8 +14,8 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.measure.environment import environment
 from wnexplore.nn.context import Context
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32, tf32_set
-from wnexplore.study.workers import training_protocol
 from wnexplore.training.determinism import reproducible
+from wnexplore.training.record import training_protocol
 from wnexplore.training.testing import evaluate
 
 ROOT = Path(__file__).parents[2]

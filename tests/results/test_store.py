@@ -82,7 +82,10 @@ def test_the_file_is_in_wal_mode_and_marked_as_ours(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_told_and_stops(tmp_path: Path) -> None:
-    script = f"from pathlib import Path; from wnexplore.results.store import Store; Store.create(Path({str(tmp_path)!r}))"
+    script = (
+        "from pathlib import Path; from wnexplore.results.store import Store;"
+        f" Store.create(Path({str(tmp_path)!r}))"
+    )
     with Store.create(tmp_path):
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "another wnexplore process is working in" in second.stderr
@@ -161,7 +164,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_committed(tmp_path: Path) -> Non
     script = f"""
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.results.test_store import _record
 from wnexplore.results.store import Store
 with Store.create(Path({str(tmp_path / "run")!r})) as store:

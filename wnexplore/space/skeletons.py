@@ -74,8 +74,8 @@ def _origin(baseline: DesignPoint) -> list[Any] | None:
 @cache
 def _code() -> str:
     """What the code says that makes walks."""
-    here = Path(__file__).parent
-    files = [*sorted((here / "models").glob("*.py")), here / "design" / "walk.py"]
+    here = Path(__file__).parents[1]
+    files = [*sorted((here / "models").glob("*.py")), here / "design" / "skeleton.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

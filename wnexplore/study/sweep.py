@@ -32,14 +32,9 @@ from wnexplore.results.record import Figure, Record, record_key
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
-from wnexplore.study.workers import (
-    check_trainable,
-    load,
-    threads_of,
-    train_in_full,
-    training_protocol,
-    workers,
-)
+from wnexplore.study.workers import train_in_full, workers
+from wnexplore.training.record import training_protocol
+from wnexplore.training.setup import check_trainable, load, threads_of
 
 
 @dataclass(frozen=True)

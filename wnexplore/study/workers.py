@@ -11,28 +11,24 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from wnexplore.data import Augment, Data, load_data
-from wnexplore.design.counts import count
-from wnexplore.design.external import is_brought
-from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, RunError, tell_notices
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
-from wnexplore.measure.switches import PRECISION, threads_set
-from wnexplore.measure.waiting import training_threads
+from wnexplore.measure.switches import threads_set
 from wnexplore.models import build
 from wnexplore.results.record import Record
-from wnexplore.space.skeletons import walk_of
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.determinism import require_cublas_workspace
+from wnexplore.training.record import trained_record
+from wnexplore.training.setup import load
 from wnexplore.training.short import ShortTraining, TrainingFigure
 
 
@@ -124,46 +120,6 @@ def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str 
         raise
 
 
-def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
-    """Threads of a training of `plain`, and of all that is compared with it, on a CPU."""
-    return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)
-
-
-def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
-    """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
-    trained = (record for record in records if record.figure == "training")
-    return {
-        record.point.baseline(): record.protocol["threads"]
-        for record in trained
-        if record.protocol.get("threads") is not None
-    }
-
-
-def training_protocol(
-    spec: TrainSpec, device: str, threads: int, seed: int, images: str | None = None
-) -> dict[str, Any]:
-    """The protocol of a training's record; `images` is the data set's `Data.listing`."""
-    halving = {
-        "schedule": spec.schedule,
-        "min_epochs": spec.first_rung,
-        "max_epochs": spec.max_epochs,
-        "eta": spec.reduction,
-    }
-    return {
-        "dataset": spec.source.label,
-        "path": None if spec.source.path is None else str(spec.source.path.resolve()),
-        **({} if images is None else {"images": images}),
-        "device": device,
-        # The order of additions, and with it the last bits, follow the number of threads.
-        "threads": threads if device == "cpu" else None,
-        # On a CPU there is no other, and records made before this was said stay theirs.
-        **({} if device == "cpu" else {"precision": PRECISION}),
-        **spec.recipe.model_dump(),
-        **(halving if spec.schedule == "halving" else {}),
-        "seed": seed,
-    }
-
-
 def finished(record: Record, done: Done, dropped_at: int | None = None) -> Record:
     """The record of a training that goes on no further."""
     if done.failure is not None:
@@ -171,21 +127,7 @@ def finished(record: Record, done: Done, dropped_at: int | None = None) -> Recor
             record, status=done.failure.status, error=done.failure.error, environment=done.environment
         )
     assert done.figure is not None
-    figure = done.figure
-    value = {
-        "top1": figure.top1,
-        "seconds": figure.seconds,
-        "epochs": len(figure.losses),
-        "dropped_at": dropped_at,
-        "damaged": list(figure.damaged),
-        "skipped": figure.skipped,
-    }
-    samples = {
-        "loss": figure.losses,
-        "tested_epochs": [float(epoch) for epoch in figure.tested_epochs],
-        "tested_top1": figure.tested_top1,
-    }
-    return replace(record, value=value, samples=samples, environment=done.environment)
+    return trained_record(record, done.figure, done.environment, dropped_at)
 
 
 def train_in_full(spec: TrainSpec, records: Iterable[Record], at_work: Workers) -> Iterator[Record]:
@@ -196,24 +138,6 @@ def train_in_full(spec: TrainSpec, records: Iterable[Record], at_work: Workers) 
 
 
 _WHOLE = 10**9
-
-
-@lru_cache(maxsize=8)
-def load(spec: TrainSpec, resolution: int) -> Data:
-    """The data of `spec` in images of `resolution`, loaded once in each process.
-
-    Raises `InputError` if it can't be had.
-    """
-    augment = Augment(colour_jitter=spec.colour_jitter, min_crop=spec.min_crop)
-    return load_data(spec.source, resolution=resolution, augment=augment, download=spec.download)
-
-
-def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
-    """Raise `InputError` unless the network of `point` gives what a training on the data of `spec` needs."""
-    if is_brought(point.backbone):
-        from wnexplore.models.external import check_brought
-
-        check_brought(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
 
 
 def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Done:

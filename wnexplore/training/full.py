@@ -26,7 +26,6 @@ from wnexplore.models import build
 from wnexplore.models.trial import try_out
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
-from wnexplore.study.workers import check_trainable, load, threads_of, training_protocol
 from wnexplore.training.checkpoint import Origin
 from wnexplore.training.determinism import reproducible, seed_generators
 from wnexplore.training.distributed import Processes, joined
@@ -35,6 +34,8 @@ from wnexplore.training.kept_checkpoints import Checkpoints
 from wnexplore.training.log import Row, TrainingLog
 from wnexplore.training.loop import STATE_VERSION, Training, check_loss, check_trained
 from wnexplore.training.network_state import Snapshot
+from wnexplore.training.record import training_protocol
+from wnexplore.training.setup import check_trainable, load, threads_of
 from wnexplore.training.testing import Evaluation, StoppedError, evaluate, ready_for_test
 
 

@@ -1,0 +1,74 @@
+"""The record of a training: its protocol before it begins, its figures when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.measure.switches import PRECISION
+from wnexplore.results.record import Record
+from wnexplore.training.short import TrainingFigure
+
+
+def training_protocol(
+    spec: TrainSpec, device: str, threads: int, seed: int, images: str | None = None
+) -> dict[str, Any]:
+    """The protocol of a training's record; `images` is the data set's `Data.listing`."""
+    halving = {
+        "schedule": spec.schedule,
+        "min_epochs": spec.first_rung,
+        "max_epochs": spec.max_epochs,
+        "eta": spec.reduction,
+    }
+    return {
+        "dataset": spec.source.label,
+        "path": None if spec.source.path is None else str(spec.source.path.resolve()),
+        **({} if images is None else {"images": images}),
+        "device": device,
+        # The order of additions, and with it the last bits, follow the number of threads.
+        "threads": threads if device == "cpu" else None,
+        # On a CPU there is no other, and records made before this was said stay theirs.
+        **({} if device == "cpu" else {"precision": PRECISION}),
+        **spec.recipe.model_dump(),
+        **(halving if spec.schedule == "halving" else {}),
+        "seed": seed,
+    }
+
+
+def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
+    """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
+    trained = (record for record in records if record.figure == "training")
+    return {
+        record.point.baseline(): record.protocol["threads"]
+        for record in trained
+        if record.protocol.get("threads") is not None
+    }
+
+
+def trained_record(
+    record: Record,
+    figure: TrainingFigure,
+    environment: Mapping[str, Any],
+    dropped_at: int | None = None,
+) -> Record:
+    """`record`, which says what was trained, with what its training gave.
+
+    `dropped_at`: the epochs after which successive halving dropped it; None if it went through the recipe.
+    """
+    value = {
+        "top1": figure.top1,
+        "seconds": figure.seconds,
+        "epochs": len(figure.losses),
+        "dropped_at": dropped_at,
+        "damaged": list(figure.damaged),
+        "skipped": figure.skipped,
+    }
+    samples = {
+        "loss": figure.losses,
+        "tested_epochs": [float(epoch) for epoch in figure.tested_epochs],
+        "tested_top1": figure.tested_top1,
+    }
+    return replace(record, value=value, samples=samples, environment=environment)

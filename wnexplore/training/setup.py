@@ -1,0 +1,36 @@
+"""What a training needs before it begins: its data, a network that suits them, and its threads."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from wnexplore.data import Augment, Data, load_data
+from wnexplore.design.counts import count
+from wnexplore.design.external import is_brought
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.measure.waiting import training_threads
+from wnexplore.space.skeletons import walk_of
+
+
+@lru_cache(maxsize=8)
+def load(spec: TrainSpec, resolution: int) -> Data:
+    """The data of `spec` in images of `resolution`, loaded once in each process.
+
+    Raises `InputError` if it can't be had.
+    """
+    augment = Augment(colour_jitter=spec.colour_jitter, min_crop=spec.min_crop)
+    return load_data(spec.source, resolution=resolution, augment=augment, download=spec.download)
+
+
+def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
+    """Raise `InputError` unless the network of `point` gives what a training on the data of `spec` needs."""
+    if is_brought(point.backbone):
+        from wnexplore.models.external import check_brought
+
+        check_brought(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
+
+
+def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
+    """Threads of a training of `plain`, and of all that is compared with it, on a CPU."""
+    return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)
