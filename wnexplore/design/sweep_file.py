@@ -130,30 +130,45 @@ class SweepSpec(_Spec):
     """
 
     backbones: Annotated[tuple[_Backbone, ...], _Axis] = ("shufflenet_v2_x0_5",)
+    """Registered ones, families (`width` says which), or networks of your own."""
     width: Annotated[tuple[_Width, ...], _Axis] | None = None
     """Of those backbones that are families ("shufflenet_v2"): their width multipliers."""
     methods: Annotated[tuple[_Method, ...], _Axis] = ("plain", "weightnet")
+    """What makes or scales the kernels; each reads only its own axes."""
     M: Annotated[tuple[_M, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
+    """The generator's inputs are M times the output channels: 2, 1/2, 4/C (four in all), {2: 1, 3: 2} by stage."""
     G: Annotated[tuple[_G, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
+    """Its groups are G times the output channels, each of lambda = M/G inputs; written as M is."""
     per_stage: bool = False
     """Whether M and G are crossed in each stage by themselves."""
     stages: Annotated[tuple[_Stages | None, ...], BeforeValidator(_one_choice), _Axis] = (None,)
     """Each one choice of stages that get the method, "3+4" or [3, 4]; a list of numbers is one of them,
     and null stands for all stages."""
     experts: Annotated[tuple[Positive, ...], _Axis] = (4,)
+    """Kernels that condconv and dynamic mix."""
     temperature: Annotated[tuple[Positive, ...], _Axis] = (30,)
+    """Of dynamic's softmax."""
     stem: Annotated[tuple[_Stem, ...], _Axis] = ("imagenet",)
+    """imagenet: a fourth of the size; small: the size that it is given, for 32x32 images."""
     resolution: Annotated[tuple[Positive, ...], _Axis] | None = None
+    """Pixels of an image's side; left out: what the stem is made for."""
     num_classes: Annotated[tuple[Positive, ...], _Axis] = (1000,)
+    """Of what is counted and timed; a training has its data's."""
     reduction: Annotated[tuple[Positive, ...], _Axis] = (16,)
+    """Features of a method's context: max(16, channels / reduction)."""
     activation: Annotated[tuple[_Activation, ...], _Axis] = ("sigmoid",)
+    """What follows fc1; softmax runs over the lambda inputs of one group."""
     depthwise: Annotated[tuple[_Depthwise, ...], _Axis] = ("published",)
+    """What depthwise layers get: (M/G, 1), no generator, or (M, G) itself."""
     where: str | None = None
     """What the points must satisfy, as rows of a table do: on their counts before anything is built, on
     what is measured before they are trained."""
     points: Annotated[tuple[PointSpec, ...], _Axis] | None = None
+    """Design points one by one, beside or instead of the grid."""
     latency: Annotated[LatencySpec | None, BeforeValidator(_switch)] = LatencySpec()
+    """What to time, its own table below; false: nothing."""
     train: Annotated[TrainSpec | None, BeforeValidator(_switch)] = None
+    """How to train, its own table below; left out: not at all."""
 
     @model_validator(mode="after")
     def _fits_these_backbones(self) -> SweepSpec:
