@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,10 +29,9 @@ def main() -> None:
 def written_anew(page: str) -> str:
     """`page` with each of its tables as the code has it now."""
     for name, table in _tables().items():
-        page, count = re.subn(
-            f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda found: found[1] + table + found[2], page, flags=re.S
-        )
-        assert count == 1, f"sweeps/README.md has no place for the table of {name}"
+        before, begins, rest = page.partition(f"<!-- {name} -->\n")
+        assert begins, f"sweeps/README.md has no place for the table of {name}"
+        page = before + begins + table + rest[rest.index("<!-- end -->") :]
     return page
 
 
@@ -101,8 +98,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_plain, value)) + "]"
     if value is None or isinstance(value, bool):
-        return {None: "", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(Fraction(value) if isinstance(value, Fraction) else value)
+        return "" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

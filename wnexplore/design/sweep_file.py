@@ -136,7 +136,7 @@ class SweepSpec(_Spec):
     methods: Annotated[tuple[_Method, ...], _Axis] = ("plain", "weightnet")
     """What makes or scales the kernels; each reads only its own axes."""
     M: Annotated[tuple[_M, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
-    """The generator's inputs are M times the output channels: 2, 1/2, 4/C (four in all), {2: 1, 3: 2} by stage."""
+    """The generator's inputs are M times the output channels: 2, 1/2, 4/C (four in all), {2: 1, 3: 2}."""
     G: Annotated[tuple[_G, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
     """Its groups are G times the output channels, each of lambda = M/G inputs; written as M is."""
     per_stage: bool = False
