@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tests.cli.conftest import Command
 from tests.examples import examples
 from wnexplore.data.preprocessing import Preparation
-from wnexplore.design.external import source_hash
+from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import build

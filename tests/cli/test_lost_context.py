@@ -15,7 +15,7 @@ from tests.measure.test_failure import ADVICE
 from tests.sweeps import OWN
 from wnexplore.data import load_data
 from wnexplore.design.data_source import parse_data
-from wnexplore.design.external import source_hash
+from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.models import build
 from wnexplore.nn import formulations

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from wnexplore.design.published import Comparison, PublishedRow, published_rows
+from wnexplore.design.published_figures import Comparison, PublishedRow, published_rows
 from wnexplore.design.shipped import shipped_sweeps
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space.expansion import expand

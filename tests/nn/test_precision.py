@@ -15,8 +15,8 @@ from wnexplore.measure.environment import environment
 from wnexplore.nn.context import Context
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32, tf32_set
 from wnexplore.training.determinism import reproducible
-from wnexplore.training.record import training_protocol
 from wnexplore.training.testing import evaluate
+from wnexplore.training.training_record import training_protocol
 
 ROOT = Path(__file__).parents[2]
 has_new = pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch has one interface")

@@ -7,8 +7,8 @@ from PIL import Image
 from wnexplore.errors import InputError
 from wnexplore.report.figures import save
 from wnexplore.report.profile_table import render
-from wnexplore.report.roofline import render_roofline
 from wnexplore.report.roofline_info import check_target, roofline_info
+from wnexplore.report.roofline_plot import render_roofline
 
 
 def _layer(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sweeps import committed
-from wnexplore.design.external import source_hash
+from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
@@ -22,8 +22,8 @@ from wnexplore.results.store import Store, read_records
 from wnexplore.study.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.study.sweep import plan, remaining, run
 from wnexplore.study.workers import Done, Task, Workers, workers
-from wnexplore.training.record import training_protocol
 from wnexplore.training.short import TrainingFigure
+from wnexplore.training.training_record import training_protocol
 
 SPEC = TrainSpec(data="digits", device="cpu", schedule="halving", max_epochs=9, eta=3, seeds=2)
 

@@ -11,7 +11,7 @@ from wnexplore.models import build
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store, read_records
 from wnexplore.study.sweep import Step, measure, plan, remaining, run
-from wnexplore.training.record import threads_before
+from wnexplore.training.training_record import threads_before
 
 
 def _spec(folder: Path, text: str = TINY) -> SweepSpec:

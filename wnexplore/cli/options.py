@@ -88,7 +88,7 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
 
     Raises `InputError` if there is no such point.
     """
-    from wnexplore.design.external import is_brought
+    from wnexplore.design.external_names import is_brought
     from wnexplore.design.legality import check_legal
     from wnexplore.design.point import AXES, DesignPoint
     from wnexplore.design.size import check_fits

@@ -105,8 +105,8 @@ def profile(
             console().print(part)
     if roofline is not None:
         from wnexplore.report.figures import save
-        from wnexplore.report.roofline import render_roofline
         from wnexplore.report.roofline_info import roofline_info
+        from wnexplore.report.roofline_plot import render_roofline
 
         save(render_roofline(roofline_info(result)), roofline)
         typer.echo(f"wrote {roofline}", err=True)

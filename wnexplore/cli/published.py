@@ -16,7 +16,7 @@ def published(
     """
     import json
 
-    from wnexplore.study.published_table import compare_published
+    from wnexplore.study.published_counts import compare_published
 
     comparisons = list(compare_published())
     if as_json:

@@ -165,7 +165,7 @@ def _run_directory(path: Path | None) -> Path:
 def _plan(spec: SweepSpec, directory: Path) -> Plan:
     from wnexplore.results.store import FILE_NAME, read_records
     from wnexplore.study.sweep import plan
-    from wnexplore.training.record import threads_before
+    from wnexplore.training.training_record import threads_before
 
     begun = spec.train is not None and (directory / FILE_NAME).exists()
     planned = plan(spec, threads_before(read_records(directory)) if begun else {})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from wnexplore.design.backbones import STEMS, backbone_spec
-from wnexplore.design.external import check_name, is_brought, settled_name
+from wnexplore.design.external_names import check_name, is_brought, settled_name
 from wnexplore.design.methods import ACTIVATIONS, DEFAULTS, DEPTHWISE, METHODS
 from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
 from wnexplore.design.stages import Stages, parse_stages, settled

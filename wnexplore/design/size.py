@@ -6,7 +6,7 @@ import os
 
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.conv_sites import generated_layers
-from wnexplore.design.external import is_brought
+from wnexplore.design.external_names import is_brought
 from wnexplore.design.legality import layer_generator
 from wnexplore.design.point import LARGEST, DesignPoint
 from wnexplore.design.stage_design import stage_design

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from wnexplore.design.backbones import BACKBONES, FAMILIES, STEMS, backbone_spec
-from wnexplore.design.external import check_name, is_brought
+from wnexplore.design.external_names import check_name, is_brought
 from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
 from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
 from wnexplore.design.point import DesignPoint

@@ -15,7 +15,7 @@ from wnexplore.design.backbones import (
     ShuffleNetV2Spec,
     backbone_spec,
 )
-from wnexplore.design.external import is_brought
+from wnexplore.design.external_names import is_brought
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint

@@ -16,7 +16,7 @@ import torchvision
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from wnexplore.design.external import LIBRARIES, check_name
+from wnexplore.design.external_names import LIBRARIES, check_name
 from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.errors import InputError, shown
 from wnexplore.models.conv_calls import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.external import is_brought
+from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.models.build import network

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from wnexplore.design.published import Comparison
+from wnexplore.design.published_figures import Comparison
 
 
 def render_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Table | Text]:

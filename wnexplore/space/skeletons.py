@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.external import is_brought
+from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Walk
 from wnexplore.errors import InputError, WnexploreError

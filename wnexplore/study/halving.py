@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wnexplore.design.external import is_brought, source_hash
+from wnexplore.design.external_names import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError

@@ -34,7 +34,7 @@ from wnexplore.space.skeletons import walk_of
 from wnexplore.study.optuna_storage import STUDY, damaged_study, storage, study_told
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import Step, check_can_begin, plan, remaining, run
-from wnexplore.training.record import threads_before
+from wnexplore.training.training_record import threads_before
 
 if TYPE_CHECKING:
     import optuna

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wnexplore.design.external import is_brought, source_hash
+from wnexplore.design.external_names import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.sweep_file import SweepSpec
@@ -33,8 +33,8 @@ from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
 from wnexplore.study.workers import train_in_full, workers
-from wnexplore.training.record import training_protocol
 from wnexplore.training.setup import check_trainable, load, threads_of
+from wnexplore.training.training_record import training_protocol
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from wnexplore.models import build
 from wnexplore.results.record import Record
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.determinism import require_cublas_workspace
-from wnexplore.training.record import trained_record
 from wnexplore.training.setup import load
 from wnexplore.training.short import ShortTraining, TrainingFigure
+from wnexplore.training.training_record import trained_record
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from wnexplore.design.external import LIBRARIES, is_brought, source_hash
+from wnexplore.design.external_names import LIBRARIES, is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.models import build

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wnexplore.design.data_source import parse_data
-from wnexplore.design.external import is_brought
+from wnexplore.design.external_names import is_brought
 from wnexplore.design.legality import check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wnexplore.design.external import is_brought, source_hash
+from wnexplore.design.external_names import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, shown
@@ -34,9 +34,9 @@ from wnexplore.training.kept_checkpoints import Checkpoints
 from wnexplore.training.log import Row, TrainingLog
 from wnexplore.training.loop import STATE_VERSION, Training, check_loss, check_trained
 from wnexplore.training.network_state import Snapshot
-from wnexplore.training.record import training_protocol
 from wnexplore.training.setup import check_trainable, load, threads_of
 from wnexplore.training.testing import Evaluation, StoppedError, evaluate, ready_for_test
+from wnexplore.training.training_record import training_protocol
 
 
 @dataclass(frozen=True)

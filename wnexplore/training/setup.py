@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from wnexplore.data import Augment, Data, load_data
 from wnexplore.design.counts import count
-from wnexplore.design.external import is_brought
+from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.measure.waiting import training_threads
