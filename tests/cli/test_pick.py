@@ -75,7 +75,6 @@ def test_one_json_object_and_nothing_else(command: Command, run: Path) -> None:
     [
         ((), "Missing option '--objective'"),
         (("--objective", "latency_ms"), 'such as --where "batch_size == 1"'),
-        (("--objective", "top1", "--prefer", "params,latency_ms"), "batch_size varies (1, 16)"),
         (("--objective", "topp1"), "did you mean 'top1'"),
         (("--objective", "top1", "--prefer", "params,,flops"), "unknown column ''"),
         (("--objective", "top1", "--where", "params<1"), "8 rows, 0 of them satisfy 'params<1'"),

@@ -171,8 +171,7 @@ def test_the_only_one() -> None:
     ("objective", "options", "told"),
     [
         ("latency_ms", {}, 'batch_size varies (1, 16): choose one, such as --where "batch_size == 1"'),
-        ("top1", {"prefer": ["latency_ms"]}, "latency_ms can't be compared between protocols"),
-        ("top1", {"where": "latency_ms > 0"}, 'such as --where "... and batch_size == 1"'),
+        ("latency_ms", {"where": "params > 0"}, 'such as --where "... and batch_size == 1"'),
         ("latency_ms", {"where": "latency_ms > 1e6"}, "25 rows, 0 of them satisfy 'latency_ms > 1e6'"),
         ("energy_j", {}, "rows, 0 of these have energy_j"),
         (
@@ -203,6 +202,20 @@ def test_refuses_accuracies_of_different_trainings_and_texts_are_quoted() -> Non
         " choose one, such as --where \"dataset == 'digits' and epochs == 5\""
     )
     assert methods(picked(records, where="dataset == 'digits' and epochs == 5")) == ("plain", None)
+
+
+def test_a_preferred_latency_of_several_protocols_is_that_of_most_points() -> None:
+    records = [*seeds(PLAIN, 90.0, 0.5), *seeds(SE, 90.0, 0.5)]
+    records += [latency(PLAIN, 1.0), latency(PLAIN, 9.0, batch_size=16), latency(SE, 8.0, batch_size=16)]
+    found = picked(records, prefer=["latency_ms"])
+    assert (methods(found), found.take.figures["latency_ms"].value) == (("se", "plain"), 8.0)
+    assert (found.protocol["batch_size"], found.chosen_from) == (16, {"batch_size": (1, 16)})
+    assert 'at batch 16 of 1, 16: another one by --where "batch_size == 16"' in pick_layout(found).caption
+    assert pick_dict(found)["chosen_from"] == {"batch_size": [1, 16]}
+    at_one = picked(records, prefer=["latency_ms"], where="batch_size == 1")
+    assert (methods(at_one), at_one.chosen_from) == (("plain", None), {})
+    kept = picked(records, where="latency_ms < 8.5")
+    assert kept.chosen_from == {"batch_size": (1, 16)}
 
 
 def test_protocols_of_what_nobody_asks_for_may_vary() -> None:

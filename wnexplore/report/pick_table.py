@@ -58,6 +58,7 @@ def pick_dict(found: Pick) -> dict[str, Any]:
         "satisfy": found.satisfy,
         "points": len(found.steps[0].asked),
         "protocol": dict(found.protocol),
+        "chosen_from": {name: list(values) for name, values in found.chosen_from.items()},
         "take": _plain(found.take, names),
         "runner_up": None if found.runner_up is None else _plain(found.runner_up, names),
         "alike": [_plain(each, names) for each in found.steps[0].alike if each is not found.take],
@@ -138,6 +139,8 @@ def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
     fixed = {axis: getattr(found.take.point, axis) for axis in AXES if axis not in ("backbone", *axes)}
     held = {name: value for name, value in {**fixed, **found.protocol}.items() if value is not None}
     yield " · ".join(COLUMNS[n].say(value) for n, value in held.items() if value != COLUMNS[n].usual)
+    if found.chosen_from:
+        yield _choice(found)
     hidden = len(_rivals(found)) + 1 + (found.runner_up is not None) - len(_shown(found))
     if hidden:
         yield f"{hidden} more {_alike(found.objective, hidden)}"
@@ -145,6 +148,20 @@ def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
         bare = [each for each in step.alike if each.figures[step.column.name].interval is None]
         if step.column.interval and bare:
             yield f"{step.column.heading} without an interval ({len(bare)} of them) counts as exact"
+
+
+def _choice(found: Pick) -> str:
+    """Which of several protocols was taken, and how to take another."""
+    columns = {name: COLUMNS[name] for name in found.chosen_from}
+    taken = ", ".join(column.say(found.protocol.get(name)) for name, column in columns.items())
+    others = "; ".join(
+        ", ".join(column.format(value) for value in found.chosen_from[name] if value is not None)
+        for name, column in columns.items()
+    )
+    name, column = next(iter(columns.items()))
+    value = found.protocol.get(name)
+    example = f"{name} == {value}" if column.numeric else f"{name} == '{value}'"
+    return f'at {taken} of {others}: another one by --where "{example}"'
 
 
 def _asked(found: Pick) -> list[str]:

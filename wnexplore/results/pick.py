@@ -14,7 +14,7 @@ from wnexplore.design.methods import METHODS
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.results import filters
-from wnexplore.results.columns import COLUMNS, Column, direction
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Column, direction
 from wnexplore.results.compare import Measured
 from wnexplore.results.frame import cells, distinct, groups, intervals, varying
 
@@ -65,6 +65,8 @@ class Pick:
     """A further column that would decide among those that the last step can't tell apart."""
     protocol: Mapping[str, Any]
     """How the figures asked for were measured, the same for all."""
+    chosen_from: Mapping[str, tuple[Any, ...]]
+    """Columns of `protocol` in which rows differ, with their values: that of most points is taken."""
 
     @property
     def take(self) -> Candidate:
@@ -86,8 +88,10 @@ def pick(
     the first column of `prefer` decides among them, the next one among those alike in that, and the
     last one by its values alone, as `objective` does without any. Equal ones go by fewer parameters,
     then FLOPs. A figure without an interval counts as exact; points without a preferred figure come
-    after those with it. Raises `InputError` for a column that is unknown or has no better direction,
-    a mistake in `where`, figures of several protocols, and if there is nothing to pick from.
+    after those with it. Where only columns that the objective doesn't need (preferred ones, those in
+    `where`) were timed under several protocols, the one of most points is taken, the first of several.
+    Raises `InputError` for a column that is unknown or has no better direction, a mistake in `where`, an
+    objective or accuracies of several protocols, and if there is nothing to pick from.
     """
     names = tuple(dict.fromkeys((objective, *prefer)))
     for name in names:
@@ -97,7 +101,7 @@ def pick(
     full = rows[rows[objective].notna()].reset_index(drop=True)
     if not len(full):
         raise InputError(_nothing(len(frame), len(rows), objective, where))
-    _check_comparable(full, dict.fromkeys((*names, *sorted(read))), where)
+    full, chosen_from = _of_one_protocol(full, list(dict.fromkeys((*names, *sorted(read)))), where)
     known = [name for name in dict.fromkeys((*names, *_SUGGESTED)) if not _apart(full, name)]
     candidates = _candidates(full, names, known)
     for name in names:
@@ -117,6 +121,7 @@ def pick(
         runner_up=_best(rest, criteria[criteria.index(last.column) :]) if rest else None,
         suggestion=_suggestion(last, names) if len(last.alike) > 1 else None,
         protocol=_protocol(full, names),
+        chosen_from=chosen_from,
     )
 
 
@@ -142,21 +147,39 @@ def _nothing(rows: int, satisfy: int, objective: str, where: str | None) -> str:
     return f"nothing to pick from: {', '.join(parts)}"
 
 
-def _check_comparable(rows: pd.DataFrame, names: Iterable[str], where: str | None) -> None:
-    """`InputError` if some of the columns `names` hold figures of more than one protocol."""
-    mixed = {name: own for name in names if (own := _apart(rows, name))}
+def _of_one_protocol(
+    rows: pd.DataFrame, names: Sequence[str], where: str | None
+) -> tuple[pd.DataFrame, dict[str, tuple[Any, ...]]]:
+    """Those of `rows` whose figures in the columns `names` can be compared, the objective first among these.
+
+    With them, what was chosen from. Raises `InputError` if the choice would decide on the objective.
+    """
+    mixed = {name: apart for name in names if (apart := _apart(rows, name))}
     if not mixed:
-        return
-    full = rows[rows[list(mixed)].notna().any(axis=1)]
-    values = {key: distinct(full, key) for own in mixed.values() for key in own}
-    told = []
-    for key, own in values.items():
-        few = [*map(str, own[:_MAX_VALUES]), *["..."] * (len(own) > _MAX_VALUES)]
-        told.append(f"{key} varies ({', '.join(few)})")
-    first = [f"{key} == {own[0] if COLUMNS[key].numeric else repr(own[0])}" for key, own in values.items()]
+        return rows, {}
+    measured = rows[list(mixed)].notna().any(axis=1)
+    keys = list(dict.fromkeys(key for apart in mixed.values() for key in apart))
+    values = {key: tuple(distinct(rows[measured], key)) for key in keys}
+    if names[0] in mixed or not set(keys) <= set(LATENCY_PROTOCOL):
+        raise InputError(_several_protocols(mixed, values, where))
+    timed = rows[measured].reset_index(drop=True)
+    protocols = groups(timed, keys)
+    # The first of those of most points.
+    taken = max(protocols, key=lambda protocol: len(groups(timed.iloc[protocols[protocol]], AXES)))
+    held = zip(*(cells(rows, key) for key in keys), strict=True)
+    kept = [own == taken or not has_figure for own, has_figure in zip(held, measured, strict=True)]
+    return rows[kept].reset_index(drop=True), values
+
+
+def _several_protocols(mixed: Iterable[str], values: Mapping[str, Sequence[Any]], where: str | None) -> str:
+    varies = []
+    for key, held in values.items():
+        few = [*map(str, held[:_MAX_VALUES]), *["..."] * (len(held) > _MAX_VALUES)]
+        varies.append(f"{key} varies ({', '.join(few)})")
+    first = [f"{key} == {held[0] if COLUMNS[key].numeric else repr(held[0])}" for key, held in values.items()]
     example = " and ".join([*["..."] * (where is not None), *first])
-    raise InputError(
-        f"{' and '.join(mixed)} can't be compared between protocols: {', '.join(told)}:"
+    return (
+        f"{' and '.join(mixed)} can't be compared between protocols: {', '.join(varies)}:"
         f' choose one, such as --where "{example}"'
     )
 
