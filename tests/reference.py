@@ -56,7 +56,12 @@ def _commands() -> Iterable[tuple[str, str]]:
         yield f"`wnexplore {name}`", (command.help or "").strip().splitlines()[0]
 
 
-_NAMES = {"stem": STEMS, "methods": METHODS, "activation": ACTIVATIONS, "depthwise": DEPTHWISE}
+_NAMES: dict[str, Iterable[str]] = {
+    "stem": STEMS,
+    "methods": METHODS,
+    "activation": ACTIVATIONS,
+    "depthwise": DEPTHWISE,
+}
 
 
 def _fields(*specs: type[BaseModel]) -> str:

@@ -1,4 +1,4 @@
-"""What others take: by given texts of /proc/stat, and by a real process that burns a core."""
+"""What others take: by given times of cores, and by a real process that burns a core."""
 
 from __future__ import annotations
 
@@ -6,63 +6,53 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections import namedtuple
+from collections.abc import Sequence
 
 import pytest
 
-from wnexplore.measure.machine_load import STAT, CpuTimes, Load, cpu_times, load_between
+from wnexplore.measure.machine_load import CpuTimes, Load, cpu_times, load_between
 
-needs_stat = pytest.mark.skipif(not STAT.exists(), reason="no /proc/stat here")
+needs_times = pytest.mark.skipif(cpu_times() is None, reason="this system doesn't tell what its cores do")
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")
 
-
-def _stat(path: Path, cores: Mapping[int, tuple[int, ...]]) -> Path:
-    """A file like /proc/stat with these fields of these cores."""
-    total = [sum(column) for column in zip(*cores.values(), strict=True)]
-    rows = {"cpu ": total, **{f"cpu{number}": fields for number, fields in cores.items()}}
-    lines = [f"{name} {' '.join(map(str, fields))}" for name, fields in rows.items()]
-    path.write_text("\n".join([*lines, "intr 55 0 0", "ctxt 99", "btime 1", "softirq 7 1 2"]) + "\n")
-    return path
+Core = namedtuple("Core", "user nice system idle iowait irq softirq steal guest guest_nice")
+Windows = namedtuple("Windows", "user system idle")
 
 
 @needs_affinity
-def test_fields_are_added_up_over_the_cores_of_the_affinity_mask(tmp_path: Path) -> None:
-    # user nice system idle iowait irq softirq steal guest guest_nice, a guest's being in user and nice
-    first = (1000, 200, 30, 777, 888, 4, 5, 60, 500, 100)
-    other = (7, 7, 7, 7, 7, 7, 7, 7, 7, 7)
+def test_times_are_added_up_over_the_cores_of_the_affinity_mask() -> None:
+    # A guest's being in user and nice.
+    first, other = Core(10.0, 2.0, 0.3, 7.77, 8.88, 0.04, 0.05, 0.6, 5.0, 1.0), Core(*[7.0] * 10)
     mask = os.sched_getaffinity(0)
     core = min(mask)
-    stat = _stat(tmp_path / "stat", {core: first, core + 1: other})
     try:
         os.sched_setaffinity(0, {core})
-        found = cpu_times(stat)
+        found = cpu_times(lambda: [other] * core + [first, other])
     finally:
         os.sched_setaffinity(0, mask)
     assert found is not None
-    ticks = os.sysconf("SC_CLK_TCK")
-    assert found.busy_s == pytest.approx((1000 + 200 + 30 + 4 + 5 + 60) / ticks)
-    assert found.steal_s == pytest.approx(60 / ticks)
+    assert found.busy_s == pytest.approx(10 + 2 + 0.3 + 0.04 + 0.05 + 0.6)
+    assert found.steal_s == pytest.approx(0.6)
 
 
 @needs_affinity
-def test_a_list_of_other_cores_than_this_process_has_is_no_answer(tmp_path: Path) -> None:
-    beyond = max(os.sched_getaffinity(0)) + 1
-    assert cpu_times(_stat(tmp_path / "stat", {beyond: (1,) * 10})) is None
+def test_fewer_cores_than_this_process_has_are_no_answer() -> None:
+    assert cpu_times(lambda: [Core(*[1.0] * 10)] * max(os.sched_getaffinity(0))) is None
 
 
-def test_no_file_and_files_of_another_kind_are_no_answer(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    assert cpu_times(stat) is None
-    for text in ("", "cpu 1 2 3\ncpu0 1 2 3\n", "cpu0 a b c d e f g h\n"):
-        stat.write_text(text)
-        assert cpu_times(stat) is None
+def test_a_system_that_tells_nothing_or_no_stolen_time_is_no_answer() -> None:
+    def refuses() -> Sequence[Core]:
+        raise PermissionError
+
+    unknown = Windows(1.0, 1.0, 1.0)
+    assert cpu_times(refuses) is None
+    assert cpu_times(lambda: [unknown] * 1024) is None
 
 
 @needs_affinity
-def test_a_sandbox_that_shows_only_zeros_is_no_answer(tmp_path: Path) -> None:
-    cores = dict.fromkeys(os.sched_getaffinity(0), (0,) * 10)
-    assert cpu_times(_stat(tmp_path / "stat", cores)) is None
+def test_a_sandbox_that_shows_only_zeros_is_no_answer() -> None:
+    assert cpu_times(lambda: [Core(*[0.0] * 10)] * (max(os.sched_getaffinity(0)) + 1)) is None
 
 
 def test_others_are_what_is_left_of_the_busy_time() -> None:
@@ -92,7 +82,7 @@ print(time.process_time())
 """
 
 
-@needs_stat
+@needs_times
 def test_a_process_that_burns_a_core_is_seen() -> None:
     before = cpu_times()
     child = subprocess.run([sys.executable, "-c", BURN], capture_output=True, text=True, check=True)
@@ -106,7 +96,7 @@ def test_a_process_that_burns_a_core_is_seen() -> None:
     assert load.busy_cores <= 1.1 * len(os.sched_getaffinity(0)) + 0.1
 
 
-@needs_stat
+@needs_times
 def test_own_time_is_that_of_this_process_without_its_children() -> None:
     earliest = time.process_time()
     before = cpu_times()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import psutil
 
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.conv_sites import generated_layers
@@ -22,9 +22,9 @@ def check_fits(point: DesignPoint) -> None:
     Of a network that was brought only what its classes take is known. Asked before anything is allocated:
     an operating system may promise more than it has, and end the process that takes it at its word.
     """
-    memory = machine_memory()
+    memory = psutil.virtual_memory().total
     needed = _BYTES * _least_params(point)
-    if memory is not None and needed > memory:
+    if needed > memory:
         raise InputError(
             f"{point} with {point.num_classes:,} classes has weights of {needed / 1e9:,.0f} GB at least:"
             f" more than the {memory / 1e9:,.0f} GB of memory here"
@@ -39,20 +39,12 @@ def check_images_fit(resolution: int) -> None:
     if resolution > most:
         raise InputError(f"resolution is {shown(resolution)}: expected at most {most:,}")
     # The image as it is resized and as it is normalised, and 8 channels of half its size.
-    needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, machine_memory()
-    if memory is not None and needed > memory:
+    needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, psutil.virtual_memory().total
+    if needed > memory:
         raise InputError(
             f"one image of {resolution:,} pixels takes {needed / 1e9:,.1f} GB at least: more than the"
             f" {memory / 1e9:,.1f} GB of memory here"
         )
-
-
-def machine_memory() -> int | None:
-    """Bytes of main memory; None where the system doesn't tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _least_params(point: DesignPoint) -> int:

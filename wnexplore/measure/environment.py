@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from wnexplore.design.protocol import ADAPTIVE, DEVICES
@@ -75,8 +76,8 @@ def wait_policy() -> str:
     return " ".join(f"{name}={value}" for name, value in given.items()) or ADAPTIVE
 
 
-def free_memory(device: str) -> int | None:
-    """Bytes of memory that are free on the device, for this process; None where nothing tells.
+def free_memory(device: str) -> int:
+    """Bytes of memory that are free on the device, for this process.
 
     On a CPU what Linux calls available, or what the container's limit leaves, if that is less. On a GPU
     what torch keeps in reserve is free too, but for what belongs to recorded graphs.
@@ -84,10 +85,9 @@ def free_memory(device: str) -> int | None:
     if device == "cuda":
         free: int = torch.cuda.mem_get_info()[0]
         return free + unused_bytes(torch.cuda.memory_snapshot(), torch.cuda.current_device())
-    available = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    available = psutil.virtual_memory().available
     limit, used = (_whole(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    left = [n for n in (available, None if limit is None or used is None else limit - used) if n is not None]
-    return min(left, default=None)
+    return available if limit is None or used is None else min(available, limit - used)
 
 
 def unused_bytes(segments: Iterable[Mapping[str, Any]], device: int) -> int:
@@ -182,15 +182,6 @@ def _runs(architecture: re.Match[str], capability: tuple[int, int]) -> bool:
     if kind == "compute" and not only:
         return capability >= own
     return capability[0] == own[0] and capability[1] >= own[1]
-
-
-def _kilobytes(path: Path, name: str) -> int | None:
-    """The line `name` of a file such as /proc/meminfo, in bytes."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
 
 
 def _whole(path: Path) -> int | None:

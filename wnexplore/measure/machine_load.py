@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-STAT = Path("/proc/stat")
+import psutil
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,32 @@ class Load:
     """Cores that other virtual machines had in this one's place."""
 
 
-def cpu_times(stat: Path = STAT) -> CpuTimes | None:
-    """The times now, of the cores that this process may run on; None where `stat` doesn't tell.
+def _times_by_core() -> Sequence[Any]:
+    return psutil.cpu_times(percpu=True)
 
-    That is on systems without /proc, and in containers that show other cores than there are. Linux
-    counts in ticks, 100 a second: what lies between two calls should be a second at least.
+
+def cpu_times(by_core: Callable[[], Sequence[Any]] = _times_by_core) -> CpuTimes | None:
+    """The times now, of the cores that this process may run on; None where the system doesn't tell.
+
+    `by_core` gives psutil's times of each core. Containers may show other cores than there are, and
+    sandboxes zeros: these tell nothing. Linux counts in ticks, 100 a second: what lies between two calls
+    should be a second at least.
 
     Child processes are others: they take cores from a timing as any program does, and their time would
     be this process's only once they have ended, all of it at once.
     """
     own_s, clock_s = time.process_time(), time.perf_counter()
     try:
-        times = _times_by_core(stat.read_text(encoding="ascii"))
-        of_cores = [times[core] for core in os.sched_getaffinity(0)]
-    except (OSError, KeyError, ValueError):
+        times = by_core()
+        of_cores = [times[core] for core in psutil.Process().cpu_affinity()]
+        steal_s = sum(core.steal for core in of_cores)
+        # A guest's time is part of user and nice.
+        busy_s = steal_s + sum(
+            core.user + core.nice + core.system + core.irq + core.softirq for core in of_cores
+        )
+    except (OSError, psutil.Error, AttributeError, IndexError):
         return None
-    steal = sum(ticks[-1] for ticks in of_cores)
-    busy = sum(map(sum, of_cores))
-    if busy == 0:
-        # A sandbox that has the file, but only zeros in it.
-        return None
-    per_second = os.sysconf("SC_CLK_TCK")
-    return CpuTimes(clock_s, busy / per_second, steal / per_second, own_s)
+    return None if busy_s == 0 else CpuTimes(clock_s, busy_s, steal_s, own_s)
 
 
 def load_between(before: CpuTimes | None, after: CpuTimes | None) -> Load | None:
@@ -65,21 +69,3 @@ def load_between(before: CpuTimes | None, after: CpuTimes | None) -> Load | None
     others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
     # Ticks of the cores and the clock of the process are not the same count.
     return Load(max(0.0, others) / seconds, max(0.0, after.steal_s - before.steal_s) / seconds)
-
-
-Ticks = tuple[int, int, int, int, int, int]
-"""User, nice, system, irq, softirq, steal; a guest's time is part of user and nice."""
-
-
-def _times_by_core(stat: str) -> dict[int, Ticks]:
-    """Core -> its ticks, from the lines "cpu0 ..." of /proc/stat. Raises `ValueError` for other lines.
-
-    Source: proc_stat(5).
-    """
-    found: dict[int, Ticks] = {}
-    for line in stat.splitlines():
-        name, *fields = line.split()
-        if name.startswith("cpu") and name != "cpu":
-            user, nice, system, _idle, _iowait, irq, softirq, steal, *_guests = map(int, fields)
-            found[int(name.removeprefix("cpu"))] = (user, nice, system, irq, softirq, steal)
-    return found

@@ -16,9 +16,10 @@ import multiprocessing
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+import psutil
 import torch
 
 from wnexplore.design.protocol import ADAPTIVE
@@ -162,15 +163,9 @@ def _others(before: _Reading | None, after: _Reading) -> float | None:
 def _children_s() -> float:
     """Processor time of the processes that this one has started: they decode its images."""
     found = sum(os.times()[2:4])
-    per_second = os.sysconf("SC_CLK_TCK")
     for child in multiprocessing.active_children():
-        try:
-            # After the name, in brackets, which may hold anything: user and system time are fields 14 and 15.
-            fields = Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8", errors="replace")
-            user, system = fields.rpartition(")")[2].split()[11:13]
-        except (OSError, ValueError):
-            continue
-        found += (int(user) + int(system)) / per_second
+        with suppress(psutil.Error):
+            found += sum(psutil.Process(child.pid).cpu_times()[:2])
     return found
 
 
