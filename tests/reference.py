@@ -41,7 +41,16 @@ def _tables() -> dict[str, str]:
         "latency": _fields(LatencySpec),
         "train": _fields(Recipe, TrainSpec),
         "methods": _table(
-            ("method", "reads"), ((f"`{name}`", ", ".join(axes)) for name, axes in METHODS.items())
+            ("method", "what it does", "reads", "source"),
+            (
+                (
+                    f"`{m.name}`",
+                    m.summary,
+                    ", ".join(m.axes),
+                    f"[{m.source[0]}]({m.source[1]})" if m.layer else "",
+                )
+                for m in METHODS.values()
+            ),
         ),
         "columns": _table(
             ("column", "what it is", "better"),

@@ -27,11 +27,10 @@ from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
 from wnexplore.models import build
-from wnexplore.models.methods import Method
+from wnexplore.models.method_layers import ConvSizes, Method
 from wnexplore.models.resnet import ResNet
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 from wnexplore.nn import GeneratedConv2d
-from wnexplore.nn.formulations.shape import Size2d
 
 PAIRS = ((1, 1), (2, 2), (4, 1), (8, 2))
 RESOLUTION = 224
@@ -69,20 +68,15 @@ class TimmCondConv(nn.Module):
 class TimmMethod(Method):
     """Every convolution of a block a CondConv2d of timm's with 4 experts."""
 
-    def conv(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size2d,
-        *,
-        stride: Size2d = 1,
-        padding: Size2d | None = None,
-        dilation: Size2d = 1,
-        groups: int = 1,
-        context_features: int | None = None,
-    ) -> nn.Module:
+    def make(self, sizes: ConvSizes, context_features: int | None) -> nn.Module:
         return TimmCondConv(
-            in_channels, out_channels, kernel_size, stride, groups=groups, num_experts=4, bias=False
+            sizes.in_channels,
+            sizes.out_channels,
+            sizes.kernel_size,
+            sizes.stride,
+            groups=sizes.groups,
+            num_experts=4,
+            bias=False,
         )
 
 

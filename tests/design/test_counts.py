@@ -45,7 +45,7 @@ def _random_point(dice: random.Random, backbone: str, method: str) -> DesignPoin
             "activation": dice.choice(ACTIVATIONS),
             "depthwise": dice.choice(DEPTHWISE),
         }
-        own = {axis: axes[axis] for axis in METHODS[method]}
+        own = {axis: axes[axis] for axis in METHODS[method].axes}
         point = DesignPoint.of(backbone, method, stem=stem, resolution=resolution, num_classes=classes, **own)
         try:
             check_legal(point)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wnexplore import DesignPoint
-from wnexplore.design.legality import IllegalPointError, check_legal, generator_shape
+from wnexplore.design.generator import generator_shape
+from wnexplore.design.legality import IllegalPointError, check_legal
 from wnexplore.design.multiplier import OverChannels
 from wnexplore.design.stage_design import StageDesign
 

@@ -5,9 +5,11 @@ from torch import Tensor, nn
 import wnexplore
 from wnexplore import DesignPoint
 from wnexplore.design.conv_sites import generated_layers
+from wnexplore.design.methods import METHODS
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.layers import Layer, measure_layers
 from wnexplore.measure.roofline import Peaks
+from wnexplore.models import convert
 from wnexplore.nn import WeightNetConv2d
 
 PEAKS = Peaks(bytes_per_s=2e10, multiply_adds_per_s=5e10)
@@ -35,6 +37,19 @@ def test_layers_add_up_to_the_network(method: str) -> None:
     assert sum(layer.flops for layer in layers) == counts.flops
     assert all(layer.time_ms >= 0 for layer in layers)
     assert 0 < sum(layer.time_share for layer in layers) < 1.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_of_every_method_add_up(method: str) -> None:
+    sizes = [(3, 20, 3, 1), (20, 20, 3, 1), (20, 20, 3, 20), (20, 40, 1, 1)]
+    model = nn.Sequential(*(nn.Conv2d(a, b, k, groups=g, bias=False) for a, b, k, g in sizes))
+    counts = measure_complexity(convert(model, method).model, 8)
+    layers = _layers(*model)
+    assert sum(layer.params for layer in layers) == counts.params
+    assert sum(layer.flops for layer in layers) == counts.flops
+    # What the method's entry takes for one layer has one row.
+    if METHODS[method].layer_kind == "generated convolution":
+        assert [layer.depthwise for layer in layers] == [False, False, True, False]
 
 
 def test_fc1_stands_apart_from_the_layers_it_serves() -> None:

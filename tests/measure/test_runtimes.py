@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import wnexplore
+from wnexplore.design.methods import METHODS
 from wnexplore.measure import runtimes
 from wnexplore.measure.runtimes import Runtime, Step, make_pass
 
@@ -109,7 +110,7 @@ def test_the_memory_of_a_pass_that_is_recorded_is_counted_before_and_not_timed(
 
 
 @pytest.mark.parametrize("mode", ["inference", "train"])
-@pytest.mark.parametrize("method", ["plain", "se", "condconv", "weightnet"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_in_both_modes(method: str, mode: str) -> None:
     network = wnexplore.build(backbone="shufflenet_v2_x0_5", method=method, stem="small", num_classes=10)
     work = make_pass(network, torch.randn(2, 3, 32, 32), mode, "eager")

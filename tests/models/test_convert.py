@@ -23,7 +23,8 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import Where, convert
 from wnexplore.models.external import load
-from wnexplore.nn import CondConv2d, SelectiveKernelConv2d, WeightNetConv2d
+from wnexplore.nn import CondConv2d, WeightNetConv2d
+from wnexplore.nn.selective_kernel import SelectiveKernelConv2d
 from wnexplore.space.skeletons import walk_of
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 import wnexplore
 from wnexplore.design.backbones import ResNetSpec
+from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError
 from wnexplore.models import ShuffleNetV2
-from wnexplore.models.methods import Method, method_of
+from wnexplore.models.method_layers import Method, method_of
 from wnexplore.models.onnx_export import (
     POINT,
     TOLERANCE,
@@ -30,10 +31,14 @@ from wnexplore.models.onnx_export import (
 from wnexplore.models.resnet import ResNetBlock
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2Block
 
-ALL: list[tuple[str, dict[str, int]]] = [
+SOME: list[tuple[str, dict[str, int]]] = [
     ("plain", {}),
     ("se", {}),
     ("condconv", {}),
+    ("weightnet", {"M": 2, "G": 2}),
+]
+ALL: list[tuple[str, dict[str, int]]] = [
+    *((name, {}) for name in METHODS if name != "weightnet"),
     *(("weightnet", {"M": m, "G": g}) for m, g in ((1, 1), (2, 2), (4, 1), (8, 2))),
 ]
 
@@ -107,7 +112,7 @@ def test_every_method_gives_the_same_as_torch_for_any_batch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "resnet18"])
-@pytest.mark.parametrize(("method", "axes"), [*ALL[:3], ("weightnet", {"M": 2, "G": 2})])
+@pytest.mark.parametrize(("method", "axes"), SOME)
 def test_every_backbone_is_exported(backbone: str, method: str, axes: dict[str, int], tmp_path: Path) -> None:
     torch.manual_seed(0)
     point, path = _point(backbone, method, axes), tmp_path / "network.onnx"

@@ -22,7 +22,7 @@ from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.external import model_walk
 from wnexplore.models.left import why_left
-from wnexplore.models.methods import method_of
+from wnexplore.models.method_layers import method_of
 
 POINTS: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in METHODS if method != "weightnet"),

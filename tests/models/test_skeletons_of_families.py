@@ -13,7 +13,7 @@ from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.external import load, model_walk
 from wnexplore.models.left import why_left
-from wnexplore.models.methods import method_of
+from wnexplore.models.method_layers import method_of
 
 FAMILIES = {
     "torchvision": """

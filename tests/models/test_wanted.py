@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests import brought_networks
+from wnexplore.design.methods import METHODS, methods_with
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.measure.switches import MEMORY_FORMATS, place
 from wnexplore.models import build, convert
 from wnexplore.models.external import check_brought
-from wnexplore.nn import GeneratedConv2d
+from wnexplore.nn import MethodConv2d
 
 
 class Small(nn.Module):
@@ -138,7 +139,7 @@ class Asks(Small):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("method", ["weightnet", "condconv", "dynamic", "se", "sk", "gc"])
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"plain"}))
 def test_settings_are_answered_as_before(method: str, bias: bool) -> None:
     torch.manual_seed(0)
     model = Asks(bias).double().eval()
@@ -300,7 +301,7 @@ class Deep(nn.Module):
         return self.deep(self.flat(x)[:, :, None]).mean((2, 3, 4))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", ["condconv", "dynamic", "Conv3d"])
+@pytest.mark.parametrize("kind", [*methods_with("experts"), "Conv3d"])
 def test_tensors_of_five_dimensions_stand_in_channels_last(kind: str) -> None:
     torch.manual_seed(0)
     model = Deep() if kind == "Conv3d" else build("shufflenet_v2_x0_5", kind, num_classes=10)
@@ -312,4 +313,4 @@ def test_tensors_of_five_dimensions_stand_in_channels_last(kind: str) -> None:
     after = model(x.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
     model.train()(x).sum().backward()
-    assert kind == "Conv3d" or any(isinstance(module, GeneratedConv2d) for module in model.modules())
+    assert kind == "Conv3d" or any(isinstance(module, MethodConv2d) for module in model.modules())

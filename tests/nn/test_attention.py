@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -19,33 +20,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.examples import examples
-from wnexplore.design.methods import attention_span
+from wnexplore.design.methods import METHODS, attention_span
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
+from wnexplore.models.method_layers import layer_class
 from wnexplore.models.onnx_export import TOLERANCE, check_onnx, export_onnx
-from wnexplore.nn import (
-    CondConv2d,
-    ConvBlockAttention,
-    DynamicConv2d,
-    EfficientChannelAttention,
-    Gate,
-    GlobalContext,
-    SelectiveKernelConv2d,
-    SqueezeExcite,
-)
+from wnexplore.nn import CondConv2d, Gate, GeneratedConv2d, SqueezeExcite
+from wnexplore.nn.cbam import ConvBlockAttention
+from wnexplore.nn.channel_attention import EfficientChannelAttention
+from wnexplore.nn.dynamic import DynamicConv2d
+from wnexplore.nn.global_context import GlobalContext
+from wnexplore.nn.selective_kernel import SelectiveKernelConv2d
 
 DOUBLE = torch.float64
 
 GATES: dict[str, Callable[[int], Gate]] = {
-    "se": SqueezeExcite,
-    "eca": EfficientChannelAttention,
-    "cbam": ConvBlockAttention,
-    "gc": GlobalContext,
+    name: layer_class(method.layer) for name, method in METHODS.items() if method.kind == "gate"
 }
+
+
+def _convolution(layer: str) -> Callable[[int], nn.Module]:
+    return lambda channels: cast(nn.Module, layer_class(layer)(channels, channels, 3))
+
+
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     **GATES,
-    "sk": lambda channels: SelectiveKernelConv2d(channels, channels, 3),
-    "dynamic": lambda channels: DynamicConv2d(channels, channels, 3),
+    **{
+        name: _convolution(method.layer)
+        for name, method in METHODS.items()
+        if method.layer and method.kind != "gate"
+    },
 }
 """Channels -> a layer that keeps the shape of its input."""
 
@@ -324,9 +328,13 @@ def test_on_no_device(name: str) -> None:
         layer, x = LAYERS[name](20), torch.empty(3, 20, 6, 5)
     assert all(p.is_meta for p in layer.parameters())
     # Whether autocast is on can't be asked of this device: the attention is all of a generated layer here.
-    y = layer.activations(x, None) if isinstance(layer, DynamicConv2d) else layer(x)
+    if isinstance(layer, GeneratedConv2d):
+        y = layer.activations(x, None)
+        assert y.shape == (3, layer.shape.generator_groups * layer.shape.inputs_per_group)
+    else:
+        y = layer(x)
+        assert y.shape == x.shape
     assert y.is_meta
-    assert y.shape == ((3, 4) if isinstance(layer, DynamicConv2d) else x.shape)
 
 
 class Network(nn.Module):

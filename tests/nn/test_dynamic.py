@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from tests.examples import examples
 from wnexplore.errors import InputError
-from wnexplore.nn import CondConv2d, DynamicConv2d
+from wnexplore.nn import CondConv2d
+from wnexplore.nn.dynamic import DynamicConv2d
 
 DOUBLE = torch.float64
 

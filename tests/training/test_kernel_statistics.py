@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import wnexplore
 from tests.examples import examples
 from wnexplore.errors import InputError, RunError
-from wnexplore.nn import CondConv2d, DynamicConv2d, GeneratedConv2d, WeightNetConv2d
+from wnexplore.nn import CondConv2d, GeneratedConv2d, WeightNetConv2d
+from wnexplore.nn.dynamic import DynamicConv2d
 from wnexplore.nn.formulations import generate_kernels
 from wnexplore.nn.generated import generated_layers
 from wnexplore.training.kernel_statistics import (

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wnexplore.cli.options import comma_list
+from wnexplore.cli.options import comma_list, listed
+from wnexplore.design.methods import METHODS, methods_with
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
     from wnexplore.design.sweep_file import Overrides, SweepSpec
+
+
+def _next_method(incomplete: str) -> list[str]:
+    """What a comma-separated list of methods may go on with."""
+    before = incomplete.rpartition(",")[0]
+    return [f"{before},{name}" if before else name for name in METHODS if name not in comma_list(before)]
+
 
 Backbones = Annotated[
     str | None,
@@ -19,7 +27,8 @@ Backbones = Annotated[
 ]
 Widths = Annotated[str | None, typer.Option(help="Widths of families such as shufflenet_v2.")]
 Methods = Annotated[
-    str | None, typer.Option(help="Methods: plain,se,sk,cbam,gc,eca,condconv,dynamic,weightnet.")
+    str | None,
+    typer.Option(help=f"Methods, comma-separated: {listed(METHODS)}.", autocompletion=_next_method),
 ]
 Ms = Annotated[
     str | None, typer.Option("--M", help="Values of M: 1,2,4 or 1/2, 4/C, or by stage 2:1+3:2+4:8.")
@@ -27,8 +36,12 @@ Ms = Annotated[
 Gs = Annotated[str | None, typer.Option("--G", help="Values of G, as of M.")]
 PerStage = Annotated[bool | None, typer.Option("--per-stage", help="Cross M and G in each stage by itself.")]
 StageChoices = Annotated[str | None, typer.Option(help="Stages with the method: 3+4,4 for two choices.")]
-ExpertCounts = Annotated[str | None, typer.Option(help="Numbers of experts of condconv and dynamic.")]
-Temperatures = Annotated[str | None, typer.Option(help="Temperatures of dynamic.")]
+ExpertCounts = Annotated[
+    str | None, typer.Option(help=f"Numbers of experts of {listed(methods_with('experts'))}.")
+]
+Temperatures = Annotated[
+    str | None, typer.Option(help=f"Temperatures of {listed(methods_with('temperature'))}.")
+]
 Stems = Annotated[str | None, typer.Option(help="Stems: imagenet, small (for 32x32 images).")]
 Resolutions = Annotated[str | None, typer.Option(help="Image sizes in pixels.")]
 ClassCounts = Annotated[str | None, typer.Option(help="Numbers of classes.")]

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wnexplore.design.methods import METHODS, methods_with
+
 if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
     from wnexplore.design.protocol import LatencySpec
     from wnexplore.design.sweep_file import Overrides
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """Names as a sentence has them: "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} {word} {last}" if others else last
+
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of a sweep.")]
 Where = Annotated[
@@ -63,7 +72,7 @@ Backbone = Annotated[
         help="Backbone, such as shufflenet_v2_x0_5; timm:NAME, torchvision:NAME or file.py:function."
     ),
 ]
-Method = Annotated[str, typer.Option(help="plain, se, sk, cbam, gc, eca, condconv, dynamic or weightnet.")]
+Method = Annotated[str, typer.Option(help=f"{listed(METHODS, 'or')}.", autocompletion=lambda: list(METHODS))]
 MofOne = Annotated[
     str | None, typer.Option("--M", help="M of weightnet: 2, 1/48, 4/C or 2:1+3:2+4:8; 2 if left out.")
 ]
@@ -71,8 +80,10 @@ GofOne = Annotated[str | None, typer.Option("--G", help="G of weightnet, as M; 2
 StagesOfOne = Annotated[
     str | None, typer.Option("--stages", help="Stages with the method: 3+4; all if left out.")
 ]
-Experts = Annotated[int | None, typer.Option(help="Experts of condconv and dynamic.")]
-Temperature = Annotated[int | None, typer.Option(help="Temperature of dynamic's softmax.")]
+Experts = Annotated[int | None, typer.Option(help=f"Experts of {listed(methods_with('experts'))}.")]
+Temperature = Annotated[
+    int | None, typer.Option(help=f"Temperature of the attention of {listed(methods_with('temperature'))}.")
+]
 Stem = Annotated[str, typer.Option(help="imagenet, or small for 32x32 images.")]
 Resolution = Annotated[int | None, typer.Option(help="Image size in pixels.")]
 NumClasses = Annotated[int, typer.Option(help="Number of classes.")]

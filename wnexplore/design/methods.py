@@ -1,24 +1,28 @@
-"""The methods: what makes the kernels of a block or scales its end, and which axes each one reads."""
+"""The methods: what makes the kernels of a block or scales its end. Each one is declared here, once.
+
+Whatever lists methods reads `METHODS`: the command line and sweep files, counts, builders, conversion, layer
+tables and figures. A new method is its layer's file and an entry here. Nothing of torch is loaded: an entry
+names its layer, and says in closed form what a block of it costs.
+
+Source of the formulas: Ma et al., WeightNet, ECCV 2020, section 3 and table 1, and the papers named in the
+layers' own files.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from wnexplore.design.generator import layer_generator
+from wnexplore.design.parts import Part, generated, linear, ordinary, reduced
+from wnexplore.design.skeleton import Block
+
+if TYPE_CHECKING:
+    from wnexplore.design.stage_design import StageDesign
 
 Axis = Literal["M", "G", "stages", "experts", "temperature", "reduction", "activation", "depthwise"]
-
-METHODS: dict[str, tuple[Axis, ...]] = {
-    "plain": (),
-    "se": ("stages", "reduction"),
-    "sk": ("stages", "reduction"),
-    "cbam": ("stages", "reduction"),
-    "gc": ("stages", "reduction"),
-    "eca": ("stages",),
-    "condconv": ("stages", "experts"),
-    "dynamic": ("stages", "experts", "temperature", "reduction"),
-    "weightnet": ("M", "G", "stages", "reduction", "activation", "depthwise"),
-}
-"""Method -> the axes that change its network; every other axis is left empty in its design points."""
 
 DEFAULTS: dict[str, Any] = {
     "M": Fraction(2),
@@ -38,6 +42,66 @@ DEPTHWISE = ("published", "plain", "full")
 """What a depthwise convolution gets: (M/G, 1) as in the published code, no generator, or (M, G) itself."""
 
 
+FORMULATIONS = ("published", "kernel", "shared", "fused")
+"""The ways to compute a layer with generated kernels; one function, other costs."""
+
+Kind = Literal["plain", "generated", "convolution", "gate"]
+"""What a method puts into a block: nothing; convolutions whose kernels a generator makes of activation
+vectors, in any of `FORMULATIONS`; other convolutions; a gate at the end of the main branch."""
+
+LayerKind = Literal["generated convolution", "squeeze-and-excitation"]
+"""What figures of a network's layers call a method's layer."""
+
+
+class Convolution(Protocol):
+    """What decides of a convolution which layer takes its place."""
+
+    @property
+    def out_channels(self) -> int: ...
+    @property
+    def kernel_size(self) -> tuple[int, int]: ...
+    @property
+    def depthwise(self) -> bool: ...
+
+
+def own_axes(design: StageDesign, conv: Convolution | None = None) -> dict[str, Any]:
+    """The axes that the method of `design` reads, as arguments of its layer."""
+    return {axis: getattr(design, axis) for axis in METHODS[design.method].axes if axis != "stages"}
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One method, as far as it can be known without torch."""
+
+    name: str
+    kind: Kind
+    axes: tuple[Axis, ...]
+    """Those that change its network; every other one is left empty in its design points."""
+    count: Callable[[Block, StageDesign], Iterator[Part]]
+    """The sites of a block as the method makes them, and what it puts beside them."""
+    summary: str
+    """What it does to a block."""
+    source: tuple[str, str] = ("", "")
+    """Its paper, and where that is."""
+    layer: str = ""
+    """The class of its layer, "module:class"; a plain network has none."""
+    arguments: Callable[[StageDesign, Convolution], Mapping[str, Any] | None] = own_axes
+    """What the layer that replaces a convolution is made with beside its sizes; None: it stays ordinary."""
+    shares_context: bool = False
+    """Whether the layers of a block read one context, made at the block's start."""
+    layer_kind: LayerKind | None = None
+    """What layer tables and rooflines take its layer for; None: they show the modules inside of it."""
+    label: str | None = None
+    """How figures write it, if not by its name."""
+    look: tuple[str, str] | None = None
+    """Its colour and marker in figures; None: the next that are free."""
+
+    @property
+    def layer_class(self) -> str:
+        """The name of its layer's class."""
+        return self.layer.rpartition(":")[2]
+
+
 def has_selective_kernel(kernel_size: tuple[int, int]) -> bool:
     """Whether `sk` replaces a convolution of this size: larger than 1x1, and odd, so that its paths agree."""
     high, wide = kernel_size
@@ -54,5 +118,200 @@ def attention_span(channels: int) -> int:
     return max(3, channels.bit_length() // 2 | 1)
 
 
-FORMULATIONS = ("published", "kernel", "shared", "fused")
-"""The ways to compute a layer with generated kernels; one function, other costs."""
+def methods_with(axis: Axis) -> tuple[str, ...]:
+    """The methods that read `axis`."""
+    return tuple(name for name, method in METHODS.items() if axis in method.axes)
+
+
+def _plain(block: Block, design: StageDesign) -> Iterator[Part]:
+    yield from map(ordinary, block.sites)
+
+
+def _squeeze_excite(block: Block, design: StageDesign) -> Iterator[Part]:
+    yield from map(ordinary, block.sites)
+    channels, hidden = block.gate_channels, reduced(block.gate_channels, design.reduction)
+    yield linear("se", channels, hidden)
+    yield linear("se", hidden, channels)
+
+
+def _selective_kernel(block: Block, design: StageDesign) -> Iterator[Part]:
+    for site in block.sites:
+        if not has_selective_kernel(site.kernel_size):
+            yield ordinary(site)
+            continue
+        hidden = reduced(site.out_channels, design.reduction)
+        paths = Part(("sk",), 2 * site.weights + 4 * site.out_channels, 2 * site.weights * site.pixels)
+        products = 3 * site.out_channels * hidden
+        yield paths
+        yield Part(("sk", hidden), products + 2 * hidden, products)
+
+
+def _selective_arguments(design: StageDesign, conv: Convolution) -> Mapping[str, Any] | None:
+    return own_axes(design) if has_selective_kernel(conv.kernel_size) else None
+
+
+def _convolutional_block_attention(block: Block, design: StageDesign) -> Iterator[Part]:
+    yield from map(ordinary, block.sites)
+    channels, hidden = block.gate_channels, reduced(block.gate_channels, design.reduction)
+    # The same two products for the mean and for the maximum; a 7x7 convolution and its normalisation.
+    yield Part(("cbam", hidden), 2 * channels * hidden, 4 * channels * hidden)
+    yield Part(("cbam",), 2 * 49 + 2, 2 * 49 * block.gate_pixels)
+
+
+def _global_context(block: Block, design: StageDesign) -> Iterator[Part]:
+    yield from map(ordinary, block.sites)
+    channels, hidden = block.gate_channels, reduced(block.gate_channels, design.reduction)
+    # The attention over the pixels, and the sum that it weighs.
+    yield Part(("gc",), channels + 1, 2 * channels * block.gate_pixels)
+    yield linear("gc", channels, hidden)
+    yield Part(("gc norm", hidden), 2 * hidden, 0)
+    yield linear("gc", hidden, channels)
+
+
+def _efficient_channel_attention(block: Block, design: StageDesign) -> Iterator[Part]:
+    yield from map(ordinary, block.sites)
+    size = attention_span(block.gate_channels)
+    yield Part(("eca", size), size, size * block.gate_channels)
+
+
+def _condconv(block: Block, design: StageDesign) -> Iterator[Part]:
+    experts = _given(design.experts)
+    for site in block.sites:
+        yield linear("routing", site.in_channels, experts)
+        yield generated(site, experts * site.weights, ("condconv", experts))
+
+
+def _dynamic(block: Block, design: StageDesign) -> Iterator[Part]:
+    experts = _given(design.experts)
+    for site in block.sites:
+        hidden = reduced(site.in_channels, design.reduction)
+        yield linear("attention", site.in_channels, hidden)
+        yield linear("attention", hidden, experts)
+        yield generated(site, experts * site.weights, ("dynamic", experts, design.temperature))
+
+
+def _weightnet(block: Block, design: StageDesign) -> Iterator[Part]:
+    generators = [layer_generator(site, design) for site in block.sites]
+    features = reduced(block.context_channels, design.reduction)
+    if any(generators):
+        yield linear("context", block.context_channels, features)
+    for site, generator in zip(block.sites, generators, strict=True):
+        if generator is None:
+            yield ordinary(site)
+        else:
+            yield linear("fc1", features, generator.inputs)
+            made = ("weightnet", generator.inputs, generator.groups, design.activation)
+            yield generated(site, generator.inputs_per_group * site.weights, made)
+
+
+def _weightnet_arguments(design: StageDesign, conv: Convolution) -> Mapping[str, Any] | None:
+    pair = design.pair(conv.out_channels, depthwise=conv.depthwise)
+    if pair is None:
+        return None
+    return {"M": pair[0], "G": pair[1], "reduction": design.reduction, "activation": design.activation}
+
+
+def _given(value: int | None) -> int:
+    assert value is not None
+    return value
+
+
+_EVERY = (
+    MethodSpec(
+        "plain",
+        "plain",
+        (),
+        _plain,
+        summary="leaves the convolutions as they are",
+        label="Plain",
+        look=("#000000", "s"),
+    ),
+    MethodSpec(
+        "se",
+        "gate",
+        ("stages", "reduction"),
+        _squeeze_excite,
+        summary="scales the channels at the end of each block",
+        source=("Hu et al. 2018", "https://arxiv.org/abs/1709.01507"),
+        layer="wnexplore.nn.squeeze_excite:SqueezeExcite",
+        layer_kind="squeeze-and-excitation",
+        label="SE",
+        look=("#F2D74E", "D"),
+    ),
+    MethodSpec(
+        "sk",
+        "convolution",
+        ("stages", "reduction"),
+        _selective_kernel,
+        summary="mixes two paths of different dilation in place of every k x k convolution",
+        source=("Li et al. 2019", "https://arxiv.org/abs/1903.06586"),
+        layer="wnexplore.nn.selective_kernel:SelectiveKernelConv2d",
+        arguments=_selective_arguments,
+    ),
+    MethodSpec(
+        "cbam",
+        "gate",
+        ("stages", "reduction"),
+        _convolutional_block_attention,
+        summary="scales channels, then pixels, at the end of each block",
+        source=("Woo et al. 2018", "https://arxiv.org/abs/1807.06521"),
+        layer="wnexplore.nn.cbam:ConvBlockAttention",
+    ),
+    MethodSpec(
+        "gc",
+        "gate",
+        ("stages", "reduction"),
+        _global_context,
+        summary="adds a context gathered by attention over the pixels at the end of each block",
+        source=("Cao et al. 2019", "https://arxiv.org/abs/1904.11492"),
+        layer="wnexplore.nn.global_context:GlobalContext",
+    ),
+    MethodSpec(
+        "eca",
+        "gate",
+        ("stages",),
+        _efficient_channel_attention,
+        summary="scales the channels by a 1-d convolution over them at the end of each block",
+        source=("Wang et al. 2020", "https://arxiv.org/abs/1910.03151"),
+        layer="wnexplore.nn.channel_attention:EfficientChannelAttention",
+    ),
+    MethodSpec(
+        "condconv",
+        "generated",
+        ("stages", "experts"),
+        _condconv,
+        summary="mixes `experts` kernels by routing weights",
+        source=("Yang et al. 2019", "https://arxiv.org/abs/1904.04971"),
+        layer="wnexplore.nn.condconv:CondConv2d",
+        layer_kind="generated convolution",
+        label="CondConv",
+        look=("#E8862E", "^"),
+    ),
+    MethodSpec(
+        "dynamic",
+        "generated",
+        ("stages", "experts", "temperature", "reduction"),
+        _dynamic,
+        summary="mixes `experts` kernels by a softmax at `temperature`",
+        source=("Chen et al. 2020", "https://arxiv.org/abs/1912.03458"),
+        layer="wnexplore.nn.dynamic:DynamicConv2d",
+        layer_kind="generated convolution",
+    ),
+    MethodSpec(
+        "weightnet",
+        "generated",
+        ("M", "G", "stages", "reduction", "activation", "depthwise"),
+        _weightnet,
+        summary="generates every kernel from the block's context",
+        source=("Ma et al. 2020", "https://arxiv.org/abs/2007.11823"),
+        layer="wnexplore.nn.weightnet:WeightNetConv2d",
+        arguments=_weightnet_arguments,
+        shares_context=True,
+        layer_kind="generated convolution",
+        label="WeightNet",
+        look=("#0060A8", "o"),
+    ),
+)
+
+METHODS: dict[str, MethodSpec] = {method.name: method for method in _EVERY}
+"""Every method by its name, in the order in which they are listed."""

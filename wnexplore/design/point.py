@@ -114,7 +114,7 @@ class DesignPoint:
         axes = [shown(self.backbone, 200), self.method]
         always = ("M", "G", "stages", "experts")
         for axis, value in self.to_dict().items():
-            usual = axis not in METHODS[self.method] or value == DEFAULTS.get(axis)
+            usual = axis not in METHODS[self.method].axes or value == DEFAULTS.get(axis)
             if value is not None and (axis in always or not usual):
                 axes.append(f"{axis}={value}")
         return " ".join(axes)
@@ -128,13 +128,13 @@ def method_axes(method: str, written: Mapping[str, Any], backbone: str | None = 
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    every: dict[str, None] = dict.fromkeys(axis for axes in METHODS.values() for axis in axes)
+    every: dict[str, None] = dict.fromkeys(axis for spec in METHODS.values() for axis in spec.axes)
     for name in written:
         if name not in every:
             raise unknown("axis", name, every)
     given = {axis: written.get(axis) for axis in every}
     for axis, value in given.items():
-        if axis not in METHODS[method]:
+        if axis not in METHODS[method].axes:
             if value is not None:
                 raise InputError(f"method '{method}' has no {axis}: leave {axis} out")
         elif value is None:

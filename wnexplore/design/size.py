@@ -7,7 +7,7 @@ import psutil
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.external_names import is_brought
-from wnexplore.design.legality import layer_generator
+from wnexplore.design.generator import layer_generator
 from wnexplore.design.point import LARGEST, DesignPoint
 from wnexplore.design.stage_design import stage_design
 from wnexplore.errors import InputError, shown
@@ -55,7 +55,7 @@ def _least_params(point: DesignPoint) -> int:
     found = int(features) * point.num_classes
     for layer in generated_layers(point.backbone):
         design = stage_design(point, layer.stage)
-        generator = layer_generator(layer, design) if design.method == "weightnet" else None
+        generator = layer_generator(layer, design)
         times = design.experts or (1 if generator is None else generator.inputs_per_group)
         found += times * layer.out_channels * layer.fan_in
     return found

@@ -42,7 +42,7 @@ def stage_design(point: DesignPoint, stage: int) -> StageDesign:
     """What `stage` gets. Raises `InputError` if M or G has values for other stages, but none for this one."""
     if not has_method(point.stages, stage):
         return PLAIN
-    axes = {axis: getattr(point, axis) for axis in METHODS[point.method] if axis != "stages"}
+    axes = {axis: getattr(point, axis) for axis in METHODS[point.method].axes if axis != "stages"}
     for axis in ("M", "G"):
         if axis in axes:
             axes[axis] = at_stage(axes[axis], stage, axis)

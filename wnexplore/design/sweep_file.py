@@ -145,9 +145,9 @@ class SweepSpec(_Spec):
     """Each one choice of stages that get the method, "3+4" or [3, 4]; a list of numbers is one of them,
     and null stands for all stages."""
     experts: Annotated[tuple[Positive, ...], _Axis] = (4,)
-    """Kernels that condconv and dynamic mix."""
+    """Kernels that a layer mixes."""
     temperature: Annotated[tuple[Positive, ...], _Axis] = (30,)
-    """Of dynamic's softmax."""
+    """What the logits of an attention over kernels are divided by."""
     stem: Annotated[tuple[_Stem, ...], _Axis] = ("imagenet",)
     """imagenet: a fourth of the size; small: the size that it is given, for 32x32 images."""
     resolution: Annotated[tuple[Positive, ...], _Axis] | None = None

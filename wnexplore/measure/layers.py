@@ -17,8 +17,9 @@ from wnexplore.measure.complexity import count_products
 from wnexplore.measure.roofline import Peaks
 from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.measure.waiting import yield_to_others
+from wnexplore.models.method_layers import layer_spec
 from wnexplore.models.products import Place
-from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, SqueezeExcite
+from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, MethodConv2d
 
 WARM_UP_PASSES = 3
 MIN_PASSES = 5
@@ -34,7 +35,7 @@ class Layer:
     kind: str
     """Class of the module; followed by `OWN_WORK` in the row of what a module with layers does itself."""
     formulation: str | None
-    """Which formulation computed it; None for a layer without generated kernels."""
+    """Which formulation computed it; None for a layer that has none to choose from."""
     depthwise: bool
     """Whether it is a convolution of each channel by itself."""
     params: int
@@ -129,14 +130,15 @@ def measure_layers(
 
 
 def _units(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that count as one layer: those of `wnexplore.nn`, else those without children."""
+    """The modules that count as one layer: those that methods say are one, else those without children."""
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if module in inside:
             continue
-        whole = isinstance(module, (GeneratedConv2d, SqueezeExcite, Context, ActivationVectors))
-        if whole or not list(module.children()):
+        spec = layer_spec(module)
+        whole = spec is not None and spec.layer_kind is not None
+        if whole or isinstance(module, (Context, ActivationVectors)) or not list(module.children()):
             found[name] = module
             inside.update(module.modules())
     return found
@@ -183,7 +185,7 @@ _VIEWS = (nn.Identity, nn.Flatten)
 
 
 def _is_depthwise(unit: nn.Module) -> bool:
-    return isinstance(unit, (nn.Conv2d, GeneratedConv2d)) and unit.groups == unit.in_channels > 1
+    return isinstance(unit, (nn.Conv2d, MethodConv2d)) and unit.groups == unit.in_channels > 1
 
 
 @dataclass

@@ -22,7 +22,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.size import check_fits
 from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError
-from wnexplore.models.methods import Method, method_of
+from wnexplore.models.method_layers import Method, method_of
 from wnexplore.models.mobilenet_v2 import MobileNetV2
 from wnexplore.models.mobilenet_v3 import MobileNetV3
 from wnexplore.models.resnet import ResNet

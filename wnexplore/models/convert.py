@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wnexplore.design.legality import IllegalPointError
@@ -17,9 +16,9 @@ from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
 from wnexplore.models.conv_calls import Layout, SeenConv, layout
 from wnexplore.models.left import of_two, padding_of, why_left
-from wnexplore.models.methods import Method, MethodByStage, method_of
+from wnexplore.models.method_layers import Method, MethodByStage, method_of
 from wnexplore.models.trial import take_settings
-from wnexplore.nn import Gate, GeneratedConv2d, WeightNetConv2d
+from wnexplore.nn import Gate, GeneratedConv2d, MethodConv2d
 from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import at_least, size_pair
 
@@ -77,7 +76,7 @@ def convert(
     """Replace the convolutions of `model`, in place, by those of `method` with M, G and its other `axes`.
 
     `where` says which, a `Where` or a regular expression on their names: all but the stem if it is left out.
-    A convolution makes its context from its own input or, for a method that scales (se, cbam, gc, eca), is
+    A convolution makes its context from its own input or, for a method that has a gate, is
     kept with its weights and followed by the gate. Its bias, if it has one, is added as before, and its
     settings (stride, kernel_size, ...) can be asked for as before. Left are also those whose module is no
     ordinary `nn.Conv2d` padded with zeros, shares its weight or computes it, has hooks or a forward of its
@@ -92,8 +91,8 @@ def convert(
     it is kept, and what is new learns.
 
     Stages are those of images of `resolution` pixels, 224 if left out. If the network can't run on these, it
-    is the first on which it can of the sizes that it states, of `wnexplore.models.conv_calls.RESOLUTIONS`, and of
-    one that its last layers tell. The images have 3 channels, or the number on which it can run.
+    is the first on which it can of the sizes that it states, of `conv_calls.RESOLUTIONS`, and of one that
+    its last layers tell. The images have 3 channels, or the number on which it can run.
 
     Raises `InputError` for an axis that is wrong, stages that the network doesn't have, or if it can't run,
     and `IllegalPointError` naming the layer for an (M, G) that it can't have; then nothing is changed.
@@ -120,11 +119,11 @@ def convert_seen(
             kind = type(seen.module).__name__
             left.append(Change(seen.name, kind, reason or "the method leaves it as it is"))
         else:
-            made[seen.name] = new
-            replaced.append(Change(seen.name, _kind(new), _weights(new)))
-    for name, new in made.items():
+            made[seen.name], weights = new
+            replaced.append(Change(seen.name, _kind(made[seen.name]), weights))
+    for name, layer in made.items():
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, new)
+        setattr(model.get_submodule(parent), leaf, layer)
     return Conversion(model, tuple(replaced), tuple(left))
 
 
@@ -209,8 +208,8 @@ def _check_stages(method: Method, where: Where, known: set[int]) -> None:
             raise InputError(f"stages is '{stages}': the network has {has}")
 
 
-def _replacement(seen: SeenConv, method: Method) -> nn.Module | None:
-    """What stands in for a convolution; None if the method has nothing else for it."""
+def _replacement(seen: SeenConv, method: Method) -> tuple[nn.Module, str] | None:
+    """What stands in for a convolution, and what became of its weights; None if that is nothing else."""
     old = _conv(seen)
     try:
         new, gate = _made(method, old)
@@ -219,37 +218,22 @@ def _replacement(seen: SeenConv, method: Method) -> nn.Module | None:
     except InputError as error:
         raise InputError(f"layer {seen.name}: {error}") from None
     if type(new) is nn.Conv2d:
-        return None if gate is None else Gated(old, gate.to(old.weight)).train(old.training)
+        if gate is None:
+            return None
+        gated = Gated(old, gate.to(old.weight)).train(old.training)
+        return gated, "kernel kept, the gate is new"
     new.to(old.weight)
-    if isinstance(new, WeightNetConv2d) and new.shape.inputs_per_group == 1:
-        _keep(new, old.weight)
+    kept = isinstance(new, MethodConv2d) and new.keep_kernel(old.weight)
     made = new if old.bias is None else Biased(new, old)
     # Also where it was written otherwise ("same"): the network may ask for it.
     take_settings(made, old)
-    return made.train(old.training)
-
-
-def _keep(new: WeightNetConv2d, kernel: Tensor) -> None:
-    with torch.no_grad():
-        new.fc1.weight.zero_()
-        alpha = new.activate(new.fc1.bias.unsqueeze(0))  # (1, P), the same number in every group
-        new.fc2.weight.copy_(kernel.reshape(-1, 1) / alpha[0, 0])
-    new.fc2.weight.requires_grad_(kernel.requires_grad)
+    return made.train(old.training), "kernel kept" if kept else "kernels drawn anew"
 
 
 def _kind(new: nn.Module) -> str:
     if isinstance(new, Gated):
         return f"Conv2d and {type(new.gate).__name__}"
     return type(new.conv if isinstance(new, Biased) else new).__name__
-
-
-def _weights(new: nn.Module) -> str:
-    layer = new.conv if isinstance(new, Biased) else new
-    if isinstance(layer, Gated):
-        return "kernel kept, the gate is new"
-    if isinstance(layer, WeightNetConv2d) and layer.shape.inputs_per_group == 1:
-        return "kernel kept"
-    return "kernels drawn anew"
 
 
 def _made(method: Method, conv: nn.Conv2d) -> tuple[nn.Module, Gate | None]:

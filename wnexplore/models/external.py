@@ -24,7 +24,7 @@ from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.copies import as_written
 from wnexplore.models.left import why_left
 from wnexplore.models.likeness import likeness
-from wnexplore.models.methods import Method, PlainMethod
+from wnexplore.models.method_layers import Method, PlainMethod
 from wnexplore.models.outputs import check_output, check_trainable, main_logits, quiet
 from wnexplore.models.source_file import module_of
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from wnexplore.models.conv_calls import Layout, SeenConv, one_pass
 from wnexplore.models.trial import Trial, try_out
-from wnexplore.nn import Gate, SelectiveKernelConv2d
+from wnexplore.nn import Gate, MethodConv2d
 
 
 def why_left(
@@ -128,7 +128,7 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
     parts = {
         part: type(owner).__name__
         for owner in model.modules()
-        if isinstance(owner, Gate | SelectiveKernelConv2d)
+        if isinstance(owner, Gate | MethodConv2d)
         for part in owner.modules()
     }
     running = (seen.name for seen in found.convs if seen.calls and isinstance(seen.module, nn.Conv2d))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wnexplore.design.backbones import InvertedResidualSpec, MobileNetV3Spec
 from wnexplore.models.branch import Branch, activation_vectors, classifier
-from wnexplore.models.methods import Method, PlainMethod, plain_conv
+from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 from wnexplore.models.mobilenet_v2 import start_scales
 from wnexplore.nn.init import SMALL_GAIN, init_linear_
 

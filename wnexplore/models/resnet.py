@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wnexplore.design.backbones import ResNetSpec
 from wnexplore.models.branch import Branch, activation_vectors, classifier
-from wnexplore.models.methods import Method, PlainMethod, plain_conv
+from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 from wnexplore.nn import normalised
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wnexplore.design.backbones import ShuffleNetV2Spec
 from wnexplore.models.branch import Branch, activation_vectors, classifier
-from wnexplore.models.methods import Method, PlainMethod, plain_conv
+from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 
 
 class ShuffleNetV2(nn.Module):

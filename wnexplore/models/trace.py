@@ -12,10 +12,9 @@ from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.models.build import network
-from wnexplore.models.methods import Method, plain_conv
+from wnexplore.models.method_layers import ConvSizes, Method, plain_conv
 from wnexplore.models.products import counted
 from wnexplore.nn import Context, Gate
-from wnexplore.nn.formulations.shape import Size2d
 
 
 def walk(point: DesignPoint) -> Walk:
@@ -86,27 +85,8 @@ class _Recorder(Method):
         self.blocks.append(_Record(self.stage, channels))
         return None
 
-    def conv(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size2d,
-        *,
-        stride: Size2d = 1,
-        padding: Size2d | None = None,
-        dilation: Size2d = 1,
-        groups: int = 1,
-        context_features: int | None = None,
-    ) -> nn.Module:
-        conv = plain_conv(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-        )
+    def make(self, sizes: ConvSizes, context_features: int | None) -> nn.Module:
+        conv = plain_conv(**vars(sizes))
         self.blocks[-1].convs.append(conv)
         return conv
 

@@ -11,10 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wnexplore.errors import InputError
 from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations.shape import Size2d
-from wnexplore.nn.generated import GeneratedConv2d, at_least
+from wnexplore.nn.generated import GeneratedConv2d, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
 
@@ -48,7 +47,7 @@ class DynamicConv2d(GeneratedConv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, None)
         self.experts = at_least(1, "experts", experts)
-        self.temperature = _positive("temperature", temperature)
+        self.temperature = positive("temperature", temperature)
         hidden = reduced_channels(in_channels, at_least(1, "reduction", reduction))
         self.fc1 = nn.Linear(in_channels, hidden)
         self.fc2 = nn.Linear(hidden, experts)
@@ -73,9 +72,3 @@ class DynamicConv2d(GeneratedConv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, experts={self.experts}, temperature={self.temperature}"
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{name} is '{value}': expected a number above 0")
-    return value

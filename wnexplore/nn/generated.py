@@ -1,7 +1,8 @@
-"""What every convolution with a kernel of its own for each image has in common."""
+"""What the convolutions of methods have in common, and those with generated kernels."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-from wnexplore.design.methods import FORMULATIONS
+from wnexplore.design.methods import FORMULATIONS, METHODS
 from wnexplore.errors import InputError, unknown
 from wnexplore.nn.formulations import (
     LayerShape,
@@ -22,20 +23,13 @@ from wnexplore.nn.formulations import (
 from wnexplore.nn.formulations.shape import Size2d, pair
 
 
-class GeneratedConv2d(nn.Module, ABC):
-    """A convolution without bias whose kernel is made from a context, anew for each image.
+class MethodConv2d(nn.Module):
+    """What every convolution of a method has in common: its sizes, and that it has no bias.
 
-    With `context_features` R, the context (N, R) is handed over by the block that the layer stands in;
-    without (None) the layer makes its own from its input. `padding` None keeps the size of the input at
-    stride 1, dilation·(k-1)/2 on each side. Raises `InputError` for sizes that fit no convolution.
-
-    A subclass says in `activations` what multiplies its weights, in `generator_weight` which these are,
-    and at the end of its constructor calls `_set_generator`. `formulation` may be set at any time to any
-    of `wnexplore.nn.formulations.legal_formulations(layer.shape)` or "auto": the same output.
+    `padding` None keeps the size of the input at stride 1, dilation·(k-1)/2 on each side. Raises `InputError`
+    for sizes that fit no convolution.
     """
 
-    formulation: str
-    shape: LayerShape
     bias: None = None
     """There is none, as a convolution without one says it."""
 
@@ -48,7 +42,6 @@ class GeneratedConv2d(nn.Module, ABC):
         padding: Size2d | None,
         dilation: Size2d,
         groups: int,
-        context_features: int | None,
     ) -> None:
         super().__init__()
         self.in_channels = at_least(1, "in_channels", in_channels)
@@ -64,9 +57,6 @@ class GeneratedConv2d(nn.Module, ABC):
             self.padding = self._same_padding()
         else:
             self.padding = size_pair("padding", padding, least=0)
-        if context_features is not None:
-            at_least(1, "context_features", context_features)
-        self.context_features = context_features
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
@@ -77,6 +67,65 @@ class GeneratedConv2d(nn.Module, ABC):
     def fan_in(self) -> int:
         """F = C_in/g · kh · kw, the length of one filter."""
         return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
+
+    def keep_kernel(self, kernel: Tensor) -> bool:
+        """Compute what an ordinary convolution with `kernel` does, if the layer can do so and still learn.
+
+        Whether it does; if not, it is left as it was.
+        """
+        return False
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
+        )
+
+    def _same_padding(self) -> tuple[int, int]:
+        (high, wide), (down, across) = self.kernel_size, self.dilation
+        if high % 2 == 0 or wide % 2 == 0:
+            raise InputError(f"kernel_size = {self.kernel_size} is even: say which padding it gets")
+        return down * (high - 1) // 2, across * (wide - 1) // 2
+
+    def _check_images(self, x: Tensor) -> None:
+        if not torch.compiler.is_compiling() and (x.dim() != 4 or x.shape[1] != self.in_channels):
+            raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")
+
+
+class GeneratedConv2d(MethodConv2d, ABC):
+    """A convolution without bias whose kernel is made from a context, anew for each image.
+
+    With `context_features` R, the context (N, R) is handed over by the block that the layer stands in;
+    without (None) the layer makes its own from its input. Sizes are as in `MethodConv2d`.
+
+    A subclass says in `activations` what multiplies its weights, in `generator_weight` which these are,
+    and at the end of its constructor calls `_set_generator`. `formulation` may be set at any time to any
+    of `wnexplore.nn.formulations.legal_formulations(layer.shape)` or "auto": the same output.
+    """
+
+    formulation: str
+    shape: LayerShape
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        stride: Size2d,
+        padding: Size2d | None,
+        dilation: Size2d,
+        groups: int,
+        context_features: int | None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        if context_features is not None:
+            at_least(1, "context_features", context_features)
+        self.context_features = context_features
+
+    @property
+    def activation_range(self) -> tuple[float, float] | None:
+        """Between what the activation vectors lie; None if they may be any numbers."""
+        return 0.0, 1.0
 
     @property
     @abstractmethod
@@ -118,11 +167,7 @@ class GeneratedConv2d(nn.Module, ABC):
         return choose_formulation(x, self.generator_weight, self.shape)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
-            f"groups={self.groups}, context_features={self.context_features}"
-        )
+        return f"{super().extra_repr()}, context_features={self.context_features}"
 
     def _set_generator(self, groups: int, inputs_per_group: int, formulation: str) -> None:
         """Say how the kernels are made: P groups of lambda inputs."""
@@ -141,17 +186,10 @@ class GeneratedConv2d(nn.Module, ABC):
             raise unknown("formulation", formulation, ("auto", *FORMULATIONS))
         self.formulation = check_formulation(formulation, self.shape)
 
-    def _same_padding(self) -> tuple[int, int]:
-        (high, wide), (down, across) = self.kernel_size, self.dilation
-        if high % 2 == 0 or wide % 2 == 0:
-            raise InputError(f"kernel_size = {self.kernel_size} is even: say which padding it gets")
-        return down * (high - 1) // 2, across * (wide - 1) // 2
-
     def _check(self, x: Tensor, context: Tensor | None) -> None:
         if torch.compiler.is_compiling():
             return
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")
+        self._check_images(x)
         if self.context_features is None:
             if context is not None:
                 raise InputError("a context was given to a layer that makes its own (context_features=None)")
@@ -169,8 +207,10 @@ def generated_layers(model: nn.Module, wanted: str | None = None) -> dict[str, G
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, GeneratedConv2d)}
     if not layers:
+        *others, last = (name for name, method in METHODS.items() if method.kind == "generated")
         raise InputError(
-            "no layer of this network has generated kernels: expected weightnet, condconv or dynamic"
+            "no layer of this network has generated kernels, made of activation vectors: expected"
+            f" {', '.join(others)} or {last}"
         )
     if wanted is not None and wanted not in layers:
         nearest = get_close_matches(wanted, layers, n=3, cutoff=0)
@@ -201,6 +241,13 @@ def at_least(least: int, name: str, value: int) -> int:
     """`value`, if it is a whole number of at least `least`; `InputError` naming `name` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} is '{value}': expected a whole number of at least {least}")
+    return value
+
+
+def positive(name: str, value: float) -> float:
+    """`value`, if it is a finite number above 0; `InputError` naming `name` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"{name} is '{value}': expected a number above 0")
     return value
 
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from wnexplore.errors import InputError
 from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations.shape import Size2d
-from wnexplore.nn.generated import at_least, size_pair
+from wnexplore.nn.generated import MethodConv2d, at_least, size_pair
 from wnexplore.nn.init import SMALL_GAIN, kaiming_std
 
 
-class SelectiveKernelConv2d(nn.Module):
+class SelectiveKernelConv2d(MethodConv2d):
     """A weighted sum of two paths: (N, C_in, H, W) -> (N, C_out, H_out, W_out).
 
     Each path is a convolution without bias, normalisation and ReLU, the second one at twice the dilation
@@ -34,9 +33,6 @@ class SelectiveKernelConv2d(nn.Module):
     same.
     """
 
-    bias: None = None
-    """There is none, as a convolution without one says it."""
-
     def __init__(
         self,
         in_channels: int,
@@ -49,26 +45,19 @@ class SelectiveKernelConv2d(nn.Module):
         *,
         reduction: int = 16,
     ) -> None:
-        super().__init__()
-        self.in_channels = at_least(1, "in_channels", in_channels)
-        self.out_channels = at_least(1, "out_channels", out_channels)
-        self.groups = at_least(1, "groups", groups)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels % groups != 0:
-                raise InputError(f"groups = {groups} doesn't divide {name} = {channels}")
-        self.kernel_size = kernel = size_pair("kernel_size", kernel_size)
+        kernel = size_pair("kernel_size", kernel_size)
         if kernel == (1, 1):
             raise InputError("kernel_size is 1x1: selective kernels are for larger ones")
         if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
             raise InputError(f"kernel_size = {kernel} is even: its two paths can't give the same size")
-        self.stride = stride = size_pair("stride", stride)
-        self.dilation = down, across = size_pair("dilation", dilation)
-        reach = down * (kernel[0] - 1) // 2, across * (kernel[1] - 1) // 2
-        self.padding = high, wide = reach if padding is None else size_pair("padding", padding, least=0)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups)
+        (high, wide), (down, across), reach = self.padding, self.dilation, self._same_padding()
 
         def path(padding: Size2d, dilation: Size2d) -> nn.Module:
             return nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
+                nn.Conv2d(
+                    in_channels, out_channels, kernel, self.stride, padding, dilation, groups, bias=False
+                ),
                 nn.BatchNorm2d(out_channels),
                 nn.ReLU(inplace=True),
             )
@@ -96,7 +85,7 @@ class SelectiveKernelConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""
-        self._check(x)
+        self._check_images(x)
         near, far = self.paths[0](x), self.paths[1](x)
         pooled = near.mean((2, 3)) + far.mean((2, 3))
         z = self.fc2(self.norm(self.fc1(pooled)).relu())
@@ -104,9 +93,3 @@ class SelectiveKernelConv2d(nn.Module):
         weights = z.view(-1, 2, self.out_channels, 1, 1).softmax(1).to(near.dtype)
         mixed: Tensor = near * weights[:, 0] + far * weights[:, 1]
         return mixed
-
-    def _check(self, x: Tensor) -> None:
-        if torch.compiler.is_compiling():
-            return
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wnexplore.design.legality import generator_shape
+from wnexplore.design.generator import generator_shape
 from wnexplore.design.methods import ACTIVATIONS
 from wnexplore.design.multiplier import Multiplier, parse_multiplier
 from wnexplore.errors import unknown
@@ -112,6 +112,20 @@ class WeightNetConv2d(GeneratedConv2d):
             groups = z.view(-1, self.fc2.groups, self.fc2.inputs_per_group)
             return groups.softmax(-1).flatten(1)
         return _ELEMENTWISE[self.activation](z)
+
+    @property
+    def activation_range(self) -> tuple[float, float] | None:
+        return {"tanh": (-1.0, 1.0), "identity": None}.get(self.activation, (0.0, 1.0))
+
+    def keep_kernel(self, kernel: Tensor) -> bool:
+        if self.shape.inputs_per_group > 1:
+            return False
+        with torch.no_grad():
+            self.fc1.weight.zero_()
+            alpha = self.activate(self.fc1.bias.unsqueeze(0))  # (1, P), the same number in every group
+            self.fc2.weight.copy_(kernel.reshape(-1, 1) / alpha[0, 0])
+        self.fc2.weight.requires_grad_(kernel.requires_grad)
+        return True
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, M={self.M}, G={self.G}, activation={self.activation}"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.report.figure_info import Axis, Curve, CurvePanel, FigureInfo
-from wnexplore.report.series import METHOD_NAMES, styles
+from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
 from wnexplore.results.frame import groups, shared
 from wnexplore.results.intervals import FEWEST, t_interval
@@ -201,7 +201,7 @@ def _names(points: Sequence[DesignPoint]) -> list[str]:
     ]
     names = []
     for point in points:
-        name = METHOD_NAMES.get(point.method, point.method)
+        name = method_label(point.method)
         if point.M is not None:
             name += f" ({point.M}, {point.G})"
         said = [COLUMNS[a].say(getattr(point, a)) for a in others if getattr(point, a) is not None]

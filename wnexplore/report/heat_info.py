@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wnexplore.design.methods import methods_with
 from wnexplore.design.multiplier import PerStage
 from wnexplore.report.figure_info import FigureInfo, HeatPanel
 from wnexplore.results.columns import COLUMNS, Column, compact, comparable_within
@@ -18,7 +19,7 @@ _HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")
 
 
 def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
-    """For each family of WeightNets that spans a grid its figures over M and G, by a name for it.
+    """For each family of networks that spans a grid its figures over M and G, by a name for it.
 
     A family shares all but M and G, which are the same in all its stages. Of the figures, parameters,
     FLOPs, the latency over the plain network's (or the latency) of each protocol and the accuracy of each
@@ -26,7 +27,7 @@ def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
     """
     measured = frame[list(_HEATS)].notna().any(axis=1)
     crossed = [not isinstance(M, PerStage) and not isinstance(G, PerStage) for M, G in _pairs(frame)]
-    generated = frame[measured & (frame["method"] == "weightnet") & np.array(crossed, dtype=np.bool_)]
+    generated = frame[measured & frame["method"].isin(methods_with("M")) & np.array(crossed, dtype=np.bool_)]
     keys = ("backbone", *_NETWORK)
     infos = {}
     for positions in groups(generated, keys).values():

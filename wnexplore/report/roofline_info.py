@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wnexplore.design.methods import METHODS
 from wnexplore.errors import InputError
 from wnexplore.results.columns import COLUMNS
 
@@ -20,10 +21,16 @@ KINDS = (
 _TITLE = ("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution")
 _PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
 _OWN_KIND = {
+    "Conv2d": "convolution",
     "ActivationVectors": "activation vectors",
     "Context": "context",
-    "SqueezeExcite": "squeeze-and-excitation",
     "Linear": "linear",
+    # Layers with formulations are known by these.
+    **{
+        own.layer_class: own.layer_kind
+        for own in METHODS.values()
+        if own.layer_kind and own.kind != "generated"
+    },
 }
 
 
@@ -108,7 +115,6 @@ def check_target(path: Path) -> None:
 
 
 def _kind(layer: Mapping[str, Any]) -> str:
-    generated = layer["formulation"] is not None
-    if generated or layer["kind"] == "Conv2d":
-        return f"{'generated ' if generated else ''}{'depthwise ' if layer['depthwise'] else ''}convolution"
-    return _OWN_KIND.get(layer["kind"], "other")
+    formulated = layer["formulation"] is not None
+    kind = "generated convolution" if formulated else _OWN_KIND.get(layer["kind"], "other")
+    return kind.replace("convolution", "depthwise convolution") if layer["depthwise"] else kind

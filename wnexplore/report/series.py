@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from wnexplore.design.methods import METHODS, methods_with
 from wnexplore.errors import InputError
 from wnexplore.report.figure_info import Point, Series
 from wnexplore.results.columns import Column
@@ -42,7 +43,8 @@ def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
         )
     several = len(backbones) > 1 and color.name != "backbone"
     free = iter(zip(_COLOURS, _MARKERS, strict=True))
-    own = {value: _METHOD_STYLE[value] for value in values if value in _METHOD_STYLE}
+    known = {name: spec.look for name, spec in METHODS.items() if spec.look is not None}
+    own = {value: known[value] for value in values if value in known}
     unused = (style for style in free if style not in own.values())
     looks = {value: own[value] if value in own else next(unused) for value in values}
     present = set(series_keys(frame, color.name))
@@ -54,7 +56,7 @@ def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
                 name = _series_name(color, value)
                 if several:
                     name, marker = f"{name}, {backbone}", _MARKERS[index]
-                if value == "weightnet":
+                if value in methods_with("M"):
                     name = f"{name} (M, G)"
                 found[value, backbone] = Series(name, colour, marker, ())
     return found
@@ -71,7 +73,12 @@ def fill(styles: Mapping[Key, Series], keyed: Iterable[tuple[Key, Point]]) -> tu
 def _series_name(color: Column, value: Any) -> str:
     if value is None:
         return f"no {color.heading}"
-    return METHOD_NAMES.get(value, color.say(value)) if color.name == "method" else color.say(value)
+    return method_label(value) if color.name == "method" else color.say(value)
+
+
+def method_label(method: str) -> str:
+    """How figures write a method."""
+    return (METHODS[method].label if method in METHODS else None) or method
 
 
 # Lightness 0, 38, 66, 88, 52, 78, ... of 100: in greyscale they still differ, and so do the markers.
@@ -80,11 +87,3 @@ _COLOURS = (
     *("#CC79A7", "#8A3B12", "#9A9A9A", "#C9E4A0"),
 )
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "p")
-_METHOD_STYLE = {
-    "weightnet": (_COLOURS[0], "o"),
-    "condconv": (_COLOURS[1], "^"),
-    "plain": (_COLOURS[2], "s"),
-    "se": (_COLOURS[3], "D"),
-}
-METHOD_NAMES = {"weightnet": "WeightNet", "condconv": "CondConv", "plain": "Plain", "se": "SE"}
-"""How figures write methods, if not as they are."""

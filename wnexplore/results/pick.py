@@ -131,7 +131,7 @@ def build_line(point: DesignPoint) -> str:
     usual |= {"method": "plain", "stem": "imagenet"}
     shown = [json.dumps(point.backbone, ensure_ascii=False)]
     for axis, value in point.to_dict().items():
-        always = axis in ("M", "G") and axis in METHODS[point.method]
+        always = axis in ("M", "G") and axis in METHODS[point.method].axes
         if axis != "backbone" and (always or value != usual[axis]):
             text = json.dumps(value, ensure_ascii=False)
             shown.append(text if axis == "method" else f"{axis}={text}")

@@ -99,15 +99,15 @@ def _settings(spec: SweepSpec) -> int:
     """How many there are, M and G crossed in each stage counted as if they were alike in all of them."""
     networks = (spec.networks, spec.stem, spec.resolution or (None,), spec.num_classes)
     return math.prod(map(len, networks)) * sum(
-        math.prod(len(getattr(spec, axis)) for axis in METHODS[method]) for method in spec.methods
+        math.prod(len(getattr(spec, axis)) for axis in METHODS[method].axes) for method in spec.methods
     )
 
 
 def _grid(spec: SweepSpec) -> Iterator[Cell]:
     networks = product(spec.networks, spec.stem, spec.resolution or (None,), spec.num_classes, spec.methods)
     for backbone, stem, resolution, num_classes, method in networks:
-        names: list[str] = [axis for axis in METHODS[method] if axis not in ("M", "G")]
-        pairs = tuple(product(spec.M, spec.G)) if "M" in METHODS[method] else ()
+        names: list[str] = [axis for axis in METHODS[method].axes if axis not in ("M", "G")]
+        pairs = tuple(product(spec.M, spec.G)) if "M" in METHODS[method].axes else ()
         for values in product(*(getattr(spec, axis) for axis in names)):
             given = dict(zip(names, values, strict=True))
             point = DesignPoint.of(
@@ -118,7 +118,7 @@ def _grid(spec: SweepSpec) -> Iterator[Cell]:
 
 
 def _single(point: DesignPoint) -> Cell:
-    names: list[str] = [axis for axis in METHODS[point.method] if axis not in ("M", "G")]
+    names: list[str] = [axis for axis in METHODS[point.method].axes if axis not in ("M", "G")]
     axes = {axis: getattr(point, axis) for axis in names}
     pairs = () if point.M is None or point.G is None else ((point.M, point.G),)
     return Cell(point.baseline(), point.method, axes, pairs)

@@ -25,11 +25,11 @@ def decode(spec: SweepSpec, trial: optuna.Trial) -> DesignPoint:
     network = {axis: trial.suggest_categorical(axis, values) for axis, values in _network_axes(spec)}
     method = network["method"]
     given: dict[str, Any] = {}
-    for axis in METHODS[method]:
+    for axis in METHODS[method].axes:
         if axis not in ("M", "G"):
             given[axis] = trial.suggest_categorical(f"{method}.{axis}", _choices(spec, axis))
     for axis in ("M", "G"):
-        if axis in METHODS[method]:
+        if axis in METHODS[method].axes:
             own = {
                 stage: trial.suggest_categorical(name, _choices(spec, axis))
                 for stage, name in _names(spec, network, method, axis, given.get("stages"))
@@ -47,7 +47,7 @@ def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
         for axis, _ in _network_axes(spec)
     }
     found = dict(network)
-    for axis in METHODS[point.method]:
+    for axis in METHODS[point.method].axes:
         if axis in ("M", "G"):
             setting = getattr(point, axis)
             for stage, name in _names(spec, network, point.method, axis, point.stages):

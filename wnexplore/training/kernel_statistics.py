@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.switches import PRECISION, precision_set
-from wnexplore.nn import GeneratedConv2d, WeightNetConv2d
+from wnexplore.nn import GeneratedConv2d
 from wnexplore.nn.generated import generated_layers
 from wnexplore.results.layer_kernels import Floats, LayerKernels
 
@@ -99,7 +99,7 @@ def measure_kernels(name: str, layer: GeneratedConv2d, alpha: Tensor, labels: Te
     cosines, same_class = _pairs(layer_gram(layer, alpha[chosen]), labels[chosen])
     alpha = alpha.double()
     means, stds = alpha.mean(0), alpha.std(0, correction=0)
-    low, high = _range(layer) or (float(alpha.min()), float(alpha.max()))
+    low, high = layer.activation_range or (float(alpha.min()), float(alpha.max()))
     span = (high - low) or 1.0
     saturated = ((means - low).minimum(high - means) <= SATURATED * span).double().mean()
     return LayerKernels(
@@ -117,7 +117,7 @@ def measure_kernels(name: str, layer: GeneratedConv2d, alpha: Tensor, labels: Te
         alpha_mean=float(means.mean()),
         alpha_stds=stds.numpy(),
         alpha_dead=float((stds <= DEAD * span).double().mean()),
-        alpha_saturated=None if _range(layer) is None else float(saturated),
+        alpha_saturated=None if layer.activation_range is None else float(saturated),
     )
 
 
@@ -203,9 +203,3 @@ def _pairs(products: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     first, second = first[whole], second[whole]
     cosines = products[first, second] / (lengths[first] * lengths[second])
     return cosines.clamp(-1, 1), labels[first] == labels[second]
-
-
-def _range(layer: GeneratedConv2d) -> tuple[float, float] | None:
-    """The ends of the range of a layer's activation; None if it has none."""
-    activation = layer.activation if isinstance(layer, WeightNetConv2d) else "sigmoid or softmax"
-    return {"tanh": (-1.0, 1.0), "identity": None}.get(activation, (0.0, 1.0))

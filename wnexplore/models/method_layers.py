@@ -1,0 +1,179 @@
+"""From a method's entry in `wnexplore.design.methods` to what makes the convolutions of a block."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from wnexplore.design.methods import METHODS, MethodSpec, own_axes
+from wnexplore.design.multiplier import PerStage
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.stage_design import StageDesign, stage_design
+from wnexplore.nn import Context, Gate
+from wnexplore.nn.formulations.shape import Size2d, pair
+from wnexplore.nn.init import kaiming_std
+
+
+@dataclass(frozen=True)
+class ConvSizes:
+    """A convolution without bias, as the layers of methods take it."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: Size2d = 1
+    padding: Size2d | None = None
+    """None keeps its input's size at stride 1."""
+    dilation: Size2d = 1
+    groups: int = 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel has a filter of its own."""
+        return self.groups == self.in_channels == self.out_channels
+
+
+class Method(ABC):
+    """What a block asks for when it is built."""
+
+    def at(self, stage: int) -> Method:
+        """What makes the convolutions of this stage."""
+        return self
+
+    def context(self, channels: int) -> Context | None:
+        """What makes the context (N, R) that a whole block shares, pooled from `channels` channels."""
+        return None
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        *,
+        stride: Size2d = 1,
+        padding: Size2d | None = None,
+        dilation: Size2d = 1,
+        groups: int = 1,
+        context_features: int | None = None,
+    ) -> nn.Module:
+        """A convolution without bias; `padding` None keeps its input's size at stride 1.
+
+        `context_features` is the R of the block's context; None if there is none, and a layer that needs
+        one makes its own.
+        """
+        size = pair(kernel_size)
+        sizes = ConvSizes(in_channels, out_channels, size, stride, padding, dilation, groups)
+        return self.make(sizes, context_features)
+
+    @abstractmethod
+    def make(self, sizes: ConvSizes, context_features: int | None) -> nn.Module:
+        """The convolution that `conv` is asked for."""
+
+    def gate(self, channels: int) -> Gate | None:
+        """What scales the end of a block's main branch, after its last normalisation."""
+        return None
+
+
+class PlainMethod(Method):
+    """Ordinary convolutions."""
+
+    def make(self, sizes: ConvSizes, context_features: int | None) -> nn.Module:
+        return plain_conv(**vars(sizes))
+
+
+@dataclass(frozen=True)
+class LayerMethod(PlainMethod):
+    """What `design` has in place of ordinary convolutions, or at the end of a block's main branch."""
+
+    design: StageDesign
+
+    @property
+    def spec(self) -> MethodSpec:
+        """The method's entry."""
+        return METHODS[self.design.method]
+
+    def context(self, channels: int) -> Context | None:
+        if not self.spec.shares_context:
+            return None
+        assert self.design.reduction is not None
+        return Context(channels, self.design.reduction)
+
+    def make(self, sizes: ConvSizes, context_features: int | None) -> nn.Module:
+        arguments = None if self.spec.kind == "gate" else self.spec.arguments(self.design, sizes)
+        if arguments is None:
+            return super().make(sizes, context_features)
+        shared = {"context_features": context_features} if self.spec.shares_context else {}
+        layer: nn.Module = layer_class(self.spec.layer)(**vars(sizes), **arguments, **shared)
+        return layer
+
+    def gate(self, channels: int) -> Gate | None:
+        if self.spec.kind != "gate":
+            return None
+        gate: Gate = layer_class(self.spec.layer)(channels, **own_axes(self.design))
+        return gate
+
+
+@dataclass(frozen=True)
+class MethodByStage(PlainMethod):
+    """What a design point has in each stage, where they differ."""
+
+    point: DesignPoint
+
+    def at(self, stage: int) -> Method:
+        return _method(stage_design(self.point, stage))
+
+
+def method_of(point: DesignPoint) -> Method:
+    """The method of a design point, with the point's values of the axes that it reads."""
+    differs = point.stages is not None or any(isinstance(own, PerStage) for own in (point.M, point.G))
+    return MethodByStage(point) if differs else _method(stage_design(point, 0))
+
+
+@cache
+def layer_class(path: str) -> Any:
+    """The class of a method's layer, which its entry names as "module:class"."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def layer_spec(module: nn.Module) -> MethodSpec | None:
+    """The entry of the method whose layer `module` is; None if it is none's."""
+    names = (f"{own.__module__}:{own.__qualname__}" for own in type(module).__mro__)
+    return next((_BY_LAYER[name] for name in names if name in _BY_LAYER), None)
+
+
+def plain_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Size2d,
+    *,
+    stride: Size2d = 1,
+    padding: Size2d | None = None,
+    dilation: Size2d = 1,
+    groups: int = 1,
+) -> nn.Conv2d:
+    """An ordinary convolution without bias; `padding` None keeps its input's size at stride 1 (odd kernels).
+
+    Starts normal with variance 2/F (He et al., ICCV 2015, section 2.2); the published WeightNet code
+    starts its first convolution with std 0.01 and the last one with 1/C_in instead.
+    """
+    (high, wide), (down, across) = pair(kernel_size), pair(dilation)
+    if padding is None:
+        padding = (down * (high // 2), across * (wide // 2))
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups=groups, bias=False
+    )
+    nn.init.normal_(conv.weight, std=kaiming_std(in_channels // groups * high * wide))
+    return conv
+
+
+_BY_LAYER = {method.layer: method for method in METHODS.values() if method.layer}
+
+
+def _method(design: StageDesign) -> Method:
+    return PlainMethod() if METHODS[design.method].kind == "plain" else LayerMethod(design)
