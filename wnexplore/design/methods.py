@@ -190,6 +190,24 @@ def _dynamic(block: Block, design: StageDesign) -> Iterator[Part]:
         yield generated(site, experts * site.weights, ("dynamic", experts, design.temperature))
 
 
+def _odconv(block: Block, design: StageDesign) -> Iterator[Part]:
+    experts = _given(design.experts)
+    for site in block.sites:
+        hidden = reduced(site.in_channels, design.reduction)
+        # Channels, filters, positions and experts; the last three where there is something to choose from.
+        attended = site.in_channels + (0 if site.depthwise else site.out_channels)
+        taps = site.kernel_size[0] * site.kernel_size[1]
+        attended += sum(own for own in (taps, experts) if own > 1)
+        yield linear("odconv", site.in_channels, hidden)
+        yield linear("odconv", hidden, attended)
+        kernel = ("odconv", experts, design.temperature)
+        # A single expert is there already, and is not mixed.
+        if experts > 1:
+            yield generated(site, experts * site.weights, kernel)
+        else:
+            yield ordinary(site)._replace(what=kernel)
+
+
 def _weightnet(block: Block, design: StageDesign) -> Iterator[Part]:
     generators = [layer_generator(site, design) for site in block.sites]
     features = reduced(block.context_channels, design.reduction)
@@ -296,6 +314,18 @@ _EVERY = (
         source=("Chen et al. 2020", "https://arxiv.org/abs/1912.03458"),
         layer="wnexplore.nn.dynamic:DynamicConv2d",
         layer_kind="generated convolution",
+    ),
+    MethodSpec(
+        "odconv",
+        "convolution",
+        ("stages", "experts", "temperature", "reduction"),
+        _odconv,
+        summary="mixes `experts` kernels and weighs their positions, input channels and filters",
+        source=("Li et al. 2022", "https://openreview.net/forum?id=DmpCfq6Mg39"),
+        layer="wnexplore.nn.odconv:ODConv2d",
+        layer_kind="generated convolution",
+        label="ODConv",
+        look=("#CC79A7", "P"),
     ),
     MethodSpec(
         "weightnet",
