@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeClassifier
 
 from tests.data.splits import everything
+from tests.trainings import train
 from wnexplore.data import Data, Pass, TensorSplit, load_data
 from wnexplore.data.drawing import OUTLINES, TEXTURES, reaches
 from wnexplore.data.shapes import DrawnImages, class_pairs
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
 from wnexplore.models import build
-from wnexplore.training.short import train
 
 
 @settings(max_examples=30, deadline=None)

@@ -22,8 +22,7 @@ from wnexplore.results.store import Store, read_records
 from wnexplore.study.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.study.sweep import plan, remaining, run
 from wnexplore.study.workers import Done, Task, Workers, workers
-from wnexplore.training.short import TrainingFigure
-from wnexplore.training.training_record import training_protocol
+from wnexplore.training.training_record import TrainingFigure, training_protocol
 
 SPEC = TrainSpec(data="digits", device="cpu", schedule="halving", max_epochs=9, eta=3, seeds=2)
 

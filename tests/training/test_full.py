@@ -152,6 +152,8 @@ def test_a_finished_run_is_a_row_and_is_not_trained_again(network: Path, tmp_pat
     (record,) = read_records(run.directory)
     rows = read_log(run.directory)
     assert record.value["top1"] == rows[-1].top1
+    assert record.value["seconds"] == rows[-1].seconds
+    assert (record.value["epochs"], record.value["dropped_at"]) == (2, None)
     assert record.samples["loss"] == pytest.approx(
         [sum(row.loss for row in rows[i : i + 5]) / 5 for i in (0, 5)], rel=1e-6
     )

@@ -20,8 +20,8 @@ from wnexplore.design.protocol import Recipe, TrainSpec
 from wnexplore.training.checkpoint import open_checkpoint, read_state, save_state
 from wnexplore.training.full import TrainRun, train_fully
 from wnexplore.training.log import read_log
-from wnexplore.training.short import ShortTraining
 from wnexplore.training.testing import evaluate
+from wnexplore.training.trainer import Trainer
 
 # The kinds that lost their state, with and without a moving average; all others in the slow tests.
 FAST = [
@@ -111,8 +111,8 @@ def test_two_processes_test_what_the_first_one_keeps(tmp_path: Path) -> None:
 def test_a_short_training_goes_on_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
     data, recipe = load_data("digits", resolution=8), Recipe(epochs=3, batch_size=256, ema=ema)
 
-    def begun() -> ShortTraining:
-        return ShortTraining(
+    def begun() -> Trainer:
+        return Trainer(
             lambda: getattr(odd_networks, name)(num_classes=10), data, recipe, seed=1, device="cpu"
         )
 

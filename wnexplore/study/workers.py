@@ -28,8 +28,8 @@ from wnexplore.results.record import Record
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.determinism import require_cublas_workspace
 from wnexplore.training.setup import load
-from wnexplore.training.short import ShortTraining, TrainingFigure
-from wnexplore.training.training_record import trained_record
+from wnexplore.training.trainer import Callbacks, Trainer
+from wnexplore.training.training_record import TrainingFigure, trained_record
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
         surroundings.update(environment(record.protocol["device"]))
         return build(network)
 
-    def begun() -> ShortTraining:
-        return ShortTraining(
+    def begun() -> Trainer:
+        return Trainer(
             make,
             data,
             task.spec.recipe,
@@ -189,18 +189,29 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
             device=record.protocol["device"],
         )
 
-    training = begun()
+    trainer = begun()
     left = _left(task.file)
     if left is not None:
         try:
-            training.load_state(left)
+            trainer.load_state(left)
         except Exception:  # whatever a damaged file, or one of another version, leads to
             # It is trained anew, to the same numbers.
-            training = begun()
-    training.advance(task.until, lambda step, steps: on_part(step / steps))
-    if task.file is not None and task.until < training.epochs:
-        save_state(task.file, training.state())
-    return Done(training.figure)
+            trainer = begun()
+    trainer.advance(task.until, _Progress(on_part))
+    if task.file is not None and task.until < trainer.epochs:
+        save_state(task.file, trainer.state())
+    return Done(trainer.figure)
+
+
+class _Progress(Callbacks):
+    """Tells which share of a training is done after each of its steps."""
+
+    def __init__(self, on_part: Callable[[float], None]) -> None:
+        self._on_part = on_part
+
+    def on_step(self, step: int, steps: int) -> None:
+        """Tell it."""
+        self._on_part(step / steps)
 
 
 def _left(file: Path | None) -> dict[str, Any] | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wnexplore.design.external_names import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
@@ -32,11 +33,10 @@ from wnexplore.training.distributed import Processes, joined
 from wnexplore.training.evaluate import preparation
 from wnexplore.training.kept_checkpoints import Checkpoints
 from wnexplore.training.log import Row, TrainingLog
-from wnexplore.training.loop import STATE_VERSION, Training, check_loss, check_trained
-from wnexplore.training.network_state import Snapshot
+from wnexplore.training.loop import STATE_VERSION
 from wnexplore.training.setup import check_trainable, load, threads_of
-from wnexplore.training.testing import Evaluation, StoppedError, evaluate, ready_for_test
-from wnexplore.training.training_record import training_protocol
+from wnexplore.training.trainer import Callbacks, Trainer
+from wnexplore.training.training_record import trained_record, training_protocol
 
 
 @dataclass(frozen=True)
@@ -94,133 +94,62 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         load(run.spec, run.point.resolution)
         check_trainable(run.spec, run.point)
         stack.enter_context(threads_set(_threads(run, device)))
-        stack.enter_context(reproducible(run.seed, device))
-        under_way = _UnderWay(run, device, processes)
+        directory = _RunDirectory(run, device, processes, on_row)
+        trainer = directory.trainer
         store = stack.enter_context(Store.create(run.directory)) if processes.first else None
-        under_way.take_up()
-        log = stack.enter_context(TrainingLog(run.directory, under_way.training.step)) if store else None
-
-        def tell(row: Row) -> None:
-            if log is not None:
-                log.write(row)
-                on_row(row, under_way.training.steps)
-
-        under_way.go(tell, stack.enter_context(_interrupts()))
-        outcome = under_way.outcome()
-        if store is not None and outcome.finished:
-            record = under_way.record(outcome.damaged)
-            kept = store.keys()
+        directory.resume()
+        if store is not None:
+            directory.log = stack.enter_context(TrainingLog(run.directory, trainer.training.step))
+        directory.interrupts = stack.enter_context(_interrupts())
+        trainer.advance(trainer.epochs, directory)
+        if store is not None and trainer.finished:
+            record, kept = directory.record(), store.keys()
             if record.key not in kept:
                 store.append(record)
-        return outcome
+        return directory.outcome()
 
 
-class _UnderWay:
-    """A training, its figures so far, and where they are kept."""
+class _RunDirectory(Callbacks):
+    """A training with the folder where its log and its checkpoints are kept."""
 
-    def __init__(self, run: TrainRun, device: str, processes: Processes) -> None:
+    def __init__(
+        self, run: TrainRun, device: str, processes: Processes, on_row: Callable[[Row, int], None]
+    ) -> None:
         spec = run.spec
-        self._run, self._device, self._processes = run, device, processes
-        self._recipe = spec.recipe
+        self._run, self._device, self._processes, self._on_row = run, device, processes, on_row
         self._data = load(spec, run.point.resolution)
         self._point = replace(run.point, num_classes=self._data.num_classes)
         # Taken with the file as it is run.
         brought = is_brought(self._point.backbone)
         self._source = source_hash(self._point.backbone) if brought else None
-        network = build(self._point)
-        self.training = Training(
-            network,
-            self._data.train,
-            self._recipe,
+
+        def make() -> nn.Module:
+            network = build(self._point)
+            # What a network draws while it trains (dropout) is each process's own.
+            seed_generators(run.seed + _PRIME * processes.rank)
+            return network
+
+        self.trainer = Trainer(
+            make,
+            self._data,
+            spec.recipe,
             seed=run.seed,
             device=device,
-            rank=processes.rank,
-            world=processes.world,
-            skips=brought and processes.world > 1 and _skips(network, self._point),
+            log_every=run.log_every,
+            save_every=run.save_every,
+            test_every=run.test_every,
+            processes=processes,
+            skips=lambda network: brought and processes.world > 1 and _skips(network, self._point),
         )
         # What can't be kept is refused before anything is written.
-        self.training.state()
-        # What a network draws while it trains (dropout) is each process's own.
-        seed_generators(run.seed + _PRIME * processes.rank)
+        self.trainer.state()
         self._checkpoints = Checkpoints(run.directory)
-        self._seconds = 0.0
-        self._sum, self._count = torch.zeros((), device=device), 0
-        self._epoch_sum, self._epoch_count = torch.zeros((), device=device), 0
-        self._curves: dict[str, list[float]] = {"loss": [], "tested_epochs": [], "tested_top1": []}
-        self._best: float | None = None
-        self._untold: dict[str, float] | None = None
-        """Loss and speed of the row for the end of an epoch, while its test is not behind it."""
-        self._interrupts: list[int] = []
-        self._damaged_before: tuple[str, ...] = ()
         self._lacks_weights = False
         """Whether it was killed between the state and the weights of the last step."""
+        self.log: TrainingLog | None = None
+        self.interrupts: list[int] = []
 
-    def go(self, tell: Callable[[Row], None], interrupts: list[int]) -> None:
-        """Train until the end or an interrupt."""
-        training, run, self._interrupts = self.training, self._run, interrupts
-        if self._untold is not None and not self._end_epoch(tell):
-            return
-        saved = told = training.step
-        began = perf_counter()
-        for loss in training.losses(training.steps):
-            self._add(loss)
-            ends_epoch = training.step == training.steps or training.step % training.steps_per_epoch == 0
-            # Processes can't stop alone: they ask each other where they speak to each other anyway.
-            stop = bool(interrupts) and self._processes.world == 1
-            if ends_epoch or (training.step % run.log_every == 0 and self._count):
-                mean = self._mean_loss()
-                passed = perf_counter() - began
-                self._seconds += passed
-                check_loss(mean, self._data.num_classes, self._place(), self._recipe)
-                rate = (training.step - told) * self._recipe.batch_size / passed
-                self._untold = {"loss": mean, "rate": rate}
-                if ends_epoch:
-                    self._curves["loss"].append(self._mean_loss_of_epoch())
-                if ends_epoch and self._is_tested():
-                    if not self._end_epoch(tell):
-                        return
-                    saved = training.step
-                else:
-                    self._tell(tell)
-                stop = self._processes.any(bool(interrupts), self._device)
-                told, began = training.step, perf_counter()
-            if training.step > saved and (stop or training.step - saved >= run.save_every):
-                self._save()
-                saved = training.step
-            if stop:
-                return
-        if self._lacks_weights:
-            self._save()
-
-    def outcome(self) -> Outcome:
-        """Where it stands."""
-        training = self.training
-        damaged = self._damaged()
-        best = self._checkpoints.best
-        finished = training.step == training.steps and self._untold is None
-        return Outcome(training.step, training.steps, finished, self._best, best, damaged, training.skipped)
-
-    def record(self, damaged: tuple[str, ...]) -> Record:
-        """The record of a training that ended: as a sweep's, but of any seed."""
-        value = {
-            "top1": self._curves["tested_top1"][-1],
-            "seconds": self._seconds,
-            "epochs": len(self._curves["loss"]),
-            "damaged": list(damaged),
-            "skipped": self.training.skipped,
-        }
-        return Record(
-            "training",
-            self._run.point,
-            training_protocol(
-                self._run.spec, self._device, torch.get_num_threads(), self._run.seed, self._data.listing
-            ),
-            value=value,
-            samples=self._curves,
-            environment=environment(self._device),
-        )
-
-    def take_up(self) -> None:
+    def resume(self) -> None:
         """Go on where the directory was left, if it was. Raises `InputError` if it can't be."""
         if self._processes.first:
             self._checkpoints.clean()
@@ -229,21 +158,131 @@ class _UnderWay:
             return
         try:
             self._check_same(state)
-            self._load(state)
+            if not os.environ.get("OMP_NUM_THREADS"):
+                torch.set_num_threads(state["threads"])
+            self.trainer.load_state(state)
         except InputError:
             raise
         except Exception as error:  # what a damaged file leads to
             reason = f"{type(error).__name__}: {shown(error)}"
             raise InputError(f"checkpoint {self._checkpoints.last} is damaged: {reason}") from error
+        training = self.trainer.training
+        ended = training.step == training.steps
+        self._lacks_weights = ended and not self._checkpoints.has_weights(training.step)
 
-    def _check_same(self, state: dict[str, Any]) -> None:
+    def outcome(self) -> Outcome:
+        """Where the training stands."""
+        trainer, training, figure = self.trainer, self.trainer.training, self.trainer.figure
+        return Outcome(
+            training.step,
+            training.steps,
+            trainer.finished,
+            figure.best,
+            self._checkpoints.best,
+            figure.damaged,
+            figure.skipped,
+        )
+
+    def record(self) -> Record:
+        """The record of a training that ended: as a sweep's, but of any seed."""
+        run, device = self._run, self._device
+        listing = self._data.listing
+        protocol = training_protocol(run.spec, device, torch.get_num_threads(), run.seed, listing)
+        with reproducible(run.seed, device):
+            surroundings = environment(device)
+        return trained_record(Record("training", run.point, protocol), self.trainer.figure, surroundings)
+
+    def on_row(self, row: Row) -> None:
+        """Write it, in the first process."""
+        if self.log is not None:
+            self.log.write(row)
+            self._on_row(row, self.trainer.training.steps)
+
+    def on_test(self) -> None:
+        """Keep the weights if they are the best so far."""
+        *before, top1 = self.trainer.figure.tested_top1
+        if self._processes.first and top1 > max(before, default=-math.inf):
+            self._checkpoints.save_best(self.trainer.training.network, self._origin(), self._beside())
+
+    def on_end(self) -> None:
+        """Keep the weights that are lacking."""
+        if self._lacks_weights:
+            self.save(weights=True)
+
+    def save(self, weights: bool) -> None:
+        """Keep the step: all that resuming needs first, as training left it, and then the weights to test.
+
+        After an interrupt these are left out if they take long to make ready.
+        """
+        state = self.trainer.state()
+        if self._processes.first:
+            run = {
+                "identity": self._identity(),
+                "source": self._source,
+                "images": self._data.listing,
+                "threads": torch.get_num_threads(),
+            }
+            self._checkpoints.save_state(self.trainer.training.step, run | state)
+        if not weights:
+            return
+        since: list[float] = []
+
+        def stop() -> bool:
+            if self.interrupts:
+                since.append(perf_counter())
+            return bool(since) and since[-1] - since[0] > _PATIENCE
+
+        with self.trainer.ready_for_test(stop) as whole:
+            if self._processes.first and whole:
+                self._checkpoints.save(self.trainer.training.network, self._origin(), self._beside())
+
+    def stop(self) -> bool:
+        """Whether an interrupt came."""
+        return bool(self.interrupts)
+
+    def _beside(self) -> dict[str, Any]:
+        training = self.trainer.training
+        return training.beside.changed(training.network)
+
+    def _origin(self) -> Origin:
+        training, figure, spec = self.trainer.training, self.trainer.figure, self._run.spec
+        tested = figure.tested_epochs
+        current = bool(tested) and tested[-1] == len(figure.losses) == training.epoch
+        return Origin(
+            self._point,
+            spec.source.text,
+            self._data.classes,
+            preparation(self._data.test),
+            spec.recipe.model_dump(mode="json"),
+            self._run.seed,
+            training.step,
+            training.epoch,
+            figure.top1 if current else None,
+            self._source,
+        )
+
+    def _identity(self) -> str:
+        """What makes two runs the same training, as text."""
+        run = self._run
+        content = {"point": self._point.to_dict(), "seed": run.seed, "data": run.spec.source.text}
+        return json.dumps(content | run.spec.recipe.model_dump(mode="json"), sort_keys=True)
+
+    def _check_same(self, state: Mapping[str, Any]) -> None:
+        """Raise `InputError` if `state` is of another training than this."""
         directory = self._run.directory
         self._check_images(state)
         if state["identity"] != self._identity():
             raise InputError(
                 f"{directory} holds another training: give the same options, or another folder by --out"
             )
-        self._check_source(state)
+        # Those of before files were looked at say nothing of theirs.
+        source = state.get("source")
+        if source not in (None, self._source):
+            raise InputError(
+                f"the file of backbone '{shown(self._point.backbone)}' has changed since"
+                f" {directory} was trained (SHA-256 {shown(source)}, now {self._source}): put it"
+                " back, or give another folder by --out"
+            )
         if state["training"].get("version") != STATE_VERSION:
             raise InputError(
                 f"{directory} was trained by another version of wnexplore: go on with that one, or give"
@@ -254,193 +293,6 @@ class _UnderWay:
             raise InputError(
                 f"{directory} was trained by {processes} processes, and these are"
                 f" {self._processes.world}: start as many"
-            )
-
-    def _load(self, state: dict[str, Any]) -> None:
-        if not os.environ.get("OMP_NUM_THREADS"):
-            torch.set_num_threads(state["threads"])
-        own = state["generators"][self._processes.rank]
-        self.training.load_state(state["training"] | {"generators": own})
-        self._sum, self._epoch_sum = (state[key].to(self._device) for key in ("sum", "epoch_sum"))
-        self._count, self._epoch_count = state["count"], state["epoch_count"]
-        self._seconds = state["seconds"]
-        self._curves, self._best, self._untold = state["curves"], state["best"], state["untold"]
-        self._damaged_before = tuple(state["damaged"])
-        step = self.training.step
-        self._lacks_weights = step == self.training.steps and not self._checkpoints.has_weights(step)
-
-    def _damaged(self) -> tuple[str, ...]:
-        """Paths of images that none of the processes could read: all of them must ask."""
-        seen = self._processes.gather([*self._data.train.damaged, *self._data.test.damaged])
-        return tuple(dict.fromkeys(path for own in (self._damaged_before, *seen) for path in own))
-
-    def _add(self, loss: Tensor | None) -> None:
-        if loss is not None:
-            self._sum += loss
-            self._count += 1
-            self._epoch_sum += loss
-            self._epoch_count += 1
-
-    def _mean_loss(self) -> float:
-        """Of the steps since the last row; of the epoch, if all of those were skipped."""
-        if not self._count:
-            check_trained(self._epoch_count, self.training.skipped, self._data.train)
-            return self._processes.mean(self._epoch_sum) / self._epoch_count
-        mean = self._processes.mean(self._sum) / self._count
-        self._sum, self._count = torch.zeros_like(self._sum), 0
-        return mean
-
-    def _mean_loss_of_epoch(self) -> float:
-        mean = self._processes.mean(self._epoch_sum) / self._epoch_count
-        self._epoch_sum, self._epoch_count = torch.zeros_like(self._epoch_sum), 0
-        return mean
-
-    def _is_tested(self) -> bool:
-        """Whether the epoch that has just ended has a test."""
-        epochs = len(self._curves["loss"])
-        return self.training.step == self.training.steps or epochs % self._run.test_every == 0
-
-    def _end_epoch(self, tell: Callable[[Row], None]) -> bool:
-        """Test, keep and tell what was found; False if an interrupt ended the test early."""
-        try:
-            tested = self._test()
-        except StoppedError:
-            self._save_state()
-            return False
-        self._tell(tell, test_loss=tested.loss, top1=tested.top1, top5=tested.top5)
-        self._save()
-        return True
-
-    def _test(self) -> Evaluation:
-        network = self.training.network
-
-        def stop() -> bool:
-            return bool(self._interrupts)
-
-        with self._ready(stop):
-            before = Snapshot(network)
-            tested = evaluate(
-                network,
-                self._data.test,
-                self._recipe.batch_size,
-                self._device,
-                rank=self._processes.rank,
-                world=self._processes.world,
-                stop=stop,
-            )
-            before.put_back()
-            self._curves["tested_epochs"].append(len(self._curves["loss"]))
-            self._curves["tested_top1"].append(tested.top1)
-            if self._best is None or tested.top1 > self._best:
-                self._best = tested.top1
-                if self._processes.first:
-                    self._checkpoints.save_best(network, self._origin(), self._beside())
-        return tested
-
-    def _tell(self, tell: Callable[[Row], None], **tested: float) -> None:
-        """Write the row that `_untold` is of."""
-        training, found = self.training, self._untold
-        assert found is not None
-        self._untold = None
-        tell(
-            Row(
-                training.step,
-                training.epoch,
-                training.lr,
-                found["loss"],
-                found["rate"],
-                self._seconds,
-                **tested,
-            )
-        )
-
-    def _save(self) -> None:
-        """Keep the step: all that going on needs first, as training left it, and then the weights to test.
-
-        After an interrupt these are left out if they take long to make ready.
-        """
-        self._save_state()
-        since: list[float] = []
-
-        def stop() -> bool:
-            if self._interrupts:
-                since.append(perf_counter())
-            return bool(since) and since[-1] - since[0] > _PATIENCE
-
-        with self._ready(stop) as whole:
-            if self._processes.first and whole:
-                self._checkpoints.save(self.training.network, self._origin(), self._beside())
-
-    def _save_state(self) -> None:
-        own = self.training.state()
-        generators, damaged = self._processes.gather(own.pop("generators")), self._damaged()
-        if not self._processes.first:
-            return
-        state = {
-            "identity": self._identity(),
-            "source": self._source,
-            "images": self._data.listing,
-            "threads": torch.get_num_threads(),
-            "training": own,
-            "generators": generators,
-            "sum": self._sum,
-            "count": self._count,
-            "epoch_sum": self._epoch_sum,
-            "epoch_count": self._epoch_count,
-            "seconds": self._seconds,
-            "curves": self._curves,
-            "best": self._best,
-            "untold": self._untold,
-            "damaged": list(damaged),
-        }
-        self._checkpoints.save_state(self.training.step, state)
-
-    def _beside(self) -> dict[str, Any]:
-        return self.training.beside.changed(self.training.network)
-
-    def _ready(self, stop: Callable[[], bool]) -> AbstractContextManager[bool]:
-        return ready_for_test(
-            self.training.network,
-            self._data.train,
-            self._recipe,
-            seed=self._run.seed,
-            device=self._device,
-            world=self._processes.world,
-            average=self.training.average,
-            stop=stop,
-        )
-
-    def _origin(self) -> Origin:
-        training = self.training
-        tested = self._curves["tested_epochs"]
-        current = bool(tested) and tested[-1] == len(self._curves["loss"]) == training.epoch
-        return Origin(
-            self._point,
-            self._run.spec.source.text,
-            self._data.classes,
-            preparation(self._data.test),
-            self._recipe.model_dump(mode="json"),
-            self._run.seed,
-            training.step,
-            training.epoch,
-            self._curves["tested_top1"][-1] if current else None,
-            self._source,
-        )
-
-    def _identity(self) -> str:
-        """What makes two runs the same training, as text."""
-        content = {"point": self._point.to_dict(), "seed": self._run.seed, "data": self._run.spec.source.text}
-        return json.dumps(content | self._recipe.model_dump(mode="json"), sort_keys=True)
-
-    def _check_source(self, state: Mapping[str, Any]) -> None:
-        """Raise `InputError` if the file of the network is not what it was when the training began."""
-        # Those of before files were looked at say nothing of theirs.
-        before = state.get("source")
-        if before not in (None, self._source):
-            raise InputError(
-                f"the file of backbone '{shown(self._point.backbone)}' has changed since"
-                f" {self._run.directory} was trained (SHA-256 {shown(before)}, now {self._source}): put it"
-                " back, or give another folder by --out"
             )
 
     def _check_images(self, state: Mapping[str, Any]) -> None:
@@ -455,9 +307,6 @@ class _UnderWay:
                 f"the image files of '{shown(data, 300)}' are not those that {self._run.directory} was"
                 " trained on, by their names and classes: put them back, or give another folder by --out"
             )
-
-    def _place(self) -> str:
-        return f"before step {self.training.step} of {self.training.steps} (seed {self._run.seed})"
 
 
 def _threads(run: TrainRun, device: str) -> int | None:

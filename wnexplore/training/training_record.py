@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.measure.switches import PRECISION
 from wnexplore.results.record import Record
-from wnexplore.training.short import TrainingFigure
+
+
+@dataclass
+class TrainingFigure:
+    """What one training has given so far."""
+
+    losses: list[float] = field(default_factory=list)
+    """Mean training loss of each epoch, in nats."""
+    tested_epochs: list[int] = field(default_factory=list)
+    tested_top1: list[float] = field(default_factory=list)
+    """Share of the test images whose class came first after those epochs, in percent."""
+    seconds: float = 0.0
+    """Wall-clock time of the steps; building, testing and saving the network apart."""
+    damaged: tuple[str, ...] = ()
+    """Paths of images that couldn't be read."""
+    skipped: int = 0
+    """Steps without training: damaged images left too few in their batch."""
+
+    @property
+    def top1(self) -> float:
+        """The last of `tested_top1`."""
+        return self.tested_top1[-1]
+
+    @property
+    def best(self) -> float | None:
+        """The largest of `tested_top1`; None before the first test."""
+        return max(self.tested_top1, default=None)
 
 
 def training_protocol(

@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainings import train
 from wnexplore.data import Data, Pass, TensorSplit, load_data
 from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.training.checkpoint import read_state, save_state
+from wnexplore.training.log import Row
 from wnexplore.training.loop import Training
 from wnexplore.training.optimizer import lr_factor, parameter_groups
-from wnexplore.training.short import ShortTraining, TrainingFigure, train
 from wnexplore.training.testing import evaluate, ready_for_test, refresh_batch_norm
+from wnexplore.training.trainer import Callbacks, Trainer
+from wnexplore.training.training_record import TrainingFigure
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SHORT = Recipe(epochs=1, batch_size=128, lr=0.05)
@@ -215,10 +220,15 @@ def test_short_training_is_tested_with_fresh_statistics() -> None:
 
 def test_progress_counts_every_step() -> None:
     calls: list[tuple[int, int]] = []
+
+    class Progress(Callbacks):
+        def on_step(self, step: int, steps: int) -> None:
+            calls.append((step, steps))
+
     recipe = Recipe(epochs=3, batch_size=2, lr=1e-3)
     data = brightness_data(labels=[0, 1, 2, 3, 0])
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
-    train(lambda: model, data, recipe, seed=0, device="cpu", progress=lambda *step: calls.append(step))
+    train(lambda: model, data, recipe, seed=0, device="cpu", callbacks=Progress())
     assert calls == [(step, 6) for step in range(1, 7)]
 
 
@@ -282,18 +292,93 @@ def test_warmup_as_long_as_the_training_is_cut_to_half() -> None:
     assert model.weight.item() == pytest.approx(-5e-4 * (warmup + cosine), rel=1e-4)
 
 
-def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path) -> None:
+def as_before(trainer: Trainer) -> dict[str, Any]:
+    """The state of `trainer` in the form in which halving once left trainings in files."""
+    state = trainer.state()
+    training = state["training"] | {"generators": state["generators"][0]}
+    return {"training": training, "figure": asdict(trainer.figure)}
+
+
+@pytest.mark.parametrize("form", [Trainer.state, as_before])
+def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path, form: Any) -> None:
     recipe = Recipe(epochs=3, batch_size=256, ema=0.9)
     whole = train(convnet, digits, recipe, seed=2, device="cpu")
-    first = ShortTraining(convnet, digits, recipe, seed=2, device="cpu")
+    first = Trainer(convnet, digits, recipe, seed=2, device="cpu")
     first.advance(1)
-    save_state(tmp_path / "a.state", first.state())
-    second = ShortTraining(convnet, digits, recipe, seed=2, device="cpu")
+    save_state(tmp_path / "a.state", form(first))
+    second = Trainer(convnet, digits, recipe, seed=2, device="cpu")
     second.load_state(read_state(tmp_path / "a.state"))
+    seconds = second.figure.seconds
+    assert seconds == first.figure.seconds
     second.advance(3)
+    assert second.figure.seconds > seconds
     assert second.figure.losses == whole.losses
     assert second.figure.tested_top1 == whole.tested_top1
     assert second.figure.tested_epochs == [1, 2, 3]
+
+
+def test_trainings_that_take_turns_in_one_process_do_not_touch_each_other(digits: Data) -> None:
+    recipe = Recipe(epochs=2, batch_size=256)
+    whole = [train(convnet, digits, recipe, seed=seed, device="cpu").losses for seed in (0, 1)]
+    trainers = [Trainer(convnet, digits, recipe, seed=seed, device="cpu") for seed in (0, 1)]
+    for epochs in (1, 2):
+        for trainer in trainers:
+            trainer.advance(epochs)
+    assert [trainer.figure.losses for trainer in trainers] == whole
+
+
+class Keeping(Callbacks):
+    """Rows and saves of a training that stops after step `until`, within a test if one follows it."""
+
+    def __init__(self, until: int) -> None:
+        self.until, self.stopped = until, False
+        self.rows: list[tuple[Any, ...]] = []
+        self.saved: list[bool] = []
+
+    def on_step(self, step: int, steps: int) -> None:
+        self.stopped = step >= self.until
+
+    def on_row(self, row: Row) -> None:
+        self.rows.append((row.step, row.epoch, row.lr, row.loss, row.test_loss, row.top1, row.top5))
+
+    def save(self, weights: bool) -> None:
+        self.saved.append(weights)
+
+    def stop(self) -> bool:
+        return self.stopped
+
+
+@pytest.mark.parametrize(
+    ("until", "saved"),
+    [
+        (3, [True]),  # between two rows
+        (4, [True]),  # at a row
+        (5, [False]),  # in an epoch's test
+        (10, [True, False]),  # in that of the last one
+    ],
+)
+def test_a_training_that_is_stopped_goes_on_to_the_same_rows(
+    digits: Data, tmp_path: Path, until: int, saved: list[bool]
+) -> None:
+    def begun() -> Trainer:
+        recipe = Recipe(epochs=2, batch_size=256)
+        return Trainer(convnet, digits, recipe, seed=0, device="cpu", log_every=2)
+
+    whole, first, second = begun(), begun(), begun()
+    rows, part, rest = Keeping(99), Keeping(until), Keeping(99)
+    whole.advance(2, rows)
+    assert (whole.finished, rows.saved) == (True, [True, True])
+    assert [row[0] for row in rows.rows] == [2, 4, 5, 6, 8, 10]
+    assert [row[0] for row in rows.rows if row[-1] is not None] == [5, 10]
+    first.advance(2, part)
+    assert (first.finished, part.saved) == (False, saved)
+    save_state(tmp_path / "a.state", first.state())
+    second.load_state(read_state(tmp_path / "a.state"))
+    second.advance(2, rest)
+    assert second.finished
+    assert part.rows + rest.rows == rows.rows
+    assert second.figure.tested_top1 == whole.figure.tested_top1
+    assert second.figure.losses == whole.figure.losses
 
 
 def test_a_training_that_is_tested_is_the_one_that_is_not(digits: Data) -> None:

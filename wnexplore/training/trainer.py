@@ -1,0 +1,344 @@
+"""The trainer: one network on its way through a recipe, tested after its epochs, to be left and resumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from itertools import chain
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wnexplore.data import Data
+from wnexplore.design.protocol import Recipe
+from wnexplore.training.determinism import generator_states, reproducible, set_generator_states
+from wnexplore.training.distributed import Processes
+from wnexplore.training.log import Row
+from wnexplore.training.loop import Training, check_loss, check_trained
+from wnexplore.training.network_state import Snapshot
+from wnexplore.training.testing import Evaluation, StoppedError, evaluate, ready_for_test
+from wnexplore.training.training_record import TrainingFigure
+
+
+class Callbacks:
+    """What happens around a training, in each of its processes; here nothing."""
+
+    def on_step(self, step: int, steps: int) -> None:
+        """`step` of `steps` steps are done."""
+
+    def on_row(self, row: Row) -> None:
+        """The steps since the row before are measured, and tested if they end an epoch with a test."""
+
+    def on_test(self) -> None:
+        """The network is as it was tested just now, for as long as this takes."""
+
+    def on_end(self) -> None:
+        """The training has come as far as it was to come."""
+
+    def save(self, weights: bool) -> None:
+        """Keep the trainer's `state` and, with `weights`, the network as `ready_for_test` makes it."""
+
+    def stop(self) -> bool:
+        """Whether the training is to be saved and left after this step, and a test at once."""
+        return False
+
+
+class Trainer:
+    """A network from (N, 3, resolution, resolution) to logits (N, num_classes) on its way through `recipe`.
+
+    `make_model` builds it. The same seed on the same machine, with as many threads and processes, gives the
+    same numbers to the last bit, and the same order and augmentation of the images for every network; torch's
+    generators and switches are after each call as they were before. On a GPU an operation that has no
+    deterministic form makes torch warn.
+
+    A row is measured every `log_every` steps and at the end of each epoch, the network is tested after every
+    `test_every` epochs and after the last one, and saved after each test and `save_every` steps; None: never
+    but for the ends of epochs. `processes` share each batch; `skips` says of the network whether some of its
+    parameters may get no gradient in a step.
+    """
+
+    def __init__(
+        self,
+        make_model: Callable[[], nn.Module],
+        data: Data,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: str,
+        log_every: int | None = None,
+        save_every: int | None = None,
+        test_every: int = 1,
+        processes: Processes | None = None,
+        skips: Callable[[nn.Module], bool] = lambda network: False,
+    ) -> None:
+        self.figure = TrainingFigure()
+        self._data, self._recipe, self._seed, self._device = data, recipe, seed, device
+        self._log_every, self._save_every, self._test_every = log_every, save_every, test_every
+        self._processes = processes or Processes()
+        with reproducible(seed, device):
+            network = make_model()
+            self.training = Training(
+                network,
+                data.train,
+                recipe,
+                seed=seed,
+                device=device,
+                rank=self._processes.rank,
+                world=self._processes.world,
+                skips=skips(network),
+            )
+            self._generators = generator_states(device)
+        self._window, self._epoch = _Losses(device), _Losses(device)
+        """Since the last row, and since the last epoch."""
+        self._pending: dict[str, float] | None = None
+        """Loss and speed of the row for the end of an epoch, while its test is not behind it."""
+        self._damaged_before: tuple[str, ...] = ()
+        self._told = self._saved = 0
+        """Steps behind the last row and the last save, or behind a training that was resumed."""
+        self._began = 0.0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all, the last of which may be cut short by `Recipe.steps`."""
+        return math.ceil(self.training.steps / self.training.steps_per_epoch)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it went through the whole recipe, its tests too."""
+        return self.training.step == self.training.steps and self._pending is None
+
+    def advance(self, epochs: int, callbacks: Callbacks | None = None) -> None:
+        """Train and test until `epochs` epochs are behind it, or `callbacks` stop it.
+
+        A test (`ready_for_test`) does not touch the training. Without refreshed statistics of batch
+        normalisation a training of few steps is tested with those of the network it was, not the one it
+        is (ShuffleNetV2 0.5x, digits of 16 pixels, batches of 32, mean of 3 seeds: 23 % instead of 85 %
+        after one epoch, no difference after three).
+
+        Raises `RunError` naming the epoch or the step if the training diverges. All processes call this.
+        """
+        training, around = self.training, callbacks or Callbacks()
+        with reproducible(self._seed, self._device):
+            set_generator_states(self._generators)
+            ended = self._train(min(epochs * training.steps_per_epoch, training.steps), around)
+            self._generators = generator_states(self._device)
+            if ended:
+                around.on_end()
+        self.figure.skipped, self.figure.damaged = training.skipped, self._damaged()
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` takes, in this process or another: tensors, numbers and text, none of it a copy.
+
+        All processes call this, after `advance` or as it calls `Callbacks.save`. Raises `InputError` as
+        `Training.state`.
+        """
+        figure, training = self.figure, self.training.state()
+        del training["generators"]
+        return {
+            "training": training,
+            "generators": self._processes.gather(self._generators),
+            "sum": self._window.sum,
+            "count": self._window.count,
+            "epoch_sum": self._epoch.sum,
+            "epoch_count": self._epoch.count,
+            "seconds": figure.seconds,
+            "curves": {
+                "loss": figure.losses,
+                "tested_epochs": figure.tested_epochs,
+                "tested_top1": figure.tested_top1,
+            },
+            "best": figure.best,
+            "untold": self._pending,
+            "damaged": list(self._damaged()),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Resume from `state` of a training of the same network, data, recipe, seed and processes.
+
+        Raises as `Training.load_state`, and whatever a damaged state leads to; then this is not to be used.
+        """
+        if "figure" in state:
+            state = _as_now(state)
+        self._generators = state["generators"][self._processes.rank]
+        with reproducible(self._seed, self._device):
+            self.training.load_state(state["training"] | {"generators": self._generators})
+        self._window = _Losses(self._device, state["sum"], state["count"])
+        self._epoch = _Losses(self._device, state["epoch_sum"], state["epoch_count"])
+        curves, self._pending = state["curves"], state["untold"]
+        self._damaged_before = tuple(state["damaged"])
+        self.figure = TrainingFigure(
+            losses=list(curves["loss"]),
+            tested_epochs=list(curves["tested_epochs"]),
+            tested_top1=list(curves["tested_top1"]),
+            seconds=state["seconds"],
+            damaged=self._damaged_before,
+            skipped=self.training.skipped,
+        )
+
+    def ready_for_test(self, stop: Callable[[], bool]) -> AbstractContextManager[bool]:
+        """The network inside as it is tested and kept: `wnexplore.training.testing.ready_for_test`.
+
+        For callbacks: the generators have to stand where the training left them.
+        """
+        return ready_for_test(
+            self.training.network,
+            self._data.train,
+            self._recipe,
+            seed=self._seed,
+            device=self._device,
+            world=self._processes.world,
+            average=self.training.average,
+            stop=stop,
+        )
+
+    def _train(self, until: int, callbacks: Callbacks) -> bool:
+        """Train up to step `until`, where an epoch ends; False if it was stopped."""
+        training = self.training
+        # A test that was stopped is made first.
+        if self._pending is not None and not self._report(callbacks, tested=True):
+            return False
+        self._told, self._began, self._saved = training.step, perf_counter(), training.step
+        while training.step < until:
+            end = min((training.step // training.steps_per_epoch + 1) * training.steps_per_epoch, until)
+            for loss in training.losses(end):
+                if loss is not None:
+                    self._window.add(loss)
+                    self._epoch.add(loss)
+                callbacks.on_step(training.step, training.steps)
+                if training.step < end and not self._goes_on(callbacks):
+                    return False
+            # Out here the processes have ended that read the images of the epoch.
+            if not self._goes_on(callbacks, ends_epoch=True):
+                return False
+        return True
+
+    def _goes_on(self, callbacks: Callbacks, *, ends_epoch: bool = False) -> bool:
+        """Do what is due after a step: row, test and save; False if the training is stopped."""
+        step, processes = self.training.step, self._processes
+        # Processes can't stop alone: they ask each other where they speak to each other anyway.
+        stop = processes.world == 1 and callbacks.stop()
+        if ends_epoch or (self._log_every and step % self._log_every == 0 and self._window.count):
+            self._measure(ends_epoch)
+            tested = step == self.training.steps or len(self.figure.losses) % self._test_every == 0
+            if not self._report(callbacks, tested=ends_epoch and tested):
+                return False
+            stop = processes.any(callbacks.stop(), self._device)
+            self._told, self._began = step, perf_counter()
+        if step > self._saved and (stop or (self._save_every and step - self._saved >= self._save_every)):
+            self._save(callbacks)
+        return not stop
+
+    def _measure(self, ends_epoch: bool) -> None:
+        """Loss and speed of the steps since the last row, and the loss of the epoch that they end."""
+        training, processes = self.training, self._processes
+        steps_of_epoch = (training.step - 1) % training.steps_per_epoch + 1
+        check_trained(self._epoch.count, steps_of_epoch - self._epoch.count, self._data.train)
+        # Of the epoch, if all steps since the last row were skipped.
+        loss = (self._window if self._window.count else self._epoch).mean(processes)
+        passed = perf_counter() - self._began
+        self.figure.seconds += passed
+        if self._log_every is None:
+            place = f"in epoch {len(self.figure.losses) + 1} of {self.epochs}"
+        else:
+            place = f"before step {training.step} of {training.steps}"
+        check_loss(loss, self._data.num_classes, f"{place} (seed {self._seed})", self._recipe)
+        rate = (training.step - self._told) * self._recipe.batch_size / passed
+        self._pending = {"loss": loss, "rate": rate}
+        self._window = _Losses(self._device)
+        if ends_epoch:
+            self.figure.losses.append(self._epoch.mean(processes))
+            self._epoch = _Losses(self._device)
+
+    def _report(self, callbacks: Callbacks, *, tested: bool) -> bool:
+        """Give the row of what was measured, with a test if it is `tested`; False if that was stopped."""
+        training, found = self.training, self._pending
+        assert found is not None
+        test = {}
+        if tested:
+            try:
+                evaluation = self._test(callbacks)
+            except StoppedError:
+                self._save(callbacks, weights=False)
+                return False
+            test = {"test_loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
+        self._pending = None
+        callbacks.on_row(
+            Row(
+                training.step,
+                training.epoch,
+                training.lr,
+                found["loss"],
+                found["rate"],
+                self.figure.seconds,
+                **test,
+            )
+        )
+        if tested:
+            self._save(callbacks)
+        return True
+
+    def _test(self, callbacks: Callbacks) -> Evaluation:
+        network, processes, figure = self.training.network, self._processes, self.figure
+        with self.ready_for_test(callbacks.stop):
+            before = Snapshot(network)
+            found = evaluate(
+                network,
+                self._data.test,
+                self._recipe.batch_size,
+                self._device,
+                rank=processes.rank,
+                world=processes.world,
+                stop=callbacks.stop,
+            )
+            before.put_back()
+            figure.tested_epochs.append(len(figure.losses))
+            figure.tested_top1.append(found.top1)
+            callbacks.on_test()
+        return found
+
+    def _save(self, callbacks: Callbacks, *, weights: bool = True) -> None:
+        began = perf_counter()
+        self._generators = generator_states(self._device)
+        callbacks.save(weights)
+        self._saved = self.training.step
+        self._began += perf_counter() - began
+
+    def _damaged(self) -> tuple[str, ...]:
+        """Paths of images that none of the processes could read: all of them must ask."""
+        seen = self._processes.gather([*self._data.train.damaged, *self._data.test.damaged])
+        return tuple(dict.fromkeys(chain(self._damaged_before, *seen)))
+
+
+class _Losses:
+    """Losses (), in nats, summed on `device`, so that nothing waits for them."""
+
+    def __init__(self, device: str, total: Tensor | None = None, count: int = 0) -> None:
+        self.sum = torch.zeros((), device=device) if total is None else total.to(device, copy=True)
+        self.count = count
+
+    def add(self, loss: Tensor) -> None:
+        self.sum += loss
+        self.count += 1
+
+    def mean(self, processes: Processes) -> float:
+        """Over all processes, which all must ask."""
+        return processes.mean(self.sum) / self.count
+
+
+def _as_now(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a training that halving left in a file before these had the form of run directories'."""
+    figure, training = state["figure"], state["training"]
+    nothing = {name: torch.zeros(()) for name in ("sum", "epoch_sum")} | {"count": 0, "epoch_count": 0}
+    curves = {"loss": figure["losses"], **{name: figure[name] for name in ("tested_epochs", "tested_top1")}}
+    return {
+        "training": training,
+        "generators": [training["generators"]],
+        **nothing,
+        "seconds": figure["seconds"],
+        "curves": curves,
+        "untold": None,
+        "damaged": figure["damaged"],
+    }
