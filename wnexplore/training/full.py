@@ -150,7 +150,7 @@ class _RunDirectory(Callbacks):
         self.interrupts: list[int] = []
 
     def resume(self) -> None:
-        """Go on where the directory was left, if it was. Raises `InputError` if it can't be."""
+        """Resume from the last checkpoint, if there is one. Raises `InputError` if it can't be used."""
         if self._processes.first:
             self._checkpoints.clean()
         state = self._checkpoints.state()
@@ -199,20 +199,20 @@ class _RunDirectory(Callbacks):
             self._on_row(row, self.trainer.training.steps)
 
     def on_test(self) -> None:
-        """Keep the weights if they are the best so far."""
+        """Save the weights if they are the best so far."""
         *before, top1 = self.trainer.figure.tested_top1
         if self._processes.first and top1 > max(before, default=-math.inf):
             self._checkpoints.save_best(self.trainer.training.network, self._origin(), self._beside())
 
     def on_end(self) -> None:
-        """Keep the weights that are lacking."""
+        """Save the weights if they are lacking."""
         if self._lacks_weights:
             self.save(weights=True)
 
     def save(self, weights: bool) -> None:
-        """Keep the step: all that resuming needs first, as training left it, and then the weights to test.
+        """Save the step: first all that resuming needs, as training left it, and then the weights to test.
 
-        After an interrupt these are left out if they take long to make ready.
+        After an interrupt the weights are left out if they take long to prepare.
         """
         state = self.trainer.state()
         if self._processes.first:

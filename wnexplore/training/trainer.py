@@ -24,25 +24,25 @@ from wnexplore.training.training_record import TrainingFigure
 
 
 class Callbacks:
-    """What happens around a training, in each of its processes; here nothing."""
+    """What a training calls, in each of its processes; these do nothing."""
 
     def on_step(self, step: int, steps: int) -> None:
-        """`step` of `steps` steps are done."""
+        """After each step: `step` of `steps` are done."""
 
     def on_row(self, row: Row) -> None:
-        """The steps since the row before are measured, and tested if they end an epoch with a test."""
+        """After the steps of a row, and after the test if there is one."""
 
     def on_test(self) -> None:
-        """The network is as it was tested just now, for as long as this takes."""
+        """After a test, while the network still has the weights and statistics that were tested."""
 
     def on_end(self) -> None:
-        """The training has come as far as it was to come."""
+        """After the last step of `Trainer.advance`, unless it was stopped."""
 
     def save(self, weights: bool) -> None:
-        """Keep the trainer's `state` and, with `weights`, the network as `ready_for_test` makes it."""
+        """Save `Trainer.state` and, with `weights`, the network as `Trainer.ready_for_test` makes it."""
 
     def stop(self) -> bool:
-        """Whether the training is to be saved and left after this step, and a test at once."""
+        """Whether to save and stop after this step, or at once in a test, which is made anew later."""
         return False
 
 
@@ -54,10 +54,10 @@ class Trainer:
     generators and switches are after each call as they were before. On a GPU an operation that has no
     deterministic form makes torch warn.
 
-    A row is measured every `log_every` steps and at the end of each epoch, the network is tested after every
-    `test_every` epochs and after the last one, and saved after each test and `save_every` steps; None: never
-    but for the ends of epochs. `processes` share each batch; `skips` says of the network whether some of its
-    parameters may get no gradient in a step.
+    There is a row of the log at the end of each epoch and every `log_every` steps, if that is given; a test
+    every `test_every` epochs and after the last one; a save after each test and every `save_every` steps, if
+    that is given. All `processes` share each batch; `skips` says of the network whether some parameters may
+    get no gradient in a step.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self.figure = TrainingFigure()
         self._data, self._recipe, self._seed, self._device = data, recipe, seed, device
-        self._log_every, self._save_every, self._test_every = log_every, save_every, test_every
+        self._log_every, self._save_every, self._test_every = log_every, save_every or math.inf, test_every
         self._processes = processes or Processes()
         with reproducible(seed, device):
             network = make_model()
@@ -92,13 +92,14 @@ class Trainer:
             )
             self._generators = generator_states(device)
         self._window, self._epoch = _Losses(device), _Losses(device)
-        """Since the last row, and since the last epoch."""
+        """Of the steps since the last row, and of the epoch so far."""
         self._pending: dict[str, float] | None = None
-        """Loss and speed of the row for the end of an epoch, while its test is not behind it."""
+        """Loss and speed of the row that waits for the test of its epoch."""
         self._damaged_before: tuple[str, ...] = ()
-        self._told = self._saved = 0
-        """Steps behind the last row and the last save, or behind a training that was resumed."""
+        self._row_step = self._saved_step = 0
+        """The steps of the last row and of the last save in this process, or where it began."""
         self._began = 0.0
+        """When the steps since the last row began, without what was not training since."""
 
     @property
     def epochs(self) -> int:
@@ -111,7 +112,7 @@ class Trainer:
         return self.training.step == self.training.steps and self._pending is None
 
     def advance(self, epochs: int, callbacks: Callbacks | None = None) -> None:
-        """Train and test until `epochs` epochs are behind it, or `callbacks` stop it.
+        """Train and test up to the end of epoch `epochs` (from 1), or until `callbacks` stop it.
 
         A test (`ready_for_test`) does not touch the training. Without refreshed statistics of batch
         normalisation a training of few steps is tested with those of the network it was, not the one it
@@ -156,7 +157,7 @@ class Trainer:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Resume from `state` of a training of the same network, data, recipe, seed and processes.
+        """Resume from the `state` of a training of the same network, data, recipe, seed and processes.
 
         Raises as `Training.load_state`, and whatever a damaged state leads to; then this is not to be used.
         """
@@ -197,10 +198,10 @@ class Trainer:
     def _train(self, until: int, callbacks: Callbacks) -> bool:
         """Train up to step `until`, where an epoch ends; False if it was stopped."""
         training = self.training
-        # A test that was stopped is made first.
+        # First the test that was stopped.
         if self._pending is not None and not self._report(callbacks, tested=True):
             return False
-        self._told, self._began, self._saved = training.step, perf_counter(), training.step
+        self._row_step, self._began, self._saved_step = training.step, perf_counter(), training.step
         while training.step < until:
             end = min((training.step // training.steps_per_epoch + 1) * training.steps_per_epoch, until)
             for loss in training.losses(end):
@@ -208,17 +209,17 @@ class Trainer:
                     self._window.add(loss)
                     self._epoch.add(loss)
                 callbacks.on_step(training.step, training.steps)
-                if training.step < end and not self._goes_on(callbacks):
+                if training.step < end and not self._after_step(callbacks):
                     return False
-            # Out here the processes have ended that read the images of the epoch.
-            if not self._goes_on(callbacks, ends_epoch=True):
+            # Outside the loop: the processes that read the images of the epoch have ended.
+            if not self._after_step(callbacks, ends_epoch=True):
                 return False
         return True
 
-    def _goes_on(self, callbacks: Callbacks, *, ends_epoch: bool = False) -> bool:
-        """Do what is due after a step: row, test and save; False if the training is stopped."""
+    def _after_step(self, callbacks: Callbacks, *, ends_epoch: bool = False) -> bool:
+        """Row, test and save, where they are due after a step; False to stop the training."""
         step, processes = self.training.step, self._processes
-        # Processes can't stop alone: they ask each other where they speak to each other anyway.
+        # Several processes stop together, at a row, where they exchange their losses anyway.
         stop = processes.world == 1 and callbacks.stop()
         if ends_epoch or (self._log_every and step % self._log_every == 0 and self._window.count):
             self._measure(ends_epoch)
@@ -226,8 +227,8 @@ class Trainer:
             if not self._report(callbacks, tested=ends_epoch and tested):
                 return False
             stop = processes.any(callbacks.stop(), self._device)
-            self._told, self._began = step, perf_counter()
-        if step > self._saved and (stop or (self._save_every and step - self._saved >= self._save_every)):
+            self._row_step, self._began = step, perf_counter()
+        if step > self._saved_step and (stop or step - self._saved_step >= self._save_every):
             self._save(callbacks)
         return not stop
 
@@ -245,7 +246,7 @@ class Trainer:
         else:
             place = f"before step {training.step} of {training.steps}"
         check_loss(loss, self._data.num_classes, f"{place} (seed {self._seed})", self._recipe)
-        rate = (training.step - self._told) * self._recipe.batch_size / passed
+        rate = (training.step - self._row_step) * self._recipe.batch_size / passed
         self._pending = {"loss": loss, "rate": rate}
         self._window = _Losses(self._device)
         if ends_epoch:
@@ -253,7 +254,7 @@ class Trainer:
             self._epoch = _Losses(self._device)
 
     def _report(self, callbacks: Callbacks, *, tested: bool) -> bool:
-        """Give the row of what was measured, with a test if it is `tested`; False if that was stopped."""
+        """Test if this row is `tested`, and pass the row on; False if the test was stopped."""
         training, found = self.training, self._pending
         assert found is not None
         test = {}
@@ -303,17 +304,17 @@ class Trainer:
         began = perf_counter()
         self._generators = generator_states(self._device)
         callbacks.save(weights)
-        self._saved = self.training.step
+        self._saved_step = self.training.step
         self._began += perf_counter() - began
 
     def _damaged(self) -> tuple[str, ...]:
-        """Paths of images that none of the processes could read: all of them must ask."""
+        """Paths of images that couldn't be read, of all processes, which all call this."""
         seen = self._processes.gather([*self._data.train.damaged, *self._data.test.damaged])
         return tuple(dict.fromkeys(chain(self._damaged_before, *seen)))
 
 
 class _Losses:
-    """Losses (), in nats, summed on `device`, so that nothing waits for them."""
+    """The sum of losses (), in nats, on `device`, so that no step waits for it."""
 
     def __init__(self, device: str, total: Tensor | None = None, count: int = 0) -> None:
         self.sum = torch.zeros((), device=device) if total is None else total.to(device, copy=True)
@@ -324,12 +325,12 @@ class _Losses:
         self.count += 1
 
     def mean(self, processes: Processes) -> float:
-        """Over all processes, which all must ask."""
+        """Over all processes, which all call this."""
         return processes.mean(self.sum) / self.count
 
 
 def _as_now(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a training that halving left in a file before these had the form of run directories'."""
+    """A state of halving's older files, whose form was not yet that of run directories, in today's form."""
     figure, training = state["figure"], state["training"]
     nothing = {name: torch.zeros(()) for name in ("sum", "epoch_sum")} | {"count": 0, "epoch_count": 0}
     curves = {"loss": figure["losses"], **{name: figure[name] for name in ("tested_epochs", "tested_top1")}}
