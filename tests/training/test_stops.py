@@ -191,6 +191,13 @@ def test_no_training_image_at_all_is_one_line(network: Path, tmp_path: Path) -> 
     assert "read" in str(error.value)
 
 
+def test_an_epoch_of_skipped_batches_alone_is_one_line(network: Path, tmp_path: Path) -> None:
+    data = images(tmp_path / "data", train=1)
+    (bad,) = damage(data, 1)
+    with pytest.raises(RunError, match=rf"not one of 1 batches .* 1 images .* {bad}"):
+        train_fully(folder_run(network, "norm_of_one_pixel", data, tmp_path / "run", batch_size=2))
+
+
 def test_extra_state_that_needs_code_is_refused_before_anything_is_written(
     network: Path, tmp_path: Path
 ) -> None:

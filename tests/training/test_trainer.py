@@ -16,6 +16,7 @@ from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.training.checkpoint import read_state, save_state
+from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
 from wnexplore.training.loop import Training
 from wnexplore.training.optimizer import lr_factor, parameter_groups
@@ -379,6 +380,47 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_rows(
     assert part.rows + rest.rows == rows.rows
     assert second.figure.tested_top1 == whole.figure.tested_top1
     assert second.figure.losses == whole.figure.losses
+
+
+def test_a_process_resumes_from_what_its_part_has_seen_and_drawn(digits: Data) -> None:
+    def begun(seed: int, rank: int = 0) -> Trainer:
+        recipe = Recipe(epochs=2, batch_size=512)
+        return Trainer(convnet, digits, recipe, seed=seed, device="cpu", processes=Processes(rank))
+
+    first, second = begun(0), begun(0, rank=1)
+    first.advance(1)
+    drawn = begun(7).state()["generators"][0]
+    second.load_state(
+        first.state() | {"generators": [*first.state()["generators"], drawn], "damaged": ["a.png"]}
+    )
+    assert torch.equal(second.state()["generators"][0]["cpu"], drawn["cpu"])
+    second.advance(2)
+    assert second.figure.damaged == ("a.png",)
+
+
+def test_what_is_kept_after_a_test_is_the_network_before_it() -> None:
+    class Counting(nn.Module):
+        tested: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+            self.register_buffer("tested", torch.zeros(()))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.tested += not self.training
+            logits: Tensor = self.layers(images)
+            return logits
+
+    found = []
+
+    class Looking(Callbacks):
+        def on_test(self) -> None:
+            found.append(network.tested.item())
+
+    network, data = Counting(), brightness_data(labels=[0, 1, 2, 3])
+    train(lambda: network, data, Recipe(epochs=2, batch_size=2), seed=0, device="cpu", callbacks=Looking())
+    assert found == [0, 0]
 
 
 def test_a_training_that_is_tested_is_the_one_that_is_not(digits: Data) -> None:
