@@ -27,10 +27,10 @@ from wnexplore.errors import InputError, RunError, WnexploreError
 from wnexplore.results.store import Store, read_records
 from wnexplore.study.sweep import plan, remaining
 from wnexplore.study.sweep import run as run_sweep
-from wnexplore.study.workers import load
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.full import TrainRun, train_fully
 from wnexplore.training.log import Row, TrainingLog, read_log
+from wnexplore.training.setup import load
 
 NETWORK = """\
 import os
