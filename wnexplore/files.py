@@ -13,6 +13,11 @@ from pathlib import Path
 
 from wnexplore.errors import InputError, RunError, WnexploreError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where what a killed process left stays
+    fcntl = None  # type: ignore[assignment]
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _GIVEN_WRONG = {
     errno.ENOENT: "its folder does not exist",
@@ -33,14 +38,17 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     A symbolic link is followed and kept; an existing file's permissions are kept. What is no regular
     file (a pipe, /dev/stdout, /dev/null) is written to and never replaced. Raises `InputError` if the
     path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is
-    full or fails.
+    full or fails. What killed processes have left of such writes in the same folder goes, once a process.
     """
     with told(path):
         target = _resolve(path)
         if target is None:
             _write_into(path, data)
-        else:
-            _replace(target, data)
+            return
+        if target.parent not in _cleaned:
+            _cleaned.add(target.parent)
+            remove_unfinished(target.parent)
+        _replace(target, data)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -106,10 +114,23 @@ def cache_folder() -> Path:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what a process that was killed while it wrote a file of `directory` has left there."""
-    for path in directory.glob(".wnexplore-*.tmp"):
-        with told(path):
-            path.unlink(missing_ok=True)
+    """Remove what processes that were killed while they wrote a file of `directory` have left there.
+
+    What another process is writing at this moment stays: it holds a lock on it, which goes with the process
+    however that ends. Where files can't be locked, all stays.
+    """
+    if fcntl is None:
+        return
+    for path in directory.glob(f"{_PREFIX}*{_ENDING}"):
+        # A link, a folder or a pipe of that name is nothing of ours; and what can't be removed stays.
+        with suppress(OSError, _HeldError):
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    _lock(descriptor, wait=False)
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path | None:
@@ -150,22 +171,58 @@ def _regular(path: Path) -> Path | None:
 
 
 def _write_into(path: str | os.PathLike[str], data: bytes) -> None:
-    _write(os.open(path, os.O_WRONLY | os.O_APPEND), data, sync=False)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "wb", buffering=0) as file:
+        write_all(file, data)
 
 
 def _replace(target: Path, data: bytes) -> None:
-    beside = target.with_name(f".wnexplore-{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    beside, descriptor = _begun(target)
     try:
-        _write(descriptor, data, sync=True)
-        if target.exists():
-            _keep_ownership(target, beside)
-        os.replace(beside, target)
+        # Open until it has its name: with the file its lock would go.
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            write_all(file, data)
+            os.fsync(descriptor)
+            if target.exists():
+                _keep_ownership(target, beside)
+            os.replace(beside, target)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
     _sync_folder(target.parent)
+
+
+def _begun(target: Path) -> tuple[Path, int]:
+    """A new file beside `target`, and its descriptor, which holds the file's lock where there are locks."""
+    while True:
+        beside = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_ENDING}")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(_HeldError):
+            _lock(descriptor, wait=True)
+        if os.fstat(descriptor).st_nlink:
+            return beside, descriptor
+        # Between the two calls another process took it for one that was left behind.
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> None:
+    """Lock a file until it is closed. Raises `_HeldError` if another process has it, or no file can be."""
+    if fcntl is None:
+        raise _HeldError
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        raise _HeldError from None
+
+
+class _HeldError(Exception):
+    """A file can't be locked."""
+
+
+_PREFIX, _ENDING = ".wnexplore-", ".tmp"
+"""Of the name of a file that is being written."""
+_cleaned: set[Path] = set()
+"""Folders that this process has looked through."""
 
 
 def _keep_ownership(target: Path, beside: Path) -> None:
@@ -174,13 +231,6 @@ def _keep_ownership(target: Path, beside: Path) -> None:
         os.chown(beside, old.st_uid, old.st_gid)
     with suppress(OSError):  # file systems without permissions
         os.chmod(beside, stat.S_IMODE(old.st_mode))
-
-
-def _write(descriptor: int, data: bytes, *, sync: bool) -> None:
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
-        write_all(file, data)
-        if sync:
-            os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -94,6 +94,10 @@ class _Watched:
     @property
     def damaged(self) -> tuple[str, ...]:
         return self._split.damaged
+
+    @property
+    def why_damaged(self) -> Mapping[str, str]:
+        return self._split.why_damaged
 
     def batches_per_pass(self, batch_size: int) -> int:
         return self._split.batches_per_pass(batch_size)

@@ -88,7 +88,7 @@ def test_images_in_folders_are_taken_from_all_classes(
 ) -> None:
     for part in ("train", "val"):
         for label in range(10):
-            folder = tmp_path / "data" / part / f"class{label}"
+            folder = tmp_path / "data" / part / str(label)
             folder.mkdir(parents=True)
             for number in range(4 if part == "val" else 1):
                 Image.new("RGB", (20, 20), (25 * label, 60 * number, 0)).save(folder / f"{number}.png")
@@ -103,6 +103,19 @@ def test_images_in_folders_are_taken_from_all_classes(
     row = rows[-1]
     within, between = float(row["cosine_within_class"]), float(row["cosine_between_classes"])
     assert float(row["cosine_mean"]) == pytest.approx((10 * within + 180 * between) / 190)
+
+
+def test_classes_of_other_names_are_refused(command: Command, weightnet: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for label in range(10):
+            folder = tmp_path / "data" / part / f"class{label}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(folder / "0.png")
+    out = tmp_path / "out"
+    done = command("analyze", weightnet, "--data", f"folder:{tmp_path / 'data'}", "--out", out)
+    assert done.code == 2
+    assert "doesn't know 'class0'" in done.err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("samples", [50, 90])

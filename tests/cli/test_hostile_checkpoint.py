@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.bounds import bounded
 from tests.cli.conftest import Command
 from tests.examples import examples
 from wnexplore.data.preprocessing import Preparation
@@ -221,6 +225,52 @@ def test_metadata_of_another_kind_is_one_line(text: str, ours: Path, tmp_path: P
     assert len(str(told.value)) < 800
 
 
+@pytest.mark.parametrize("field", ["classes", "recipe", "point", "strange", "preparation"])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[" + "[]," * 1_000_000 + "[]]", "expected at most 1,000|expected names, not"),
+        ("{" + ",".join(f'"{n}":{{}}' for n in range(300_000)) + "}", "expected at most 1,000|should be a"),
+        ("[" * 500 + "]" * 500, "nested more than 5 deep|expected names, not"),
+        ('[{"a":[1,2]}' + ',{"a":[1,2]}' * 200_000 + "]", "expected at most 1,000|expected names, not"),
+    ],
+    ids=["lists", "keys", "deep", "objects"],
+)
+def test_metadata_of_many_values_is_refused_at_once(
+    field: str, value: str, told: str, ours: Path, tmp_path: Path
+) -> None:
+    with safe_open(ours, framework="pt") as file:
+        content = json.loads(file.metadata()[KEY])
+    content[field] = "HERE"
+    text = json.dumps(content).replace('"HERE"', value)
+    path = _with_text(ours, tmp_path / "x.safetensors", text)
+    with bounded(), pytest.raises(InputError, match=f"is damaged: {field}: .*({told})"):
+        open_checkpoint(path)
+
+
+def test_what_stands_beside_the_weights_is_bounded(ours: Path, tmp_path: Path) -> None:
+    nested: list[Any] = [[] for _ in range(300_000)]
+    buffer = io.BytesIO()
+    torch.save({"a": nested}, buffer)
+    text = base64.b64encode(zlib.compress(buffer.getvalue())).decode()
+    with safe_open(ours, framework="pt") as file:
+        metadata = file.metadata() | {f"{KEY}.beside": text}
+    path = tmp_path / "x.safetensors"
+    save_file(load_file(ours), path, metadata)
+    with bounded(), pytest.raises(InputError, match=r"its 'wnexplore.beside' can't be read"):
+        open_checkpoint(path)
+
+
+def test_a_checkpoint_of_a_network_of_ours_needs_no_library_for_meta_tensors(ours: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path;"
+        " from wnexplore.training.checkpoint import open_checkpoint as o;"
+        " o(Path(sys.argv[1])); print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, ours], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 # What anybody may put where a value was.
 _ODD = st.recursive(
     st.none()
@@ -251,13 +301,16 @@ def _places(content: object, place: tuple[str | int, ...] = ()) -> list[tuple[st
 def _tried(path: Path) -> None:
     """Open a checkpoint: an `InputError` of one line, if it can't be."""
     try:
-        open_checkpoint(path)
+        with bounded():
+            open_checkpoint(path)
     except InputError as error:
         told = str(error)
     else:
         return
     assert "\n" not in told
     assert len(told) < 1000
+    # An allocation that failed would be the gigabyte that no file may take.
+    assert "fit in memory" not in told
 
 
 _settings = examples(int(os.environ.get("WNEXPLORE_EXAMPLES", "50")))

@@ -91,6 +91,23 @@ def test_a_file_cut_off_anywhere_gives_its_whole_rounds_and_goes_on(tmp_path: Pa
             keep.close()
             again = KeptRounds(path, GROUP, NAMES).rounds
             assert again == (*keep.rounds, RawRound(0.3, {1: 1.0, 2: 2.0, 3: 3.0}, 3))
+            # Nothing of what was cut off stays behind the new round, however long that was.
+            whole = content[: content.rfind(b"\n", 0, length) + 1]
+            *kept, added = path.read_bytes().splitlines(keepends=True)
+            assert b"".join(kept) == whole
+            assert json.loads(added)["seconds"] == 0.3
+
+
+def test_what_follows_a_damaged_line_goes_when_rounds_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    content = _written(path)
+    head, first, second = content.splitlines(keepends=True)
+    path.write_bytes(head + first + b"damaged, and longer than any round" * 20 + b"\n" + second * 5)
+    keep = KeptRounds(path, GROUP, NAMES)
+    assert len(keep.rounds) == 1
+    keep.begin(keep.keys, go_on=True)
+    keep.close()
+    assert path.read_bytes() == head + first
 
 
 @pytest.mark.parametrize(

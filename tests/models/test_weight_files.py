@@ -65,6 +65,27 @@ def test_weights_are_found_where_trainings_put_them(how: str, tmp_path: Path) ->
         assert torch.equal(loaded.state_dict()[key], value)
 
 
+def test_which_weights_are_taken_is_told_and_can_be_chosen(tmp_path: Path) -> None:
+    network, average, own = a_network(), a_network(), a_network()
+    path = tmp_path / "weights.pth"
+    saved = {"model": network.state_dict(), "model_ema": {"state_dict": average.state_dict()}}
+    torch.save(saved | {"mine": own.state_dict(), "epoch": 1}, path)
+    for key, expected in ((None, network), ("model", network), ("model_ema", average), ("mine", own)):
+        loaded, told = a_network(), list[str]()
+        load_checkpoint(loaded, path, key, told.append)
+        assert torch.equal(loaded.state_dict()["0.weight"], expected.state_dict()["0.weight"])
+        (line,) = told
+        assert line.startswith(f"the weights under '{key or 'model'}' are taken, of 'model', 'model_ema'")
+    with pytest.raises(InputError, match="no weights under 'epoch': the file holds those under 'model', 'mo"):
+        load_checkpoint(a_network(), path, "epoch")
+    torch.save(network.state_dict(), path)
+    told = []
+    load_checkpoint(a_network(), path, None, told.append)
+    assert told == [], "there is no choice"
+    with pytest.raises(InputError, match="no weights under 'model': the file holds none under a name"):
+        load_checkpoint(a_network(), path, "model")
+
+
 def test_names_of_the_network_itself_are_never_taken_for_a_wrapper() -> None:
     network = _Lightning(nn.Linear(2, 2))
     for state in (network.state_dict(), nn.DataParallel(network).state_dict()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from wnexplore.cli.terminal import PlainConsole
 from wnexplore.errors import RunError
 from wnexplore.report.depth import by_depth
 from wnexplore.report.figures import save
@@ -185,3 +187,16 @@ def test_layers_are_taken_together_by_depth(names: list[str], most: int, expecte
     groups = by_depth(names, most)
     assert [name for name, _ in groups] == expected
     assert [number for _, numbers in groups for number in numbers] == list(range(len(names)))
+
+
+def test_names_of_anybodys_are_nothing_but_text_in_csv_and_terminal() -> None:
+    name = "=cmd|x[red]:smile:\x1b[2J\u202e"
+    analysis = replace(_analysis(_layer(name, [0.5], [True])), network=name, data=name)
+    (row,) = csv.DictReader(io.StringIO(to_csv(analysis)))
+    assert row["layer"] == "'=cmd|x[red]:smile:\\x1b[2J\\u202e"
+    console = PlainConsole(width=300)
+    with console.capture() as printed:
+        for part in render(analysis):
+            console.print(part)
+    assert printed.get().count("=cmd|x[red]:smile:\\x1b[2J\\u202e") == 3
+    assert all(line.isprintable() for line in printed.get().splitlines())

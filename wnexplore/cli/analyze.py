@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
+from wnexplore.cli.output import say, tell
 
 
 def analyze(
@@ -37,7 +38,7 @@ def analyze(
     similarity.png, alpha.png and tsne.png, the kernels of one layer by class. All products are float32,
     without TF32.
     """
-    from wnexplore.cli.show import console
+    from wnexplore.cli.terminal import output
     from wnexplore.errors import shown
     from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
@@ -47,23 +48,23 @@ def analyze(
     from wnexplore.report.kernel_table import render, to_csv
     from wnexplore.training.analyze import analyze as look
     from wnexplore.training.checkpoint import open_checkpoint
-    from wnexplore.training.evaluate import images_for
+    from wnexplore.training.evaluate import test_data
 
     on = resolve_device(device)
     check_folder(out)
     trained = open_checkpoint(checkpoint, backbone)
-    loaded = images_for(trained, data, None, lambda line: typer.echo(line, err=True))
+    loaded = test_data(trained, data, None, tell)
     with network_told():
         result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
-    for path in loaded.test.damaged:
-        typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
+    for path, why in loaded.test.why_damaged.items():
+        tell(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
     for part in render(result):
-        console().print(part)
+        output().print(part)
     write_whole(out / "kernels.csv", to_csv(result).encode())
-    typer.echo(out / "kernels.csv")
+    say(out / "kernels.csv")
     for name, figure in kernel_figures(result).items():
         save(figure, out / f"{name}.png")
-        typer.echo(out / f"{name}.png")
+        say(out / f"{name}.png")
     if result.map is None:
-        typer.echo("no t-SNE: there are fewer than 5 images, or one kernel for all of them", err=True)
+        tell("no t-SNE: there are fewer than 5 images, or one kernel for all of them")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import SkipDamaged, Where
+from wnexplore.cli.output import tell
 
 
 def compare(
@@ -35,7 +36,8 @@ def compare(
     import json
     import math
 
-    from wnexplore.cli.show import console, load_records
+    from wnexplore.cli.show import load_records
+    from wnexplore.cli.terminal import output
     from wnexplore.errors import InputError
     from wnexplore.report.compare_table import failures, lonely_lines, versus_dict, versus_layout
     from wnexplore.report.tables import ConsoleTable
@@ -60,11 +62,11 @@ def compare(
     if as_json:
         typer.echo(json.dumps(versus_dict(*described), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        console().print(ConsoleTable(versus_layout(*described)))
+        output().print(ConsoleTable(versus_layout(*described)))
     for line in lonely_lines(found):
-        typer.echo(line, err=True)
+        tell(line)
     failed = [] if fail_above is None else failures(found, fail_above)
     for line in failed:
-        typer.echo(line, err=True)
+        tell(line)
     if failed:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
+from wnexplore.cli.output import say, tell
 
 
 def evaluate(
@@ -32,9 +33,10 @@ def evaluate(
     from dataclasses import asdict
 
     from wnexplore.design.size import check_images_fit
-    from wnexplore.errors import RunError, shown
+    from wnexplore.errors import InputError, RunError, shown
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import network_told
+    from wnexplore.measure.fits import split_misfit
     from wnexplore.measure.switches import PRECISION
     from wnexplore.training.checkpoint import open_checkpoint
     from wnexplore.training.evaluate import test_data
@@ -44,18 +46,21 @@ def evaluate(
     if resolution is not None:
         check_images_fit(resolution)
     trained = open_checkpoint(checkpoint, backbone)
-    loaded = test_data(trained, data, resolution, lambda line: typer.echo(line, err=True))
+    loaded = test_data(trained, data, resolution, tell)
+    misfit = split_misfit(trained.origin.point, [loaded.test], batch_size, on, resolution)
+    if misfit is not None:
+        raise InputError(misfit)
     with network_told():
         found = test(trained.network.to(on), loaded.test, batch_size, on)
     if not math.isfinite(found.loss):
         raise RunError("the network gives values that are no finite numbers")
-    for path in loaded.test.damaged:
-        typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
+    for path, why in loaded.test.why_damaged.items():
+        tell(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
     if as_json:
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
         typer.echo(json.dumps(asdict(found) | protocol, allow_nan=False))
         return
-    typer.echo(
+    say(
         f"{trained.origin.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
         f" loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
     )

@@ -22,6 +22,7 @@ from wnexplore.cli.options import (
     Temperature,
     legal_point,
 )
+from wnexplore.cli.output import say, tell
 
 
 def export_onnx(
@@ -50,6 +51,13 @@ def export_onnx(
             " torch.save.",
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Weights of a file of torch.save that holds several: model, model_ema or another key.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights without --checkpoint.")] = 0,
 ) -> None:
     """Write a network as an .onnx file, and run it in onnxruntime beside torch.
@@ -67,6 +75,10 @@ def export_onnx(
         )
     if checkpoint is None or not _says_network(context, checkpoint):
         point = legal_point(context.params)
+    if weights is not None and (checkpoint is None or point is None):
+        raise InputError(
+            "--weights chooses among those of a file of torch.save: give it by --checkpoint, with --backbone"
+        )
     if out.suffix != ".onnx":
         raise InputError(f"can't export to {str(out)!r}: its name must end in .onnx")
     check_writable(out)
@@ -82,7 +94,7 @@ def export_onnx(
     if point is not None:
         network = build(point)
         if checkpoint is not None:
-            load_checkpoint(network, checkpoint)
+            load_checkpoint(network, checkpoint, weights, tell)
     else:
         assert checkpoint is not None, "it says the network"
         trained = open_checkpoint(checkpoint, backbone)
@@ -99,7 +111,7 @@ def export_onnx(
         raise RunError(
             f"{found} in onnxruntime {told}: more than the {onnx_export.TOLERANCE:g} of rounding{own}"
         )
-    typer.echo(f"{found} at most {told}{own}")
+    say(f"{found} at most {told}{own}")
 
 
 def _says_network(context: typer.Context, checkpoint: Path) -> bool:

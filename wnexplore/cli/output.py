@@ -6,7 +6,13 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+import typer
+
+from wnexplore.errors import shown
+from wnexplore.results.escape import one_line
 
 
 class OutputError(Exception):
@@ -45,6 +51,21 @@ def tell_output_apart() -> None:
 def drop_output() -> None:
     """Send what is left to be printed nowhere: the interpreter would try once more when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(line: object) -> None:
+    """One line on standard output, with escapes for what a terminal would obey in it."""
+    typer.echo(one_line(str(line)))
+
+
+def tell(line: object) -> None:
+    """As `say`, on standard error: what is about the run, not of its results."""
+    typer.echo(one_line(str(line)), err=True)
+
+
+def named_damaged(path: str, why: Mapping[str, str]) -> str:
+    """An image that can't be read, and why, where that is known."""
+    return f"{shown(path, 4096)}: {why[path]}" if path in why else shown(path, 4096)
 
 
 class _Output(io.FileIO):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import RunDirectory, SkipDamaged, Where, comma_list
+from wnexplore.cli.output import say
 
 
 def pick(
@@ -30,7 +31,8 @@ def pick(
     """
     import json
 
-    from wnexplore.cli.show import console, load_rows
+    from wnexplore.cli.show import load_rows
+    from wnexplore.cli.terminal import output
     from wnexplore.report.pick_table import pick_dict, pick_layout
     from wnexplore.report.tables import ConsoleTable
     from wnexplore.results.pick import pick as pick_point
@@ -41,6 +43,7 @@ def pick(
     if as_json:
         typer.echo(json.dumps(pick_dict(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        console().print(ConsoleTable(pick_layout(found)))
+        output().print(ConsoleTable(pick_layout(found)))
         # Not by rich, which would break it where the terminal ends.
-        typer.echo(f"\n{found.line}")
+        say("")
+        say(found.line)

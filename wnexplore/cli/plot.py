@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import RunDirectory, SkipDamaged, Strict, Where
+from wnexplore.cli.output import say
 
 
 def plot(
@@ -65,7 +66,7 @@ def plot(
     if curves:
         path = directory / "learning_curves.png"
         save(learning_curves(rows, records), out or path)
-        typer.echo(out or path)
+        say(out or path)
         return
     if not one:
         figures = standard_set(rows, records, strict=strict)
@@ -75,7 +76,7 @@ def plot(
         for name, figure in figures.items():
             stem = name if out is None or not out.suffix else f"{out.stem}_{name}"
             save(figure, folder / f"{stem}{suffix}")
-            typer.echo(folder / f"{stem}{suffix}")
+            say(folder / f"{stem}{suffix}")
         return
     x, y = x or "flops", y or "latency_ms"
     if ranks:
@@ -84,7 +85,7 @@ def plot(
         path = directory / f"{y}_{x}.png"
         figure = scatter(rows, x, y, color=color, pareto=pareto, strict=strict, logx=logx)
     save(figure, out or path)
-    typer.echo(out or path)
+    say(out or path)
 
 
 def _check_target(out: Path, one: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
+from wnexplore.cli.output import say, tell
 
 
 def predict(
@@ -34,7 +35,7 @@ def predict(
     trained = open_checkpoint(checkpoint, backbone)
     on = resolve_device(device)
     with network_told():
-        answers = ask(trained, images, on, lambda line: typer.echo(line, err=True))
+        answers = ask(trained, images, on, tell)
     readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
     if as_json:
         told = {
@@ -49,10 +50,10 @@ def predict(
     else:
         for path, found in readable.items():
             named = ", ".join(f"{shown(name)} {100 * share:.1f} %" for name, share in found)
-            typer.echo(f"{shown(path, _PATH)}: {named}")
+            say(f"{shown(path, _PATH)}: {named}")
     for path, answer in answers.items():
         if isinstance(answer, str):
-            typer.echo(f"wnexplore: can't read image {shown(path, _PATH)}: {answer}", err=True)
+            tell(f"wnexplore: can't read image {shown(path, _PATH)}: {answer}")
     if len(readable) < len(answers):
         raise typer.Exit(1)
 

@@ -25,6 +25,7 @@ from wnexplore.cli.options import (
     latency_spec,
     legal_point,
 )
+from wnexplore.cli.output import tell
 
 
 def profile(
@@ -98,17 +99,17 @@ def profile(
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        from wnexplore.cli.show import console
+        from wnexplore.cli.terminal import output
         from wnexplore.report.profile_table import render
 
         for part in render(result):
-            console().print(part)
+            output().print(part)
     if roofline is not None:
         from wnexplore.report.figures import save
         from wnexplore.report.roofline_info import roofline_info
         from wnexplore.report.roofline_plot import render_roofline
 
         save(render_roofline(roofline_info(result)), roofline)
-        typer.echo(f"wrote {roofline}", err=True)
+        tell(f"wrote {roofline}")
     if any(entry["error"] for entry in result["latency"]):
         raise typer.Exit(1)

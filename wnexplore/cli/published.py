@@ -22,8 +22,8 @@ def published(
     if as_json:
         typer.echo(json.dumps([comparison.to_dict() for comparison in comparisons], indent=2))
         return
-    from wnexplore.cli.show import console
+    from wnexplore.cli.terminal import output
     from wnexplore.report.published_table import render_comparisons
 
     for part in render_comparisons(comparisons):
-        console().print(part)
+        output().print(part)

@@ -26,6 +26,7 @@ from wnexplore.cli.options import (
     latency_spec,
     legal_point,
 )
+from wnexplore.results.escape import one_line
 
 
 def race(
@@ -92,10 +93,10 @@ def race(
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        from wnexplore.cli.show import console
+        from wnexplore.cli.terminal import output
 
         for part in render(result):
-            console().print(part)
+            output().print(part)
     if problems(result):
         raise typer.Exit(1)
 
@@ -103,16 +104,20 @@ def race(
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar over the races on standard error; nothing where that is no terminal."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    from wnexplore.cli.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
     off = not console.is_terminal
     # Drawn between races, and not by a thread of its own that would run while they are timed.
     with Progress(console=console, disable=off, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=None)
 
         def on_race(name: str, done: int, total: int) -> None:
-            progress.update(bar, description=name, completed=done, total=total, refresh=True)
+            progress.update(
+                bar, description=escape(one_line(name)), completed=done, total=total, refresh=True
+            )
 
         yield on_race

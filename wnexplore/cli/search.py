@@ -31,7 +31,9 @@ from wnexplore.cli.axes import (
     overrides_of,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
+from wnexplore.cli.output import tell
 from wnexplore.errors import InputError
+from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
     from wnexplore.study.sweep import Step
@@ -134,16 +136,16 @@ def search(
             with _progress(trials) as on_step:
                 outcome = run_search(wanted, store, on_step)
         except KeyboardInterrupt:
-            _say(f"stopped: what is measured is kept in {directory}; the same command goes on")
+            tell(f"stopped: what is measured is kept in {directory}; the same command goes on")
             raise typer.Exit(130) from None
     keep_sweep(directory, spec)
     _show(directory, wanted.objectives)
-    _say(f"{outcome.points} points measured; {outcome.thrown_out} proposals were thrown out unbuilt")
+    tell(f"{outcome.points} points measured; {outcome.thrown_out} proposals were thrown out unbuilt")
     if outcome.exhausted:
-        _say("every point that satisfies the budgets is measured")
+        tell("every point that satisfies the budgets is measured")
     kept = f"{directory / FILE_NAME}, {directory / STUDY}"
     shows = dashboard(directory)
-    _say(f"records and Optuna's study are in {kept}" + (f"; {shows} shows it" if shows else ""))
+    tell(f"records and Optuna's study are in {kept}" + (f"; {shows} shows it" if shows else ""))
 
 
 def _show(directory: Path, objectives: tuple[str, ...]) -> None:
@@ -157,24 +159,27 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
     _, trouble = write_results(directory, rows, records)
     for line in trouble:
-        _say(f"{line}; all is measured and kept")
-    _say(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
+        tell(f"{line}; all is measured and kept")
+    tell(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
 
 
 @contextmanager
 def _progress(trials: int) -> Iterator[Callable[[int, Step], None]]:
     """One bar over the points; nothing where there is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
+
+    from wnexplore.cli.terminal import PlainConsole
 
     columns = (
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        TextColumn("· {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn(
+            "· {task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+        ),
     )
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     off = not console.is_terminal
     with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=trials)
@@ -182,11 +187,6 @@ def _progress(trials: int) -> Iterator[Callable[[int, Step], None]]:
         def on_step(number: int, step: Step) -> None:
             if not off and not step.part:
                 at = f"{number}/{trials} {step.measurement.point}: {step.measurement}"
-                progress.update(bar, completed=number - 1, description=at, refresh=True)
+                progress.update(bar, completed=number - 1, description=one_line(at), refresh=True)
 
         yield on_step
-
-
-def _say(line: str) -> None:
-    """What is about the run, not of its results, goes to stderr."""
-    typer.echo(line, err=True)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wnexplore.cli.output import tell
+
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
     from wnexplore.design.sweep_file import SweepSpec
     from wnexplore.results.record import Record
@@ -26,10 +27,9 @@ def load_records(directory: Path, skip_damaged: bool) -> list[Record]:
 
 def tell_damaged(damaged: Sequence[str]) -> None:
     """Say on standard error how many records are left out, and why the first one is."""
-    import typer
 
     if damaged:
-        typer.echo(f"left out {len(damaged)} damaged of the records: {damaged[0]}", err=True)
+        tell(f"left out {len(damaged)} damaged of the records: {damaged[0]}")
 
 
 def load_rows(directory: Path, where: str | None, sort: str | None, skip_damaged: bool) -> pd.DataFrame:
@@ -50,17 +50,10 @@ def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> p
 
 def print_table(rows: pd.DataFrame, pareto: Sequence[str] | None = None, *, strict: bool = False) -> None:
     """The table of `rows` on standard output, as wide as the terminal."""
+    from wnexplore.cli.terminal import output
     from wnexplore.report.tables import table
 
-    console().print(table(rows, pareto=pareto, strict=strict))
-
-
-def console() -> Console:
-    """Standard output for rich; a pipe, which has no width of its own, gets room for every cell."""
-    from rich.console import Console
-
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=200)
+    output().print(table(rows, pareto=pareto, strict=strict))
 
 
 def write_output(content: str | bytes, out: Path | None) -> None:
@@ -131,6 +124,4 @@ def keep_sweep(directory: Path, spec: SweepSpec) -> None:
         path = directory / f"sweep-{number}.yaml"
     write_whole(path, content)
     if number > 1:
-        import typer
-
-        typer.echo(f"{directory} was begun by another sweep: this one is in {path.name}", err=True)
+        tell(f"{directory} was begun by another sweep: this one is in {path.name}")

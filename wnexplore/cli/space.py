@@ -28,6 +28,7 @@ from wnexplore.cli.axes import (
     refuse_axes_beside_points,
 )
 from wnexplore.cli.options import comma_list
+from wnexplore.cli.output import say, tell
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,12 +113,12 @@ def space(
 def _tell_size(space: Space) -> None:
     illegal = space.illegal()
     broken = sum(own.points for own in illegal)
-    typer.echo(f"{space.size:,} points, {space.size - broken:,} legal, {broken:,} illegal")
+    say(f"{space.size:,} points, {space.size - broken:,} legal, {broken:,} illegal")
     for own in illegal:
-        typer.echo(f"  {own.points:,} break this: {own.rule}")
-        typer.echo(f"    {own.example}: {own.reason}")
+        say(f"  {own.points:,} break this: {own.rule}")
+        say(f"    {own.example}: {own.reason}")
     for network, operators in space.uncounted.items():
-        typer.echo(f"not in FLOPs of {network}, though they may multiply matrices: {', '.join(operators)}")
+        say(f"not in FLOPs of {network}, though they may multiply matrices: {', '.join(operators)}")
 
 
 def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Indices:
@@ -130,12 +131,10 @@ def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Ind
     doubles = np.flatnonzero(space.repeated)
     if len(doubles):
         one = int(doubles[0])
-        typer.echo(
-            f"{len(doubles):,} of the legal ones are the same function as another: counted once from here on"
-        )
-        typer.echo(f"  {space.point(one)} equals {space.point(int(space.first_like[one]))}")
+        say(f"{len(doubles):,} of the legal ones are the same function as another: counted once from here on")
+        say(f"  {space.point(one)} equals {space.point(int(space.first_like[one]))}")
     if where is not None:
-        typer.echo(f"{len(kept):,} satisfy {where}")
+        say(f"{len(kept):,} satisfy {where}")
     if len(kept) == 0:
         raise InputError("no point is left")
     return kept
@@ -150,14 +149,15 @@ def _tell_points(
     seed: int,
     out: Path | None,
 ) -> None:
-    from wnexplore.cli.show import console, print_table
+    from wnexplore.cli.show import print_table
+    from wnexplore.cli.terminal import output
     from wnexplore.files import write_whole
     from wnexplore.report.histogram import histogram
     from wnexplore.space.expansion import frame_of, to_csv
     from wnexplore.space.selection import front, open_points
     from wnexplore.space.selection import sample as sampled
 
-    screen = console()
+    screen = output()
     for name in ("params", "flops"):
         width = max(10, min(72, screen.width - 2))
         text = histogram(getattr(space, name)[kept], name, width=width, ascii=screen.options.ascii_only)
@@ -165,14 +165,14 @@ def _tell_points(
     listed = kept
     if pareto is not None:
         listed = front(space, kept, pareto)
-        typer.echo(f"{len(listed):,} on the Pareto front of {', '.join(pareto)}")
+        say(f"{len(listed):,} on the Pareto front of {', '.join(pareto)}")
     elif sample is not None:
         listed = sampled(kept, sample, seed)
     elif out is not None:
         listed = open_points(space, wanted, doubles=True)
     if out is not None:
         write_whole(out, to_csv(space, listed).encode())
-        typer.echo(f"wrote {len(listed):,} points to {out}", err=True)
+        tell(f"wrote {len(listed):,} points to {out}")
     elif listed is not kept or len(kept) <= _MOST_LISTED:
         print_table(frame_of(space, listed), pareto=())
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
@@ -34,12 +35,15 @@ from wnexplore.cli.axes import (
     refuse_axes_beside_points,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list, program
-from wnexplore.errors import InputError, shown
+from wnexplore.cli.output import named_damaged, say, tell
+from wnexplore.errors import InputError
+from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
+    from wnexplore.design.point import DesignPoint
     from wnexplore.design.sweep_file import SweepSpec
     from wnexplore.results.record import Record
-    from wnexplore.study.sweep import Plan, Step
+    from wnexplore.study.sweep import Measurement, Plan, Step
 
 
 def sweep(
@@ -164,13 +168,14 @@ def _run_directory(path: Path | None) -> Path:
 
 def _plan(spec: SweepSpec, directory: Path) -> Plan:
     from wnexplore.results.store import FILE_NAME, read_records
-    from wnexplore.study.sweep import plan
+    from wnexplore.study.sweep import check_sizes, plan
     from wnexplore.training.training_record import threads_before
 
     begun = spec.train is not None and (directory / FILE_NAME).exists()
     planned = plan(spec, threads_before(read_records(directory)) if begun else {})
     left_out = planned.expansion
     if planned.points:
+        check_sizes(spec, planned)
         return planned
     if left_out.excluded:
         raise InputError(f"no point of this sweep satisfies {spec.where}: {left_out.excluded} are legal")
@@ -196,14 +201,14 @@ def _measure(
         todo = remaining(planned, store.keys(), retry_failed)
         done = len(planned.measurements) - len(todo)
         if done:
-            _say(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
+            tell(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
         try:
             several = spec.train is not None and spec.train.jobs > 1
             with _progress(planned) as on_step:
                 return len(todo), run(spec, todo, store, on_step, _tell if several else lambda record: None)
         except KeyboardInterrupt:
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
-            _say(
+            tell(
                 f"stopped: {done} of {len(planned.measurements)} measurements are done and kept in"
                 f" {directory}; to go on: {shlex.join([*program(), *sys.argv[1:]])}"
             )
@@ -213,9 +218,10 @@ def _measure(
 @contextmanager
 def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
     """One bar over the variants, the current step, time left; nothing where there is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
+
+    from wnexplore.cli.terminal import PlainConsole
 
     # Drawn where a measurement says so and not by a thread of its own, which would run while it times.
     columns = (
@@ -224,9 +230,11 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
         TimeElapsedColumn(),
         TextColumn("·"),
         TimeRemainingColumn(),
-        TextColumn("left · {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn(
+            "left · {task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+        ),
     )
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     order = {point: number for number, point in enumerate(planned.points, start=1)}
     off = not console.is_terminal
     with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
@@ -241,7 +249,7 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
             point = step.measurement.point
             at = f"{order[point]}/{len(order)} {point}: {step.measurement}"
             progress.update(
-                bar, total=step.total, completed=step.done + step.part, description=at, refresh=True
+                bar, total=step.total, completed=step.done + step.part, description=one_line(at), refresh=True
             )
 
         yield on_step
@@ -256,12 +264,12 @@ def _tell(record: Record) -> None:
         return
     label = f"{record.point}, seed {record.protocol['seed']}"
     if record.status != "ok":
-        _say(f"{label}: {record.error}")
+        tell(f"{label}: {record.error}")
         return
     value = record.value
     dropped = "" if value["dropped_at"] is None else ", dropped"
     after = f"after {value['epochs']} epochs{dropped}, {value['seconds']:.1f} s"
-    _say(f"{label}: top-1 {value['top1']:.2f} % {after}")
+    tell(f"{label}: top-1 {value['top1']:.2f} % {after}")
 
 
 def _show_plan(planned: Plan, directory: Path, retry_failed: bool, skip_damaged: bool) -> None:
@@ -272,14 +280,30 @@ def _show_plan(planned: Plan, directory: Path, retry_failed: bool, skip_damaged:
     records = load_records(directory, skip_damaged) if (directory / FILE_NAME).exists() else []
     keys = {record.key: record.status for record in records}
     todo = remaining(planned, keys, retry_failed)
-    for point in planned.points:
-        steps = [str(m) for m in todo if m.point == point]
-        typer.echo(f"{point}: {'; '.join(steps) or 'done'}")
+    by_point: dict[DesignPoint, list[Measurement]] = {point: [] for point in planned.points}
+    for measurement in todo:
+        by_point[measurement.point].append(measurement)
+    for point, own in by_point.items():
+        say(f"{point}: {'; '.join(_steps(own)) or 'done'}")
     _say_skipped(planned)
-    _say(
+    tell(
         f"{len(planned.points)} points, {len(todo)} measurements to make,"
         f" {len(planned.measurements) - len(todo)} done in {directory}; nothing was written"
     )
+
+
+def _steps(todo: list[Measurement]) -> Iterator[str]:
+    """What is to be measured of a point; seeds that follow one another as one step."""
+    yield from (str(m) for m in todo if m.figure != "training")
+    trainings = [m for m in todo if m.figure == "training"]
+    # What differs between those of one run is the seed minus the place.
+    for _, run in groupby(enumerate(trainings), lambda each: each[1].protocol["seed"] - each[0]):
+        first, *others = (m for _, m in run)
+        if len(others) < 3:
+            yield from (str(m) for m in (first, *others))
+        else:
+            seeds = f"seeds {first.protocol['seed']} to {others[-1].protocol['seed']}"
+            yield f"training on {first.protocol['dataset']}, {seeds}"
 
 
 def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: str | None) -> None:
@@ -294,29 +318,30 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
     for line in lines(records):
-        typer.echo(line)
+        say(line)
     if rows["top1"].isna().all():
-        _say(
+        tell(
             "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
             f" wnexplore table {shlex.quote(str(directory))} --objectives params,latency_ms"
         )
     missing = {name for record in records for name in record.value.get("uncounted_products", ())}
     if missing:
-        _say(f"not in FLOPs, though they may multiply matrices: {', '.join(sorted(missing))}")
+        tell(f"not in FLOPs, though they may multiply matrices: {', '.join(sorted(missing))}")
     _say_skipped(planned)
+    why = {path: told for record in records for path, told in record.value.get("why_damaged", {}).items()}
     for path in dict.fromkeys(path for record in records for path in record.value.get("damaged", ())):
-        _say(f"skipped in training and tests, as it can't be read: {shown(path, 4096)}")
+        tell(f"skipped in training and tests, as it can't be read: {named_damaged(path, why)}")
     for record in records:
         if skipped := record.value.get("skipped"):
-            _say(f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}")
+            tell(f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}")
     for record in failed:
-        _say(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
+        tell(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
     written, trouble = write_results(directory, rows, records)
     told = [directory / FILE_NAME, directory / "sweep.yaml", *written]
-    _say("wrote " + ", ".join(str(path) for path in told))
+    tell("wrote " + ", ".join(str(path) for path in told))
     for line in trouble:
         # All is measured and kept: this is no failure of the sweep.
-        _say(
+        tell(
             f"{line}; all is measured and kept, and wnexplore plot {shlex.quote(str(directory))} tries again"
         )
 
@@ -324,15 +349,10 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
 def _say_skipped(planned: Plan) -> None:
     left_out = planned.expansion
     for point, reason in left_out.skipped:
-        _say(f"skipped as illegal: {point}: {reason}")
+        tell(f"skipped as illegal: {point}: {reason}")
     if left_out.illegal > len(left_out.skipped):
-        _say(f"and {left_out.illegal - len(left_out.skipped):,} more: wnexplore space counts them by reason")
+        tell(f"and {left_out.illegal - len(left_out.skipped):,} more: wnexplore space counts them by reason")
     for point, first in left_out.repeated:
-        _say(f"skipped: {point}: the same function as {first}")
+        tell(f"skipped: {point}: the same function as {first}")
     if left_out.excluded:
-        _say(f"{left_out.excluded:,} legal points don't satisfy where and were left out")
-
-
-def _say(line: str) -> None:
-    """What is about the run, not of its results, goes to stderr."""
-    typer.echo(line, err=True)
+        tell(f"{left_out.excluded:,} legal points don't satisfy where and were left out")

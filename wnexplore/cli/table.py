@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import RunDirectory, SkipDamaged, Sort, Strict, Where, comma_list
+from wnexplore.cli.output import say
 
 
 def table(
@@ -45,4 +46,4 @@ def table(
     # They are about all that was trained, not about some rows of it.
     if where is None and not pareto:
         for line in lines(records):
-            typer.echo(line)
+            say(line)

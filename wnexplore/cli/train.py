@@ -30,6 +30,7 @@ from wnexplore.cli.options import (
     legal_point,
     program,
 )
+from wnexplore.cli.output import named_damaged, say, tell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +92,6 @@ def train(
     spec = _spec(context.params)
     directory = out or Path("runs/train")
 
-    from wnexplore.errors import shown
     from wnexplore.training.full import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
@@ -100,16 +100,14 @@ def train(
     if not _speaks():
         return
     for path in outcome.damaged:
-        typer.echo(f"skipped, as it can't be read: {shown(path, 4096)}", err=True)
+        tell(f"skipped, as it can't be read: {named_damaged(path, outcome.why_damaged)}")
     if outcome.skipped:
-        typer.echo(
-            f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch", err=True
-        )
+        tell(f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch")
     if outcome.finished:
-        typer.echo(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
+        say(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
         return
     called = shlex.join([*program(), *sys.argv[1:]])
-    typer.echo(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called}", err=True)
+    tell(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called}")
     raise typer.Exit(130)
 
 
@@ -142,12 +140,13 @@ def _spec(given: Mapping[str, object]) -> TrainSpec:
 @contextmanager
 def _table() -> Iterator[Callable[[Row, int], None]]:
     """Rows of the log as they come: a table that stays in place in a terminal, a line each elsewhere."""
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console(stderr=True)
+    from wnexplore.cli.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
-        yield lambda row, steps: typer.echo(_line(row, steps), err=True)
+        yield lambda row, steps: tell(_line(row, steps))
         return
     rows: list[Row] = []
     with Live(console=console, auto_refresh=False) as live:

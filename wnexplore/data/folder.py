@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,11 @@ class FolderSplit:
     def damaged(self) -> tuple[str, ...]:
         """As `Split.damaged`, of this process."""
         return tuple(self._tally.damaged)
+
+    @property
+    def why_damaged(self) -> Mapping[str, str]:
+        """As `Split.why_damaged`, of this process."""
+        return dict(self._tally.damaged)
 
     def batches_per_pass(self, batch_size: int) -> int:
         """As `Split.batches_per_pass`."""

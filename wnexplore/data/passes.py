@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +58,10 @@ class Split(Protocol):
     @property
     def damaged(self) -> tuple[str, ...]:
         """Paths of images that couldn't be read so far, each once, in order of discovery."""
+
+    @property
+    def why_damaged(self) -> Mapping[str, str]:
+        """For each of them why it can't be read."""
 
     def batches(
         self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1

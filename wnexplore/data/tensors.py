@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,6 +47,7 @@ class TensorSplit:
     """The value of a white pixel."""
     damaged: tuple[str, ...] = ()
     """None ever: what is in memory has been read."""
+    why_damaged: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _kept: dict[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 from wnexplore.design.backbones import backbone_spec
@@ -22,7 +24,7 @@ def check_fits(point: DesignPoint) -> None:
     Of a network that was brought only what its classes take is known. Asked before anything is allocated:
     an operating system may promise more than it has, and end the process that takes it at its word.
     """
-    memory = psutil.virtual_memory().total
+    memory = machine_memory()
     needed = _BYTES * _least_params(point)
     if needed > memory:
         raise InputError(
@@ -39,12 +41,59 @@ def check_images_fit(resolution: int) -> None:
     if resolution > most:
         raise InputError(f"resolution is {shown(resolution)}: expected at most {most:,}")
     # The image as it is resized and as it is normalised, and 8 channels of half its size.
-    needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, psutil.virtual_memory().total
+    needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, machine_memory()
     if needed > memory:
         raise InputError(
             f"one image of {resolution:,} pixels takes {needed / 1e9:,.1f} GB at least: more than the"
             f" {memory / 1e9:,.1f} GB of memory here"
         )
+
+
+def batch_misfit(
+    batch: int,
+    resolution: int,
+    *,
+    point: DesignPoint | None = None,
+    copies: int = 1,
+    bytes_each: int = _BYTES,
+    there: int | None = None,
+) -> str | None:
+    """Why `batch` images of `resolution` pixels can't be had at once; None if they may fit.
+
+    Counted are `copies` of the images and what the first layer of the network of `point` makes of them, each
+    number in `bytes_each`. `there` is the memory in bytes that the device has: that of this machine if left
+    out. Known before anything is allocated, as `check_fits`.
+    """
+    numbers = 3.0 * copies
+    if point is not None and not is_brought(point.backbone):
+        numbers += backbone_spec(point.backbone).stem_width / (1 if point.stem == "small" else 4)
+    needed = numbers * bytes_each * batch * resolution**2
+    memory = machine_memory() if there is None else there
+    if needed <= memory:
+        return None
+    return (
+        f"a batch of {batch:,} images of {resolution:,} pixels takes {needed / 1e9:,.1f} GB at least: more"
+        f" than the {memory / 1e9:,.1f} GB of memory here"
+    )
+
+
+def machine_memory() -> int:
+    """Bytes of main memory that this process may have.
+
+    That of the machine, or the limit of its container (cgroups of version 2 or 1), if that is less.
+    """
+    limits = (psutil.virtual_memory().total, *(_whole(path) for path in _LIMITS))
+    return min(limit for limit in limits if limit)
+
+
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def _whole(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # not there, or "max"
+        return None
 
 
 def _least_params(point: DesignPoint) -> int:

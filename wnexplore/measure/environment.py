@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from wnexplore.design.protocol import ADAPTIVE, DEVICES
+from wnexplore.design.size import machine_memory
 from wnexplore.errors import InputError, Notice, unknown
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 
@@ -88,6 +89,14 @@ def free_memory(device: str) -> int:
     available = psutil.virtual_memory().available
     limit, used = (_whole(_CGROUP / name) for name in ("memory.max", "memory.current"))
     return available if limit is None or used is None else min(available, limit - used)
+
+
+def total_memory(device: str) -> int | None:
+    """Bytes of memory that the device has, or a process on it may have; None where nothing tells."""
+    if device == "cuda":
+        total: int = torch.cuda.mem_get_info()[1]
+        return total
+    return machine_memory()
 
 
 def unused_bytes(segments: Iterable[Mapping[str, Any]], device: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +36,48 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def unwrapped(state: Mapping[str, Any], names: Set[str]) -> Mapping[str, Any]:
+def unwrapped(
+    state: Mapping[str, Any],
+    names: Set[str],
+    weights: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Mapping[str, Any]:
     """The weights in `state` under the names of a network, which are `names`.
 
     - A training's file holds them beside other things: they are what stands under "state_dict", "model" or
       another usual key; the weights as trained before their moving average, which is taken where it is alone.
+      `weights` is the key of others, and `tell` gets a line where there were several to choose from.
     - Wrappers put a word before every name, as DataParallel puts "module." and torch.compile "_orig_mod.": it
       goes where all names have it and the network's don't. "n_averaged" of a moving average goes, too.
 
-    A state dict in the network's own names is given back as it is.
+    A state dict in the network's own names is given back as it is. Raises `InputError` if there is nothing
+    under `weights`.
     """
+    left, seen = weights, list[str]()
     for _ in range(_DEEPEST):  # a mapping may hold itself
-        inner = next((state[key] for key in _KEYS if _is_state(state.get(key))), None)
-        if inner is None or names & state.keys():
+        keys = [key for key in _KEYS if _is_state(state.get(key))]
+        if left is not None and left not in keys and _is_state(state.get(left)):
+            keys.append(left)
+        if not keys or names & state.keys():
             break
-        state = inner
+        seen += keys
+        taken = left if left in keys else keys[0]
+        if taken == left:
+            left = None
+        if len(keys) > 1:
+            tell(f"the weights under '{shown(taken)}' are taken, of {_listed(keys)}")
+        state = state[taken]
+    if left is not None:
+        held = f"those under {_listed(seen)}" if seen else "none under a name"
+        raise InputError(f"no weights under '{shown(left)}': the file holds {held}")
     state = {key: value for key, value in state.items() if key != "n_averaged" or key in names}
     while prefix := _common_prefix(state, names):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(f"'{shown(key)}'" for key in keys)
 
 
 def _is_state(value: object) -> bool:

@@ -11,19 +11,20 @@ from rich.text import Text
 from wnexplore.design.methods import FORMULATIONS
 from wnexplore.report.profile_table import title
 from wnexplore.results.columns import COLUMNS, with_interval
+from wnexplore.results.escape import visible
 
 PICKED = "→"
 
 
 def render(result: Mapping[str, Any]) -> Iterator[Table | Text]:
     """The parts of a race (as `wnexplore race --json` has it), to be printed one by one."""
-    yield Text(title(result), style="bold")
+    yield Text(visible(title(result)), style="bold")
     yield _times(result["layers"])
     yield _protocol(result["protocol"])
     if any(len(layer["races"]) > 1 for layer in result["layers"]):
         yield Text()
         yield _crossovers(result["layers"])
-    yield from (Text(line) for line in ("", *_regret(result["regret"]), *problems(result)))
+    yield from (Text(visible(line)) for line in ("", *_regret(result["regret"]), *problems(result)))
 
 
 def problems(result: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wnexplore.results.columns import decimals, prefixed
+from wnexplore.results.escape import csv_cell, visible
 from wnexplore.results.layer_kernels import KernelAnalysis, LayerKernels
 
 
@@ -19,20 +20,20 @@ def to_csv(analysis: KernelAnalysis) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
 def render(analysis: KernelAnalysis) -> Iterator[Table | Text]:
     """The parts of an analysis, to be printed one by one."""
-    yield Text(analysis.network, style="bold")
+    yield Text(visible(analysis.network), style="bold")
     yield _table(analysis)
     pairs = max(layer.cosines.size for layer in analysis.layers)
     yield Text(
-        f"{analysis.data}: {analysis.samples} test images, {pairs:,} pairs of them ({analysis.device},"
-        f" {analysis.precision}); cosine: similarity of the kernels of two images\nstd: of an entry of"
-        " alpha over the images, mean over entries; dead: entries that stay as they are; saturated: at an end"
-        " of their range",
+        f"{visible(analysis.data)}: {analysis.samples} test images, {pairs:,} pairs of them"
+        f" ({analysis.device}, {analysis.precision}); cosine: similarity of the kernels of two images\n"
+        "std: of an entry of alpha over the images, mean over entries; dead: entries that stay as they are;"
+        " saturated: at an end of their range",
         style="dim",
     )
 
@@ -56,7 +57,7 @@ def _table(analysis: KernelAnalysis) -> Table:
         digits = 4 if not std else min(8, max(4, decimals(std, 2)))
         spread = "" if cosine is None else f"{cosine:.{digits}f} ± {std:.{digits}f}"
         table.add_row(
-            layer.name,
+            visible(layer.name),
             _shape(layer),
             prefixed(layer.inputs),
             str(layer.inputs_per_group),

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from wnexplore.results.columns import COLUMNS, decimals, prefixed, with_interval
+from wnexplore.results.escape import visible
 
 
 def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
     """The parts of a profile (as `wnexplore profile --json` has it), to be printed one by one."""
-    yield Text(title(profile), style="bold")
+    yield Text(visible(title(profile)), style="bold")
     yield _counts(profile)
     if profile["latency"]:
         yield from _latencies(profile["latency"])
@@ -75,7 +76,7 @@ def _latencies(entries: list[Mapping[str, Any]]) -> Iterator[Table | Text]:
     for number, entry in enumerate(entries, start=1):
         row = f"row {number}: " if len(entries) > 1 else ""
         for warning in entry.get("warnings", ()):
-            yield Text(f"⚠ {row}{warning['text']}")
+            yield Text(visible(f"⚠ {row}{warning['text']}"))
 
 
 _USUAL = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}

@@ -28,6 +28,11 @@ def visible(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """`text` as `visible` has it, the ends of lines too."""
+    return visible(text.replace("\n", "\\n"))
+
+
 def markdown(text: str) -> str:
     """`text` in a cell of a Markdown table, of GitHub's kind too, which has formulas and strikes through."""
     return " ".join(visible(text).splitlines()).translate(_MARKDOWN)

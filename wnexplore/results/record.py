@@ -33,8 +33,9 @@ class Record:
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
       and with halving schedule ("halving"), min_epochs, max_epochs and eta; value top1 (percent), seconds,
       epochs (those trained; left out: as planned), dropped_at (the epoch after which halving dropped it,
-      None or left out: never) and damaged (images skipped; left out: none); samples loss (one mean an
-      epoch) and, side by side, tested_epochs and tested_top1 (percent after these epochs).
+      None or left out: never), damaged (images skipped; left out: none), why_damaged {path:
+      reason}; samples loss (one mean an epoch) and, side by side, tested_epochs and tested_top1 (percent
+      after these epochs).
     """
 
     figure: Figure

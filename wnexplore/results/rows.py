@@ -233,6 +233,7 @@ class _Value(_Part):
     epochs: Count | None = None
     dropped_at: Positive | None = None
     damaged: list[str] = Field(default_factory=list)
+    why_damaged: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -16,7 +16,7 @@ from wnexplore.measure.formulation_times import race as race_layer
 from wnexplore.measure.latency import LatencyProtocol
 from wnexplore.measure.switches import precision_set, threads_set
 from wnexplore.models import build
-from wnexplore.study.sweep import plan
+from wnexplore.study.sweep import check_sizes, plan
 
 Progress = Callable[[str, int, int], None]
 """Told what is raced next, how many races are done and how many there are."""
@@ -37,7 +37,9 @@ def race(
     batch sizes. Raises `InputError` if the network has no such layer, or the machine no such device.
     """
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency)
-    protocols = [m.protocol for m in plan(spec).measurements if m.figure == "latency"]
+    planned = plan(spec)
+    check_sizes(spec, planned)
+    protocols = [m.protocol for m in planned.measurements if m.figure == "latency"]
     protocols.sort(key=lambda protocol: int(protocol["batch_size"]))
     raced = raced_layers(build(point), point.resolution, layer)
     layers = []

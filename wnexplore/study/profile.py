@@ -17,7 +17,7 @@ from wnexplore.measure.layers import measure_layers
 from wnexplore.measure.roofline import device_peaks
 from wnexplore.models import build
 from wnexplore.results.record import Record
-from wnexplore.study.sweep import measure, plan
+from wnexplore.study.sweep import check_sizes, measure, plan
 
 
 def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bool) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     planned = plan(spec)
     if not planned.points:
         raise InputError(f"{point}: {planned.expansion.skipped[0][1]}")
+    check_sizes(spec, planned)
     try:
         complexity, *latencies = measure(spec, planned.measurements)
     except ContextLostError as error:

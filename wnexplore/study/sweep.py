@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
 from wnexplore.measure.failure import NETWORK_ERRORS, Failure
+from wnexplore.measure.fits import check_fits_somewhere, latency_misfit
 from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
 from wnexplore.measure.runtimes import RUNTIMES
@@ -33,7 +35,7 @@ from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
 from wnexplore.study.workers import train_in_full, workers
-from wnexplore.training.setup import check_trainable, load, threads_of
+from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit
 from wnexplore.training.training_record import training_protocol
 
 
@@ -45,7 +47,7 @@ class Measurement:
     point: DesignPoint
     protocol: Mapping[str, Any]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The key of the record that it becomes."""
         return record_key(self.figure, self.point, self.protocol)
@@ -96,15 +98,43 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
         for resolution in {point.resolution for point in expansion.points}:
             images = load(spec.train, resolution).listing
     latencies = list(_latency_protocols(spec.latency))
+    seeds = 0 if spec.train is None else spec.train.seeds
+    _check_count(len(expansion.points), 1 + len(latencies) + seeds)
     sources = {point: _source(point) for point in expansion.points}
     measurements = (
         *(Measurement("complexity", point, own) for point, own in sources.items()),
         *(Measurement("latency", point, p | own) for p in latencies for point, own in sources.items()),
         *_trainings(spec.train, sources, threads, images),
     )
-    # A batch size written twice is measured once.
-    once = {measurement.key: measurement for measurement in measurements}
-    return Plan(expansion, tuple(once.values()))
+    return Plan(expansion, measurements)
+
+
+def check_sizes(spec: SweepSpec, plan: Plan) -> None:
+    """Raise `InputError` if a latency of `plan`, or its trainings, can't be had of any point, by sizes alone.
+
+    Where some points fit, those that don't become records that say so.
+    """
+    latencies: dict[tuple[Any, Any], list[Measurement]] = {}
+    for measurement in plan.measurements:
+        if measurement.figure == "latency":
+            asked = measurement.protocol["batch_size"], measurement.protocol["dtype"]
+            latencies.setdefault(asked, []).append(measurement)
+    for own in latencies.values():
+        check_fits_somewhere(latency_misfit(m.point, m.protocol) for m in own)
+    if spec.train is not None:
+        train, device = spec.train, resolve_device(spec.train.device)
+        check_fits_somewhere(training_misfit(train, point, device) for point in plan.points)
+
+
+def _check_count(points: int, each: int) -> None:
+    """Raise `InputError` if there is more to measure than can be listed: `each` of so many `points`."""
+    if points * each > _MOST:
+        raise InputError(
+            f"{points:,} points with {each:,} measurements each: expected at most {_MOST:,} in all"
+        )
+
+
+_MOST = 1_000_000
 
 
 def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
@@ -126,7 +156,8 @@ def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
 def remaining(plan: Plan, keys: Mapping[str, str], retry_failed: bool = False) -> list[Measurement]:
     """The measurements of `plan` that no record in `keys` (key -> status) stands for yet."""
     done = {key for key, status in keys.items() if status == "ok" or not retry_failed}
-    return [m for m in plan.measurements if m.key not in done]
+    # Keys of many thousands take seconds.
+    return [m for m in plan.measurements if m.key not in done] if done else list(plan.measurements)
 
 
 def run(
@@ -260,8 +291,14 @@ def _count(record: Record) -> Record:
 
 def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
     """The records of latencies that share protocol and baseline, as they are known."""
-    by_point = {measurement.point: measurement for measurement in group}
     plain, protocol = group[0].point.baseline(), group[0].protocol
+    misfit = latency_misfit(plain, protocol)
+    if misfit is not None:
+        for measurement in group:
+            record = Record("latency", measurement.point, protocol)
+            yield _failed(record, Failure("out_of_memory", misfit))
+        return
+    by_point = {measurement.point: measurement for measurement in group}
     keep = None if rounds is None else _kept_rounds(rounds, group)
     latencies = measure_latencies(
         {point: partial(build, point) for point in by_point},
@@ -346,7 +383,10 @@ def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
                     f"runtime '{runtime}' is for {axis} '{value}', not '{others[0]}': leave one of them out"
                 )
         RUNTIMES[runtime].require(device)
-    for values in itertools.product(*axes.values()):
+    # What is written twice is measured once.
+    distinct = [tuple(dict.fromkeys(values)) for values in axes.values()]
+    _check_count(1, math.prod(map(len, distinct)))
+    for values in itertools.product(*distinct):
         yield {
             "device": device,
             "device_name": device_name(device),
@@ -371,6 +411,6 @@ def _trainings(
         plain = point.baseline()
         if device == "cpu" and plain not in chosen:
             chosen[plain] = threads_of(spec, plain)
+        shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | own
         for seed in range(spec.seeds):
-            protocol = training_protocol(spec, device, chosen.get(plain, 1), seed, images)
-            yield Measurement("training", point, protocol | own)
+            yield Measurement("training", point, shared | {"seed": seed})

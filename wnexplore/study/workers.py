@@ -27,7 +27,7 @@ from wnexplore.models import build
 from wnexplore.results.record import Record
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.determinism import require_cublas_workspace
-from wnexplore.training.setup import load
+from wnexplore.training.setup import load, training_misfit
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import TrainingFigure, trained_record
 
@@ -173,6 +173,9 @@ _lost_with: list[Task] = []
 def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], None]) -> Done:
     record = task.record
     data = load(task.spec, record.point.resolution)
+    misfit = training_misfit(task.spec, record.point, record.protocol["device"])
+    if misfit is not None:
+        raise MemoryError(misfit)
     network = replace(record.point, num_classes=data.num_classes)
 
     def make() -> nn.Module:

@@ -24,8 +24,8 @@ def analyze(
     """What `wnexplore analyze` shows of a network and up to `samples` test images of all classes.
 
     `layer` is the dotted name of the one that is mapped by t-SNE, which `seed` starts; the last one to run if
-    left out. Raises `InputError` if the network has no such layer or none that generates kernels, or another
-    number of classes than `data`, whose names may be others.
+    left out. `data` has the network's classes, as `evaluation.test_data` gives it. Raises `InputError` if the
+    network has no such layer or none that generates kernels, or another number of classes.
     """
     network, point = trained.network.to(device), trained.origin.point
     if data.num_classes != point.num_classes:

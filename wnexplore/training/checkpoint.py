@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,9 @@ from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.files import write_whole
-from wnexplore.models import build
 from wnexplore.models.weight_files import read_tensors, unwrapped
 from wnexplore.training.checkpoint_header import (
-    check_held,
+    build_held,
     named,
     named_point,
     read_header,
@@ -95,15 +95,11 @@ def open_checkpoint(path: Path, backbone: str | None = None) -> Trained:
 
     Nothing that the file names is run but what `backbone` names, as `read_origin` says. Raises `InputError`
     as that does, and if its weights are another network's or it doesn't run. No memory is taken for a network
-    before its weights are seen to fit it, as far as `check_held` can tell.
+    that its weights can't fit, as far as `build_held` can tell.
     """
     origin = read_origin(path, backbone)
     held = read_header(path).shapes
-    check_held(path, origin.point, held)
-    try:
-        network = build(origin.point)
-    except InputError as error:
-        raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
+    network = build_held(path, origin.point, held)
     if lacks_layers(network, held):
         # Some are only made for the first images. If they can't be, loading says what is missing.
         with torch.no_grad(), suppress(Exception):
@@ -152,10 +148,16 @@ def read_origin(path: Path, backbone: str | None = None) -> Origin:
     )
 
 
-def load_checkpoint(network: nn.Module, path: Path) -> None:
+def load_checkpoint(
+    network: nn.Module,
+    path: Path,
+    weights: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> None:
     """Load the weights in the file `path`: .safetensors, or what a training saved by `torch.save`.
 
-    They may stand among other things and under a wrapper's names, as `unwrapped` says. Raises `InputError` if
+    They may stand among other things and under a wrapper's names, as `unwrapped` says, which is told which
+    `weights` to take. Raises `InputError` if
     it can't be read, or doesn't fit: then the network is not to be used.
     """
     if path.suffix != SUFFIX:
@@ -166,7 +168,7 @@ def load_checkpoint(network: nn.Module, path: Path) -> None:
             read = load_beside(network, _read_beside(path), read)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged: {_BESIDE}: {shown(error)}") from None
-    state = unwrapped(read, network.state_dict().keys())
+    state = unwrapped(read, network.state_dict().keys(), weights, tell)
     make_writable(network)
     try:
         keys = network.load_state_dict(state, strict=False)
@@ -192,6 +194,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
 _MOST_BESIDE = 64 * 2**20
 """Bytes of what a network holds beside its state dict."""
+_MOST_PICKLED = 2**19
+"""Bytes of it that are no numbers of tensors."""
 
 
 def _as_text(beside: Mapping[str, Any]) -> str:
@@ -212,6 +216,11 @@ def _read_beside(path: Path) -> dict[str, Any]:
         return {}
     try:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MOST_BESIDE)
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            names = [part for part in parts.infolist() if part.filename.endswith("data.pkl")]
+        # Tensors apart: it takes a microsecond or more for each byte.
+        if not names or any(part.file_size > _MOST_PICKLED for part in names):
+            raise ValueError
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # bytes that are something else can fail in any way
         found = None

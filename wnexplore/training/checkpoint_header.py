@@ -6,6 +6,7 @@ import math
 import shlex
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from wnexplore.design.external_names import LIBRARIES, is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.models import build
+from wnexplore.models.bounded import NumbersAtMost
 from wnexplore.training.network_state import Snapshot
 
 _Shape = tuple[int, ...]
@@ -120,11 +122,11 @@ def is_in_file(backbone: str) -> bool:
     return is_brought(backbone) and backbone.rpartition(":")[0] not in LIBRARIES
 
 
-def check_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> None:
-    """Raise `InputError` if tensors of `shapes` can't be those of `point`, before anything of it is made.
+def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> nn.Module:
+    """The network of `point`, of which tensors of `shapes` can be those. Raises `InputError` if they can't.
 
-    So no network is made that is larger than its file. Of a network of one's own only the classifier is
-    known, and of timm's and torchvision's what torch's "meta" device tells, which has shapes alone.
+    No network is made that is much larger than its file. Of a network of one's own only the classifier is
+    known before it is built, and of timm's and torchvision's the number of its numbers.
     """
     if point.resolution > _LARGEST_TRAINED:
         raise InputError(
@@ -133,26 +135,25 @@ def check_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
         )
     if not any(point.num_classes in shape for shape in shapes.values()):
         raise _unfit(path, f"no tensor has the size of {point.num_classes:,} classes")
-    if is_in_file(point.backbone):
-        return
+    times = _TIMES if is_brought(point.backbone) else 1
+    bounds = NumbersAtMost(times * sum(map(math.prod, shapes.values())) + _SLACK)
     try:
-        with torch.device("meta"):
+        with nullcontext() if is_in_file(point.backbone) else bounds:
             network = build(point)
-    except InputError as error:
-        raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
-    except Exception:
-        if not is_brought(point.backbone):
-            raise
-        return  # some of timm's need values while they are made
-    state = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if _has_shape(tensor)}
+    except Exception as error:
+        if bounds.exceeded:
+            raise _unfit(path, f"its network is much larger than its {len(shapes)} tensors") from None
+        if isinstance(error, InputError):
+            raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
+        raise
     if is_brought(point.backbone):
-        if sum(map(math.prod, state.values())) > 2 * sum(map(math.prod, shapes.values())) + _SLACK:
-            raise _unfit(path, f"its network is much larger than its {len(shapes)} tensors")
-        return
-    for name, shape in state.items():
+        return network
+    for name, tensor in network.state_dict().items():
+        shape = tuple(tensor.shape)
         if shapes.get(name) != shape:
             found = "is missing" if name not in shapes else f"has the shape {list(shapes[name])}"
             raise _unfit(path, f"{shown(name)} {found}, expected {list(shape)}")
+    return network
 
 
 def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
@@ -180,12 +181,10 @@ def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
 _LARGEST_TRAINED = 4096
 """Pixels: an image of more takes half a gigabyte before the first layer, and nobody trains so here."""
 _TRIED = 640
+_TIMES = 8
+"""How many times the numbers of its file a network that was brought may ask for: parts are built twice."""
 _SLACK = 2**22
-"""Numbers that a network may have beyond those of its file: they are none that memory lacks."""
-
-
-def _has_shape(tensor: object) -> bool:
-    return isinstance(tensor, Tensor) and not nn.parameter.is_lazy(tensor)
+"""Numbers that a network may ask for beyond those of its file: they are none that memory lacks."""
 
 
 def _unfit(path: Path, reason: str) -> InputError:

@@ -18,6 +18,10 @@ from wnexplore.errors import InputError, shown
 VERSION = 1
 MOST_BYTES = 4 * 2**20
 """Of the text: a hundred thousand classes take half of it."""
+MOST_VALUES = 1000
+"""Of one field, the names of classes apart."""
+MOST_DEEP = 5
+"""Lists and objects within one another in a field."""
 
 
 class DamagedError(Exception):
@@ -123,6 +127,7 @@ def read_metadata(text: str) -> Metadata:
     version = content.get("version")
     if type(version) is int and version > VERSION:
         raise NewerError
+    _check_bounds(content)
     try:
         # As JSON once more, in which a list stands for a tuple.
         return Metadata.model_validate_json(text)
@@ -131,6 +136,30 @@ def read_metadata(text: str) -> Metadata:
         field = ".".join(map(str, first["loc"])) or "metadata"
         given = "" if first["type"] == "missing" else f", not '{shown(first['input'])}'"
         raise DamagedError(shown(field), f"{shown(first['msg'])}{given}") from None
+
+
+def _check_bounds(content: Mapping[str, Any]) -> None:
+    """Raise `DamagedError` for more than any training writes: a check of each field tells of every value."""
+    for name, value in content.items():
+        if name == "classes" and isinstance(value, list):
+            wrong = next((own for own in value if not isinstance(own, str)), None)
+            if wrong is not None:
+                raise DamagedError("classes", f"expected names, not '{shown(wrong)}'")
+            continue
+        count, level = 0, [value]
+        for _ in range(MOST_DEEP):
+            count += len(level)
+            level = [own for above in level if isinstance(above, dict | list) for own in _inside(above)]
+        if level:
+            raise DamagedError(shown(name), f"nested more than {MOST_DEEP} deep")
+        if count > MOST_VALUES:
+            raise DamagedError(shown(name), f"{count:,} values, expected at most {MOST_VALUES:,}")
+    if len(content) > MOST_VALUES:
+        raise DamagedError("metadata", f"{len(content):,} fields, expected at most {MOST_VALUES:,}")
+
+
+def _inside(above: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return above.values() if isinstance(above, dict) else above
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

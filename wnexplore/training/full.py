@@ -22,6 +22,7 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import context_watched
+from wnexplore.measure.fits import check_fits_somewhere
 from wnexplore.measure.switches import threads_set
 from wnexplore.models import build
 from wnexplore.models.trial import try_out
@@ -34,7 +35,7 @@ from wnexplore.training.evaluate import preparation
 from wnexplore.training.kept_checkpoints import Checkpoints
 from wnexplore.training.log import Row, TrainingLog
 from wnexplore.training.loop import STATE_VERSION
-from wnexplore.training.setup import check_trainable, load, threads_of
+from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import trained_record, training_protocol
 
@@ -70,6 +71,8 @@ class Outcome:
     """The weights that had it."""
     damaged: tuple[str, ...]
     """Paths of images that couldn't be read."""
+    why_damaged: Mapping[str, str]
+    """For each of them why, where it is known: of those before a stop too."""
     skipped: int
     """Steps without training: damaged images left too few in their batch."""
 
@@ -93,6 +96,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         # What can't begin leaves no run directory.
         load(run.spec, run.point.resolution)
         check_trainable(run.spec, run.point)
+        check_fits_somewhere([training_misfit(run.spec, run.point, device, processes.world)])
         stack.enter_context(threads_set(_threads(run, device)))
         directory = _RunDirectory(run, device, processes, on_row)
         trainer = directory.trainer
@@ -180,6 +184,7 @@ class _RunDirectory(Callbacks):
             figure.best,
             self._checkpoints.best,
             figure.damaged,
+            figure.why_damaged,
             figure.skipped,
         )
 

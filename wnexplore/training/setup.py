@@ -9,6 +9,7 @@ from wnexplore.design.counts import count
 from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
+from wnexplore.measure.fits import split_misfit
 from wnexplore.measure.waiting import training_threads
 from wnexplore.space.skeletons import walk_of
 
@@ -29,6 +30,12 @@ def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
         from wnexplore.models.external import check_brought
 
         check_brought(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
+
+
+def training_misfit(spec: TrainSpec, point: DesignPoint, device: str, world: int = 1) -> str | None:
+    """Why one of `world` processes can't train the network of `point` on `device`; None if it may."""
+    data = load(spec, point.resolution)
+    return split_misfit(point, (data.train, data.test), -(-spec.batch_size // world), device)
 
 
 def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:

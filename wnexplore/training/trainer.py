@@ -95,7 +95,7 @@ class Trainer:
         """Of the steps since the last row, and of the epoch so far."""
         self._pending: dict[str, float] | None = None
         """Loss and speed of the row that waits for the test of its epoch."""
-        self._damaged_before: tuple[str, ...] = ()
+        self._damaged_before: tuple[list[str], dict[str, str]] = [], {}
         self._row_step = self._saved_step = 0
         """The steps of the last row and of the last save in this process, or where it began."""
         self._began = 0.0
@@ -128,7 +128,9 @@ class Trainer:
             self._generators = generator_states(self._device)
             if ended:
                 around.on_end()
-        self.figure.skipped, self.figure.damaged = training.skipped, self._damaged()
+        damaged, why = self._damaged()
+        self.figure.skipped = training.skipped
+        self.figure.damaged, self.figure.why_damaged = tuple(damaged), why
 
     def state(self) -> dict[str, Any]:
         """What `load_state` takes, in this process or another: tensors, numbers and text, none of it a copy.
@@ -138,6 +140,7 @@ class Trainer:
         """
         figure, training = self.figure, self.training.state()
         del training["generators"]
+        damaged, why = self._damaged()
         return {
             "training": training,
             "generators": self._processes.gather(self._generators),
@@ -153,7 +156,8 @@ class Trainer:
             },
             "best": figure.best,
             "untold": self._pending,
-            "damaged": list(self._damaged()),
+            "damaged": damaged,
+            "why_damaged": why,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -169,13 +173,14 @@ class Trainer:
         self._window = _Losses(self._device, state["sum"], state["count"])
         self._epoch = _Losses(self._device, state["epoch_sum"], state["epoch_count"])
         curves, self._pending = state["curves"], state["untold"]
-        self._damaged_before = tuple(state["damaged"])
+        self._damaged_before = list(state["damaged"]), dict(state.get("why_damaged", {}))
         self.figure = TrainingFigure(
             losses=list(curves["loss"]),
             tested_epochs=list(curves["tested_epochs"]),
             tested_top1=list(curves["tested_top1"]),
             seconds=state["seconds"],
-            damaged=self._damaged_before,
+            damaged=tuple(self._damaged_before[0]),
+            why_damaged=self._damaged_before[1],
             skipped=self.training.skipped,
         )
 
@@ -307,10 +312,13 @@ class Trainer:
         self._saved_step = self.training.step
         self._began += perf_counter() - began
 
-    def _damaged(self) -> tuple[str, ...]:
-        """Paths of images that couldn't be read, of all processes, which all call this."""
-        seen = self._processes.gather([*self._data.train.damaged, *self._data.test.damaged])
-        return tuple(dict.fromkeys(chain(self._damaged_before, *seen)))
+    def _damaged(self) -> tuple[list[str], dict[str, str]]:
+        """Images that couldn't be read, and why, of all processes, which all call this."""
+        splits = (self._data.train, self._data.test)
+        own = [path for split in splits for path in split.damaged]
+        why = {path: reason for split in splits for path, reason in split.why_damaged.items()}
+        paths, reasons = zip(self._damaged_before, *self._processes.gather((own, why)), strict=True)
+        return list(dict.fromkeys(chain(*paths))), dict(chain(*(some.items() for some in reasons)))
 
 
 class _Losses:

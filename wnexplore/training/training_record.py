@@ -25,6 +25,8 @@ class TrainingFigure:
     """Wall-clock time of the steps; building, testing and saving the network apart."""
     damaged: tuple[str, ...] = ()
     """Paths of images that couldn't be read."""
+    why_damaged: dict[str, str] = field(default_factory=dict)
+    """For each of them why, where it is known."""
     skipped: int = 0
     """Steps without training: damaged images left too few in their batch."""
 
@@ -90,6 +92,7 @@ def trained_record(
         "epochs": len(figure.losses),
         "dropped_at": dropped_at,
         "damaged": list(figure.damaged),
+        "why_damaged": figure.why_damaged,
         "skipped": figure.skipped,
     }
     samples = {

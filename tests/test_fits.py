@@ -1,0 +1,105 @@
+"""Batches that can't fit are refused by their sizes, before anything is allocated."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bounds import bounded
+from tests.cli.conftest import Command, command
+from wnexplore.data.preprocessing import Preparation
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.size import batch_misfit
+from wnexplore.design.sweep_file import load_sweep
+from wnexplore.errors import InputError
+from wnexplore.models import build
+from wnexplore.results.store import read_records
+from wnexplore.study.sweep import plan
+from wnexplore.training.checkpoint import Origin, save_checkpoint
+
+__all__ = ["command"]
+
+SMALL = DesignPoint.of("mobilenet_v2_x0_1", stem="small", resolution=8, num_classes=10)
+
+
+def test_the_sizes_are_those_of_arithmetic() -> None:
+    point = DesignPoint.of("resnet18", resolution=224)
+    # 3 channels, and 64 of half the size.
+    needed = 16 * 4 * (3 * 224**2 + 64 * 112**2)
+    assert batch_misfit(16, 224, point=point, there=needed) is None
+    told = batch_misfit(16, 224, point=point, there=needed - 1)
+    assert told is not None
+    assert "16 images of 224 pixels takes 0.1 GB at least: more than the 0.1 GB of memory here" in told
+    assert batch_misfit(16, 224, bytes_each=2, there=16 * 2 * 3 * 224**2) is None
+    assert batch_misfit(16, 224, bytes_each=2, there=16 * 2 * 3 * 224**2 - 1) is not None
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of a small network."""
+    how = Preparation((0.5,) * 3, (0.5,) * 3)
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, build(SMALL), Origin(SMALL, "digits", tuple("0123456789"), how, {}, 0, 1, 1.0))
+    return path
+
+
+HUGE = ("--batch-size", 1_000_000, "--resolution", 8192)
+
+
+def test_what_never_fits_is_one_line(command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    point = ("--backbone", "mobilenet_v2_x0_1", "--device", "cpu")
+    run = tmp_path / "run"
+    command("space", *point[:2], "--count")  # what is loaded takes more than any of these
+    for arguments in (
+        ("profile", *point, *HUGE),
+        ("race", *point, "--method", "weightnet", *HUGE),
+        ("sweep", *point, *HUGE, "--no-train", "--out", run),
+        ("sweep", *point, *HUGE, "--no-train", "--dry-run", "--out", run),
+        ("sweep", *point, *HUGE[2:], "--no-latency", "--train", "--data", "shapes:10x999999", "--out", run),
+        ("train", *point, *HUGE, "--data", "digits", "--out", run),
+        ("evaluate", checkpoint, "--device", "cpu", *HUGE),
+    ):
+        with bounded(30):
+            done = command(*arguments)
+        if arguments[0] == "sweep" and "--train" in arguments:
+            # 32 images of that size are 26 GB: some machines have them.
+            continue
+        assert (done.code, done.err.count("\n")) == (2, 1), done.err
+        assert "GB at least: more than the" in done.err
+        assert not run.exists()
+
+
+def test_what_does_not_fit_beside_what_does_becomes_a_record(command: Command, tmp_path: Path) -> None:
+    text = "backbones: [mobilenet_v2_x0_1]\nmethods: [plain]\nstem: [small]\nresolution: [60000, 8]\n"
+    file = tmp_path / "sizes.yaml"
+    file.write_text(f"{text}latency: {{device: cpu, batch_sizes: [100000], seconds: 0.01}}\n")
+    # No batch of 8 pixels is timed here: it would take long.
+    planned = plan(load_sweep(file))
+    assert len(planned.measurements) == 4
+    file.write_text(f"{text}latency: {{device: cpu, batch_sizes: [100], seconds: 0.01}}\n")
+    done = command("sweep", file, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    latencies = [r for r in read_records(tmp_path / "run") if r.figure == "latency"]
+    assert [(r.point.resolution, r.status) for r in latencies] == [(60_000, "out_of_memory"), (8, "ok")]
+    assert latencies[0].error is not None
+    assert "a batch of 100 images of 60,000 pixels takes" in latencies[0].error
+
+
+def test_many_seeds_are_planned_at_once(command: Command, tmp_path: Path) -> None:
+    command("sweep", "quickstart", "--no-latency", "--dry-run", "--out", tmp_path / "run")
+    with bounded():
+        done = command(
+            "sweep", "quickstart", "--no-latency", "--seeds", 10_000, "--dry-run", "--out", tmp_path / "run"
+        )
+    assert done.code == 0, done.err
+    assert "training on digits, seeds 0 to 9999" in done.out
+    assert "90009 measurements to make" in done.err
+    sizes = ", ".join(map(str, range(1, 10_001)))
+    file = tmp_path / "many.yaml"
+    file.write_text(
+        f"methods: [plain, se]\nlatency: {{batch_sizes: [{sizes}], modes: [inference, train],"
+        " runtimes: [eager],"
+        " memory_formats: [contiguous, channels_last], dtypes: [float32, bfloat16], caches: [warm, cold]}"
+    )
+    spec = load_sweep(file)
+    with pytest.raises(InputError, match="measurements each: expected at most 1,000,000 in all"):
+        plan(spec)

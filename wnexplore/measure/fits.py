@@ -1,0 +1,50 @@
+"""Whether the images that a measurement needs at once fit in memory, by their sizes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from wnexplore.data import Split
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.size import batch_misfit
+from wnexplore.errors import InputError
+from wnexplore.measure.environment import total_memory
+from wnexplore.measure.switches import DTYPES
+
+
+def latency_misfit(point: DesignPoint, protocol: Mapping[str, Any]) -> str | None:
+    """Why `point` can't be timed by the latency protocol `protocol` here; None if it may be."""
+    return batch_misfit(
+        protocol["batch_size"],
+        point.resolution,
+        point=point,
+        bytes_each=DTYPES[protocol["dtype"]].itemsize,
+        there=total_memory(protocol["device"]),
+    )
+
+
+def split_misfit(
+    point: DesignPoint, splits: Iterable[Split], batch_size: int, device: str, resolution: int | None = None
+) -> str | None:
+    """Why the largest batch of `splits` can't go through the network of `point`; None if it may.
+
+    `batch_size` is what is asked for on this device, `resolution` another size of the images than that of
+    `point`.
+    """
+    largest = max(min(batch_size, len(split)) for split in splits)
+    # As they are resized, and as they are normalised.
+    return batch_misfit(
+        largest, resolution or point.resolution, point=point, copies=2, there=total_memory(device)
+    )
+
+
+def check_fits_somewhere(reasons: Iterable[str | None]) -> None:
+    """Raise `InputError` with the first of `reasons` if there are some, and None is not among them."""
+    first: str | None = None
+    for reason in reasons:
+        if reason is None:
+            return
+        first = first or reason
+    if first is not None:
+        raise InputError(first)
