@@ -236,7 +236,7 @@ def sizes_set(images: int, filters: int, numbers: int, most_columns: int, turned
             ("tiles.REGISTER", 1),
             ("kernel_space.SMALL_BYTES", 0),
             ("kernel_space.MOST_COLUMNS", most_columns),
-            ("columns.WORTH_TURNING", 1 if turned else 10**6),
+            ("im2col.WORTH_TURNING", 1 if turned else 10**6),
             ("product._SHORT", 1),
         ):
             patch.setattr(f"wnexplore.nn.formulations.{name}", value)
