@@ -88,7 +88,7 @@ def test_profile_without_latency_for_a_person(command: Command) -> None:
 
 def test_a_profile_that_does_not_fit_in_memory_fails_with_one_line(command: Command) -> None:
     outcome = command("profile", "--backbone", "resnet18", "--resolution", 10_000_000)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "memory" in outcome.err
 

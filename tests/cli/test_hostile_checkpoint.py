@@ -257,7 +257,7 @@ def test_what_stands_beside_the_weights_is_bounded(ours: Path, tmp_path: Path) -
         metadata = file.metadata() | {f"{KEY}.beside": text}
     path = tmp_path / "x.safetensors"
     save_file(load_file(ours), path, metadata)
-    with bounded(), pytest.raises(InputError, match=r"its 'wnexplore.beside' can't be read"):
+    with bounded(), pytest.raises(InputError, match=r"its 'wnexplore\.beside' can't be read"):
         open_checkpoint(path)
 
 

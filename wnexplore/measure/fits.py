@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
-from wnexplore.data import Split
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size import batch_misfit
 from wnexplore.errors import InputError
@@ -25,7 +24,7 @@ def latency_misfit(point: DesignPoint, protocol: Mapping[str, Any]) -> str | Non
 
 
 def split_misfit(
-    point: DesignPoint, splits: Iterable[Split], batch_size: int, device: str, resolution: int | None = None
+    point: DesignPoint, splits: Iterable[Sized], batch_size: int, device: str, resolution: int | None = None
 ) -> str | None:
     """Why the largest batch of `splits` can't go through the network of `point`; None if it may.
 

@@ -129,9 +129,7 @@ def check_sizes(spec: SweepSpec, plan: Plan) -> None:
 def _check_count(points: int, each: int) -> None:
     """Raise `InputError` if there is more to measure than can be listed: `each` of so many `points`."""
     if points * each > _MOST:
-        raise InputError(
-            f"{points:,} points with {each:,} measurements each: expected at most {_MOST:,} in all"
-        )
+        raise InputError(f"{points * each:,} measurements: expected at most {_MOST:,}")
 
 
 _MOST = 1_000_000

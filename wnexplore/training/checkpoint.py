@@ -164,8 +164,9 @@ def load_checkpoint(
         read = read_tensors(path)
     else:
         read = read_told(path, "checkpoint", lambda: load_file(path))
+        beside = _read_beside(path)
         try:
-            read = load_beside(network, _read_beside(path), read)
+            read = load_beside(network, beside, read)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged: {_BESIDE}: {shown(error)}") from None
     state = unwrapped(read, network.state_dict().keys(), weights, tell)
