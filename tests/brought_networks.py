@@ -267,6 +267,16 @@ def ten() -> nn.Module:
     return TwoHeads(10)
 
 
+def in_double(num_classes: int) -> nn.Module:
+    """A network in float64."""
+    return ten().double()
+
+
+def in_bfloat16(num_classes: int) -> nn.Module:
+    """A network in bfloat16."""
+    return ten().bfloat16()
+
+
 KEPT = Base(10)
 CONV = nn.Conv2d(8, 8, 3, padding=1)
 WEIGHT = nn.Parameter(CONV.weight.detach().clone())

@@ -17,6 +17,8 @@ BEFORE = Path(__file__).parent / "before"
 def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy that can be written to, and the working directory, from which its network is named."""
     copy = shutil.copytree(BEFORE, tmp_path / "before")
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):  # they were not set then
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(copy)
     return copy
 

@@ -249,6 +249,8 @@ def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str,
         ("ten", 7, "gives 10 classes, and the data has 7"),
         ("ten", 12, "gives 10 classes, and the data has 12"),
         ("Frozen", 10, "no parameter of it gets a gradient"),
+        ("in_double", 10, "is in float64, expected a network in float32"),
+        ("in_bfloat16", 10, "is in bfloat16, expected a network in float32"),
     ],
 )
 def test_networks_that_can_not_be_trained_are_refused_for_training(

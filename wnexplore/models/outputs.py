@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from wnexplore.errors import InputError, shown
@@ -47,8 +48,15 @@ def check_output(model: nn.Module, name: str, resolution: int) -> Output:
 def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) -> None:
     """Raise `InputError` unless `model` can be trained on `classes` classes.
 
-    It gives logits of that many in evaluation and in training, and some of its parameters get gradients.
+    It is in float32, gives logits of that many in evaluation and in training, and some of its parameters get
+    gradients.
     """
+    for parameter, value in model.named_parameters():
+        if value.dtype != torch.float32:
+            raise InputError(
+                f"backbone '{shown(name)}' can't be trained: its {shown(parameter)} is in"
+                f" {str(value.dtype).removeprefix('torch.')}, expected a network in float32"
+            )
     for training in (False, True):
         found = _tried(model, name, resolution, training=training, backward=True)
         own = _check_logits(_logits(found.output), name, " in training" if training else "", found.output)
