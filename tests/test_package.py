@@ -16,7 +16,7 @@ def test_the_wheel_holds_the_sweeps_and_finds_them_from_any_folder(tmp_path: Pat
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("wnexplore-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = {f"wnexplore/sweeps/{path.name}" for path in (ROOT / "sweeps").glob("*.*")}
+    shipped = {f"wnexplore/sweeps/{path.name}" for path in (ROOT / "sweeps").glob("*.[yc]*")}
     assert shipped
     assert shipped | {"wnexplore/py.typed"} <= names
     assert not [name for name in names if name.startswith("tests/")]
