@@ -75,11 +75,15 @@ def main() -> None:
     options.add_argument("--resolutions", nargs="+", type=int, default=[16, 224])
     options.add_argument("--settings", nargs="+", default=list(SETTINGS))
     options.add_argument("--setting", nargs="+", action="append", default=[], metavar="NAME KEY=VALUE")
+    options.add_argument("--looks", type=int, metavar="PAIRS", help="what looking costs an idle machine")
     options.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.worker:
         kind, method, resolution, batch_size = asked.worker
         _serve(Work(kind, method, int(resolution), int(batch_size)))
+        return
+    if asked.looks:
+        _measure_looks(asked.looks, asked.seconds)
         return
     settings = {name: SETTINGS[name] for name in asked.settings if name in SETTINGS}
     settings |= {name: dict(pair.split("=", 1) for pair in pairs) for name, *pairs in asked.setting}
@@ -127,6 +131,27 @@ def _measure(work: Work, settings: dict[str, dict[str, str]], asked: argparse.Na
             f" {max(under_load):.1f})",
             flush=True,
         )
+
+
+def _measure_looks(pairs: int, seconds: float) -> None:
+    """Passes a second that look at the load over passes that don't, in turn in one process."""
+    network = build("shufflenet_v2_x0_5", "weightnet", M=2, G=2, stem="small", num_classes=10).eval()
+    images = torch.randn(1, 3, 16, 16)
+
+    def rate(looks: bool) -> float:
+        began, passes = perf_counter(), 0
+        with torch.inference_mode():
+            while perf_counter() < began + seconds:
+                if looks:
+                    yield_to_others()
+                network(images)
+                passes += 1
+        return passes / (perf_counter() - began)
+
+    rate(True)
+    ratios = sorted(rate(True) / rate(False) for _ in range(pairs))
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    print(f"{device_name('cpu')}: {median(ratios):.3f} of the speed without ({spread})")
 
 
 @contextmanager
