@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # pydantic, which typer loads, would search every installed package for plug-ins of its own.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # cuBLAS reads it once, when it is first used, and is deterministic only so; processes started from
-    # here have it too. As in `measure.determinism`, which loads torch.
+    # here have it too. As in `training.determinism`, which loads torch.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
