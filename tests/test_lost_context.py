@@ -22,7 +22,7 @@ from wnexplore.results.record import Record
 from wnexplore.results.store import Store, read_records
 from wnexplore.study.sweep import plan, remaining, run
 from wnexplore.study.workers import Done, Task, Workers, _take_gpu
-from wnexplore.training.full import TrainRun, train_fully
+from wnexplore.training.full_training import TrainRun, train_fully
 
 LOST = "CUDA error: device-side assert triggered"
 NETWORKS = f"""{OWN}

@@ -35,12 +35,12 @@ from wnexplore.data import load_data
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.measure.environment import device_name, usable_cores
-from wnexplore.measure.switches import threads_set
-from wnexplore.measure.waiting import yield_to_others
+from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.measure.torch_settings import threads_set
 from wnexplore.models import build
+from wnexplore.training.accuracy import evaluate
 from wnexplore.training.loop import Training
 from wnexplore.training.setup import threads_of
-from wnexplore.training.testing import evaluate
 
 SETTINGS: dict[str, dict[str, str]] = {
     "torch's own": {"GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": str(usable_cores())},

@@ -30,12 +30,12 @@ from wnexplore.measure.conditions import Watch
 from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import ContextLostError, Failure
-from wnexplore.measure.formulation_times import TOLERANCES, difference
 from wnexplore.measure.gpu import current_gpu, energy_per_image
 from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.layer_benchmark import TOLERANCES, difference
 from wnexplore.measure.roofline import COPY_BYTES, WARM_UP_S, copy_rate, measure_peaks
 from wnexplore.measure.runtimes import make_pass
-from wnexplore.measure.switches import DTYPES, precision_set
+from wnexplore.measure.torch_settings import DTYPES, precision_set
 from wnexplore.models import build
 from wnexplore.nn.formulations import apply_generated, legal_formulations
 from wnexplore.nn.formulations.fused import is_available

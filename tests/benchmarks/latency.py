@@ -21,7 +21,7 @@ from tests.benchmarks.networks import BASELINE, RESOLUTION, builders
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import LatencyProtocol, measure_latencies
-from wnexplore.measure.switches import precision_set
+from wnexplore.measure.torch_settings import precision_set
 
 Times = dict[str, float]
 """Milliseconds by network."""

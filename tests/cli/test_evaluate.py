@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from tests.data.files import png, tiff
-from tests.data.test_pixels import unreadable
+from tests.data.test_decoding import unreadable
 from wnexplore.data.folder import IMAGENET_MEAN, IMAGENET_STD
 from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.cli.conftest import Command
-from wnexplore.measure import formulation_times as race_module
+from wnexplore.measure import layer_benchmark
 from wnexplore.nn.formulations import apply_generated
 
 RESNET = ("race", "--backbone", "resnet18", "--stem", "small")
@@ -55,7 +55,7 @@ def test_a_disagreement_fails(command: Command, monkeypatch: pytest.MonkeyPatch)
         y = apply_generated(*inputs)
         return torch.zeros_like(y) if inputs[4] == "shared" else y
 
-    monkeypatch.setattr(race_module, "apply_generated", wrong)
+    monkeypatch.setattr(layer_benchmark, "apply_generated", wrong)
     done = command(*ONE, "--batch-size", "1")
     assert done.code == 1
     assert "✗ stage2.1.branch2.0, batch 1: shared disagrees: its output differs by 1.0e+00" in done.out

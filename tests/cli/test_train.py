@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.cli.conftest import Command
-from tests.training.test_full import NETWORK
+from tests.training.test_full_training import NETWORK
 from wnexplore.cli import main
 from wnexplore.data import load_data
 from wnexplore.training.checkpoint import open_checkpoint

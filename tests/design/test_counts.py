@@ -19,7 +19,7 @@ from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.design.stage_design import stage_design
-from wnexplore.models.trace import walk
+from wnexplore.models.trace_skeleton import walk
 
 MULTIPLIERS = [1, 2, 4, 6, 8, "1/2", "1/8", "1/C", "4/C"]
 

@@ -10,7 +10,7 @@ import wnexplore
 from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.latency import Latency, LatencyProtocol, measure_latencies
 from wnexplore.measure.rounds import MIN_ROUNDS, WARM_UP_MIN
-from wnexplore.measure.switches import precision_set, threads_set
+from wnexplore.measure.torch_settings import precision_set, threads_set
 
 Call = tuple[str, bool, torch.dtype, torch.Size, int, bool]
 

@@ -25,7 +25,7 @@ from wnexplore.models import Where, convert
 from wnexplore.models.external import load
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.selective_kernel import SelectiveKernelConv2d
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 
 class Odd(nn.Module):

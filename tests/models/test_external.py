@@ -23,7 +23,7 @@ from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models.build import build
 from wnexplore.models.external import brought_walk, load
 from wnexplore.nn import GeneratedConv2d
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 FILE = """
 from torch import nn

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import brought_networks
+from tests import external_networks
 from tests.built import counts_of
 from wnexplore.design.counts import count
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.errors import InputError
-from wnexplore.measure.layers import OWN_WORK, measure_layers
+from wnexplore.measure.layer_profile import OWN_WORK, measure_layers
 from wnexplore.measure.roofline import Peaks
 from wnexplore.models.build import build
 from wnexplore.models.convert import convert
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 from wnexplore.study.profile import profile
 
-FILE = Path(brought_networks.__file__)
+FILE = Path(external_networks.__file__)
 COMMON = 16 * 16 * 8 * 27 + 16 * 16 * 8 * 72 + 80
 """Stem, convolution and classifier of `Base` at 32 pixels and 10 classes."""
 PIXELS = 16 * 16

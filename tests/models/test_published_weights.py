@@ -16,7 +16,7 @@ from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import ShuffleNetV2, build, load_published_state_dict
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 CLASSES = 10
 

@@ -12,8 +12,8 @@ from wnexplore.measure.complexity import count_products
 from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.external import load, model_walk
-from wnexplore.models.left import why_left
 from wnexplore.models.method_layers import method_of
+from wnexplore.models.unconvertible import why_left
 
 FAMILIES = {
     "torchvision": """

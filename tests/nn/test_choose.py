@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wnexplore.nn.formulations.choose import choose
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 
 
 def layer(channels: tuple[int, int], kernel: int, G: int, terms: int = 1, **options: int) -> LayerShape:

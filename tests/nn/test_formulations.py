@@ -28,7 +28,7 @@ from wnexplore.nn.formulations import (
     why_not,
 )
 from wnexplore.nn.formulations.generate import generate_published
-from wnexplore.nn.formulations.single import MOST_WINDOWS
+from wnexplore.nn.formulations.single_image import MOST_WINDOWS
 
 DOUBLE = torch.float64
 
@@ -110,10 +110,10 @@ def test_every_formulation_equals_loops(
     if shift is not None:
         expected += shift[:, None, None]
     with pytest.MonkeyPatch.context() as patch:
-        limits = {"single": "SINGLE_NUMBERS", "choose": "SINGLE_NUMBERS", "feature_space": "LARGE"}
+        limits = {"single_image": "SINGLE_NUMBERS", "choose": "SINGLE_NUMBERS", "feature_space": "LARGE"}
         for module, limit in limits.items():
             patch.setattr(module_of(module), limit, 0 if large else 10**6)
-        patch.setattr(module_of("single"), "TILE_BYTES", 2 * layer.fan_in * 8)
+        patch.setattr(module_of("single_image"), "TILE_BYTES", 2 * layer.fan_in * 8)
         patch.setattr(module_of("kernel_space"), "CHUNK_BYTES", 2 * layer.weights * 8)
         patch.setattr(module_of("tiles"), "REGISTER", 1)
         if large:
@@ -137,7 +137,7 @@ def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convoluti
         expected += shift[:, None, None]
     for most in (MOST_WINDOWS, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module_of("single"), "MOST_WINDOWS", most)
+            patch.setattr(module_of("single_image"), "MOST_WINDOWS", most)
             # What runs is decided once for each layer: this is another.
             y = apply_generated(x, alpha, weight, replace(layer), "kernel", shift)
         assert relative_error(y, expected) < 1e-12
@@ -237,7 +237,7 @@ def sizes_set(images: int, filters: int, numbers: int, most_columns: int, turned
             ("kernel_space.SMALL_BYTES", 0),
             ("kernel_space.MOST_COLUMNS", most_columns),
             ("im2col.WORTH_TURNING", 1 if turned else 10**6),
-            ("product._SHORT", 1),
+            ("tiled_product._SHORT", 1),
         ):
             patch.setattr(f"wnexplore.nn.formulations.{name}", value)
         yield

@@ -24,7 +24,7 @@ from wnexplore.nn.formulations.choose import choose
 from wnexplore.nn.formulations.feature_space import shared
 from wnexplore.nn.formulations.kernel_space import _in_few_calls
 from wnexplore.nn.formulations.published import published
-from wnexplore.nn.formulations.scaled import Scaled
+from wnexplore.nn.formulations.scaled_conv import Scaled
 
 PAIRS = [(1, 1), (2, 2), (4, 1), (8, 2)]
 BACKBONES_COUNTED = ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "resnet18", "resnet50", "mobilenet_v2"]

@@ -14,8 +14,8 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.measure.environment import environment
 from wnexplore.nn.context import Context
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32, tf32_set
+from wnexplore.training.accuracy import evaluate
 from wnexplore.training.determinism import reproducible
-from wnexplore.training.testing import evaluate
 from wnexplore.training.training_record import training_protocol
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def test_whatever_was_set_is_read_without_error_and_put_back() -> None:
 import itertools, os
 import torch
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32, tf32_set
-from wnexplore.measure.switches import precision_set
+from wnexplore.measure.torch_settings import precision_set
 from wnexplore.nn.formulations import fused
 backends = torch.backends
 cudnn, matmul = backends.cudnn, backends.cuda.matmul

@@ -20,7 +20,7 @@ from wnexplore.results import filters
 from wnexplore.space.expansion import FIELDS, expand, frame_of, space_of, to_csv
 from wnexplore.space.grid import Space
 from wnexplore.space.selection import front, open_points, sample, truth
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 MULTIPLIERS = (1, 2, 3, 4, 8, "1/2", "1/8", "4/C", "1/C")
 SMALL = {"stem": ["small"], "resolution": [8], "num_classes": [10]}

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests import brought_networks
+from tests import external_networks
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError
 from wnexplore.study.sweep import plan
-from wnexplore.training.full import TrainRun, train_fully
+from wnexplore.training.full_training import TrainRun, train_fully
 from wnexplore.training.log import read_log
 
-NETWORK = Path(brought_networks.__file__).read_text()
+NETWORK = Path(external_networks.__file__).read_text()
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ from wnexplore.data import Data, Pass, load_data
 from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
-from wnexplore.training.average import Average
+from wnexplore.training.accuracy import ready_for_test, refresh_batch_norm
 from wnexplore.training.checkpoint import Origin, load_checkpoint, read_state, save_checkpoint, save_state
 from wnexplore.training.determinism import reproducible
 from wnexplore.training.network_state import Beside, Snapshot, load_network_state, network_state
 from wnexplore.training.plain_values import NotPlainError, packed, same, unpacked
-from wnexplore.training.testing import ready_for_test, refresh_batch_norm
+from wnexplore.training.weight_average import Average
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

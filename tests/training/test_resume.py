@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training import odd_networks
-from tests.training.test_full import CrashError, crash_at, curve
+from tests.training.test_full_training import CrashError, crash_at, curve
 from wnexplore.data import load_data
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe, TrainSpec
+from wnexplore.training.accuracy import evaluate
 from wnexplore.training.checkpoint import open_checkpoint, read_state, save_state
-from wnexplore.training.full import TrainRun, train_fully
+from wnexplore.training.full_training import TrainRun, train_fully
 from wnexplore.training.log import read_log
-from wnexplore.training.testing import evaluate
 from wnexplore.training.trainer import Trainer
 
 # The kinds that lost their state, with and without a moving average; all others in the slow tests.

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.training import odd_networks
-from tests.training.test_full import CrashError, crash_at, curve, wait_for_rows
+from tests.training.test_full_training import CrashError, crash_at, curve, wait_for_rows
 from tests.training.test_resume import a_run
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
@@ -28,7 +28,7 @@ from wnexplore.results.store import Store, read_records
 from wnexplore.study.sweep import plan, remaining
 from wnexplore.study.sweep import run as run_sweep
 from wnexplore.training.checkpoint import read_state, save_state
-from wnexplore.training.full import TrainRun, train_fully
+from wnexplore.training.full_training import TrainRun, train_fully
 from wnexplore.training.log import Row, TrainingLog, read_log
 from wnexplore.training.setup import load
 

@@ -15,12 +15,12 @@ from wnexplore.data import Data, Pass, TensorSplit, load_data
 from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
+from wnexplore.training.accuracy import evaluate, ready_for_test, refresh_batch_norm
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
 from wnexplore.training.loop import Training
 from wnexplore.training.optimizer import lr_factor, parameter_groups
-from wnexplore.training.testing import evaluate, ready_for_test, refresh_batch_norm
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import TrainingFigure
 

@@ -32,15 +32,15 @@ def evaluate(
     import math
     from dataclasses import asdict
 
-    from wnexplore.design.size import check_images_fit
+    from wnexplore.design.size_limits import check_images_fit
     from wnexplore.errors import InputError, RunError, shown
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import network_told
-    from wnexplore.measure.fits import split_misfit
-    from wnexplore.measure.switches import PRECISION
+    from wnexplore.measure.memory_fit import split_misfit
+    from wnexplore.measure.torch_settings import PRECISION
+    from wnexplore.training.accuracy import evaluate as test
     from wnexplore.training.checkpoint import open_checkpoint
     from wnexplore.training.evaluate import test_data
-    from wnexplore.training.testing import evaluate as test
 
     on = resolve_device(device)
     if resolution is not None:

@@ -102,7 +102,7 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
     from wnexplore.design.external_names import is_brought
     from wnexplore.design.legality import check_legal
     from wnexplore.design.point import AXES, DesignPoint
-    from wnexplore.design.size import check_fits
+    from wnexplore.design.size_limits import check_fits
 
     point = DesignPoint.of(**{axis: given[axis] for axis in AXES})
     # The layers of a network that was brought are seen when it is built.

@@ -92,7 +92,7 @@ def train(
     spec = _spec(context.params)
     directory = out or Path("runs/train")
 
-    from wnexplore.training.full import TrainRun, train_fully
+    from wnexplore.training.full_training import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
     with _table() as show:

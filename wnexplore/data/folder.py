@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wnexplore.data.augment import jitter_factors, jittered, mirrored
-from wnexplore.data.listing import ImageFiles, image_files, listing_hash
-from wnexplore.data.passes import (
+from wnexplore.data.decoding import Ranges, range_of, ranges_of, read_image, reason
+from wnexplore.data.folder_listing import ImageFiles, image_files, listing_hash
+from wnexplore.data.preprocessing import Preparation, normalised, tested, to_tensor
+from wnexplore.data.splits import (
     AS_USUAL,
     Augment,
     Batch,
@@ -26,8 +28,6 @@ from wnexplore.data.passes import (
     mixed_seed,
     shares,
 )
-from wnexplore.data.pixels import Ranges, range_of, ranges_of, read_image, reason
-from wnexplore.data.preprocessing import Preparation, normalised, tested, to_tensor
 from wnexplore.errors import InputError, RunError, shown
 from wnexplore.measure.environment import usable_cores
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from wnexplore.data.folder import folder
-from wnexplore.data.known import digits, from_torchvision
-from wnexplore.data.passes import AS_USUAL, Augment, Data
 from wnexplore.data.shapes import shapes
+from wnexplore.data.splits import AS_USUAL, Augment, Data
+from wnexplore.data.standard_datasets import digits, from_torchvision
 from wnexplore.design.data_source import DOWNLOADABLE, DataSource, parse_data
 from wnexplore.errors import InputError, shown
 

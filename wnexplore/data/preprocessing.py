@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.data.pixels import Range
+from wnexplore.data.decoding import Range
 
 # torchvision is imported where it is used: it takes as long to load as torch.
 

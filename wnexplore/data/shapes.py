@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wnexplore.data.drawing import ANGLES, OUTLINES, TEXTURES, Floats, reaches
-from wnexplore.data.passes import Augment, Data
-from wnexplore.data.tensors import TensorSplit
+from wnexplore.data.in_memory import TensorSplit
+from wnexplore.data.splits import Augment, Data
 from wnexplore.design.data_source import DataSource
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from wnexplore.design.block_parts import Part
 from wnexplore.design.methods import METHODS
-from wnexplore.design.parts import Part
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Walk
 from wnexplore.design.stage_design import StageDesign, stage_design

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from wnexplore.design.block_parts import Part, generated, linear, ordinary, reduced
 from wnexplore.design.generator import layer_generator
-from wnexplore.design.parts import Part, generated, linear, ordinary, reduced
 from wnexplore.design.skeleton import Block
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from wnexplore.design.backbone_family import at_width
 from wnexplore.design.backbones import BACKBONES, FAMILIES, STEMS, backbone_spec
 from wnexplore.design.external_names import check_name, is_brought
 from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
@@ -25,7 +26,6 @@ from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, par
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import DEVICES, MOST_VALUES, LatencySpec, Positive, TrainSpec
 from wnexplore.design.stages import parse_stages, settled
-from wnexplore.design.width import at_width
 from wnexplore.design.yaml_file import Places, dump_yaml, read_yaml
 from wnexplore.errors import InputError, shown, unknown
 

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 from wnexplore.measure.failure import Failure, is_context_lost
 from wnexplore.models.conv_calls import one_pass
-from wnexplore.models.products import Products
+from wnexplore.models.multiply_adds import Products
 from wnexplore.nn import formulation_set
 
 
@@ -30,7 +30,7 @@ class Complexity:
     params: int
     flops: int
     """Multiply-adds of convolutions, linear and recurrent layers and matrix products, as
-    `wnexplore.models.products` counts them."""
+    `wnexplore.models.multiply_adds` counts them."""
     fvcore_flops: int | None
     """fvcore's own total, by its conventions: batch normalisation too. None where it fails."""
     operators: dict[str, int] = field(default_factory=dict)

@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from wnexplore.design.protocol import ADAPTIVE, DEVICES
-from wnexplore.design.size import machine_memory
+from wnexplore.design.size_limits import machine_memory
 from wnexplore.errors import InputError, Notice, unknown
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 

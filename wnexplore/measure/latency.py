@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wnexplore.measure.advice import Warning, warnings_of
 from wnexplore.measure.conditions import Watch
 from wnexplore.measure.environment import free_memory
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.gpu import energy_per_image
-from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.memory import peak_memory
 from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
 from wnexplore.measure.runtimes import Pass, Step, make_pass
+from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.statistics import Interval, bootstrap_interval
 from wnexplore.measure.stopwatch import before_sample, flusher, sampler
-from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
-from wnexplore.measure.waiting import yield_to_others
+from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.measure.timing_warnings import Warning, warnings_of
+from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 
 MAX_RESIDENT = 16
 """Networks timed in the same rounds: with more, a round no longer sees one speed of the machine."""

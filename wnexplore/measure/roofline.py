@@ -21,7 +21,7 @@ from wnexplore.errors import WnexploreError
 from wnexplore.files import cache_folder, write_whole
 from wnexplore.measure.environment import device_name, environment
 from wnexplore.measure.stopwatch import cache_bytes, sampler
-from wnexplore.measure.switches import DTYPES, precision_set, threads_set
+from wnexplore.measure.torch_settings import DTYPES, precision_set, threads_set
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from wnexplore.design.external_names import is_brought
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.size import check_fits
+from wnexplore.design.size_limits import check_fits
 from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError
 from wnexplore.models.method_layers import Method, method_of

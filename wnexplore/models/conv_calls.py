@@ -17,9 +17,9 @@ from torch.nn.parameter import is_lazy
 
 from wnexplore.errors import InputError
 from wnexplore.models.copies import evaluating, uncompiled, without_numbers
-from wnexplore.models.products import Products, counted
+from wnexplore.models.input_sizes import CONVOLUTIONS, likely_channels, sought_size, stated_sizes
+from wnexplore.models.multiply_adds import Products, counted
 from wnexplore.models.recurrent import OneStep
-from wnexplore.models.sizes import CONVOLUTIONS, likely_channels, sought_size, stated_sizes
 
 RESOLUTIONS = (224, 256, 192, 128, 96, 64, 48, 32, 28, 288, 299, 320, 384, 448, 512)
 """Those at which a network is looked at that states none, in pixels: at the first on which it can run."""
@@ -75,8 +75,8 @@ def layout(model: nn.Module, resolution: int | None = None, *, own: int | None =
     """Where the convolutions of `model` stand, for images of `resolution` pixels.
 
     Left out, it is the first on which the network can run of 224, `own` (the size that its images will
-    have, if that is known), the sizes that it states (`wnexplore.models.sizes`), `RESOLUTIONS` and the one
-    that fits its last layers. Where its code asks for numbers, `own` comes first: a pass takes time and
+    have, if that is known), the sizes that it states (`wnexplore.models.input_sizes`), `RESOLUTIONS` and the
+    one that fits its last layers. Where its code asks for numbers, `own` comes first: a pass takes time and
     memory then. The network is left as it was, but for lazy layers, which get the size that they meet. Raises
     `InputError` if it can't run, or if it has lazy layers and no size was said.
     """

@@ -15,11 +15,11 @@ from wnexplore.design.point import DesignPoint, method_axes
 from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
 from wnexplore.models.conv_calls import Layout, SeenConv, layout
-from wnexplore.models.left import of_two, padding_of, why_left
 from wnexplore.models.method_layers import Method, MethodByStage, method_of
-from wnexplore.models.trial import take_settings
+from wnexplore.models.trial_run import take_settings
+from wnexplore.models.unconvertible import of_two, padding_of, why_left
 from wnexplore.nn import Gate, GeneratedConv2d, MethodConv2d
-from wnexplore.nn.formulations.shape import Size2d
+from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import at_least, size_pair
 
 

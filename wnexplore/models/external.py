@@ -22,11 +22,11 @@ from wnexplore.errors import InputError, shown
 from wnexplore.models.conv_calls import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.copies import as_written
-from wnexplore.models.left import why_left
-from wnexplore.models.likeness import likeness
+from wnexplore.models.fingerprint import likeness
 from wnexplore.models.method_layers import Method, PlainMethod
-from wnexplore.models.outputs import check_output, check_trainable, main_logits, quiet
+from wnexplore.models.output_check import check_output, check_trainable, main_logits, quiet
 from wnexplore.models.source_file import module_of
+from wnexplore.models.unconvertible import why_left
 
 
 def load(name: str, num_classes: int) -> nn.Module:

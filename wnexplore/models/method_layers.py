@@ -15,7 +15,7 @@ from wnexplore.design.multiplier import PerStage
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import StageDesign, stage_design
 from wnexplore.nn import Context, Gate
-from wnexplore.nn.formulations.shape import Size2d, pair
+from wnexplore.nn.formulations.layer_shape import Size2d, pair
 from wnexplore.nn.init import kaiming_std
 
 

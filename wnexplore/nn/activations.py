@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wnexplore.nn.packed_linear import Parts, SideBySide
 from wnexplore.nn.parameters import parameter
-from wnexplore.nn.side_by_side import Parts, SideBySide
 from wnexplore.nn.weightnet import WeightNetConv2d
 
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wnexplore.nn.formulations.shape import Size2d
+from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.nn.context import reduced_channels
-from wnexplore.nn.formulations.shape import Size2d
+from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 

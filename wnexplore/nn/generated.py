@@ -20,7 +20,7 @@ from wnexplore.nn.formulations import (
     choose_formulation,
     generate_kernels,
 )
-from wnexplore.nn.formulations.shape import Size2d, pair
+from wnexplore.nn.formulations.layer_shape import Size2d, pair
 
 
 class MethodConv2d(nn.Module):

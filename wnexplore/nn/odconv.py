@@ -16,8 +16,8 @@ from torch.nn import functional
 from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations import LayerShape
 from wnexplore.nn.formulations.im2col import columns_of
+from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.formulations.published import convolve_folded
-from wnexplore.nn.formulations.shape import Size2d
 from wnexplore.nn.generated import MethodConv2d, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wnexplore.errors import InputError
 from wnexplore.nn.context import reduced_channels
-from wnexplore.nn.formulations.shape import Size2d
+from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import MethodConv2d, at_least, size_pair
 from wnexplore.nn.init import SMALL_GAIN, kaiming_std
 

@@ -19,7 +19,7 @@ from wnexplore.design.multiplier import Multiplier, parse_multiplier
 from wnexplore.errors import unknown
 from wnexplore.nn.context import Context
 from wnexplore.nn.formulations import generate_kernels
-from wnexplore.nn.formulations.shape import Size2d
+from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 from wnexplore.nn.parameters import parameter

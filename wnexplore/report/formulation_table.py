@@ -41,7 +41,7 @@ def problems(result: Mapping[str, Any]) -> list[str]:
 def crossover_words(crossover: Sequence[tuple[int, str]], batch_sizes: Sequence[int]) -> str:
     """ "kernel up to 4, shared from 16": which formulation is the fastest at which of `batch_sizes`.
 
-    `crossover` is as `wnexplore.measure.formulation_times.crossover` gives it, both in ascending order.
+    `crossover` is as `wnexplore.measure.layer_benchmark.crossover` gives it, both in ascending order.
     """
     if len(crossover) < 2:
         return "".join(f"{name} throughout" for _, name in crossover)

@@ -19,7 +19,7 @@ from wnexplore.results.record import Record
 from wnexplore.space.cells import cells
 from wnexplore.space.grid import Space
 from wnexplore.space.selection import Indices, open_points
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 FIELDS = ("number", *AXES, "params", "flops", "same_as")
 """The columns of a space's CSV."""

@@ -11,10 +11,10 @@ from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.measure.distinct_layers import raced_layers
 from wnexplore.measure.environment import environment
-from wnexplore.measure.formulation_times import Race, crossover
-from wnexplore.measure.formulation_times import race as race_layer
 from wnexplore.measure.latency import LatencyProtocol
-from wnexplore.measure.switches import precision_set, threads_set
+from wnexplore.measure.layer_benchmark import Race, crossover
+from wnexplore.measure.layer_benchmark import race as race_layer
+from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.study.sweep import check_sizes, plan
 

@@ -13,7 +13,7 @@ from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import ContextLostError, Failure
-from wnexplore.measure.layers import measure_layers
+from wnexplore.measure.layer_profile import measure_layers
 from wnexplore.measure.roofline import device_peaks
 from wnexplore.models import build
 from wnexplore.results.record import Record

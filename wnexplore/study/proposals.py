@@ -10,7 +10,7 @@ from wnexplore.design.multiplier import at_stage, plain_multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stages import has_method
 from wnexplore.design.sweep_file import SweepSpec
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 if TYPE_CHECKING:
     import optuna

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.published_figures import Comparison, PublishedRow, published_rows
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
 
 def compare_published() -> Iterator[Comparison]:

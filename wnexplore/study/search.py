@@ -30,7 +30,7 @@ from wnexplore.results.store import Store
 from wnexplore.space.expansion import space_of
 from wnexplore.space.grid import MOST_POINTS
 from wnexplore.space.selection import open_points, sample
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 from wnexplore.study.optuna_storage import STUDY, damaged_study, storage, study_told
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import Step, check_can_begin, plan, remaining, run

@@ -22,11 +22,11 @@ from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
 from wnexplore.measure.failure import NETWORK_ERRORS, Failure
-from wnexplore.measure.fits import check_fits_somewhere, latency_misfit
-from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
+from wnexplore.measure.memory_fit import check_fits_somewhere, latency_misfit
 from wnexplore.measure.runtimes import RUNTIMES
-from wnexplore.measure.switches import precision_set, threads_set
+from wnexplore.measure.saved_rounds import KeptRounds
+from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame

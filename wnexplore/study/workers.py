@@ -22,7 +22,7 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, RunError, tell_notices
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
-from wnexplore.measure.switches import threads_set
+from wnexplore.measure.torch_settings import threads_set
 from wnexplore.models import build
 from wnexplore.results.record import Record
 from wnexplore.training.checkpoint import read_state, save_state

@@ -11,7 +11,7 @@ import torch
 
 from wnexplore.data import Batch, Data
 from wnexplore.errors import InputError, shown
-from wnexplore.measure.switches import PRECISION
+from wnexplore.measure.torch_settings import PRECISION
 from wnexplore.nn.generated import generated_layers
 from wnexplore.results.layer_kernels import KernelAnalysis, KernelMap
 from wnexplore.training.checkpoint import Trained

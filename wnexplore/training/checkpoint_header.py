@@ -19,7 +19,7 @@ from wnexplore.design.external_names import LIBRARIES, is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.models import build
-from wnexplore.models.bounded import NumbersAtMost
+from wnexplore.models.bounded_build import NumbersAtMost
 from wnexplore.training.network_state import Snapshot
 
 _Shape = tuple[int, ...]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wnexplore.measure.switches import PRECISION, precision_set
+from wnexplore.measure.torch_settings import PRECISION, precision_set
 from wnexplore.training.plain_values import packed, unpacked
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from wnexplore.data import Data, FolderSplit, Split, TensorSplit, load_data
-from wnexplore.data.folder import looked_at, tested_folder
-from wnexplore.data.pixels import (
+from wnexplore.data.decoding import (
     USUAL_RANGES,
     Ranges,
     is_of_unknown_range,
@@ -18,10 +17,11 @@ from wnexplore.data.pixels import (
     read_image,
     reason,
 )
+from wnexplore.data.folder import looked_at, tested_folder
 from wnexplore.data.preprocessing import Preparation, normalised, tested
 from wnexplore.design.data_source import parse_data
 from wnexplore.errors import InputError, shown
-from wnexplore.measure.switches import PRECISION, precision_set
+from wnexplore.measure.torch_settings import PRECISION, precision_set
 from wnexplore.training.checkpoint import Trained
 
 Answer = list[tuple[str, float]]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.errors import InputError, RunError
-from wnexplore.measure.switches import PRECISION, precision_set
+from wnexplore.measure.torch_settings import PRECISION, precision_set
 from wnexplore.nn import GeneratedConv2d
 from wnexplore.nn.generated import generated_layers
 from wnexplore.results.layer_kernels import Floats, LayerKernels

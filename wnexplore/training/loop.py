@@ -18,12 +18,12 @@ from torch.nn.parameter import is_lazy
 from wnexplore.data import Batch, Pass, Split
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import InputError, RunError
-from wnexplore.measure.waiting import yield_to_others
-from wnexplore.training.average import Average
+from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.training.accuracy import is_too_few
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import Beside, Snapshot, load_network_state, network_state
 from wnexplore.training.optimizer import lr_factor, make_optimizer, set_lr
-from wnexplore.training.testing import is_too_few
+from wnexplore.training.weight_average import Average
 
 
 class Training:

@@ -9,9 +9,9 @@ from wnexplore.design.counts import count
 from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.measure.fits import split_misfit
-from wnexplore.measure.waiting import training_threads
-from wnexplore.space.skeletons import walk_of
+from wnexplore.measure.memory_fit import split_misfit
+from wnexplore.measure.thread_waiting import training_threads
+from wnexplore.space.skeleton_cache import walk_of
 
 
 @lru_cache(maxsize=8)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from wnexplore.data import Data
 from wnexplore.design.protocol import Recipe
+from wnexplore.training.accuracy import Evaluation, StoppedError, evaluate, ready_for_test
 from wnexplore.training.determinism import generator_states, reproducible, set_generator_states
 from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
 from wnexplore.training.loop import Training, check_loss, check_trained
 from wnexplore.training.network_state import Snapshot
-from wnexplore.training.testing import Evaluation, StoppedError, evaluate, ready_for_test
 from wnexplore.training.training_record import TrainingFigure
 
 
@@ -185,7 +185,7 @@ class Trainer:
         )
 
     def ready_for_test(self, stop: Callable[[], bool]) -> AbstractContextManager[bool]:
-        """The network inside as it is tested and kept: `wnexplore.training.testing.ready_for_test`.
+        """The network inside as it is tested and kept: `wnexplore.training.accuracy.ready_for_test`.
 
         For callbacks: the generators have to stand where the training left them.
         """

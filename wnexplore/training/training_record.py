@@ -8,7 +8,7 @@ from typing import Any
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.measure.switches import PRECISION
+from wnexplore.measure.torch_settings import PRECISION
 from wnexplore.results.record import Record
 
 

@@ -19,10 +19,10 @@ from wnexplore.nn.formulations.feature_space import shared
 from wnexplore.nn.formulations.fused import LEAST_SLICE, MOST_TERMS, fused_conv1x1, fuses, is_available
 from wnexplore.nn.formulations.generate import generate_kernels as generate_kernels
 from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
+from wnexplore.nn.formulations.layer_shape import Formulation
+from wnexplore.nn.formulations.layer_shape import LayerShape as LayerShape
 from wnexplore.nn.formulations.published import published
-from wnexplore.nn.formulations.shape import Formulation
-from wnexplore.nn.formulations.shape import LayerShape as LayerShape
-from wnexplore.nn.formulations.single import Run, runs_single, single
+from wnexplore.nn.formulations.single_image import Run, runs_single, single
 from wnexplore.nn.precision import is_cast
 
 

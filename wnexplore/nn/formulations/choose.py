@@ -7,8 +7,8 @@ import torch
 from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, fuses, is_available
 from wnexplore.nn.formulations.im2col import MOST_COLUMNS
-from wnexplore.nn.formulations.shape import LayerShape
-from wnexplore.nn.formulations.single import SINGLE_NUMBERS
+from wnexplore.nn.formulations.layer_shape import LayerShape
+from wnexplore.nn.formulations.single_image import SINGLE_NUMBERS
 
 
 def choose(

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from wnexplore.nn.formulations.im2col import MOST_COLUMNS, columns_of
 from wnexplore.nn.formulations.kernel_space import needs_gradient
-from wnexplore.nn.formulations.scaled import Scaled
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
+from wnexplore.nn.formulations.scaled_conv import Scaled
 from wnexplore.nn.formulations.tiles import chunk_size
 
 LARGE = 2**19

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from wnexplore.errors import InputError
-from wnexplore.nn.formulations.probe import works
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
+from wnexplore.nn.formulations.triton_probe import works
 from wnexplore.nn.precision import convolutions_use_tf32, is_cast
 
 try:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.tiles import EXACT, Scratch, Tile
 
 MOST_COLUMNS = 256

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels, generate_published
 from wnexplore.nn.formulations.im2col import MOST_COLUMNS, columns_of
-from wnexplore.nn.formulations.product import Product
+from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.published import convolve_folded
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.tiled_product import Product
 from wnexplore.nn.formulations.tiles import chunk_size
 
 SMALL_BYTES = 2**22

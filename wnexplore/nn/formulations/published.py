@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.generate import generate_published
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 
 
 def published(

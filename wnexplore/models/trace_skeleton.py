@@ -13,7 +13,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.models.build import network
 from wnexplore.models.method_layers import ConvSizes, Method, plain_conv
-from wnexplore.models.products import counted
+from wnexplore.models.multiply_adds import counted
 from wnexplore.nn import Context, Gate
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.size import batch_misfit
+from wnexplore.design.size_limits import batch_misfit
 from wnexplore.errors import InputError
 from wnexplore.measure.environment import total_memory
-from wnexplore.measure.switches import DTYPES
+from wnexplore.measure.torch_settings import DTYPES
 
 
 def latency_misfit(point: DesignPoint, protocol: Mapping[str, Any]) -> str | None:

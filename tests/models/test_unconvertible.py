@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests import brought_networks
+from tests import external_networks
 from wnexplore.design.methods import METHODS, methods_with
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
-from wnexplore.measure.switches import MEMORY_FORMATS, place
+from wnexplore.measure.torch_settings import MEMORY_FORMATS, place
 from wnexplore.models import build, convert
 from wnexplore.models.external import check_brought
 from wnexplore.nn import MethodConv2d
@@ -217,7 +217,7 @@ def test_families_of_timm_run_as_before_and_learn(name: str) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "net.py").write_text(Path(brought_networks.__file__).read_text())
+    (tmp_path / "net.py").write_text(Path(external_networks.__file__).read_text())
     return tmp_path / "net.py"
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 _LOOK = """
 import json, os, sys, torch
-from wnexplore.measure.waiting import training_threads, yield_to_others
+from wnexplore.measure.thread_waiting import training_threads, yield_to_others
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 def tasks():
     return len(os.listdir("/proc/self/task"))
@@ -90,7 +90,7 @@ def test_what_the_person_has_set_is_left_alone() -> None:
 
 _AGAIN = """
 import json, os, subprocess, sys, time, torch
-from wnexplore.measure.waiting import training_threads
+from wnexplore.measure.thread_waiting import training_threads
 cores = len(os.sched_getaffinity(0))
 torch.set_num_threads(cores)
 training_threads(1, 1e9)

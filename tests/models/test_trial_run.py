@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import brought_networks
+from tests import external_networks
 from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models.build import build
 from wnexplore.models.copies import with_numbers, without_numbers
 from wnexplore.models.external import load
-from wnexplore.models.likeness import likeness
-from wnexplore.models.products import counted
-from wnexplore.models.trial import try_out
+from wnexplore.models.fingerprint import likeness
+from wnexplore.models.multiply_adds import counted
+from wnexplore.models.trial_run import try_out
 from wnexplore.nn import GeneratedConv2d
-from wnexplore.space.skeletons import walk_of
+from wnexplore.space.skeleton_cache import walk_of
 
-FILE = Path(brought_networks.__file__)
+FILE = Path(external_networks.__file__)
 
 
 class Rows(nn.Module):

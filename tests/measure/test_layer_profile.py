@@ -7,7 +7,7 @@ from wnexplore import DesignPoint
 from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.methods import METHODS
 from wnexplore.measure.complexity import measure_complexity
-from wnexplore.measure.layers import Layer, measure_layers
+from wnexplore.measure.layer_profile import Layer, measure_layers
 from wnexplore.measure.roofline import Peaks
 from wnexplore.models import convert
 from wnexplore.nn import WeightNetConv2d

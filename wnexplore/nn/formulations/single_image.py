@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.tiles import REGISTER, Scratch, pieces
 
 Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]

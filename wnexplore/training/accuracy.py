@@ -15,12 +15,12 @@ from torch.nn import functional
 from wnexplore.data import Pass, Split
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import RunError
-from wnexplore.measure.switches import PRECISION, precision_set
-from wnexplore.measure.waiting import yield_to_others
-from wnexplore.training.average import Average
+from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.measure.torch_settings import PRECISION, precision_set
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import Snapshot
 from wnexplore.training.plain_values import overlaps
+from wnexplore.training.weight_average import Average
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tests.bounds import bounded
 from tests.cli.conftest import Command, command
 from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.size import batch_misfit
+from wnexplore.design.size_limits import batch_misfit
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.errors import InputError
 from wnexplore.models import build

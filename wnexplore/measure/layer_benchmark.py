@@ -18,7 +18,7 @@ from wnexplore.measure.latency import LatencyProtocol
 from wnexplore.measure.rounds import Sampler, StoppedBy, Timing, time_in_rounds, warm_up
 from wnexplore.measure.statistics import Interval, bootstrap_interval, ratios
 from wnexplore.measure.stopwatch import before_sample, sampler
-from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, precision_set, threads_set
+from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, precision_set, threads_set
 from wnexplore.nn.formulations import LayerShape, apply_generated, choose_formulation, legal_formulations
 
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}

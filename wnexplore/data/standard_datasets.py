@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wnexplore.data.passes import Augment, Data
-from wnexplore.data.tensors import TensorSplit
+from wnexplore.data.in_memory import TensorSplit
+from wnexplore.data.splits import Augment, Data
 from wnexplore.errors import InputError, RunError
 
 # torchvision is imported where it is used: it takes as long to load as torch, and digits needs none.

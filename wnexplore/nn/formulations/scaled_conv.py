@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 
 
 class Scaled(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tests.nn.test_activations import Block
 from wnexplore.nn import ActivationVectors
-from wnexplore.nn.side_by_side import Parts, SideBySide
+from wnexplore.nn.packed_linear import Parts, SideBySide
 
 SIZES = [3, 1, 4]
 

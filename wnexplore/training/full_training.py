@@ -22,17 +22,17 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import context_watched
-from wnexplore.measure.fits import check_fits_somewhere
-from wnexplore.measure.switches import threads_set
+from wnexplore.measure.memory_fit import check_fits_somewhere
+from wnexplore.measure.torch_settings import threads_set
 from wnexplore.models import build
-from wnexplore.models.trial import try_out
+from wnexplore.models.trial_run import try_out
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
 from wnexplore.training.checkpoint import Origin
+from wnexplore.training.checkpoint_folder import Checkpoints
 from wnexplore.training.determinism import reproducible, seed_generators
 from wnexplore.training.distributed import Processes, joined
 from wnexplore.training.evaluate import preparation
-from wnexplore.training.kept_checkpoints import Checkpoints
 from wnexplore.training.log import Row, TrainingLog
 from wnexplore.training.loop import STATE_VERSION
 from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.splits import everything, plain_split, write_folder
-from wnexplore.data import Augment, Batch, Pass, Split, load_data
-from wnexplore.data import tensors as tensors_module
+from wnexplore.data import Augment, Batch, Pass, Split, in_memory, load_data
 from wnexplore.errors import InputError
 
 BUSY = Augment(colour_jitter=0.4, flip=True)
@@ -89,7 +88,7 @@ def test_resized_batches_are_those_of_the_split_resized_and_kept(size: int, batc
     images = random_images(20, 3, 12)
     kept = list(plain_split(images, resolution=size, shift=1).batches(batch_size, "cpu", Pass(0, 0)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors_module, "KEPT_BYTES", 0)
+        patch.setattr(in_memory, "KEPT_BYTES", 0)
         split = plain_split(images, resolution=size, shift=1)
         assert same(list(split.batches(batch_size, "cpu", Pass(0, 0))), kept)
         assert not split._kept

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from wnexplore.measure.complexity import count_products
 from wnexplore.measure.roofline import Peaks
-from wnexplore.measure.switches import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
-from wnexplore.measure.waiting import yield_to_others
+from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.models.method_layers import layer_spec
-from wnexplore.models.products import Place
+from wnexplore.models.multiply_adds import Place
 from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, MethodConv2d
 
 WARM_UP_PASSES = 3

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.errors import InputError, shown
-from wnexplore.models.trial import Trial, try_out
+from wnexplore.models.trial_run import Trial, try_out
 
 _BATCH = 2
 """Images of a trial."""

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from wnexplore.measure.advice import warnings_of
 from wnexplore.measure.conditions import Conditions
 from wnexplore.measure.rounds import Timing
+from wnexplore.measure.timing_warnings import warnings_of
 
 QUIET = Conditions(other_gpu_processes=0, busy_cores=0.05, free_cores=0.0)
 

@@ -44,7 +44,7 @@ def _walk_of(baseline: DesignPoint) -> Walk:
 
 
 def _make(baseline: DesignPoint) -> Walk:
-    from wnexplore.models.trace import walk
+    from wnexplore.models.trace_skeleton import walk
 
     try:
         return walk(baseline)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wnexplore.nn.formulations.im2col import ImageGradients, columns_of_tile
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.tiles import (
     Scratch,
     Tile,

@@ -20,10 +20,10 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, RunError
 from wnexplore.results.store import read_records
+from wnexplore.training.accuracy import evaluate
 from wnexplore.training.checkpoint import open_checkpoint, read_origin
-from wnexplore.training.full import TrainRun, train_fully
+from wnexplore.training.full_training import TrainRun, train_fully
 from wnexplore.training.log import Row, read_log
-from wnexplore.training.testing import evaluate
 
 NETWORK = """\
 from torch import nn

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wnexplore.errors import InputError
 from wnexplore.models import convert
 from wnexplore.models.conv_calls import RESOLUTIONS, layout
-from wnexplore.models.sizes import likely_channels, stated_sizes
+from wnexplore.models.input_sizes import likely_channels, stated_sizes
 
 
 def flat(size: int, channels: int = 3) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from wnexplore.models.conv_calls import Layout, SeenConv, one_pass
-from wnexplore.models.trial import Trial, try_out
+from wnexplore.models.trial_run import Trial, try_out
 from wnexplore.nn import Gate, MethodConv2d
 
 

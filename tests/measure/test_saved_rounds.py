@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps import committed, write_sweep
-from wnexplore.measure.kept_rounds import KeptRounds
 from wnexplore.measure.rounds import RawRound
+from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.results.store import read_records
 
 SWEEP = """\

@@ -12,11 +12,11 @@ import wnexplore
 from wnexplore import DesignPoint
 from wnexplore.design.conv_sites import ConvShape, generated_layers
 from wnexplore.errors import InputError
-from wnexplore.measure import formulation_times as race_module
+from wnexplore.measure import layer_benchmark
 from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.formulation_times import Race, Timed, crossover, difference, race
 from wnexplore.measure.latency import LatencyProtocol
+from wnexplore.measure.layer_benchmark import Race, Timed, crossover, difference, race
 from wnexplore.measure.rounds import MIN_ROUNDS
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.formulations import apply_generated
@@ -136,7 +136,7 @@ def test_training_goes_backward_to_all_that_came_in(monkeypatch: pytest.MonkeyPa
         asked.append([tensor.requires_grad for tensor in inputs[:3]])
         return apply_generated(*inputs)
 
-    monkeypatch.setattr(race_module, "apply_generated", noted)
+    monkeypatch.setattr(layer_benchmark, "apply_generated", noted)
     race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(mode="train", batch_size=1))
     assert [True, True, True] in asked
     asked.clear()
@@ -151,7 +151,7 @@ def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytes
         y = apply_generated(x, alpha, weight, shape, name)
         return torch.zeros_like(y) if name == "kernel" else y
 
-    monkeypatch.setattr(race_module, "apply_generated", broken)
+    monkeypatch.setattr(layer_benchmark, "apply_generated", broken)
     found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
     assert found.formulations["shared"] == Failure("out_of_memory", "OutOfMemoryError: no room")
     timed = _timed(found)
@@ -185,7 +185,7 @@ def test_the_difference_is_relative_to_the_largest_value() -> None:
 def test_a_difference_that_is_no_number_is_a_disagreement_that_json_can_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(race_module, "difference", lambda y, expected: math.nan)
+    monkeypatch.setattr(layer_benchmark, "difference", lambda y, expected: math.nan)
     found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
     assert not any(each.agrees for each in _timed(found).values())
     assert {each.to_dict()["difference"] for each in _timed(found).values()} == {None}

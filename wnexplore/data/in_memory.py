@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.data.augment import jitter_factors, jittered, mirrored, shifted
-from wnexplore.data.passes import Batch, Pass, batches_per_pass, shares
+from wnexplore.data.splits import Batch, Pass, batches_per_pass, shares
 
 
 class Images(Protocol):

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
 
 from tests.examples import examples
-from wnexplore.models.products import counted
+from wnexplore.models.multiply_adds import counted
 
 
 def _count(function: Callable[..., object], *tensors: Tensor) -> int:

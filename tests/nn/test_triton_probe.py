@@ -41,14 +41,14 @@ torch.zeros = lambda *size, device=None: zeros(*size)
 
 from wnexplore.errors import tell_notices
 from wnexplore.nn.formulations import legal_formulations, why_not
-from wnexplore.nn.formulations import probe
+from wnexplore.nn.formulations import triton_probe
 from wnexplore.nn.formulations.choose import choose
-from wnexplore.nn.formulations.shape import LayerShape
+from wnexplore.nn.formulations.layer_shape import LayerShape
 
 tell_notices()
 layers = [LayerShape(64, 64, (1, 1), (1, 1), (0, 0), (1, 1), 1, 128, terms) for terms in (1, 2)]
 found = {
-    "works": probe.works(),
+    "works": triton_probe.works(),
     "chosen": [choose(layer, 1, 2, 2, False, "cuda") for layer in layers for _ in range(2)],
     "trained": [choose(layer, 1, 2, 2, True, "cuda") for layer in layers],
     "legal": [list(legal_formulations(layer)) for layer in layers],

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.data.files import Values, chunk, png, tiff, tiff_of_12_bits
 from tests.examples import examples
-from wnexplore.data.pixels import range_of, ranges_of, read_image, reason
+from wnexplore.data.decoding import range_of, ranges_of, read_image, reason
 
 MANY = examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from tests.data.splits import everything, write_folder
 from tests.examples import examples
 from wnexplore.data import Pass, load_data
-from wnexplore.data.listing import image_files
+from wnexplore.data.folder_listing import image_files
 from wnexplore.errors import InputError, RunError
 
 NAMES = st.sampled_from(["a", "b", "B", "10", "2", "é", "x y", "z.png", "c.d"])
