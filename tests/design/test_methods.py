@@ -18,7 +18,7 @@ from wnexplore.design.methods import METHODS, MethodSpec, methods_with
 from wnexplore.design.stage_design import StageDesign
 from wnexplore.models.method_layers import layer_class, layer_spec
 from wnexplore.nn import Gate, GeneratedConv2d, MethodConv2d
-from wnexplore.report.roofline_info import KINDS
+from wnexplore.report.roofline_figure import KINDS
 
 PACKAGE = Path(wnexplore.__file__).parent
 

@@ -15,11 +15,12 @@ from PIL import Image
 
 from tests.results.records import complexity, curves, failure, halved, points, sweep, trained
 from wnexplore.errors import InputError
-from wnexplore.report.curve_info import NAMED, curve_infos
-from wnexplore.report.figure_info import CurvePanel, FigureInfo, ScatterPanel
-from wnexplore.report.figures import learning_curves, save, standard_set
+from wnexplore.report.figure_files import save
+from wnexplore.report.figures import learning_curves, standard_set
+from wnexplore.report.learning_curves import NAMED, CurvePanel, curve_infos
+from wnexplore.report.panels import FigureInfo
 from wnexplore.report.placement import spread
-from wnexplore.report.scatter_info import scatter_info
+from wnexplore.report.scatter import ScatterPanel, scatter_info
 from wnexplore.results import filters
 from wnexplore.results.frame import frame
 from wnexplore.results.record import Record

@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.results.records import complexity, failure, latency, points, sweep, training
 from wnexplore.errors import InputError
-from wnexplore.report.figure_info import HeatPanel, ScatterPanel
-from wnexplore.report.figures import save, scatter, standard_set
-from wnexplore.report.heat_info import heat_infos
+from wnexplore.report.figure_files import save
+from wnexplore.report.figures import scatter, standard_set
+from wnexplore.report.heatmap import HeatPanel, heat_infos
 from wnexplore.report.placement import Box, Label, place
-from wnexplore.report.scatter_info import scatter_info
+from wnexplore.report.scatter import ScatterPanel, scatter_info
 from wnexplore.results.frame import frame
 from wnexplore.results.pareto import pareto
 
@@ -201,3 +201,14 @@ print({"torch", "matplotlib.pyplot"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_only_what_draws_loads_matplotlib() -> None:
+    code = """
+import sys
+from wnexplore.report import compare_table, export, figure_files, formulation_table, histogram, kernel_table
+from wnexplore.report import layout, pick_table, profile_table, published_table, rungs, tables
+print("matplotlib" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

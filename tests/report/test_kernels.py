@@ -16,9 +16,11 @@ from rich.console import Console
 from wnexplore.cli.terminal import PlainConsole
 from wnexplore.errors import RunError
 from wnexplore.report.depth import by_depth
-from wnexplore.report.figures import save
-from wnexplore.report.kernel_figures import kernel_figures, render_alpha, render_map, render_similarity
-from wnexplore.report.kernel_info import alpha_info, map_info, similarity_info
+from wnexplore.report.figure_files import save
+from wnexplore.report.figures import kernel_figures
+from wnexplore.report.kernel_alphas import alpha_info, render_alpha
+from wnexplore.report.kernel_map import map_info, render_map
+from wnexplore.report.kernel_similarity import render_similarity, similarity_info
 from wnexplore.report.kernel_table import render, to_csv
 from wnexplore.results.layer_kernels import KernelAnalysis, KernelMap, LayerKernels
 

@@ -12,10 +12,12 @@ from PIL import Image
 from tests.results.records import complexity, latency, points, sweep, training
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
-from wnexplore.report.figure_info import ScatterPanel
-from wnexplore.report.figures import rank_disagreement, save, standard_set
-from wnexplore.report.rank_info import can_rank, rank_info, ranks, tau_b
+from wnexplore.report.figure_files import save
+from wnexplore.report.figures import rank_disagreement, standard_set
+from wnexplore.report.rank_disagreement import can_rank, rank_info
+from wnexplore.report.scatter import ScatterPanel
 from wnexplore.results.frame import cells, frame, numbers
+from wnexplore.results.rank_correlation import ranks, tau_b
 
 TABLE = frame(sweep())
 _few = st.integers(1, 5)

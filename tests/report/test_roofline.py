@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from wnexplore.errors import InputError
-from wnexplore.report.figures import save
+from wnexplore.report.figure_files import check_figure_path, save
 from wnexplore.report.profile_table import render
-from wnexplore.report.roofline_info import check_target, roofline_info
-from wnexplore.report.roofline_plot import render_roofline
+from wnexplore.report.roofline_figure import render_roofline, roofline_info
 
 
 def _layer(
@@ -142,8 +141,8 @@ def test_a_network_without_work_has_no_roofline() -> None:
 def test_where_nothing_can_be_drawn_is_told_beforehand(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError):
-        check_target(tmp_path / name)
-    check_target(tmp_path / "figure.png")
+        check_figure_path(tmp_path / name)
+    check_figure_path(tmp_path / "figure.png")
 
 
 def test_the_table_of_layers_has_bytes_and_shares() -> None:

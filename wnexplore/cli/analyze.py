@@ -43,8 +43,8 @@ def analyze(
     from wnexplore.files import check_folder, make_folder, write_whole
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import network_told
-    from wnexplore.report.figures import save
-    from wnexplore.report.kernel_figures import kernel_figures
+    from wnexplore.report.figure_files import save
+    from wnexplore.report.figures import kernel_figures
     from wnexplore.report.kernel_table import render, to_csv
     from wnexplore.training.analyze import analyze as look
     from wnexplore.training.checkpoint import open_checkpoint

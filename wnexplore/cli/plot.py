@@ -40,7 +40,8 @@ def plot(
     """
     from wnexplore.cli.show import load_records, rows_of
     from wnexplore.errors import InputError
-    from wnexplore.report.figures import learning_curves, rank_disagreement, save, scatter, standard_set
+    from wnexplore.report.figure_files import save
+    from wnexplore.report.figures import learning_curves, rank_disagreement, scatter, standard_set
     from wnexplore.results.columns import column
 
     column(color)
@@ -94,11 +95,10 @@ def _check_target(out: Path, one: bool) -> None:
     Of the standard set `out` is a folder, or the beginning of each file's name.
     """
     from wnexplore.files import check_folder, check_writable
-    from wnexplore.report.figures import check_suffix
+    from wnexplore.report.figure_files import check_figure_path
 
     if one or out.suffix:
-        check_suffix(out)
-        check_writable(out)
+        check_figure_path(out)
     elif out.is_dir():
         check_folder(out)
     else:

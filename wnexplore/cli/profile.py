@@ -88,10 +88,10 @@ def profile(
         }
     )
     if roofline is not None:
-        from wnexplore.report.roofline_info import check_target
+        from wnexplore.report.figure_files import check_figure_path
 
         # Before anything is measured.
-        check_target(roofline)
+        check_figure_path(roofline)
 
     from wnexplore.study.profile import profile as profile_point
 
@@ -105,9 +105,8 @@ def profile(
         for part in render(result):
             output().print(part)
     if roofline is not None:
-        from wnexplore.report.figures import save
-        from wnexplore.report.roofline_info import roofline_info
-        from wnexplore.report.roofline_plot import render_roofline
+        from wnexplore.report.figure_files import save
+        from wnexplore.report.roofline_figure import render_roofline, roofline_info
 
         save(render_roofline(roofline_info(result)), roofline)
         tell(f"wrote {roofline}")

@@ -100,7 +100,8 @@ def _write_results(
     written.append(path)
     if not rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any():
         return
-    from wnexplore.report.figures import save, standard_set
+    from wnexplore.report.figure_files import save
+    from wnexplore.report.figures import standard_set
 
     for name, figure in standard_set(rows, records).items():
         path = directory / f"{name}.png"

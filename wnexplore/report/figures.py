@@ -1,36 +1,23 @@
-"""Figures for papers: scatter plots with error bars and Pareto fronts, heat maps, learning curves."""
+"""Figures for papers: scatter plots with intervals and Pareto fronts, heat maps, learning curves, kernels."""
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
 from wnexplore.errors import InputError
-from wnexplore.files import write_whole
-from wnexplore.report.curve_info import curve_infos
-from wnexplore.report.figure_info import FigureInfo
-from wnexplore.report.heat_info import heat_infos
-from wnexplore.report.rank_info import can_rank, rank_info
-from wnexplore.report.render import STYLE, render
-from wnexplore.report.scatter_info import scatter_info
+from wnexplore.report.heatmap import heat_infos
+from wnexplore.report.kernel_alphas import alpha_info, render_alpha
+from wnexplore.report.kernel_map import map_info, render_map
+from wnexplore.report.kernel_similarity import render_similarity, similarity_info
+from wnexplore.report.learning_curves import curve_infos
+from wnexplore.report.panels import FigureInfo, render
+from wnexplore.report.rank_disagreement import can_rank, rank_info
+from wnexplore.report.scatter import scatter_info
+from wnexplore.results.layer_kernels import KernelAnalysis
 from wnexplore.results.record import Record
-
-DPI = 200
-"""Dots per inch of a .png."""
-
-# What would make the same figure another file the next time.
-_METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None, "Creator": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
 
 
 def scatter(
@@ -106,25 +93,17 @@ def standard_set(
     return {name: render(info) for name, info in infos.items()}
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write `figure` to `path`, whole: .png (200 dpi), .svg or .pdf, the same bytes every time.
+def kernel_figures(analysis: KernelAnalysis) -> dict[str, Figure]:
+    """The figures of generated kernels by file name: similarity, alpha, and tsne where there is a map.
 
-    Raises `InputError` for another suffix or a path that can't be written, `RunError` for a full disk.
+    Raises `RunError` if every kernel is zeros.
     """
-    check_suffix(path)
-    suffix = Path(path).suffix.lower()
-    data = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(data, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
-    write_whole(path, data.getvalue())
-
-
-def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise `InputError` for a file name that doesn't say .png, .svg or .pdf."""
-    if Path(path).suffix.lower() not in _METADATA:
-        raise InputError(
-            f"can't save a figure as {os.fspath(path)!r}: its name must end in .png, .svg or .pdf"
-        )
+    figures = {
+        "similarity": render_similarity(similarity_info(analysis)),
+        "alpha": render_alpha(alpha_info(analysis)),
+    }
+    shown = map_info(analysis)
+    return figures if shown is None else figures | {"tsne": render_map(shown)}
 
 
 def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from wnexplore.design.point import DesignPoint
-from wnexplore.report.rank_info import tau_b
 from wnexplore.results.columns import COLUMNS
+from wnexplore.results.rank_correlation import tau_b
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import Training, differing, rungs_of, trainings
 

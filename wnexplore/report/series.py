@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from wnexplore.design.methods import METHODS, methods_with
 from wnexplore.errors import InputError
-from wnexplore.report.figure_info import Point, Series
-from wnexplore.results.columns import Column
+from wnexplore.results.columns import Column, Interval
 from wnexplore.results.frame import cells, distinct
 
 Key = tuple[Any, Any]
 """What a series stands for: a value of the column that tells series apart, and a backbone."""
 
 _MAX_SERIES = 10
+
+
+@dataclass(frozen=True)
+class Point:
+    """One marker with its 95 % intervals; `label` is "" where it gets none."""
+
+    x: float
+    y: float
+    x_interval: Interval | None = None
+    y_interval: Interval | None = None
+    label: str = ""
+    ringed: bool = False
+    """Whether it gets a ring: not on the front, but not certainly off it either."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that look alike; `colour` and `marker` are matplotlib's names."""
+
+    name: str
+    colour: str
+    marker: str
+    points: tuple[Point, ...]
 
 
 def series_keys(frame: pd.DataFrame, color: str) -> list[Key]:

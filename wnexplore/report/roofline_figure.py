@@ -1,8 +1,10 @@
-"""Draw a `RooflineInfo` with matplotlib: both roofs, a mark for each layer, names of those that cost most."""
+"""A roofline plot: what each layer attains over how much it reuses, as plain data, and how it is drawn."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -13,15 +15,106 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
+from wnexplore.design.methods import METHODS
+from wnexplore.errors import InputError
+from wnexplore.report.panels import GREY, STYLE
 from wnexplore.report.placement import Box, Label, leader, place, straight
-from wnexplore.report.render import STYLE
-from wnexplore.report.roofline_info import KINDS, LayerMark, RooflineInfo
-from wnexplore.results.columns import compact, prefixed
+from wnexplore.results.columns import COLUMNS, compact, prefixed
+
+KINDS = (
+    *("convolution", "depthwise convolution", "generated convolution", "generated depthwise convolution"),
+    *("context", "activation vectors", "squeeze-and-excitation", "linear", "other"),
+)
+"""The kinds of layers that a plot tells apart, in the order of its legend."""
+
+_TITLE = ("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution")
+_PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
+_OWN_KIND = {
+    "Conv2d": "convolution",
+    "ActivationVectors": "activation vectors",
+    "Context": "context",
+    "Linear": "linear",
+    # Layers with formulations are known by these.
+    **{
+        own.layer_class: own.layer_kind
+        for own in METHODS.values()
+        if own.layer_kind and own.kind != "generated"
+    },
+}
+
+
+@dataclass(frozen=True)
+class LayerMark:
+    """One layer: multiply-adds a byte, multiply-adds a second, its share of the time of a pass."""
+
+    name: str
+    kind: str
+    """One of `KINDS`."""
+    intensity: float
+    attained: float
+    time_share: float
+
+
+@dataclass(frozen=True)
+class RooflineInfo:
+    """What a roofline plot shows."""
+
+    title: str
+    note: str
+    """Its lines: how it was measured, and how to read it."""
+    bytes_per_s: float
+    multiply_adds_per_s: float
+    layers: tuple[LayerMark, ...]
+    """Those with multiply-adds, the ones that take longest first."""
+
+    @property
+    def ridge(self) -> float:
+        """Multiply-adds a byte where the two roofs meet."""
+        return self.multiply_adds_per_s / self.bytes_per_s
+
+
+def roofline_info(profile: Mapping[str, Any]) -> RooflineInfo:
+    """The plot of a profile with layers, as `wnexplore profile --layers --json` has it.
+
+    Raises `InputError` if no layer has multiply-adds.
+    """
+    protocol = profile["layers_protocol"]
+    marks = [
+        LayerMark(
+            name=layer["name"],
+            kind=_kind(layer),
+            intensity=layer["intensity"],
+            attained=protocol["batch_size"] * layer["flops"] / (layer["time_ms"] / 1e3),
+            time_share=layer["time_share"],
+        )
+        for layer in profile["layers"]
+        if layer["flops"] and layer["bytes"] and layer["time_ms"] > 0
+    ]
+    if not marks:
+        raise InputError("nothing to draw: no layer of this network has multiply-adds")
+    rest = 1 - sum(mark.time_share for mark in marks)
+    told = [COLUMNS[name].say(protocol[name]) for name in _PROTOCOL if protocol[name] is not None]
+    return RooflineInfo(
+        title=" · ".join(COLUMNS[name].say(profile[name]) for name in _TITLE if profile[name] is not None),
+        note=f"{' · '.join([*told, 'eager'])}\n"
+        f"area: share of the time of a pass; {rest:.0%} of it is in no layer with multiply-adds",
+        bytes_per_s=protocol["bytes_per_s"],
+        multiply_adds_per_s=protocol["multiply_adds_per_s"],
+        layers=tuple(sorted(marks, key=lambda mark: -mark.time_share)),
+    )
+
+
+def _kind(layer: Mapping[str, Any]) -> str:
+    formulated = layer["formulation"] is not None
+    kind = "generated convolution" if formulated else _OWN_KIND.get(layer["kind"], "other")
+    return kind.replace("convolution", "depthwise convolution") if layer["depthwise"] else kind
+
+
+# --- drawing -----------------------------------------------------------------------------------------
 
 _INCHES = 5.2, 4.1
 _NAMED = 6
 _TEXT = 6.5
-_GREY = "#595959"
 _BLACK = "#222222"
 _ON_GRID = (withStroke(linewidth=2, foreground="white"),)
 # Colour, marker, and whether it is filled: depthwise convolutions are hollow.
@@ -48,7 +141,7 @@ def render_roofline(info: RooflineInfo) -> Figure:
         _draw_roofs(ax, info)
         for mark in reversed(info.layers):
             ax.scatter(mark.intensity, mark.attained, s=_area(mark), zorder=3, **_look(mark.kind))
-        figure.suptitle(info.note, fontsize=7, color=_GREY)
+        figure.suptitle(info.note, fontsize=7, color=GREY)
         handles = [
             Line2D([], [], linestyle="none", label=kind, **_handle(kind))
             for kind in KINDS
@@ -116,7 +209,7 @@ def _name_layers(ax: Axes, info: RooflineInfo) -> None:
 def _write(ax: Axes, text: str, mark: LayerMark, label: Label, box: Box) -> None:
     point, end = (mark.intensity, mark.attained), leader(label, box)
     if end is not None:
-        line = {"arrowstyle": "-", "linewidth": 0.5, "color": _GREY, "shrinkA": 0, "shrinkB": 2}
+        line = {"arrowstyle": "-", "linewidth": 0.5, "color": GREY, "shrinkA": 0, "shrinkB": 2}
         offset = end[0] - label.x, end[1] - label.y
         ax.annotate("", point, xytext=offset, textcoords="offset points", arrowprops=line, zorder=4)
     ax.annotate(

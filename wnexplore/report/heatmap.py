@@ -1,21 +1,51 @@
-"""A figure over M and G as a heat map: the panels as plain data."""
+"""A figure over M and G as a heat map: its panels as plain data, and how they are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch, Rectangle
 
 from wnexplore.design.methods import methods_with
 from wnexplore.design.multiplier import PerStage
-from wnexplore.report.figure_info import FigureInfo, HeatPanel
+from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel
 from wnexplore.results.columns import COLUMNS, Column, compact, comparable_within
 from wnexplore.results.frame import cells, distinct, groups, shared, varying
 
 _NETWORK = ("stages", "stem", "resolution", "num_classes", "reduction", "activation", "depthwise")
 _HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")
+_MISSING = "not legal or not measured"
+
+
+@dataclass(frozen=True)
+class HeatPanel(Panel):
+    """A figure over M (columns) and G (rows); None where it was not measured or can't be built."""
+
+    title: str
+    M: tuple[str, ...]
+    G: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    texts: tuple[tuple[str, ...], ...]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return max(2.3, 0.5 * len(self.M) + 0.9), max(1.7, 0.34 * len(self.G) + 0.9)
+
+    def draw(self, ax: Axes) -> None:
+        _draw(ax, self)
+
+    def legend(self) -> list[LegendEntry]:
+        if all(value is not None for row in self.values for value in row):
+            return []
+        return [
+            LegendEntry(Patch(facecolor="white", edgecolor=GREY, hatch="////", linewidth=0.5, label=_MISSING))
+        ]
 
 
 def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
@@ -75,3 +105,39 @@ def _heat_panel(grid: pd.DataFrame, frame: pd.DataFrame, column: Column, title: 
         values=tuple(tuple(None if v is None else float(v) for v in row) for row in values),
         texts=tuple(tuple("" if v is None else show(v) for v in row) for row in values),
     )
+
+
+# --- drawing -----------------------------------------------------------------------------------------
+
+
+def _draw(ax: Axes, panel: HeatPanel) -> None:
+    known = [value for row in panel.values for value in row if value is not None]
+    low, high = min(known), max(known)
+    colours = matplotlib.colormaps["cividis"]
+    for row, (values, texts) in enumerate(zip(panel.values, panel.texts, strict=True)):
+        for position, (value, text) in enumerate(zip(values, texts, strict=True)):
+            corner = position - 0.5, row - 0.5
+            if value is None:
+                ax.add_patch(
+                    Rectangle(corner, 1, 1, facecolor="white", edgecolor="#A0A0A0", hatch="////", linewidth=0)
+                )
+                continue
+            colour = colours((value - low) / (high - low) if high > low else 0.5)
+            ax.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+            ink = "black" if _luminance(colour) > 0.179 else "white"
+            ax.text(position, row, text, ha="center", va="center", fontsize=7, color=ink)
+    ax.set_xlim(-0.5, len(panel.M) - 0.5)
+    ax.set_ylim(-0.5, len(panel.G) - 0.5)
+    ax.set_xticks(range(len(panel.M)), panel.M)
+    ax.set_yticks(range(len(panel.G)), panel.G)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("M")
+    ax.set_ylabel("G")
+    ax.set_title(panel.title)
+
+
+def _luminance(colour: tuple[float, float, float, float]) -> float:
+    """Relative luminance (WCAG 2), 0 to 1."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

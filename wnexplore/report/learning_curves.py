@@ -1,18 +1,23 @@
-"""Learning curves: loss and tested top-1 over the epochs, a line for each variant, as plain data."""
+"""Learning curves: loss and tested top-1 over the epochs, as plain data, and how they are drawn."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from wnexplore.design.point import AXES, DesignPoint
-from wnexplore.report.figure_info import Axis, Curve, CurvePanel, FigureInfo
+from wnexplore.report.panels import GREY, Axis, FigureInfo, LegendEntry, Panel, dress, limits, ticks
+from wnexplore.report.placement import spread
 from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
 from wnexplore.results.frame import groups, shared
@@ -22,6 +27,43 @@ from wnexplore.results.trainings import Training, differing, newest, rungs_of, t
 
 NAMED = 12
 """Variants that can be told apart; of more only the best and the plain network have a name and a colour."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line, `name` "" for one of many that get no legend; `dash` in line widths, () for a solid line."""
+
+    name: str
+    colour: str
+    dash: tuple[float, ...]
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    bands: tuple[Interval, ...] = ()
+    """The band at each x, () for none."""
+    dropped: bool = False
+    """Whether it ends before the others, which its end says."""
+    label: str = ""
+    """What its end is labelled; "" for nothing."""
+
+
+@dataclass(frozen=True)
+class CurvePanel(Panel):
+    """Lines over a common axis, the last one on top; with `dots` where the values are that they join."""
+
+    title: str
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    dots: bool = False
+
+    def draw(self, ax: Axes) -> None:
+        _draw(ax, self)
+
+    def place_labels(self, ax: Axes) -> None:
+        _label_ends(ax, self)
+
+    def legend(self) -> list[LegendEntry]:
+        return [LegendEntry(handle) for handle in _handles(self)]
 
 
 def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, FigureInfo]:
@@ -214,3 +256,94 @@ def _shade(colour: str, share: float) -> str:
     channels = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     towards, amount = (255, 1.2 * (0.5 - share)) if share < 0.5 else (0, 1.1 * (share - 0.5))
     return "#" + "".join(f"{round(c + amount * (towards - c)):02X}" for c in channels)
+
+
+# --- drawing -----------------------------------------------------------------------------------------
+
+_WIDTH = 1.1
+_LABEL = 6.0
+_ARM = 14.0
+"""Points from a line's end to its label."""
+_ROOM = 0.24
+"""How much wider an axis is for the labels at its end."""
+_OTHERS = "other variants"
+_DROPPED = "dropped by halving"
+_DOTS: Any = {"linestyle": "none", "marker": "o", "markersize": 2.2}
+# No patch: a line would stop at the frame that matplotlib thinks of round the text, below or above it.
+_ARROW: Any = {
+    "arrowstyle": "-",
+    "linewidth": 0.5,
+    "shrinkA": 1.5,
+    "shrinkB": 1,
+    "relpos": (0, 0.5),
+    "patchA": None,
+}
+_CROSS: Any = {"marker": "X", "markersize": 5.0, "markeredgecolor": "white", "markeredgewidth": 0.5}
+
+
+def _draw(ax: Axes, panel: CurvePanel) -> None:
+    """Lines over bands; a cross where a variant was dropped, dots where there are few values."""
+    for order, curve in enumerate(panel.curves, start=3):
+        if curve.bands:
+            low, high = zip(*curve.bands, strict=True)
+            ax.fill_between(curve.xs, low, high, color=curve.colour, alpha=0.1, linewidth=0, zorder=1)
+        ax.plot(curve.xs, curve.ys, zorder=order, **_line(curve))
+        if panel.dots and not curve.dropped:
+            ax.plot(curve.xs, curve.ys, zorder=order, color=curve.colour, **_DOTS)
+        if curve.dropped:
+            ax.plot(curve.xs[-1], curve.ys[-1], color=curve.colour, zorder=order + 0.5, **_CROSS)
+    xs = [x for curve in panel.curves for x in curve.xs]
+    ys = [y for curve in panel.curves for y in curve.ys]
+    ys += [bound for curve in panel.curves for band in curve.bands for bound in band]
+    if panel.x.log:
+        ax.set_xscale("log")
+    left, right = limits(xs, panel.x.log)
+    if any(curve.label for curve in panel.curves):
+        right = right * (right / left) ** _ROOM if panel.x.log else right + _ROOM * (right - left)
+    ax.set(xlim=(left, right), ylim=limits(ys, panel.y.log), xlabel=panel.x.label)
+    ticks(ax, panel.x, "x")
+    # There is no epoch under the labels.
+    ax.set_xticks([tick for tick in ax.get_xticks() if left <= tick <= max(xs)])
+    ticks(ax, panel.y, "y")
+    ax.set_ylabel(panel.y.label)
+    ax.set_title("\n".join(textwrap.wrap(panel.title, 52)))
+    dress(ax)
+
+
+def _label_ends(ax: Axes, panel: CurvePanel) -> None:
+    """Write what the lines are at their ends, one below the other and as near to these as there is room."""
+    to_points = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+    ended = sorted((curve for curve in panel.curves if curve.label), key=lambda curve: curve.ys[-1])
+    heights = [float(ax.transData.transform((c.xs[-1], c.ys[-1]))[1]) * to_points for c in ended]
+    window, half = ax.get_window_extent(), _LABEL / 2 + 2
+    low, high = window.y0 * to_points + half, window.y1 * to_points - half
+    for curve, height, at in zip(ended, heights, spread(heights, _LABEL + 1, low, high), strict=True):
+        text = ax.annotate(
+            curve.label,
+            (curve.xs[-1], curve.ys[-1]),
+            xytext=(_ARM, at - height),
+            textcoords="offset points",
+            ha="left",
+            va="center",
+            fontsize=_LABEL,
+            arrowprops={"color": curve.colour, **_ARROW},
+        )
+        text.set_in_layout(False)
+
+
+def _handles(panel: CurvePanel) -> list[Line2D]:
+    """What the legend shows of it; of lines without a name one stands for all."""
+    handles = [Line2D([], [], label=curve.name, **_line(curve)) for curve in panel.curves if curve.name]
+    handles += [Line2D([], [], label=_OTHERS, **_line(curve)) for curve in panel.curves if not curve.name][:1]
+    if any(curve.dropped for curve in panel.curves):
+        handles.append(Line2D([], [], label=_DROPPED, linestyle="none", color=GREY, **_CROSS))
+    return handles
+
+
+def _line(curve: Curve) -> dict[str, Any]:
+    return {
+        "color": curve.colour,
+        "linewidth": _WIDTH,
+        "linestyle": (0, curve.dash) if curve.dash else "solid",
+        "dash_capstyle": "butt",
+    }

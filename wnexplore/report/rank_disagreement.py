@@ -10,11 +10,12 @@ import pandas as pd
 
 from wnexplore.design.point import AXES
 from wnexplore.errors import InputError
-from wnexplore.report.figure_info import Axis, FigureInfo, Point, ScatterPanel
-from wnexplore.report.scatter_info import LABEL_ALL, labels, plottable
-from wnexplore.report.series import fill, series_keys, styles
+from wnexplore.report.panels import Axis, FigureInfo
+from wnexplore.report.scatter import LABEL_ALL, ScatterPanel, labels, plottable
+from wnexplore.report.series import Point, fill, series_keys, styles
 from wnexplore.results.columns import COLUMNS, Column, column, comparable_within, direction
 from wnexplore.results.frame import groups, shared, varying
+from wnexplore.results.rank_correlation import ranks, tau_b
 
 _FEWEST = 3
 """Points of one protocol: of two the ranks agree or they don't."""
@@ -63,20 +64,6 @@ def rank_info(
 def can_rank(frame: pd.DataFrame, x: str = "flops", y: str = "latency_ms") -> bool:
     """Whether some protocol has both columns of enough points."""
     return bool(_rankable(frame[frame[[x, y]].notna().all(axis=1)], x, y))
-
-
-def ranks(frame: pd.DataFrame, name: str) -> list[float]:
-    """The rank of each row by column `name`, which all have: 1 is best, equal ones share the mean."""
-    best_first = direction(name) == "smaller"
-    return [float(rank) for rank in frame[name].rank(method="average", ascending=best_first)]
-
-
-def tau_b(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's tau-b, which allows for ties; NaN where all of one are equal."""
-    # scipy.stats takes long to import, and nothing else here needs it.
-    from scipy.stats import kendalltau
-
-    return float(kendalltau(a, b, variant="b").statistic)
 
 
 def _rankable(frame: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:

@@ -1,0 +1,59 @@
+"""Where figures are saved: the same bytes every time, and a name that can't be is refused beforehand."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wnexplore.errors import InputError
+from wnexplore.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 200
+"""Dots per inch of a .png."""
+
+# What would make the same figure another file the next time.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def check_figure_path(path: str | os.PathLike[str]) -> None:
+    """Raise the `InputError` that `save` would, as far as that shows before anything is drawn.
+
+    Loads no matplotlib.
+    """
+    _suffix(path)
+    check_writable(path)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write `figure` to `path`, whole: .png (200 dpi), .svg or .pdf, the same bytes every time.
+
+    Raises `InputError` for another suffix or a path that can't be written, `RunError` for a full disk.
+    """
+    import matplotlib
+
+    from wnexplore.report.panels import STYLE
+
+    suffix = _suffix(path)
+    data = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix])
+    write_whole(path, data.getvalue())
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a file name that says .png, .svg or .pdf, small; `InputError` for another one."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _METADATA:
+        raise InputError(
+            f"can't save a figure as {os.fspath(path)!r}: its name must end in .png, .svg or .pdf"
+        )
+    return suffix

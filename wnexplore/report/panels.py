@@ -1,0 +1,218 @@
+"""A figure of panels: what it shows, as plain data, and how it is laid out and drawn with matplotlib.
+
+A kind of panel lies in a file of its own, with its data and its drawing. No pyplot: no window, no global
+state left behind.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from wnexplore.results.columns import Interval, compact
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: its label with unit, whether its ticks are counts (40M), logarithmic, or whole numbers."""
+
+    label: str
+    count: bool = False
+    log: bool = False
+    whole: bool = False
+    at: tuple[float, ...] = ()
+    """Where its ticks are; () for where the renderer likes them."""
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """What the legend shows of a label; of several panels' entries with one label the first is taken."""
+
+    handle: Line2D | Patch
+    order: int = 0
+    """Entries of a higher one come after those of a lower one, whichever panel has them."""
+
+
+class Panel(ABC):
+    """One pair of axes: its data, and how they are drawn."""
+
+    title: str
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        return 3.3, 2.7
+
+    @abstractmethod
+    def draw(self, ax: Axes) -> None:
+        """Draw everything but what needs the final layout."""
+
+    def place_labels(self, ax: Axes) -> None:  # noqa: B027  few kinds have any
+        """Write the labels that go where there is room, after the figure is laid out."""
+
+    def y_values(self) -> list[float]:
+        """All that the y axis has to show, for panels that share it."""
+        return []
+
+    def legend(self) -> list[LegendEntry]:
+        """Its part of the figure's legend."""
+        return []
+
+
+@dataclass(frozen=True)
+class FigureInfo:
+    """Panels in rows of `columns`; `note` says what all of them share."""
+
+    panels: tuple[Panel, ...]
+    columns: int
+    note: str = ""
+    share_y: bool = False
+
+
+# --- drawing -----------------------------------------------------------------------------------------
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.linewidth": 0.6,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7.5,
+    "text.usetex": False,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,  # conferences refuse type 3 fonts
+    "svg.hashsalt": "wnexplore",
+}
+"""Settings under which figures are drawn and saved, whatever the user's matplotlibrc says."""
+
+GREY = "#595959"
+"""What is no data: lines between points, notes."""
+
+_MARGIN = 0.09
+
+
+def render(info: FigureInfo) -> Figure:
+    """The figure that `info` describes, laid out and with its labels placed."""
+    with matplotlib.rc_context(STYLE):
+        rows = math.ceil(len(info.panels) / info.columns)
+        sizes = [panel.size for panel in info.panels]
+        width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
+        width = max(width, 4.4) if info.columns == 1 else width
+        inches = width * info.columns
+        legend = _legend(info.panels)
+        legend_columns = _legend_columns(legend, inches)
+        legend_height = 0.17 * math.ceil(len(legend) / legend_columns) + 0.15
+        size = inches, height * rows + (legend_height if legend else 0) + 0.2
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, info.columns, squeeze=False, sharey=info.share_y).ravel().tolist()
+        for ax in axes[len(info.panels) :]:
+            ax.remove()
+        for panel, ax in zip(info.panels, axes, strict=False):
+            panel.draw(ax)
+        if info.share_y:
+            _share_y(axes[: len(info.panels)], info)
+        if info.note:
+            figure.suptitle("\n".join(textwrap.wrap(info.note, int(inches * 17))), fontsize=7, color=GREY)
+        if legend:
+            figure.legend(handles=legend, loc="outside lower center", ncols=legend_columns, frameon=False)
+        figure.draw_without_rendering()
+        for panel, ax in zip(info.panels, axes, strict=False):
+            panel.place_labels(ax)
+    return figure
+
+
+def limits(values: list[float], log: bool) -> Interval:
+    """The ends of an axis that shows all of `values`, with a margin."""
+    low, high = min(values), max(values)
+    if log and low > 0:
+        low, high = limits([math.log(low), math.log(high)], log=False)
+        return math.exp(low), math.exp(high)
+    span = high - low
+    if span <= 1e-9 * max(abs(low), abs(high)):
+        span = abs(high) or 1.0
+    return low - _MARGIN * span, high + _MARGIN * span
+
+
+def ticks(ax: Axes, axis: Axis, name: str) -> None:
+    """Plain numbers, also on a logarithmic axis; counts as 10M, 20M."""
+    where = ax.xaxis if name == "x" else ax.yaxis
+    low, high = ax.get_xlim() if name == "x" else ax.get_ylim()
+    if axis.at:
+        where.set_major_locator(FixedLocator(axis.at))
+    elif axis.log and high / low > 8:
+        where.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    elif axis.log and high / low > 2.5:
+        where.set_major_locator(LogLocator(base=10, subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0)))
+    elif axis.log:
+        where.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    elif axis.whole:
+        where.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+    else:
+        where.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    where.set_minor_locator(NullLocator())
+    if axis.count:
+        where.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
+    elif axis.log:
+        where.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        ax.ticklabel_format(axis="x" if name == "x" else "y", style="plain", useOffset=False)
+
+
+def dress(ax: Axes) -> None:
+    """Grid and frame as every plot of one column over another has them."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="#E4E4E4", linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def _tick_text(value: float) -> str:
+    # Ticks of a narrow axis (120.25M, 120.5M) need more digits than a label has.
+    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale:
+            return f"{value / scale:.6g}{prefix}"
+    return compact(value)
+
+
+def _share_y(axes: Sequence[Axes], info: FigureInfo) -> None:
+    values = [value for panel in info.panels for value in panel.y_values()]
+    for index, ax in enumerate(axes):
+        ax.set_ylim(*limits(values, log=False))
+        if index % info.columns:
+            ax.set_ylabel("")
+
+
+def _legend(panels: Sequence[Panel]) -> list[Line2D | Patch]:
+    """What the legend shows, in its order: each label once."""
+    entries: dict[str, LegendEntry] = {}
+    for panel in panels:
+        for entry in panel.legend():
+            entries.setdefault(str(entry.handle.get_label()), entry)
+    return [entry.handle for entry in sorted(entries.values(), key=lambda entry: entry.order)]
+
+
+def _legend_columns(handles: Sequence[Line2D | Patch], inches: float) -> int:
+    """The most columns that fit into a width; entries fill one column after the other."""
+    # A letter of the legend is 0.055 inches wide on average, a marker and its gaps 0.6.
+    widths = [0.055 * len(str(handle.get_label())) + 0.6 for handle in handles]
+    for count in range(len(widths), 1, -1):
+        rows = math.ceil(len(widths) / count)
+        if sum(max(widths[start : start + rows]) for start in range(0, len(widths), rows)) <= inches:
+            return count
+    return 1

@@ -1,0 +1,337 @@
+"""One column over another as a scatter plot: its panels as plain data, and how they are drawn."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from wnexplore.errors import InputError
+from wnexplore.report.panels import GREY, Axis, FigureInfo, LegendEntry, Panel, dress, limits, ticks
+from wnexplore.report.placement import Box, Label, leader, place, straight
+from wnexplore.report.series import Key, Point, Series, fill, series_keys, styles
+from wnexplore.results.columns import (
+    COLUMNS,
+    Column,
+    Interval,
+    column,
+    comparable_within,
+    numeric_column,
+)
+from wnexplore.results.frame import cells, distinct, groups, intervals, numbers, shared, varying
+from wnexplore.results.pareto import pareto as pareto_points
+
+LABEL_ALL = 16
+"""With more points of generated kernels in a panel than this, only those that matter get a label."""
+
+
+@dataclass(frozen=True)
+class ScatterPanel(Panel):
+    """One pair of axes; `front` is the Pareto front from left to right, () if none is drawn."""
+
+    title: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+    front: tuple[tuple[float, float], ...] = ()
+    front_rises_before: bool = False
+    """Whether the front's step between two points is at the left one, as where more x is better."""
+    diagonal: bool = False
+    """Whether the line y = x is drawn, as between two ranks."""
+
+    @property
+    def points(self) -> list[Point]:
+        """Those of all series."""
+        return [point for series in self.series for point in series.points]
+
+    def draw(self, ax: Axes) -> None:
+        _draw(ax, self)
+
+    def place_labels(self, ax: Axes) -> None:
+        _place_labels(ax, self)
+
+    def y_values(self) -> list[float]:
+        return _reach(self.points, "y")
+
+    def legend(self) -> list[LegendEntry]:
+        return _legend(self)
+
+
+def scatter_info(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    color: str = "method",
+    pareto: bool = True,
+    strict: bool = False,
+    logx: bool = False,
+) -> FigureInfo:
+    """The figures `x` and `y` of each row, one series for each value of `color`, and its backbone.
+
+    A panel for each protocol (device, batch size, data set), as far as `x` or `y` depend on one.
+    With `pareto` the front goes through the points that are optimal by their values; those beside it
+    that may be optimal too, as latencies' intervals overlap, are ringed unless `strict`. Rows without
+    one of the figures are left out. Raises `InputError` for columns that are unknown, hold text, are
+    empty, or split the rows into more than 10 series, and for a logarithm of what is not above 0.
+    """
+    x_column, y_column, color_column = numeric_column(x), numeric_column(y), column(color)
+    frame = plottable(frame, (x, y))
+    if logx and min(value for value in numbers(frame, x) if value is not None) <= 0:
+        raise InputError(f"column '{x}' has values that are not above 0: leave the logarithm out")
+    keys = comparable_within((x, y))
+    panels = []
+    looks = styles(frame, color_column)
+    for positions in groups(frame, keys).values():
+        own = frame.iloc[positions]
+        keyed = dict.fromkeys(zip(series_keys(own, color), _points(own, x, y), strict=True))
+        panel = ScatterPanel(
+            title=shared(own, varying(frame, keys), usual=True),
+            x=_axis(x_column, logx),
+            y=_axis(y_column, False),
+            series=(),
+            front_rises_before=x_column.better == "larger",
+        )
+        panels.append(_filled(panel, list(keyed), looks, (x_column, y_column) if pareto else (), strict))
+    note = shared(frame, ("backbone", *keys))
+    if color != "method" and any(p.label for panel in panels for s in panel.series for p in s.points):
+        note += " · labels are (M, G)"
+    return FigureInfo(tuple(panels), columns=min(3, len(panels)), note=note)
+
+
+def plottable(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The rows that have all of the columns; `InputError` that says which column is empty."""
+    full = frame[[None not in row for row in zip(*(numbers(frame, name) for name in names), strict=True)]]
+    if len(full):
+        return full
+    filled = [name for name, each in COLUMNS.items() if each.numeric and distinct(frame, name)]
+    choice = f"these can be plotted: {', '.join(filled)}" if filled else "no column can be plotted"
+    empty = [name for name in names if not distinct(frame, name)]
+    if empty:
+        raise InputError(f"nothing to plot: column '{empty[0]}' is empty; {choice}")
+    raise InputError(f"nothing to plot: no row has both {names[0]} and {names[1]}; {choice}")
+
+
+def labels(frame: pd.DataFrame) -> list[str]:
+    """For each row "(M, G)", "" where it has none."""
+    pairs = zip(cells(frame, "M"), cells(frame, "G"), strict=True)
+    return ["" if M is None else f"({M}, {G})" for M, G in pairs]
+
+
+def _filled(
+    panel: ScatterPanel,
+    keyed: list[tuple[Key, Point]],
+    looks: Mapping[Key, Series],
+    objectives: Sequence[Column],
+    strict: bool,
+) -> ScatterPanel:
+    """`panel` with its points, and with the front in `objectives` where those have better directions."""
+    points = [point for _, point in keyed]
+    directions = [objective.better for objective in objectives if objective.better is not None]
+    best: set[Point] = set()
+    if len(directions) == 2:
+        values = [(point.x, point.y) for point in points]
+        doubts = None if strict else [_doubts(point, objectives) for point in points]
+        best = {p for p, optimal in zip(points, pareto_points(values, directions), strict=True) if optimal}
+        kept = pareto_points(values, directions, doubts)
+        points = [replace(p, ringed=may_be and p not in best) for p, may_be in zip(points, kept, strict=True)]
+    points = _fewer_labels(points, [0 if p in best else 1 if p.ringed else 2 for p in points])
+    return replace(
+        panel,
+        series=fill(looks, zip((key for key, _ in keyed), points, strict=True)),
+        front=tuple(sorted({(point.x, point.y) for point in best})),
+    )
+
+
+def _doubts(point: Point, objectives: Sequence[Column]) -> list[Interval | None]:
+    both = zip((point.x_interval, point.y_interval), objectives, strict=True)
+    return [interval if objective.unsure else None for interval, objective in both]
+
+
+def _fewer_labels(points: list[Point], ranks: list[int]) -> list[Point]:
+    """`points`, where too many have labels without those of the highest ranks; rank 0 keeps its own."""
+    last = 2
+    while (
+        last
+        and sum(bool(p.label) and rank <= last for p, rank in zip(points, ranks, strict=True)) > LABEL_ALL
+    ):
+        last -= 1
+    return [p if rank <= last else replace(p, label="") for p, rank in zip(points, ranks, strict=True)]
+
+
+def _points(frame: pd.DataFrame, x: str, y: str) -> list[Point]:
+    xs, ys = numbers(frame, x), numbers(frame, y)
+    rows = zip(xs, ys, intervals(frame, x), intervals(frame, y), labels(frame), strict=True)
+    return [Point(a, b, c, d, label) for a, b, c, d, label in rows if a is not None and b is not None]
+
+
+def _axis(column: Column, log: bool) -> Axis:
+    return Axis(column.label, count=column.kind == "count", log=log)
+
+
+# --- drawing -----------------------------------------------------------------------------------------
+
+_MARKER = 5.0
+_RING = 9.0
+_LABEL = 6.5
+_FRONT_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
+_DIAGONAL: Any = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 2))}
+_RING_MARK: Any = {
+    "marker": "o",
+    "markersize": _RING,
+    "markerfacecolor": "none",
+    "markeredgecolor": GREY,
+    "markeredgewidth": 0.6,
+}
+
+
+def _draw(ax: Axes, panel: ScatterPanel) -> None:
+    if panel.front:
+        steps = "steps-pre" if panel.front_rises_before else "steps-post"
+        xs, ys = zip(*panel.front, strict=True)
+        ax.plot(xs, ys, drawstyle=steps, zorder=1, **_FRONT_LINE)
+    for series in panel.series:
+        _draw_series(ax, series)
+    if panel.diagonal:
+        ax.axline((1, 1), slope=1, zorder=1, **_DIAGONAL)
+    points = panel.points
+    ringed = [point for point in points if point.ringed]
+    ax.plot(
+        [point.x for point in ringed], [point.y for point in ringed], linestyle="none", zorder=2, **_RING_MARK
+    )
+    ax.set_xlim(*limits(_reach(points, "x"), panel.x.log))
+    ax.set_ylim(*limits(_reach(points, "y"), panel.y.log))
+    if panel.x.log:
+        ax.set_xscale("log")
+        ax.set_xlim(*limits(_reach(points, "x"), log=True))
+    if panel.diagonal:
+        low, high = limits(_reach(points, "x") + _reach(points, "y"), log=False)
+        # No rank is below 1, and no tick should be.
+        ax.set(xlim=(max(low, 0.25), high), ylim=(max(low, 0.25), high))
+    ticks(ax, panel.x, "x")
+    ticks(ax, panel.y, "y")
+    ax.set_xlabel(panel.x.label)
+    ax.set_ylabel(panel.y.label)
+    ax.set_title("\n".join(textwrap.wrap(panel.title, 52)))
+    dress(ax)
+
+
+def _draw_series(ax: Axes, series: Series) -> None:
+    for point in series.points:
+        for name, at, interval in (("x", point.x, point.x_interval), ("y", point.y, point.y_interval)):
+            if interval is not None:
+                # A median outside its interval by a rounding error is no negative length.
+                reach = [[max(0.0, at - interval[0])], [max(0.0, interval[1] - at)]]
+                bars: dict[str, Any] = {f"{name}err": reach}
+                ax.errorbar(
+                    point.x, point.y, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5, zorder=2, **bars
+                )
+    ax.plot(
+        [point.x for point in series.points],
+        [point.y for point in series.points],
+        linestyle="none",
+        zorder=3,
+        **_marker(series),
+    )
+
+
+def _marker(series: Series) -> dict[str, Any]:
+    return {
+        "marker": series.marker,
+        "markersize": _MARKER,
+        "markerfacecolor": series.colour,
+        "markeredgecolor": "#222222",
+        "markeredgewidth": 0.6,
+    }
+
+
+def _reach(points: Iterable[Point], axis: str) -> list[float]:
+    """All values along an axis, intervals included."""
+    found = []
+    for point in points:
+        value, interval = (point.x, point.x_interval) if axis == "x" else (point.y, point.y_interval)
+        found += [value, *(interval or ())]
+    return found
+
+
+def _legend(panel: ScatterPanel) -> list[LegendEntry]:
+    entries = [
+        LegendEntry(Line2D([], [], linestyle="none", label=series.name, **_marker(series)))
+        for series in panel.series
+    ]
+    if len(panel.front) > 1:
+        entries.append(LegendEntry(Line2D([], [], label="Pareto front", **_FRONT_LINE), 1))
+    if panel.diagonal:
+        entries.append(LegendEntry(Line2D([], [], label="same rank", **_DIAGONAL), 2))
+    if any(point.ringed for point in panel.points):
+        label = "may be optimal (intervals overlap)"
+        entries.append(LegendEntry(Line2D([], [], linestyle="none", label=label, **_RING_MARK), 3))
+    return entries
+
+
+def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
+    """Write the points' labels where they cover nothing; those on the front choose first."""
+    to_points = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        pixel = ax.transData.transform((x, y))
+        return float(pixel[0]) * to_points, float(pixel[1]) * to_points
+
+    front = set(panel.front)
+    points = panel.points
+    labelled = sorted((p for p in points if p.label), key=lambda p: (p.x, p.y) not in front)
+    labels = [Label(*at(p.x, p.y), *_text_size(p.label)) for p in labelled]
+    half = _MARKER / 2 + 0.8
+    markers = [Box(x - half, y - half, x + half, y + half) for x, y in (at(p.x, p.y) for p in points)]
+    lines: list[Box] = []
+    for p in points:
+        if p.x_interval is not None:
+            lines.append(straight(at(p.x_interval[0], p.y), at(p.x_interval[1], p.y)))
+        if p.y_interval is not None:
+            lines.append(straight(at(p.x, p.y_interval[0]), at(p.x, p.y_interval[1])))
+    for (x0, y0), (x1, y1) in zip(panel.front, panel.front[1:], strict=False):
+        corner = (x0, y1) if panel.front_rises_before else (x1, y0)
+        lines += [straight(at(x0, y0), at(*corner)), straight(at(*corner), at(x1, y1))]
+    window = ax.get_window_extent()
+    area = Box(*(float(edge) * to_points for edge in (window.x0, window.y0, window.x1, window.y1)))
+    for point, label, box in zip(labelled, labels, place(labels, markers, lines, area), strict=True):
+        if box is not None:
+            _write(ax, point, label, box)
+
+
+def _text_size(text: str) -> tuple[float, float]:
+    # A digit of matplotlib's own font is 0.64 em wide; measured once, good enough for what labels hold.
+    return 0.55 * _LABEL * len(text) + 1, _LABEL + 0.5
+
+
+def _write(ax: Axes, point: Point, label: Label, box: Box) -> None:
+    end = leader(label, box)
+    if end is not None:
+        ax.annotate(
+            "",
+            (point.x, point.y),
+            xytext=(end[0] - label.x, end[1] - label.y),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
+            zorder=2,
+        )
+    centre = (box.left + box.right) / 2 - label.x, (box.bottom + box.top) / 2 - label.y
+    text = ax.annotate(
+        point.label,
+        (point.x, point.y),
+        xytext=centre,
+        textcoords="offset points",
+        ha="center",
+        va="center_baseline",
+        fontsize=_LABEL,
+        zorder=4,
+        # A halo, for where no place was clear of error bars.
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
+    text.set_in_layout(False)
