@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from wnexplore.cli import app
-from wnexplore.design.backbones import STEMS
-from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
+from wnexplore.design.axes import DESIGN_AXES
+from wnexplore.design.methods import METHODS
 from wnexplore.design.protocol import LatencySpec, Recipe, TrainSpec
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.results.columns import COLUMNS
@@ -65,26 +65,18 @@ def _commands() -> Iterable[tuple[str, str]]:
         yield f"`wnexplore {name}`", (command.help or "").strip().splitlines()[0]
 
 
-_NAMES: dict[str, Iterable[str]] = {
-    "stem": STEMS,
-    "methods": METHODS,
-    "activation": ACTIVATIONS,
-    "depthwise": DEPTHWISE,
-}
+_NAMES = {axis.sweep_key: axis.names for axis in DESIGN_AXES.values()}
 
 
 def _fields(*specs: type[BaseModel]) -> str:
-    rows = []
+    rows: dict[str, tuple[str, ...]] = {}
     for spec in specs:
         meanings = _docstrings(spec)
-        for name in spec.__annotations__:
-            field = spec.model_fields.get(name)
-            if field is None:
-                continue
-            choices = _choices(field.annotation) or tuple(_NAMES.get(name, ()))
-            said = [meanings.get(name, ""), ", ".join(choices)]
-            rows.append((f"`{name}`", _plain(field.default), " ".join(filter(None, said))))
-    return _table(("field", "default", "what it is"), rows)
+        for name, field in spec.model_fields.items():
+            choices = _choices(field.annotation) or _NAMES.get(name, ())
+            said = [meanings.get(name, field.description or ""), ", ".join(choices)]
+            rows.setdefault(name, (f"`{name}`", _plain(field.default), " ".join(filter(None, said))))
+    return _table(("field", "default", "what it is"), rows.values())
 
 
 def _docstrings(spec: type[BaseModel]) -> dict[str, str]:

@@ -11,11 +11,12 @@ import torch
 
 import wnexplore
 from tests.built import counts_of
+from wnexplore.design.axes import ACTIVATIONS, DEPTHWISE
 from wnexplore.design.backbones import BACKBONES, STEMS
 from wnexplore.design.conv_sites import stages_of
 from wnexplore.design.counts import Counts, count, parts, total
 from wnexplore.design.legality import IllegalPointError, check_legal
-from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
+from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Site, Walk
 from wnexplore.design.stage_design import stage_design

@@ -15,10 +15,11 @@ from torchvision import models
 
 import wnexplore
 from tests.built import counts_of
+from wnexplore.design.axes import ACTIVATIONS
 from wnexplore.design.counts import count
 from wnexplore.design.external_names import check_name, is_brought, source_hash
 from wnexplore.design.legality import IllegalPointError
-from wnexplore.design.methods import ACTIVATIONS, METHODS
+from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import Where, convert

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.examples import examples
-from wnexplore.design.methods import ACTIVATIONS
+from wnexplore.design.axes import ACTIVATIONS
 from wnexplore.errors import InputError
 from wnexplore.nn import CondConv2d, Context, GeneratedConv2d, SqueezeExcite, WeightNetConv2d
 

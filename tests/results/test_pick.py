@@ -79,7 +79,7 @@ def test_without_the_one_to_take_the_runner_up_would_be_taken(objective: str) ->
     rows = frame(sweep())
     found = pick(rows, objective)
     axes = zip(*(cells(rows, axis) for axis in AXES), strict=True)
-    others = rows[[DesignPoint(*own) != found.take.point for own in axes]]
+    others = rows[[DesignPoint(**dict(zip(AXES, own, strict=True))) != found.take.point for own in axes]]
     assert pick(others, objective).take == found.runner_up
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wnexplore.design.axes import ACTIVATIONS, DEPTHWISE
 from wnexplore.design.counts import count
 from wnexplore.design.legality import IllegalPointError, check_legal
-from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
+from wnexplore.design.methods import METHODS
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.errors import InputError
 from wnexplore.models import build

@@ -1,68 +1,91 @@
-"""The options of a sweep's axes, which several commands share, and how they override a sweep file."""
+"""The options of axes, of one point and of many, made from the table; and how they override a sweep file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wnexplore.cli.options import comma_list, listed
-from wnexplore.design.methods import METHODS, methods_with
+from wnexplore.cli.options import comma_list
+from wnexplore.design.axes import DESIGN_AXES, POINT_AXES, Whole
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
+    from wnexplore.design.point import DesignPoint
     from wnexplore.design.sweep_file import Overrides, SweepSpec
 
+Command = Callable[..., None]
 
-def _next_method(incomplete: str) -> list[str]:
-    """What a comma-separated list of methods may go on with."""
-    before = incomplete.rpartition(",")[0]
-    return [f"{before},{name}" if before else name for name in METHODS if name not in comma_list(before)]
-
-
-Backbones = Annotated[
-    str | None,
-    typer.Option(help="Backbones, comma-separated; timm:NAME, torchvision:NAME, file.py:function."),
-]
-Widths = Annotated[str | None, typer.Option(help="Widths of families such as shufflenet_v2.")]
-Methods = Annotated[
-    str | None,
-    typer.Option(help=f"Methods, comma-separated: {listed(METHODS)}.", autocompletion=_next_method),
-]
-Ms = Annotated[
-    str | None, typer.Option("--M", help="Values of M: 1,2,4 or 1/2, 4/C, or by stage 2:1+3:2+4:8.")
-]
-Gs = Annotated[str | None, typer.Option("--G", help="Values of G, as of M.")]
-PerStage = Annotated[bool | None, typer.Option("--per-stage", help="Cross M and G in each stage by itself.")]
-StageChoices = Annotated[str | None, typer.Option(help="Stages with the method: 3+4,4 for two choices.")]
-ExpertCounts = Annotated[
-    str | None, typer.Option(help=f"Numbers of experts of {listed(methods_with('experts'))}.")
-]
-Temperatures = Annotated[
-    str | None, typer.Option(help=f"Temperatures of {listed(methods_with('temperature'))}.")
-]
-Stems = Annotated[str | None, typer.Option(help="Stems: imagenet, small (for 32x32 images).")]
-Resolutions = Annotated[str | None, typer.Option(help="Image sizes in pixels.")]
-ClassCounts = Annotated[str | None, typer.Option(help="Numbers of classes.")]
-Reductions = Annotated[str | None, typer.Option(help="Reductions of the context.")]
-Activations = Annotated[
-    str | None, typer.Option(help="Activations: sigmoid,hard_sigmoid,tanh,softmax,identity.")
-]
-DepthwiseChoices = Annotated[
-    str | None, typer.Option(help="Depthwise layers of weightnet: published,plain,full.")
-]
 PointsWhere = Annotated[
     str | None,
     typer.Option(help='What points must satisfy: "params < 2.5M and flops < 150M and latency_ratio < 1.2".'),
 ]
 
+
+def point_options(
+    *,
+    after: str = "context",
+    without: Collection[str] = (),
+    **defaults: str,
+) -> Callable[[Command], Command]:
+    """An option for each axis of one design point, put behind the command's parameter `after`.
+
+    The command reads them from its `context.params`. `defaults` are those that differ from the table's; the
+    backbone has none and must be given.
+    """
+    made = []
+    for axis in DESIGN_AXES.values():
+        if axis.of_point and axis.name not in without:
+            # What a method reads is left to the method.
+            usual = None if axis.part == "layer" else axis.default
+            if axis.name == "backbone":
+                usual = inspect.Parameter.empty
+            default = defaults.get(axis.name, usual)
+            kind: Any = int if isinstance(axis.values, Whole) else str
+            complete = _one_of(axis.names) if axis.names else None
+            made.append(
+                _option(axis.name, kind | None if default is None else kind, axis.said(), complete, default)
+            )
+    return _with_options(made, after)
+
+
+def grid_options(*, after: str) -> Callable[[Command], Command]:
+    """An option for each axis of a sweep, put behind the command's parameter `after`.
+
+    The command reads them from its `context.params`.
+    """
+    made = []
+    for axis in DESIGN_AXES.values():
+        kind: Any = bool if axis.values == "switch" else str
+        complete = _some_of(axis.names) if axis.names else None
+        made.append(_option(axis.name, kind | None, axis.said(many=True), complete, None))
+    return _with_options(made, after)
+
+
+def legal_point(given: Mapping[str, Any]) -> DesignPoint:
+    """The design point that a command's parameters `given` say, one for each axis and maybe others.
+
+    Raises `InputError` if there is no such point.
+    """
+    from wnexplore.design.external_names import is_brought
+    from wnexplore.design.legality import check_legal
+    from wnexplore.design.point import DesignPoint
+    from wnexplore.design.size_limits import check_fits
+
+    point = DesignPoint.of(**{axis: given[axis] for axis in POINT_AXES})
+    # The layers of a network that was brought are seen when it is built.
+    if not is_brought(point.backbone):
+        check_legal(point)
+    check_fits(point)
+    return point
+
+
 AXIS_PLACES: dict[str, tuple[str, ...]] = {
-    "backbone": ("backbones",),
-    "method": ("methods",),
-    **{axis: (axis,) for axis in ("width", "M", "G", "per_stage", "stages", "experts", "temperature")},
-    **{axis: (axis,) for axis in ("stem", "resolution", "num_classes", "reduction", "activation")},
-    **{axis: (axis,) for axis in ("depthwise", "where")},
+    **{name: (axis.sweep_key,) for name, axis in DESIGN_AXES.items()},
+    "where": ("where",),
 }
 """Parameter of a command -> what it sets in the sweep file."""
 
@@ -75,8 +98,7 @@ def overrides_of(given: Mapping[str, Any], places: Mapping[str, tuple[str, ...]]
         if value is None:
             continue
         lists = path != ("where",) and (len(path) == 1 or path[0] == "latency")
-        option = f"--{name.replace('_', '-')}"
-        overrides[path] = (option, comma_list(value) if lists and isinstance(value, str) else value)
+        overrides[path] = (_flag(name), comma_list(value) if lists and isinstance(value, str) else value)
     if ("backbones",) in overrides:
         # A grid of one's own, in place of a file's written points.
         overrides[("points",)] = ("--backbone", None)
@@ -90,3 +112,52 @@ def refuse_axes_beside_points(spec: SweepSpec, overrides: Overrides) -> None:
     axes = [option for path, (option, _) in overrides.items() if path[0] not in NO_AXES]
     if spec.points is not None and axes:
         raise InputError(f"this sweep lists its points one by one: {axes[0]} needs --backbone, for a grid")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _option(
+    name: str, kind: Any, said: str, complete: Callable[[str], list[str]] | None, default: Any
+) -> inspect.Parameter:
+    option = typer.Option(_flag(name), help=said, autocompletion=complete)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return list(names)
+
+    return complete
+
+
+def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """What a comma-separated list of `names` may go on with."""
+
+    def complete(incomplete: str) -> list[str]:
+        before = incomplete.rpartition(",")[0]
+        return [f"{before},{name}" if before else name for name in names if name not in comma_list(before)]
+
+    return complete
+
+
+def _with_options(made: Sequence[inspect.Parameter], after: str) -> Callable[[Command], Command]:
+    """A command with these options among its own, as Typer reads it, which is called without them."""
+    names = {option.name for option in made}
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            command(**{name: value for name, value in given.items() if name not in names})
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+        place = [p.name for p in own].index(after) + 1
+        parameters = [*own[:place], *made, *own[place:]]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate

@@ -7,42 +7,17 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import (
-    Activation,
-    Depthwise,
-    Experts,
-    GofOne,
-    Method,
-    MofOne,
-    NumClasses,
-    Reduction,
-    Resolution,
-    StagesOfOne,
-    Stem,
-    Temperature,
-    legal_point,
-)
+from wnexplore.cli.axes import legal_point, point_options
 from wnexplore.cli.output import say, tell
 
 
+@point_options(after="backbone", without=("backbone",))
 def export_onnx(
     context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write.")],
     backbone: Annotated[
         str | None, typer.Option(help="Backbone; left out for a checkpoint that says its network.")
     ] = None,
-    method: Method = "plain",
-    M: MofOne = None,
-    G: GofOne = None,
-    stages: StagesOfOne = None,
-    experts: Experts = None,
-    temperature: Temperature = None,
-    stem: Stem = "imagenet",
-    resolution: Resolution = None,
-    num_classes: NumClasses = 1000,
-    reduction: Reduction = None,
-    activation: Activation = None,
-    depthwise: Depthwise = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(

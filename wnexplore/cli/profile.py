@@ -7,42 +7,14 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import (
-    Activation,
-    Backbone,
-    Depthwise,
-    Experts,
-    GofOne,
-    Method,
-    MofOne,
-    NumClasses,
-    Reduction,
-    Resolution,
-    StagesOfOne,
-    Stem,
-    Temperature,
-    comma_list,
-    latency_spec,
-    legal_point,
-)
+from wnexplore.cli.axes import legal_point, point_options
+from wnexplore.cli.options import comma_list, latency_spec
 from wnexplore.cli.output import tell
 
 
+@point_options()
 def profile(
     context: typer.Context,
-    backbone: Backbone,
-    method: Method = "plain",
-    M: MofOne = None,
-    G: GofOne = None,
-    stages: StagesOfOne = None,
-    experts: Experts = None,
-    temperature: Temperature = None,
-    stem: Stem = "imagenet",
-    resolution: Resolution = None,
-    num_classes: NumClasses = 1000,
-    reduction: Reduction = None,
-    activation: Activation = None,
-    depthwise: Depthwise = None,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure latency.")] = True,
     batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1",
     dtype: Annotated[str, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = "float32",

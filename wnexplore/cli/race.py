@@ -8,42 +8,14 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import (
-    Activation,
-    Backbone,
-    Depthwise,
-    Experts,
-    GofOne,
-    Method,
-    MofOne,
-    NumClasses,
-    Reduction,
-    Resolution,
-    StagesOfOne,
-    Stem,
-    Temperature,
-    comma_list,
-    latency_spec,
-    legal_point,
-)
+from wnexplore.cli.axes import legal_point, point_options
+from wnexplore.cli.options import comma_list, latency_spec
 from wnexplore.results.escape import one_line
 
 
+@point_options(method="weightnet")
 def race(
     context: typer.Context,
-    backbone: Backbone,
-    method: Method = "weightnet",
-    M: MofOne = None,
-    G: GofOne = None,
-    stages: StagesOfOne = None,
-    experts: Experts = None,
-    temperature: Temperature = None,
-    stem: Stem = "imagenet",
-    resolution: Resolution = None,
-    num_classes: NumClasses = 1000,
-    reduction: Reduction = None,
-    activation: Activation = None,
-    depthwise: Depthwise = None,
     layer: Annotated[
         str | None, typer.Option(help="Race this layer alone: layer1.0.conv1, as --layers of profile has it.")
     ] = None,

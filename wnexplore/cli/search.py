@@ -12,22 +12,8 @@ import typer
 
 from wnexplore.cli.axes import (
     AXIS_PLACES,
-    Activations,
-    Backbones,
-    ClassCounts,
-    DepthwiseChoices,
-    ExpertCounts,
-    Gs,
-    Methods,
-    Ms,
-    PerStage,
     PointsWhere,
-    Reductions,
-    Resolutions,
-    StageChoices,
-    Stems,
-    Temperatures,
-    Widths,
+    grid_options,
     overrides_of,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
@@ -55,6 +41,7 @@ _PLACES = {
 }
 
 
+@grid_options(after="seed")
 def search(
     context: typer.Context,
     file: Annotated[
@@ -71,21 +58,6 @@ def search(
     ] = 60,
     sampler: Annotated[str, typer.Option(help="nsga2 or tpe.")] = "nsga2",
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
-    backbone: Backbones = None,
-    width: Widths = None,
-    method: Methods = None,
-    M: Ms = None,
-    G: Gs = None,
-    per_stage: PerStage = None,
-    stages: StageChoices = None,
-    experts: ExpertCounts = None,
-    temperature: Temperatures = None,
-    stem: Stems = None,
-    resolution: Resolutions = None,
-    num_classes: ClassCounts = None,
-    reduction: Reductions = None,
-    activation: Activations = None,
-    depthwise: DepthwiseChoices = None,
     where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Batch size of the latency.")] = None,

@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wnexplore.cli.axes import (
-    Activations,
-    Backbones,
-    ClassCounts,
-    DepthwiseChoices,
-    ExpertCounts,
-    Gs,
-    Methods,
-    Ms,
-    PerStage,
     PointsWhere,
-    Reductions,
-    Resolutions,
-    StageChoices,
-    Stems,
-    Temperatures,
-    Widths,
+    grid_options,
     overrides_of,
     refuse_axes_beside_points,
 )
@@ -37,26 +23,12 @@ if TYPE_CHECKING:
     from wnexplore.space.selection import Indices
 
 
+@grid_options(after="file")
 def space(
     context: typer.Context,
     file: Annotated[
         str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file, or a shipped one: quickstart.")
     ] = None,
-    backbone: Backbones = None,
-    width: Widths = None,
-    method: Methods = None,
-    M: Ms = None,
-    G: Gs = None,
-    per_stage: PerStage = None,
-    stages: StageChoices = None,
-    experts: ExpertCounts = None,
-    temperature: Temperatures = None,
-    stem: Stems = None,
-    resolution: Resolutions = None,
-    num_classes: ClassCounts = None,
-    reduction: Reductions = None,
-    activation: Activations = None,
-    depthwise: DepthwiseChoices = None,
     where: PointsWhere = None,
     count: Annotated[
         bool,

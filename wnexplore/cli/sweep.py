@@ -15,22 +15,8 @@ import typer
 
 from wnexplore.cli.axes import (
     AXIS_PLACES,
-    Activations,
-    Backbones,
-    ClassCounts,
-    DepthwiseChoices,
-    ExpertCounts,
-    Gs,
-    Methods,
-    Ms,
-    PerStage,
     PointsWhere,
-    Reductions,
-    Resolutions,
-    StageChoices,
-    Stems,
-    Temperatures,
-    Widths,
+    grid_options,
     overrides_of,
     refuse_axes_beside_points,
 )
@@ -46,26 +32,12 @@ if TYPE_CHECKING:
     from wnexplore.study.sweep import Measurement, Plan, Step
 
 
+@grid_options(after="file")
 def sweep(
     context: typer.Context,
     file: Annotated[
         str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file, or a shipped one: quickstart.")
     ] = None,
-    backbone: Backbones = None,
-    width: Widths = None,
-    method: Methods = None,
-    M: Ms = None,
-    G: Gs = None,
-    per_stage: PerStage = None,
-    stages: StageChoices = None,
-    experts: ExpertCounts = None,
-    temperature: Temperatures = None,
-    stem: Stems = None,
-    resolution: Resolutions = None,
-    num_classes: ClassCounts = None,
-    reduction: Reductions = None,
-    activation: Activations = None,
-    depthwise: DepthwiseChoices = None,
     where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Batch sizes of the latency: 1,16.")] = None,

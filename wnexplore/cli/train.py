@@ -12,24 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wnexplore.cli.options import (
-    Activation,
-    Backbone,
-    DataText,
-    Depthwise,
-    Download,
-    Experts,
-    GofOne,
-    Method,
-    MofOne,
-    Reduction,
-    Resolution,
-    StagesOfOne,
-    Stem,
-    Temperature,
-    legal_point,
-    program,
-)
+from wnexplore.cli.axes import legal_point, point_options
+from wnexplore.cli.options import DataText, Download, program
 from wnexplore.cli.output import named_damaged, say, tell
 
 if TYPE_CHECKING:
@@ -40,20 +24,9 @@ if TYPE_CHECKING:
     from wnexplore.training.log import Row
 
 
+@point_options(without=("num_classes",))
 def train(
     context: typer.Context,
-    backbone: Backbone,
-    method: Method = "plain",
-    M: MofOne = None,
-    G: GofOne = None,
-    stages: StagesOfOne = None,
-    experts: Experts = None,
-    temperature: Temperature = None,
-    stem: Stem = "imagenet",
-    resolution: Resolution = None,
-    reduction: Reduction = None,
-    activation: Activation = None,
-    depthwise: Depthwise = None,
     data: DataText = None,
     download: Download = None,
     recipe: Annotated[

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from wnexplore.design.block_parts import Part, generated, linear, ordinary, reduced
@@ -21,26 +20,6 @@ from wnexplore.design.skeleton import Block
 
 if TYPE_CHECKING:
     from wnexplore.design.stage_design import StageDesign
-
-Axis = Literal["M", "G", "stages", "experts", "temperature", "reduction", "activation", "depthwise"]
-
-DEFAULTS: dict[str, Any] = {
-    "M": Fraction(2),
-    "G": Fraction(2),
-    "experts": 4,
-    "temperature": 30,
-    "reduction": 16,
-    "activation": "sigmoid",
-    "depthwise": "published",
-}
-"""What an axis is where it is left out."""
-
-ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
-"""What may follow fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""
-
-DEPTHWISE = ("published", "plain", "full")
-"""What a depthwise convolution gets: (M/G, 1) as in the published code, no generator, or (M, G) itself."""
-
 
 FORMULATIONS = ("published", "kernel", "shared", "fused")
 """The ways to compute a layer with generated kernels; one function, other costs."""
@@ -75,8 +54,8 @@ class MethodSpec:
 
     name: str
     kind: Kind
-    axes: tuple[Axis, ...]
-    """Those that change its network; every other one is left empty in its design points."""
+    axes: tuple[str, ...]
+    """Those of `wnexplore.design.axes` that change its network; every other is empty in its design points."""
     count: Callable[[Block, StageDesign], Iterator[Part]]
     """The sites of a block as the method makes them, and what it puts beside them."""
     summary: str
@@ -118,7 +97,7 @@ def attention_span(channels: int) -> int:
     return max(3, channels.bit_length() // 2 | 1)
 
 
-def methods_with(axis: Axis) -> tuple[str, ...]:
+def methods_with(axis: str) -> tuple[str, ...]:
     """The methods that read `axis`."""
     return tuple(name for name, method in METHODS.items() if axis in method.axes)
 

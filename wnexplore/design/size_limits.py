@@ -6,13 +6,14 @@ from pathlib import Path
 
 import psutil
 
+from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.external_names import is_brought
 from wnexplore.design.generator import layer_generator
-from wnexplore.design.point import LARGEST, DesignPoint
+from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import stage_design
-from wnexplore.errors import InputError, shown
+from wnexplore.errors import InputError
 
 _BYTES = 4
 """Of a float32 weight."""
@@ -37,9 +38,7 @@ def check_images_fit(resolution: int) -> None:
     """Raise `InputError` if one image of `resolution` pixels, and what a network first makes of it, is more
     than this machine's memory, or than any network takes.
     """
-    most = LARGEST["resolution"]
-    if resolution > most:
-        raise InputError(f"resolution is {shown(resolution)}: expected at most {most:,}")
+    DESIGN_AXES["resolution"].check(resolution)
     # The image as it is resized and as it is normalised, and 8 channels of half its size.
     needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, machine_memory()
     if needed > memory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from wnexplore.design.axes import LayerAxes
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import OverChannels, at_layer, at_stage
 from wnexplore.design.point import DesignPoint
@@ -12,17 +13,12 @@ from wnexplore.design.stages import has_method
 
 
 @dataclass(frozen=True)
-class StageDesign:
+class StageDesign(LayerAxes):
     """A method and those axes that it reads; the others are None."""
 
     method: str
     M: Fraction | OverChannels | None = None
     G: Fraction | OverChannels | None = None
-    experts: int | None = None
-    temperature: int | None = None
-    reduction: int | None = None
-    activation: str | None = None
-    depthwise: str | None = None
 
     def pair(self, out_channels: int, *, depthwise: bool) -> tuple[Fraction, Fraction] | None:
         """The (M, G) of a convolution with `out_channels` filters; None if it has no generator.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -15,13 +16,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    create_model,
     model_validator,
 )
 
+from wnexplore.design.axes import DESIGN_AXES, Axis, Choice, Whole
 from wnexplore.design.backbone_family import at_width
-from wnexplore.design.backbones import BACKBONES, FAMILIES, STEMS, backbone_spec
+from wnexplore.design.backbones import BACKBONES, FAMILIES, backbone_spec
 from wnexplore.design.external_names import check_name, is_brought
-from wnexplore.design.methods import ACTIVATIONS, DEPTHWISE, METHODS
 from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import DEVICES, MOST_VALUES, LatencySpec, Positive, TrainSpec
@@ -47,10 +49,6 @@ def _known_backbone(value: object) -> object:
     elif value not in FAMILIES:
         backbone_spec(value)
     return value
-
-
-def _setting(name: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse_setting(value, name))
 
 
 def _one_setting(value: object) -> object:
@@ -79,39 +77,87 @@ def _one_choice(value: object) -> object:
     return value
 
 
-_Backbone = Annotated[str, BeforeValidator(_known_backbone)]
-_Method = Annotated[str, _one_of("method", METHODS)]
+_ALONE = {"multiplier": _one_setting, "stages": _one_choice}
+"""What one choice may stand for the list of them."""
+
 _plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
-_M = Annotated[Setting, _setting("M"), _plainly]
-_G = Annotated[Setting, _setting("G"), _plainly]
-_Width = Annotated[Fraction, BeforeValidator(lambda value: parse_multiplier(value, "width")), _plainly]
-_Stem = Annotated[str, _one_of("stem", STEMS)]
-_Activation = Annotated[str, _one_of("activation", ACTIVATIONS)]
-_Depthwise = Annotated[str, _one_of("depthwise", DEPTHWISE)]
-_Stages = Annotated[str, BeforeValidator(_stages_text)]
-_Axis = Field(min_length=1, max_length=MOST_VALUES)
+_Length = Field(min_length=1, max_length=MOST_VALUES)
+
+
+def _value(axis: Axis) -> Any:
+    """The type of one value of `axis`."""
+    match axis.values:
+        case Whole():
+            return Positive
+        case Choice(names):
+            return Annotated[str, _one_of(axis.name, names)]
+        case "backbone":
+            return Annotated[str, BeforeValidator(_known_backbone)]
+        case "multiplier":
+            return Annotated[Setting, BeforeValidator(partial(parse_setting, name=axis.name)), _plainly]
+        case "stages":
+            return Annotated[str, BeforeValidator(_stages_text)]
+        case "width":
+            return Annotated[Fraction, BeforeValidator(partial(parse_multiplier, name=axis.name)), _plainly]
+        case "switch":
+            return bool
+
+
+def _values(axis: Axis) -> tuple[Any, Any]:
+    """The type of `axis` in a grid, and what it is there if it is left out."""
+    one: Any = _value(axis)
+    if axis.values == "switch":
+        return Annotated[one, Field(description=axis.meaning)], axis.default
+    default = (axis.default,) if axis.grid == () else axis.grid
+    if default is not None and None in default:
+        one = one | None
+    several: Any = tuple[one, ...]
+    if isinstance(axis.values, str) and axis.values in _ALONE:
+        several = Annotated[several, BeforeValidator(_ALONE[axis.values])]
+    several = Annotated[several, _Length]
+    return Annotated[several if default else several | None, Field(description=axis.meaning)], default
+
+
+def _one(axis: Axis) -> tuple[Any, Any]:
+    """The type of `axis` in a point written out, and what it is there if it is left out."""
+    if axis.name == "backbone":
+        return _value(axis), ...
+    if axis.part == "layer" or axis.default is None:
+        return _value(axis) | None, None
+    return _value(axis), axis.default
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-class PointSpec(_Spec):
+if TYPE_CHECKING:
+
+    class _Point(_Spec):
+        pass
+
+    class _Grid(_Spec):
+        backbones: tuple[str, ...] = ()
+        width: tuple[Fraction, ...] | None = None
+        methods: tuple[str, ...] = ()
+        M: tuple[Setting, ...] = ()
+        G: tuple[Setting, ...] = ()
+        per_stage: bool = False
+        stages: tuple[str | None, ...] = ()
+
+else:
+    _points = {axis.name: _one(axis) for axis in DESIGN_AXES.values() if axis.of_point}
+    _grids = {axis.sweep_key: _values(axis) for axis in DESIGN_AXES.values()}
+    _Point = create_model("_Point", __base__=_Spec, **_points)
+    _Grid = create_model("_Grid", __base__=_Spec, **_grids)
+
+
+class PointSpec(_Point):
     """One point written out, beside or instead of a grid."""
 
-    backbone: _Backbone
-    method: _Method = "plain"
-    M: _M | None = None
-    G: _G | None = None
-    stages: _Stages | None = None
-    experts: Positive | None = None
-    temperature: Positive | None = None
-    stem: _Stem = "imagenet"
-    resolution: Positive | None = None
-    num_classes: Positive = 1000
-    reduction: Positive | None = None
-    activation: _Activation | None = None
-    depthwise: _Depthwise | None = None
+    if TYPE_CHECKING:
+
+        def __init__(self, **axes: Any) -> None: ...
 
     @model_validator(mode="after")
     def _is_a_point(self) -> PointSpec:
@@ -123,47 +169,21 @@ class PointSpec(_Spec):
         return DesignPoint.of(**dict(self))
 
 
-class SweepSpec(_Spec):
+class SweepSpec(_Grid):
     """A whole sweep: the axes of the space, each a list, and what to measure of each point.
 
-    The grid is crossed from the axes unless `points` stands alone; a method reads only its own axes.
+    The grid is crossed from the axes, those of `wnexplore.design.axes`, unless `points` stands alone; a
+    method reads only its own.
     """
 
-    backbones: Annotated[tuple[_Backbone, ...], _Axis] = ("shufflenet_v2_x0_5",)
-    """Registered ones, families (`width` says which), or networks of your own."""
-    width: Annotated[tuple[_Width, ...], _Axis] | None = None
-    """Of those backbones that are families ("shufflenet_v2"): their width multipliers."""
-    methods: Annotated[tuple[_Method, ...], _Axis] = ("plain", "weightnet")
-    """What makes or scales the kernels; each reads only its own axes."""
-    M: Annotated[tuple[_M, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
-    """The generator's inputs are M times the output channels: 2, 1/2, 4/C (four in all), {2: 1, 3: 2}."""
-    G: Annotated[tuple[_G, ...], BeforeValidator(_one_setting), _Axis] = (Fraction(2),)
-    """Its groups are G times the output channels, each of lambda = M/G inputs; written as M is."""
-    per_stage: bool = False
-    """Whether M and G are crossed in each stage by themselves."""
-    stages: Annotated[tuple[_Stages | None, ...], BeforeValidator(_one_choice), _Axis] = (None,)
-    """Each one choice of stages that get the method, "3+4" or [3, 4]; a list of numbers is one of them,
-    and null stands for all stages."""
-    experts: Annotated[tuple[Positive, ...], _Axis] = (4,)
-    """Kernels that a layer mixes."""
-    temperature: Annotated[tuple[Positive, ...], _Axis] = (30,)
-    """What the logits of an attention over kernels are divided by."""
-    stem: Annotated[tuple[_Stem, ...], _Axis] = ("imagenet",)
-    """imagenet: a fourth of the size; small: the size that it is given, for 32x32 images."""
-    resolution: Annotated[tuple[Positive, ...], _Axis] | None = None
-    """Pixels of an image's side; left out: what the stem is made for."""
-    num_classes: Annotated[tuple[Positive, ...], _Axis] = (1000,)
-    """Of what is counted and timed; a training has its data's."""
-    reduction: Annotated[tuple[Positive, ...], _Axis] = (16,)
-    """Features of a method's context: max(16, channels / reduction)."""
-    activation: Annotated[tuple[_Activation, ...], _Axis] = ("sigmoid",)
-    """What follows fc1; softmax runs over the lambda inputs of one group."""
-    depthwise: Annotated[tuple[_Depthwise, ...], _Axis] = ("published",)
-    """What depthwise layers get: (M/G, 1), no generator, or (M, G) itself."""
+    if TYPE_CHECKING:
+
+        def __init__(self, **given: Any) -> None: ...
+
     where: str | None = None
     """What the points must satisfy, as rows of a table do: on their counts before anything is built, on
     what is measured before they are trained."""
-    points: Annotated[tuple[PointSpec, ...], _Axis] | None = None
+    points: Annotated[tuple[PointSpec, ...], _Length] | None = None
     """Design points one by one, beside or instead of the grid."""
     latency: Annotated[LatencySpec | None, BeforeValidator(_switch)] = LatencySpec()
     """What to time, its own table below; false: nothing."""
@@ -200,6 +220,13 @@ class SweepSpec(_Spec):
         if self.width is not None and not set(self.backbones) & set(FAMILIES):
             raise InputError(f"width is for backbones of any width: {', '.join(FAMILIES)}")
         return tuple(found)
+
+    def choices(self, axis: str) -> tuple[Any, ...]:
+        """The values of a point's axis in the grid; (None,) where other axes say what it is."""
+        if axis == "backbone":
+            return self.networks
+        values: tuple[Any, ...] | None = getattr(self, DESIGN_AXES[axis].sweep_key)
+        return values or (None,)
 
     @property
     def has_grid(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import torch
 from torch import nn
 
+from wnexplore.design.axes import GivenAxes
 from wnexplore.design.backbones import (
     BackboneSpec,
     MobileNetV2Spec,
@@ -20,7 +21,6 @@ from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size_limits import check_fits
-from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError
 from wnexplore.models.method_layers import Method, method_of
 from wnexplore.models.mobilenet_v2 import MobileNetV2
@@ -39,16 +39,7 @@ def build(
     method: str = "plain",
     M: Written | None = None,
     G: Written | None = None,
-    *,
-    stages: Stages | None = None,
-    experts: int | None = None,
-    temperature: int | None = None,
-    stem: str = "imagenet",
-    resolution: int | None = None,
-    num_classes: int = 1000,
-    reduction: int | None = None,
-    activation: str | None = None,
-    depthwise: str | None = None,
+    **axes: Unpack[GivenAxes],
 ) -> nn.Module: ...
 
 

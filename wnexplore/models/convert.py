@@ -169,7 +169,7 @@ def _method(method: str | Method, M: Written | None, G: Written | None, axes: di
             raise InputError("a Method has its axes: give it alone, or a method's name with them")
         return method
     given = method_axes(method, {"M": M, "G": G, **axes})
-    return method_of(DesignPoint("", method, stem="", resolution=1, num_classes=1, **given))
+    return method_of(DesignPoint(backbone="", method=method, stem="", resolution=1, num_classes=1, **given))
 
 
 def _chooser(where: Where) -> Callable[[SeenConv], str | None]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wnexplore.design.axes import ACTIVATIONS
 from wnexplore.design.generator import generator_shape
-from wnexplore.design.methods import ACTIVATIONS
 from wnexplore.design.multiplier import Multiplier, parse_multiplier
 from wnexplore.errors import unknown
 from wnexplore.nn.context import Context

@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wnexplore.design.methods import FORMULATIONS
-from wnexplore.report.profile_table import title
-from wnexplore.results.columns import COLUMNS, with_interval
+from wnexplore.results.columns import COLUMNS, point_title, with_interval
 from wnexplore.results.escape import visible
 
 PICKED = "→"
@@ -18,7 +17,7 @@ PICKED = "→"
 
 def render(result: Mapping[str, Any]) -> Iterator[Table | Text]:
     """The parts of a race (as `wnexplore race --json` has it), to be printed one by one."""
-    yield Text(visible(title(result)), style="bold")
+    yield Text(visible(point_title(result)), style="bold")
     yield _times(result["layers"])
     yield _protocol(result["protocol"])
     if any(len(layer["races"]) > 1 for layer in result["layers"]):

@@ -14,11 +14,12 @@ from matplotlib.patches import Patch, Rectangle
 
 from wnexplore.design.methods import methods_with
 from wnexplore.design.multiplier import PerStage
+from wnexplore.design.point import AXES
 from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel
 from wnexplore.results.columns import COLUMNS, Column, compact, comparable_within
 from wnexplore.results.frame import cells, distinct, groups, shared, varying
 
-_NETWORK = ("stages", "stem", "resolution", "num_classes", "reduction", "activation", "depthwise")
+_NETWORK = tuple(axis for axis in AXES if axis not in ("backbone", "method", "M", "G"))
 _HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")
 _MISSING = "not legal or not measured"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from wnexplore.design.point import AXES
 from wnexplore.report.marks import difference_line, not_told_apart, warning_kinds, warning_lines
 from wnexplore.results.columns import (
     COLUMNS,
@@ -42,23 +43,8 @@ _MAX_REASON = 84
 _TIMED = ("latency_ms", "latency_ratio", "peak_memory_mb", "energy_j", "compile_s")
 _ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "dropped_at", "top1", "top1_diff")
 _SHOWN = (
-    *("backbone", "method", "M", "G", "stages", "experts", "temperature"),
-    *("stem", "resolution", "num_classes"),
-    *(
-        "reduction",
-        "activation",
-        "depthwise",
-        "params",
-        "flops",
-        *LATENCY_PROTOCOL,
-        *_TIMED,
-        "dataset",
-        "epochs",
-        "dropped_at",
-        "top1",
-        "top1_diff",
-        "seeds",
-    ),
+    *(*AXES, "params", "flops", *LATENCY_PROTOCOL, *_TIMED),
+    *("dataset", "epochs", "dropped_at", "top1", "top1_diff", "seeds"),
 )
 # What a narrow terminal does without, the first one first.
 _SPARE = ("compile_s", "energy_j", "peak_memory_mb", "latency_ratio")

@@ -8,25 +8,19 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from wnexplore.results.columns import COLUMNS, decimals, prefixed, with_interval
+from wnexplore.results.columns import COLUMNS, decimals, point_title, prefixed, with_interval
 from wnexplore.results.escape import visible
 
 
 def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
     """The parts of a profile (as `wnexplore profile --json` has it), to be printed one by one."""
-    yield Text(visible(title(profile)), style="bold")
+    yield Text(visible(point_title(profile)), style="bold")
     yield _counts(profile)
     if profile["latency"]:
         yield from _latencies(profile["latency"])
     if "layers" in profile:
         yield _layers(profile["layers"])
         yield _peaks(profile["layers_protocol"])
-
-
-def title(profile: Mapping[str, Any]) -> str:
-    """The axes of a design point that it has, in one line."""
-    names = ("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution", "num_classes")
-    return " · ".join(COLUMNS[name].say(profile[name]) for name in names if profile[name] is not None)
 
 
 def _counts(profile: Mapping[str, Any]) -> Table:

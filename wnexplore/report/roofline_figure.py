@@ -19,7 +19,7 @@ from wnexplore.design.methods import METHODS
 from wnexplore.errors import InputError
 from wnexplore.report.panels import GREY, STYLE
 from wnexplore.report.placement import Box, Label, leader, place, straight
-from wnexplore.results.columns import COLUMNS, compact, prefixed
+from wnexplore.results.columns import COLUMNS, compact, point_title, prefixed
 
 KINDS = (
     *("convolution", "depthwise convolution", "generated convolution", "generated depthwise convolution"),
@@ -27,7 +27,6 @@ KINDS = (
 )
 """The kinds of layers that a plot tells apart, in the order of its legend."""
 
-_TITLE = ("backbone", "method", "M", "G", "stages", "experts", "stem", "resolution")
 _PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
 _OWN_KIND = {
     "Conv2d": "convolution",
@@ -95,7 +94,7 @@ def roofline_info(profile: Mapping[str, Any]) -> RooflineInfo:
     rest = 1 - sum(mark.time_share for mark in marks)
     told = [COLUMNS[name].say(protocol[name]) for name in _PROTOCOL if protocol[name] is not None]
     return RooflineInfo(
-        title=" · ".join(COLUMNS[name].say(profile[name]) for name in _TITLE if profile[name] is not None),
+        title=point_title(profile, without=("num_classes",)),
         note=f"{' · '.join([*told, 'eager'])}\n"
         f"area: share of the time of a pass; {rest:.0%} of it is in no layer with multiply-adds",
         bytes_per_s=protocol["bytes_per_s"],

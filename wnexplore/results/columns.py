@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.protocol import ADAPTIVE
 from wnexplore.design.where import PREFIXES as PREFIXES
 from wnexplore.design.where import Kind as Kind
@@ -44,7 +45,7 @@ class Column:
     """The columns that must be equal for two of its values to be comparable."""
     phrase: str = "{}"
     """How a caption says the value that all rows share."""
-    usual: str | None = None
+    usual: Any = None
     """The value that goes without saying, and that records from before the column existed had."""
 
     @property
@@ -99,25 +100,18 @@ _DIFFERENCE: dict[str, Any] = {"kind": "number", "unit": "points", "decimals": 1
 COLUMNS: dict[str, Column] = {
     column.name: column
     for column in (
-        Column("backbone", "text", "backbone", axis="Backbone"),
-        Column("method", "text", "method", axis="Method"),
-        Column("M", "multiplier", "M", phrase="M = {}"),
-        Column("G", "multiplier", "G", phrase="G = {}"),
-        Column("stages", "text", "stages", axis="Stages", phrase="stages {}"),
-        Column("experts", "whole", "experts", axis="Experts", phrase="{} experts"),
-        Column("temperature", "whole", "temp.", axis="Temperature", phrase="temperature {}"),
-        Column("stem", "text", "stem", axis="Stem", phrase="{} stem"),
-        Column("resolution", "whole", "res.", axis="Resolution", unit="px", phrase="{} px"),
-        Column("num_classes", "whole", "classes", axis="Classes", phrase="{} classes"),
-        Column("reduction", "whole", "red.", axis="Reduction", phrase="reduction {}"),
-        Column("activation", "text", "activation", axis="Activation"),
-        Column(
-            "depthwise",
-            "text",
-            "depthwise",
-            axis="Depthwise layers",
-            phrase="depthwise {}",
-            usual="published",
+        *(
+            Column(
+                axis.name,
+                axis.kind,
+                axis.heading,
+                axis=axis.title,
+                unit=axis.unit,
+                phrase=axis.phrase,
+                usual=axis.usual,
+            )
+            for axis in DESIGN_AXES.values()
+            if axis.of_point
         ),
         Column("params", "count", "params", axis="Parameters", better="smaller"),
         Column("flops", "count", "FLOPs", axis="FLOPs", unit="multiply-adds", better="smaller"),
@@ -194,6 +188,19 @@ def direction(name: str) -> Direction:
         names = ", ".join(name for name, each in COLUMNS.items() if each.better)
         raise InputError(f"column '{name}' is neither better small nor better large: choose from {names}")
     return better
+
+
+def point_title(axes: Mapping[str, Any], without: Collection[str] = ()) -> str:
+    """A design point in one line, its axes as `DesignPoint.to_dict` has them.
+
+    What methods read is said where it is not as by default; M, G, stages and experts always are.
+    """
+    said = []
+    for name, axis in DESIGN_AXES.items():
+        value = axes.get(name) if axis.of_point and name not in without else None
+        if value is not None and (axis.part != "layer" or axis.always or value != axis.default):
+            said.append(COLUMNS[name].say(value))
+    return " · ".join(said)
 
 
 def comparable_within(names: Iterable[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import ADAPTIVE
 
@@ -56,7 +57,11 @@ class Record:
 def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) -> str:
     """The key that a record of this figure, point and protocol will have."""
     # Axes that came later count only where they are used: what was measured before stays measured.
-    axes = {a: v for a, v in point.to_dict().items() if a not in _LATER or v not in (None, _LATER[a])}
+    axes = {
+        name: value
+        for name, value in point.to_dict().items()
+        if DESIGN_AXES[name].early or value not in (None, DESIGN_AXES[name].usual)
+    }
     conditions = {
         name: value
         for name, value in protocol.items()
@@ -67,7 +72,5 @@ def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_LATER = {"stages": None, "temperature": None, "depthwise": "published"}
-"""Axes that came after the first records -> what these were measured with."""
 _LATER_PROTOCOL = {"wait_policy": ADAPTIVE}
-"""The same of protocols."""
+"""Parts of protocols that came after the first records -> what these were measured with."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from wnexplore.design.axes import NETWORK_AXES
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Setting, at_stage
 from wnexplore.design.point import DesignPoint
@@ -64,16 +65,8 @@ class Cell:
                 first = own[0][1] if own else self.pairs[0][at]
                 alike = all(value == first for _, value in own)
                 pair[name] = first if alike else dict(own)
-        base = self.baseline
-        return DesignPoint.of(
-            base.backbone,
-            self.method,
-            **pair,
-            **self.axes,
-            stem=base.stem,
-            resolution=base.resolution,
-            num_classes=base.num_classes,
-        )
+        network = {axis: getattr(self.baseline, axis) for axis in NETWORK_AXES}
+        return DesignPoint.of(**network, method=self.method, **pair, **self.axes)
 
 
 MOST_SETTINGS = 1_000_000
@@ -97,22 +90,20 @@ def cells(spec: SweepSpec) -> list[Cell]:
 
 def _settings(spec: SweepSpec) -> int:
     """How many there are, M and G crossed in each stage counted as if they were alike in all of them."""
-    networks = (spec.networks, spec.stem, spec.resolution or (None,), spec.num_classes)
-    return math.prod(map(len, networks)) * sum(
-        math.prod(len(getattr(spec, axis)) for axis in METHODS[method].axes) for method in spec.methods
+    networks = math.prod(len(spec.choices(axis)) for axis in NETWORK_AXES)
+    return networks * sum(
+        math.prod(len(spec.choices(axis)) for axis in METHODS[method].axes) for method in spec.methods
     )
 
 
 def _grid(spec: SweepSpec) -> Iterator[Cell]:
-    networks = product(spec.networks, spec.stem, spec.resolution or (None,), spec.num_classes, spec.methods)
-    for backbone, stem, resolution, num_classes, method in networks:
+    for *network, method in product(*(spec.choices(axis) for axis in (*NETWORK_AXES, "method"))):
+        shared = dict(zip(NETWORK_AXES, network, strict=True))
         names: list[str] = [axis for axis in METHODS[method].axes if axis not in ("M", "G")]
         pairs = tuple(product(spec.M, spec.G)) if "M" in METHODS[method].axes else ()
-        for values in product(*(getattr(spec, axis) for axis in names)):
+        for values in product(*(spec.choices(axis) for axis in names)):
             given = dict(zip(names, values, strict=True))
-            point = DesignPoint.of(
-                backbone, method, stem=stem, resolution=resolution, num_classes=num_classes, **given
-            )
+            point = DesignPoint.of(**shared, method=method, **given)
             axes = {axis: getattr(point, axis) for axis in names}
             yield Cell(point.baseline(), method, axes, pairs, spec.per_stage and len(pairs) > 0)
 

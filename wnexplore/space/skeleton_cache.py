@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from wnexplore.design.axes import NETWORK_AXES
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.external_names import is_brought
 from wnexplore.design.point import DesignPoint
@@ -57,7 +58,7 @@ def _make(baseline: DesignPoint) -> Walk:
 
 def _origin(baseline: DesignPoint) -> list[Any] | None:
     """All that a walk follows from; None for what can change unseen, a file that may import others."""
-    network = [baseline.backbone, baseline.stem, baseline.resolution, baseline.num_classes]
+    network = [getattr(baseline, axis) for axis in NETWORK_AXES]
     library, _, _ = baseline.backbone.partition(":")
     if not is_brought(baseline.backbone):
         made_of = repr(backbone_spec(baseline.backbone))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from wnexplore.design.axes import NETWORK_AXES
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import at_stage, plain_multiplier
 from wnexplore.design.point import DesignPoint
@@ -42,10 +43,7 @@ def decode(spec: SweepSpec, trial: optuna.Trial) -> DesignPoint:
 def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
     """The parameters of a trial that proposes `point`, which is of the grid of `spec`."""
     axes = point.to_dict()
-    network = {
-        axis: None if axis == "resolution" and spec.resolution is None else axes[axis]
-        for axis, _ in _network_axes(spec)
-    }
+    network = {axis: None if choices == [None] else axes[axis] for axis, choices in _network_axes(spec)}
     found = dict(network)
     for axis in METHODS[point.method].axes:
         if axis in ("M", "G"):
@@ -58,15 +56,12 @@ def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
 
 
 def _network_axes(spec: SweepSpec) -> Iterator[tuple[str, list[Any]]]:
-    yield "backbone", list(spec.networks)
-    yield "stem", list(spec.stem)
-    yield "resolution", list(spec.resolution or (None,))
-    yield "num_classes", list(spec.num_classes)
-    yield "method", list(spec.methods)
+    for axis in (*NETWORK_AXES, "method"):
+        yield axis, list(spec.choices(axis))
 
 
 def _choices(spec: SweepSpec, axis: str) -> list[Any]:
-    values = getattr(spec, axis)
+    values = spec.choices(axis)
     return [plain_multiplier(value) for value in values] if axis in ("M", "G") else list(values)
 
 

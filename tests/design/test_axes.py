@@ -1,0 +1,111 @@
+"""The table of axes: that what holds axes by name has these, and that nothing else lists them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import wnexplore
+from wnexplore import DesignPoint
+from wnexplore.cli import app
+from wnexplore.design.axes import (
+    DESIGN_AXES,
+    LAYER_AXES,
+    NETWORK_AXES,
+    POINT_AXES,
+    Axis,
+    GivenAxes,
+    LayerAxes,
+    NetworkAxes,
+)
+from wnexplore.design.methods import METHODS
+from wnexplore.design.sweep_file import PointSpec, SweepSpec
+from wnexplore.results.columns import COLUMNS, point_title
+
+PACKAGE = Path(wnexplore.__file__).parent
+OF_POINT = ("profile", "race", "train", "export-onnx")
+OF_GRID = ("sweep", "space", "search")
+
+_every = pytest.mark.parametrize("axis", DESIGN_AXES.values(), ids=DESIGN_AXES)
+
+
+def test_the_types_are_those_of_the_table() -> None:
+    assert _fields(DesignPoint) == set(POINT_AXES)
+    assert _fields(NetworkAxes) == set(NETWORK_AXES)
+    assert _fields(LayerAxes) == set(LAYER_AXES) - {"M", "G", "stages"}
+    assert set(GivenAxes.__annotations__) == set(POINT_AXES) - {"backbone", "method", "M", "G"}
+    assert set(PointSpec.model_fields) == set(POINT_AXES)
+    keys = [axis.sweep_key for axis in DESIGN_AXES.values()]
+    assert list(SweepSpec.model_fields)[: len(keys)] == keys
+    assert list(COLUMNS)[: len(POINT_AXES)] == list(POINT_AXES)
+
+
+def test_methods_read_axes_of_the_table_and_each_is_read() -> None:
+    read = [axis for method in METHODS.values() for axis in method.axes]
+    assert set(read) == set(LAYER_AXES)
+
+
+@pytest.mark.parametrize("axis", LAYER_AXES)
+def test_what_is_left_out_is_the_same_everywhere(axis: str) -> None:
+    method = next(name for name, own in METHODS.items() if axis in own.axes)
+    point = DesignPoint.of("resnet18", method)
+    assert getattr(point, axis) == DESIGN_AXES[axis].default
+    assert SweepSpec(methods=(method,)).choices(axis) == (getattr(point, axis),)
+    assert PointSpec.model_validate({"backbone": "resnet18", "method": method}).point() == point
+    assert point_title(point.to_dict()) == point_title(DesignPoint.from_dict(point.to_dict()).to_dict())
+
+
+@_every
+def test_an_axis_says_what_it_is(axis: Axis) -> None:
+    assert axis.meaning
+    assert axis.said(many=True).endswith(".")
+    if axis.of_point:
+        assert axis.said().endswith(".")
+        assert axis.heading
+        assert COLUMNS[axis.name].label
+        assert COLUMNS[axis.name].say(3)
+
+
+@_every
+@pytest.mark.parametrize("command", [*OF_POINT, *OF_GRID])
+def test_an_axis_is_an_option(command: str, axis: Axis) -> None:
+    options = {option.name: option for option in _command(command).params}
+    many = command in OF_GRID
+    if not many and (not axis.of_point or (command, axis.name) == ("train", "num_classes")):
+        assert axis.name not in options
+        return
+    option = options[axis.name]
+    assert option.opts == [f"--{axis.name.replace('_', '-')}"]
+    if (command, axis.name) != ("export-onnx", "backbone"):
+        assert option.help == axis.said(many)
+    if axis.names:
+        found = [item.value for item in option.shell_complete(None, "")]
+        assert found == list(axis.names)
+        first, *others = axis.names
+        after = [item.value for item in option.shell_complete(None, f"{first},")]
+        assert after == ([f"{first},{name}" for name in others] if many else [])
+
+
+@pytest.mark.parametrize("axis", ["temperature", "experts"])
+def test_no_other_file_lists_axes(axis: str) -> None:
+    """Of the package itself: an axis is named in its entry, in methods' entries and in what reads it."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [getattr(node, field, None) for field in ("value", "arg", "id")]
+            if axis in [name for name in names if isinstance(name, str)]:
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert {path for path in found if not path.startswith("nn/")} <= {"design/axes.py", "design/methods.py"}
+
+
+def _fields(made: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(made)}
+
+
+def _command(name: str) -> Any:
+    return get_command(app).commands[name]  # type: ignore[attr-defined]
