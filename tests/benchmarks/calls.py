@@ -21,8 +21,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.speed import PLAIN, RESOLUTION, Variant, network
+from wnexplore.design.latency_protocol import LatencyProtocol
+from wnexplore.measure.environment import device_name
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.runtimes import make_pass
 
 PASSES = {"inference": 20, "train": 4}
@@ -59,10 +61,15 @@ def main() -> None:
     totals = [sum(counts[variant].values()) for counts in (calls, times) for variant in (plain, ours)]
     print(f"{'all':22} {totals[0]:6} {totals[1]:6} {totals[2]:8.3f} {totals[3]:8.3f}")
     protocol = LatencyProtocol(
-        RESOLUTION, asked.batch_size, "float32", "cpu", mode=asked.mode, seconds=asked.seconds
+        device="cpu",
+        device_name=device_name("cpu"),
+        dtype="float32",
+        batch_size=asked.batch_size,
+        mode=asked.mode,
+        seconds=asked.seconds,
     )
     builds = {variant: partial(network, asked.backbone, variant) for variant in (plain, ours)}
-    found = dict(measure_latencies(builds, plain, builds[plain], protocol))
+    found = dict(measure_latencies(builds, plain, builds[plain], protocol, RESOLUTION))
     of_plain, of_ours, call = found[plain], found[ours], call_ms()
     assert not isinstance(of_plain, Failure)
     assert not isinstance(of_ours, Failure)

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from tests.benchmarks.gpu import ROOT
 from tests.sweeps import OWN
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.conditions import Watch
 from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
-from wnexplore.measure.environment import environment, resolve_device
+from wnexplore.measure.environment import device_name, environment, resolve_device
 from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.gpu import current_gpu, energy_per_image
-from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.layer_benchmark import TOLERANCES, difference
 from wnexplore.measure.roofline import COPY_BYTES, WARM_UP_S, copy_rate, measure_peaks
 from wnexplore.measure.runtimes import make_pass
@@ -241,17 +242,18 @@ def _timed(
         for mode in modes:
             for runtime in runtimes:
                 protocol = LatencyProtocol(
-                    plain.resolution,
-                    bench.batch,
-                    "float32",
-                    bench.device,
+                    device=bench.device,
+                    device_name=device_name(bench.device),
+                    dtype="float32",
+                    batch_size=bench.batch,
                     runtime=runtime,
                     mode=mode,
                     target=0.01,
                     seconds=1.0 if bench.on_gpu else 0.05,
                 )
                 builds = {point: partial(build, point) for point in (plain, ours)}
-                for point, latency in measure_latencies(builds, plain, builds[plain], protocol):
+                found = measure_latencies(builds, plain, builds[plain], protocol, plain.resolution)
+                for point, latency in found:
                     yield {"mode": mode, "runtime": runtime, "network": str(point), **_figures(latency)}
 
     rows = bench.table(name, timed())
@@ -511,11 +513,18 @@ def _poison_among_others(bench: Bench) -> None:
     def good() -> nn.Module:
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
 
-    protocol = LatencyProtocol(8, 2, "float32", bench.device, target=1e-9, seconds=2.0)
+    protocol = LatencyProtocol(
+        device=bench.device,
+        device_name=device_name(bench.device),
+        dtype="float32",
+        batch_size=2,
+        target=1e-9,
+        seconds=2.0,
+    )
     networks: dict[str, Callable[[], nn.Module]] = {"plain": good, "good": good, "bad": Bad}
     found, culprit = [], None
     try:
-        for name, latency in measure_latencies(networks, "plain", good, protocol):
+        for name, latency in measure_latencies(networks, "plain", good, protocol, 8):
             found.append((name, isinstance(latency, Failure) and latency.context_lost))
     except ContextLostError as error:
         culprit = error.culprit

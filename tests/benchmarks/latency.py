@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from tests.benchmarks.networks import BASELINE, RESOLUTION, builders
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.torch_settings import precision_set
 
 Times = dict[str, float]
@@ -79,7 +80,9 @@ class Ours:
         networks = {name: self._watched(make) for name, make in builders().items()}
         begun = time.perf_counter()
         found = dict(
-            measure_latencies(networks, BASELINE, self._watched(builders()[BASELINE]), self._protocol)
+            measure_latencies(
+                networks, BASELINE, self._watched(builders()[BASELINE]), self._protocol, RESOLUTION
+            )
         )
         self.wall_s += time.perf_counter() - begun
         ratios = {}
@@ -144,7 +147,14 @@ def main() -> None:
     asked = options.parse_args()
     device = resolve_device(asked.device)
     target = asked.target or {"cpu": 0.01, "cuda": 0.003}[device]
-    protocol = LatencyProtocol(RESOLUTION, 1, "float32", device, target=target, seconds=asked.seconds)
+    protocol = LatencyProtocol(
+        device=device,
+        device_name=device_name(device),
+        dtype="float32",
+        batch_size=1,
+        target=target,
+        seconds=asked.seconds,
+    )
     ours = Ours(protocol)
     images = torch.randn(1, 3, RESOLUTION, RESOLUTION, device=device)
     networks = {name: make().eval().to(device) for name, make in builders().items()}

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from tests.benchmarks.speed_table import read, summary
 from wnexplore.design.backbones import backbone_spec
+from wnexplore.design.latency_protocol import DEFAULT_TARGETS, LatencyProtocol
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import measure_latencies
 from wnexplore.models import build
 from wnexplore.models.method_layers import ConvSizes, Method
 from wnexplore.models.resnet import ResNet
@@ -103,10 +104,10 @@ def measure(backbone: str, batch: int, mode: str, asked: argparse.Namespace) -> 
         variants.append(Variant("timm"))
     plain = Variant(PLAIN)
     protocol = LatencyProtocol(
-        RESOLUTION,
-        batch,
-        asked.dtype,
-        device,
+        device=device,
+        device_name=device_name(device),
+        dtype=asked.dtype,
+        batch_size=batch,
         runtime=asked.runtime,
         memory_format=asked.memory_format,
         mode=mode,
@@ -118,6 +119,7 @@ def measure(backbone: str, batch: int, mode: str, asked: argparse.Namespace) -> 
         plain,
         partial(network, backbone, plain),
         protocol,
+        RESOLUTION,
     )
     for variant, latency in found:
         row: dict[str, Any] = {

@@ -19,11 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 from wnexplore.data import Pass, Split, load_data
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.latency import LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.statistics import bootstrap_interval
 from wnexplore.models import build
 from wnexplore.training.loop import Training
@@ -142,10 +143,15 @@ def _steps(asked: argparse.Namespace, device: str) -> None:
     points = [DesignPoint.of(BACKBONE, method, stem="small", **axes) for method, axes in _VARIANTS]
     plain = points[0]
     protocol = LatencyProtocol(
-        RESOLUTION, asked.batch_size, "float32", device, mode="train", seconds=asked.seconds
+        device=device,
+        device_name=device_name(device),
+        dtype="float32",
+        batch_size=asked.batch_size,
+        mode="train",
+        seconds=asked.seconds,
     )
     found = measure_latencies(
-        {point: partial(build, point) for point in points}, plain, partial(build, plain), protocol
+        {point: partial(build, point) for point in points}, plain, partial(build, plain), protocol, RESOLUTION
     )
     for point, latency in found:
         if isinstance(latency, Failure):

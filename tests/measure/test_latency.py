@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import wnexplore
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.measure.failure import ContextLostError, Failure
-from wnexplore.measure.latency import Latency, LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import Latency, measure_latencies
 from wnexplore.measure.rounds import MIN_ROUNDS, WARM_UP_MIN
 from wnexplore.measure.torch_settings import precision_set, threads_set
 
@@ -38,7 +39,7 @@ class _Recorder(nn.Module):
 
 
 def _protocol(**changes: object) -> LatencyProtocol:
-    usual = {"resolution": 4, "batch_size": 3, "dtype": "float32", "device": "cpu", "seconds": 1e-6}
+    usual = {"device": "cpu", "device_name": "", "dtype": "float32", "batch_size": 3, "seconds": 1e-6}
     return LatencyProtocol(**(usual | changes))  # type: ignore[arg-type]
 
 
@@ -50,7 +51,7 @@ def _measure(
     def make(name: str) -> Callable[[], nn.Module]:
         return lambda: _Recorder(name, calls, fails_at.get(name))
 
-    return dict(measure_latencies({n: make(n) for n in names}, "plain", make("plain"), protocol))
+    return dict(measure_latencies({n: make(n) for n in names}, "plain", make("plain"), protocol, 4))
 
 
 def _ok(latency: Latency | Failure) -> Latency:
@@ -107,7 +108,7 @@ def test_what_is_out_of_memory_beside_others_is_tried_again_by_itself() -> None:
         return _Recorder("crowded", [])
 
     networks: dict[str, Callable[[], nn.Module]] = {"a": lambda: _Recorder("a", []), "crowded": crowded}
-    found = dict(measure_latencies(networks, "plain", lambda: _Recorder("plain", []), _protocol()))
+    found = dict(measure_latencies(networks, "plain", lambda: _Recorder("plain", []), _protocol(), 4))
     assert len(_ok(found["crowded"]).samples_ms) == MIN_ROUNDS
     assert len(tries) == 2
 
@@ -152,7 +153,7 @@ def test_a_lost_context_is_its_network_s_failure_and_nobody_elses(
 
     found: Outcomes = {}
     networks = {name: make(name) for name in wanted}
-    latencies = measure_latencies(networks, "plain", make("plain"), _protocol())
+    latencies = measure_latencies(networks, "plain", make("plain"), _protocol(), 4)
     with pytest.raises(ContextLostError, match=f"lost with {culprit},"):
         _note(found, latencies)
     # Of a plain network that wasn't asked for: otherwise the same command would never come to an end.
@@ -181,7 +182,8 @@ def test_memory_bounds_how_many_networks_are_there_at_once() -> None:
     names = [f"n{i}" for i in range(20)]
     networks: dict[str, Callable[[], nn.Module]] = {n: (lambda n=n: Counted(n)) for n in names}  # type: ignore[misc]
     order = [
-        n for n, _ in measure_latencies(networks, "plain", lambda: Counted("plain"), _protocol(), free=free)
+        n
+        for n, _ in measure_latencies(networks, "plain", lambda: Counted("plain"), _protocol(), 4, free=free)
     ]
     assert sorted(order) == sorted(names)
     # The baseline and five more leave less than half of what was free.
@@ -198,6 +200,7 @@ def test_progress_is_told_for_each_network_and_each_round() -> None:
             "plain",
             lambda: _Recorder("plain", []),
             _protocol(),
+            4,
             on_progress=lambda key, spent: told.append((key, spent)),
         )
     )
@@ -238,10 +241,8 @@ def test_real_networks_run_in_every_dtype_and_format(dtype: str, memory_format: 
             backbone="shufflenet_v2_x0_5", method="weightnet", stem="small", num_classes=10
         )
 
-    protocol = _protocol(
-        resolution=32, batch_size=2, dtype=dtype, memory_format=memory_format, mode=mode, cache="cold"
-    )
-    latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol))["a"])
+    protocol = _protocol(batch_size=2, dtype=dtype, memory_format=memory_format, mode=mode, cache="cold")
+    latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol, 32))["a"])
     assert all(sample > 0 for sample in latency.samples_ms)
     # At the least the weights, and in training their gradients and momentum too.
     size = 4 if dtype == "float32" else 2
@@ -257,7 +258,7 @@ def test_onnxruntime_is_timed_and_its_memory_is_not_known() -> None:
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     protocol = _protocol(runtime="onnxruntime", threads=1)
-    latency = _ok(dict(measure_latencies({"plain": build}, "plain", build, protocol))["plain"])
+    latency = _ok(dict(measure_latencies({"plain": build}, "plain", build, protocol, 4))["plain"])
     assert len(latency.samples_ms) >= MIN_ROUNDS
     assert latency.peak_memory_mb is None
     assert latency.compile_s is not None
@@ -284,10 +285,8 @@ def test_a_gpu_is_timed_by_its_own_clock_and_its_peak_memory_is_read(dtype: str,
     def build() -> nn.Module:
         return wnexplore.build(backbone="shufflenet_v2_x0_5", stem="small", num_classes=10)
 
-    protocol = _protocol(
-        resolution=32, batch_size=8, device="cuda", dtype=dtype, runtime=runtime, seconds=0.1
-    )
-    latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol))["a"])
+    protocol = _protocol(batch_size=8, device="cuda", dtype=dtype, runtime=runtime, seconds=0.1)
+    latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol, 32))["a"])
     assert latency.ratio.low < 1.05
     assert latency.peak_memory_mb is not None
     assert latency.peak_memory_mb > sum(p.numel() for p in build().parameters()) * 2 / 1e6

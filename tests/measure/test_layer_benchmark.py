@@ -11,11 +11,11 @@ from torch import Tensor, nn
 import wnexplore
 from wnexplore import DesignPoint
 from wnexplore.design.conv_sites import ConvShape, generated_layers
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.errors import InputError
 from wnexplore.measure import layer_benchmark
 from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.latency import LatencyProtocol
 from wnexplore.measure.layer_benchmark import Race, Timed, crossover, difference, race
 from wnexplore.measure.rounds import MIN_ROUNDS
 from wnexplore.nn import CondConv2d, WeightNetConv2d
@@ -26,10 +26,10 @@ RESOLUTION = 32
 
 def _protocol(**changes: Any) -> LatencyProtocol:
     usual: dict[str, Any] = {
-        "resolution": 8,
-        "batch_size": 3,
-        "dtype": "float32",
         "device": "cpu",
+        "device_name": "",
+        "dtype": "float32",
+        "batch_size": 3,
         "seconds": 1e-6,
     }
     return LatencyProtocol(**(usual | changes))

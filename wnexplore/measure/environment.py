@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import torch
 
+from wnexplore.design.latency_protocol import TimingDevice
 from wnexplore.design.protocol import ADAPTIVE, DEVICES
 from wnexplore.design.size_limits import machine_memory
 from wnexplore.errors import InputError, Notice, unknown
@@ -75,6 +76,17 @@ def wait_policy() -> str:
     """How torch's threads wait: "adaptive", or the settings of OpenMP that the process was started with."""
     given = {name: os.environ[name] for name in _WAIT_SETTINGS if os.environ.get(name)}
     return " ".join(f"{name}={value}" for name, value in given.items()) or ADAPTIVE
+
+
+def timing_device(device: str) -> TimingDevice:
+    """What a latency's protocol says of `device`, "cpu" or "cuda", as it is now."""
+    on_cpu = device == "cpu"
+    return TimingDevice(
+        device,
+        device_name(device),
+        torch.get_num_threads() if on_cpu else None,
+        wait_policy() if on_cpu else None,
+    )
 
 
 def free_memory(device: str) -> int:

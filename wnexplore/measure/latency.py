@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from wnexplore.design.latency_protocol import LatencyProtocol, TimingDevice, latency_axes
+from wnexplore.design.protocol import LatencySpec
+from wnexplore.errors import InputError
 from wnexplore.measure.conditions import Watch
 from wnexplore.measure.environment import free_memory
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.gpu import energy_per_image
 from wnexplore.measure.memory import peak_memory
 from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
-from wnexplore.measure.runtimes import Pass, Step, make_pass
+from wnexplore.measure.runtimes import RUNTIMES, Pass, Step, make_pass
 from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.statistics import Interval, bootstrap_interval
 from wnexplore.measure.stopwatch import before_sample, flusher, sampler
@@ -27,35 +30,8 @@ from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, prec
 MAX_RESIDENT = 16
 """Networks timed in the same rounds: with more, a round no longer sees one speed of the machine."""
 
-DEFAULT_TARGETS = {"cpu": 0.03, "cuda": 0.01}
-"""Relative half-width of the ratio's 95 % interval at which a network is known well enough."""
-
 Key = TypeVar("Key", bound=Hashable)
 Build = Callable[[], nn.Module]
-
-
-@dataclass(frozen=True)
-class LatencyProtocol:
-    """How a group of networks is timed: what they must share for their ratios to mean anything."""
-
-    resolution: int
-    batch_size: int
-    dtype: str
-    device: str
-    runtime: str = "eager"
-    memory_format: str = "contiguous"
-    threads: int | None = None
-    cache: str = "warm"
-    mode: str = "inference"
-    target: float = 0.03
-    seconds: float = 5.0
-    """For each network, its share of the baseline's passes included, warm-up apart."""
-
-    @classmethod
-    def of(cls, protocol: Mapping[str, Any], resolution: int) -> LatencyProtocol:
-        """The protocol of a latency record, for images of `resolution` pixels."""
-        names = [field.name for field in fields(cls) if field.name in protocol]
-        return cls(resolution=resolution, **{name: protocol[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -115,11 +91,30 @@ Progress = Callable[[Any, float], None]
 """Told a network that is worked on, and the part of its group's time budget that is spent."""
 
 
+def check_latency(spec: LatencySpec, on: TimingDevice) -> None:
+    """Raise `InputError` if `spec` has dtypes or runtimes that this device, or one another, rule out."""
+    for axis, value, asked in (("dtype", "tf32", spec.dtypes), ("runtime", "cudagraph", spec.runtimes)):
+        if on.device != "cuda" and value in asked:
+            raise InputError(
+                f"{axis} '{value}' is for a CUDA GPU, and this is measured on a CPU: leave it out"
+            )
+    axes = latency_axes(spec, on)
+    for runtime in spec.runtimes:
+        for axis, value in RUNTIMES[runtime].only.items():
+            others = [other for other in axes[axis] if other != value]
+            if others:
+                raise InputError(
+                    f"runtime '{runtime}' is for {axis} '{value}', not '{others[0]}': leave one of them out"
+                )
+        RUNTIMES[runtime].require(on.device)
+
+
 def measure_latencies(
     networks: Mapping[Key, Build],
     baseline: Key,
     baseline_build: Build,
     protocol: LatencyProtocol,
+    resolution: int,
     on_progress: Progress = lambda key, spent: None,
     free: Callable[[str], int | None] = free_memory,
     keep: KeptRounds[Key] | None = None,
@@ -141,7 +136,7 @@ def measure_latencies(
     begun = () if keep is None else tuple(key for key in keep.keys if key in networks)
     waiting = deque(dict.fromkeys((*begun, *networks)))
     with threads_set(protocol.threads), precision_set(protocol.dtype):
-        bench = _Bench(protocol)
+        bench = _Bench(protocol, resolution)
         at_start = free(protocol.device)
         if waiting:
             on_progress(waiting[0], 0.0)
@@ -206,10 +201,10 @@ def _uncompared(plain: _Ready | Failure) -> Failure | None:
 
 
 class _Bench:
-    """Makes networks ready and times them, all by one protocol."""
+    """Makes networks ready and times them, all by one protocol and on images of one size."""
 
-    def __init__(self, protocol: LatencyProtocol) -> None:
-        self._protocol = protocol
+    def __init__(self, protocol: LatencyProtocol, resolution: int) -> None:
+        self._protocol, self._resolution = protocol, resolution
         yield_to_others(at_once=True)
         self._images: Tensor | None = None
         self._flush: Step | None = None
@@ -279,7 +274,7 @@ class _Bench:
         protocol = self._protocol
         dtype, layout = DTYPES[protocol.dtype], MEMORY_FORMATS[protocol.memory_format]
         if self._images is None:
-            size = (protocol.batch_size, 3, protocol.resolution, protocol.resolution)
+            size = (protocol.batch_size, 3, self._resolution, self._resolution)
             images = torch.randn(size, device=protocol.device, dtype=dtype)
             self._images = images.contiguous(memory_format=layout)
         place(network, protocol.device, dtype, layout)

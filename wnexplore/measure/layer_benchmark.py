@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.measure.distinct_layers import RacedLayer
 from wnexplore.measure.failure import ContextLostError, Failure, release_memory
-from wnexplore.measure.latency import LatencyProtocol
 from wnexplore.measure.rounds import Sampler, StoppedBy, Timing, time_in_rounds, warm_up
 from wnexplore.measure.statistics import Interval, bootstrap_interval, ratios
 from wnexplore.measure.stopwatch import before_sample, sampler

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
-from typing import Any
+from collections.abc import Iterable, Sized
 
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size_limits import batch_misfit
 from wnexplore.errors import InputError
@@ -12,14 +12,14 @@ from wnexplore.measure.environment import total_memory
 from wnexplore.measure.torch_settings import DTYPES
 
 
-def latency_misfit(point: DesignPoint, protocol: Mapping[str, Any]) -> str | None:
-    """Why `point` can't be timed by the latency protocol `protocol` here; None if it may be."""
+def latency_misfit(point: DesignPoint, protocol: LatencyProtocol) -> str | None:
+    """Why `point` can't be timed by `protocol` here; None if it may be."""
     return batch_misfit(
-        protocol["batch_size"],
+        protocol.batch_size,
         point.resolution,
         point=point,
-        bytes_each=DTYPES[protocol["dtype"]].itemsize,
-        there=total_memory(protocol["device"]),
+        bytes_each=DTYPES[protocol.dtype].itemsize,
+        there=total_memory(protocol.device),
     )
 
 

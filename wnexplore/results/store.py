@@ -164,7 +164,7 @@ class Store:
                 record.key,
                 record.figure,
                 _text(record.point.to_dict()),
-                _text(record.protocol),
+                _text(dict(record.protocol)),
                 record.status,
                 _text(record.value),
                 _text(record.samples),

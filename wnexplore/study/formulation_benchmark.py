@@ -11,7 +11,6 @@ from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.measure.distinct_layers import raced_layers
 from wnexplore.measure.environment import environment
-from wnexplore.measure.latency import LatencyProtocol
 from wnexplore.measure.layer_benchmark import Race, crossover
 from wnexplore.measure.layer_benchmark import race as race_layer
 from wnexplore.measure.torch_settings import precision_set, threads_set
@@ -39,16 +38,16 @@ def race(
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency)
     planned = plan(spec)
     check_sizes(spec, planned)
-    protocols = [m.protocol for m in planned.measurements if m.figure == "latency"]
-    protocols.sort(key=lambda protocol: int(protocol["batch_size"]))
+    protocols = [m.timing for m in planned.measurements if m.figure == "latency"]
+    protocols.sort(key=lambda protocol: protocol.batch_size)
     raced = raced_layers(build(point), point.resolution, layer)
     layers = []
     for number, each in enumerate(raced):
         races: list[Race] = []
         for protocol in protocols:
             done = number * len(protocols) + len(races)
-            on_race(f"{each.name}, batch {protocol['batch_size']}", done, len(raced) * len(protocols))
-            races.append(race_layer(each, LatencyProtocol.of(protocol, point.resolution)))
+            on_race(f"{each.name}, batch {protocol.batch_size}", done, len(raced) * len(protocols))
+            races.append(race_layer(each, protocol))
         entries = [own.to_dict() for own in races]
         layers.append({**each.to_dict(), "races": entries, "crossover": crossover(races)})
     shared = {name: value for name, value in protocols[0].items() if name != "batch_size"}

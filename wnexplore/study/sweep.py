@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import Any
 import torch
 
 from wnexplore.design.external_names import is_brought, source_hash
+from wnexplore.design.latency_protocol import LatencyProtocol, latency_axes, latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
-from wnexplore.measure.environment import device_name, environment, resolve_device, wait_policy
+from wnexplore.measure.environment import environment, resolve_device, timing_device
 from wnexplore.measure.failure import NETWORK_ERRORS, Failure
-from wnexplore.measure.latency import DEFAULT_TARGETS, LatencyProtocol, measure_latencies
+from wnexplore.measure.latency import check_latency, measure_latencies
 from wnexplore.measure.memory_fit import check_fits_somewhere, latency_misfit
-from wnexplore.measure.runtimes import RUNTIMES
 from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
@@ -46,15 +45,22 @@ class Measurement:
     figure: Figure
     point: DesignPoint
     protocol: Mapping[str, Any]
+    """Of a latency a `LatencyProtocol`."""
 
     @cached_property
     def key(self) -> str:
         """The key of the record that it becomes."""
         return record_key(self.figure, self.point, self.protocol)
 
+    @property
+    def timing(self) -> LatencyProtocol:
+        """The protocol of a latency."""
+        assert isinstance(self.protocol, LatencyProtocol)
+        return self.protocol
+
     def __str__(self) -> str:
         if self.figure == "latency":
-            return f"latency, {', '.join(_spoken(self.protocol))}"
+            return f"latency, {', '.join(_spoken(self.timing))}"
         if self.figure == "training":
             return f"training on {self.protocol['dataset']}, seed {self.protocol['seed']}"
         return "counting"
@@ -97,13 +103,17 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
             images = load(spec.train, resolution).listing
-    latencies = list(_latency_protocols(spec.latency))
+    latencies = _latency_protocols(spec.latency)
     seeds = 0 if spec.train is None else spec.train.seeds
     _check_count(len(expansion.points), 1 + len(latencies) + seeds)
     sources = {point: _source(point) for point in expansion.points}
     measurements = (
         *(Measurement("complexity", point, own) for point, own in sources.items()),
-        *(Measurement("latency", point, p | own) for p in latencies for point, own in sources.items()),
+        *(
+            Measurement("latency", point, replace(protocol, **own))
+            for protocol in latencies
+            for point, own in sources.items()
+        ),
         *_trainings(spec.train, sources, threads, images),
     )
     return Plan(expansion, measurements)
@@ -117,10 +127,10 @@ def check_sizes(spec: SweepSpec, plan: Plan) -> None:
     latencies: dict[tuple[Any, Any], list[Measurement]] = {}
     for measurement in plan.measurements:
         if measurement.figure == "latency":
-            asked = measurement.protocol["batch_size"], measurement.protocol["dtype"]
+            asked = measurement.timing.batch_size, measurement.timing.dtype
             latencies.setdefault(asked, []).append(measurement)
     for own in latencies.values():
-        check_fits_somewhere(latency_misfit(m.point, m.protocol) for m in own)
+        check_fits_somewhere(latency_misfit(m.point, m.timing) for m in own)
     if spec.train is not None:
         train, device = spec.train, resolve_device(spec.train.device)
         check_fits_somewhere(training_misfit(train, point, device) for point in plan.points)
@@ -140,7 +150,7 @@ def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
 
     That is its device, data set and libraries, and the plain networks as the training needs them.
     """
-    list(_latency_protocols(spec.latency))
+    _latency_protocols(spec.latency)
     if spec.train is None:
         return
     resolve_device(spec.train.device)
@@ -230,10 +240,9 @@ def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
     """Latencies that are to be taken together, and every other measurement by itself."""
     groups: dict[Any, list[Measurement]] = {}
     for measurement in measurements:
-        shared = (measurement.point.baseline(), tuple(sorted(measurement.protocol.items())))
-        groups.setdefault(shared if measurement.figure == "latency" else measurement.key, []).append(
-            measurement
-        )
+        timed = measurement.figure == "latency"
+        shared = (measurement.point.baseline(), measurement.timing) if timed else measurement.key
+        groups.setdefault(shared, []).append(measurement)
     return list(groups.values())
 
 
@@ -289,7 +298,7 @@ def _count(record: Record) -> Record:
 
 def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
     """The records of latencies that share protocol and baseline, as they are known."""
-    plain, protocol = group[0].point.baseline(), group[0].protocol
+    plain, protocol = group[0].point.baseline(), group[0].timing
     misfit = latency_misfit(plain, protocol)
     if misfit is not None:
         for measurement in group:
@@ -302,12 +311,13 @@ def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Re
         {point: partial(build, point) for point in by_point},
         plain,
         partial(build, plain),
-        LatencyProtocol.of(protocol, plain.resolution),
+        protocol,
+        plain.resolution,
         lambda point, spent: at(by_point[point], spent * len(by_point)),
         keep=keep,
     )
-    with threads_set(protocol["threads"]), precision_set(protocol["dtype"]):
-        surroundings = environment(protocol["device"])
+    with threads_set(protocol.threads), precision_set(protocol.dtype):
+        surroundings = environment(protocol.device)
     try:
         for point, latency in latencies:
             by_point.pop(point)
@@ -325,9 +335,13 @@ def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Re
 
 def _kept_rounds(folder: Path, group: list[Measurement]) -> KeptRounds[DesignPoint]:
     """The file of latencies that share protocol and baseline; of another torch or device it is another's."""
-    plain, protocol = group[0].point.baseline(), group[0].protocol
+    plain, protocol = group[0].point.baseline(), group[0].timing
     baseline = record_key("latency", plain, protocol)
-    conditions = {name: protocol[name] for name in ("device_name", "threads")} | {"torch": torch.__version__}
+    conditions = {
+        "device_name": protocol.device_name,
+        "threads": protocol.threads,
+        "torch": torch.__version__,
+    }
     names = {plain: baseline} | {measurement.point: measurement.key for measurement in group}
     return KeptRounds(folder / f"{baseline}.jsonl", {"baseline": baseline, "environment": conditions}, names)
 
@@ -343,56 +357,22 @@ def _source(point: DesignPoint) -> dict[str, Any]:
     return {} if source is None else {"source": source}
 
 
-def _spoken(protocol: Mapping[str, Any]) -> Iterator[str]:
+def _spoken(protocol: LatencyProtocol) -> Iterator[str]:
     """A latency protocol as a line of progress says it, defaults left out."""
-    yield protocol["dtype"]
-    yield f"batch {protocol['batch_size']}"
+    yield protocol.dtype
+    yield f"batch {protocol.batch_size}"
     plainly = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
     yield from (protocol[name] for name, usual in plainly.items() if protocol[name] != usual)
 
 
-def _latency_protocols(spec: LatencySpec | None) -> Iterator[dict[str, Any]]:
+def _latency_protocols(spec: LatencySpec | None) -> list[LatencyProtocol]:
+    """Those of `spec` on this machine; `InputError` for what can't be measured here, or is too much."""
     if spec is None:
-        return
-    device = resolve_device(spec.device)
-    only_cuda = [("dtype", "tf32", spec.dtypes), ("runtime", "cudagraph", spec.runtimes)]
-    for axis, value, asked in only_cuda:
-        if device != "cuda" and value in asked:
-            raise InputError(
-                f"{axis} '{value}' is for a CUDA GPU, and this is measured on a CPU: leave it out"
-            )
-    threads: Sequence[int | None] = (
-        (spec.threads or (torch.get_num_threads(),)) if device == "cpu" else (None,)
-    )
-    axes: dict[str, Sequence[Any]] = {
-        "dtype": spec.dtypes,
-        "batch_size": spec.batch_sizes,
-        "runtime": spec.runtimes,
-        "memory_format": spec.memory_formats,
-        "threads": threads,
-        "cache": spec.caches,
-        "mode": spec.modes,
-    }
-    for runtime in spec.runtimes:
-        for axis, value in RUNTIMES[runtime].only.items():
-            others = [other for other in axes[axis] if other != value]
-            if others:
-                raise InputError(
-                    f"runtime '{runtime}' is for {axis} '{value}', not '{others[0]}': leave one of them out"
-                )
-        RUNTIMES[runtime].require(device)
-    # What is written twice is measured once.
-    distinct = [tuple(dict.fromkeys(values)) for values in axes.values()]
-    _check_count(1, math.prod(map(len, distinct)))
-    for values in itertools.product(*distinct):
-        yield {
-            "device": device,
-            "device_name": device_name(device),
-            **dict(zip(axes, values, strict=True)),
-            "wait_policy": wait_policy() if device == "cpu" else None,
-            "target": spec.target or DEFAULT_TARGETS[device],
-            "seconds": spec.seconds,
-        }
+        return []
+    on = timing_device(resolve_device(spec.device))
+    check_latency(spec, on)
+    _check_count(1, math.prod(map(len, latency_axes(spec, on).values())))
+    return list(latency_protocols(spec, on))
 
 
 def _trainings(

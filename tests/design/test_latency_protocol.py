@@ -1,0 +1,65 @@
+"""The protocols of a spec, and their form in a record."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wnexplore.design.latency_protocol import LatencyProtocol, TimingDevice, latency_protocols
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import LatencySpec
+from wnexplore.results.record import record_key
+
+CPU = TimingDevice("cpu", "a CPU", threads=4, wait_policy="adaptive")
+WRITTEN = (
+    '{"device": "cpu", "device_name": "a CPU", "dtype": "float32", "batch_size": 1, "runtime": "eager",'
+    ' "memory_format": "contiguous", "threads": 4, "cache": "warm", "mode": "inference",'
+    ' "wait_policy": "adaptive", "target": 0.03, "seconds": 5.0}'
+)
+"""As records of before have it."""
+KEY = "9f101642ffaa8cb175e9add189d3329b27f474aec4579d709763de5dc3d14c62"
+"""Of such a record of the plain resnet18."""
+
+
+def test_a_protocol_is_written_as_ever_and_its_record_has_the_same_key() -> None:
+    (protocol,) = latency_protocols(LatencySpec(), CPU)
+    assert json.dumps(dict(protocol)) == WRITTEN
+    point = DesignPoint.of("resnet18")
+    # The SHA-256 of the record of before.
+    assert (
+        record_key("latency", point, protocol)
+        == "9f101642ffaa8cb175e9add189d3329b27f474aec4579d709763de5dc3d14c62"
+    )
+    assert record_key("latency", point, protocol) == record_key("latency", point, json.loads(WRITTEN))
+
+
+def test_a_protocol_equals_its_written_form() -> None:
+    (protocol,) = latency_protocols(LatencySpec(), CPU)
+    assert protocol == json.loads(WRITTEN)
+    assert protocol != json.loads(WRITTEN) | {"batch_size": 2}
+    again = LatencyProtocol(**json.loads(WRITTEN))
+    assert (again, hash(again)) == (protocol, hash(protocol))
+
+
+def test_only_networks_of_a_file_have_a_source() -> None:
+    plain = LatencyProtocol(device="cpu", device_name="", dtype="float32", batch_size=1)
+    assert "source" not in plain
+    with pytest.raises(KeyError):
+        plain["source"]
+    brought = LatencyProtocol(**plain, source="abc")
+    assert (list(brought)[-1], brought["source"], len(brought)) == ("source", "abc", len(plain) + 1)
+
+
+def test_axes_are_crossed_and_what_is_written_twice_is_taken_once() -> None:
+    spec = LatencySpec(batch_sizes=(1, 8, 1), dtypes=("float32", "bfloat16"), threads=(2, 1), target=0.5)
+    protocols = list(latency_protocols(spec, CPU))
+    assert [(p.dtype, p.batch_size, p.threads) for p in protocols] == [
+        (dtype, size, threads) for dtype in ("float32", "bfloat16") for size in (1, 8) for threads in (2, 1)
+    ]
+    assert {p.target for p in protocols} == {0.5}
+
+
+def test_a_gpu_has_no_threads_and_a_target_of_its_own() -> None:
+    (protocol,) = latency_protocols(LatencySpec(threads=(3,)), TimingDevice("cuda", "H100"))
+    assert (protocol.threads, protocol.wait_policy, protocol.target) == (None, None, 0.01)

@@ -1,0 +1,97 @@
+"""How a latency is measured: the protocols that a person's choices make on one machine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from wnexplore.design.protocol import LatencySpec
+
+DEFAULT_TARGETS = {"cpu": 0.03, "cuda": 0.01}
+"""Relative half-width of the ratio's 95 % interval at which a network is known well enough."""
+
+
+@dataclass(frozen=True)
+class TimingDevice:
+    """What a `LatencySpec` leaves to the machine."""
+
+    device: str
+    """cpu or cuda."""
+    name: str
+    threads: int | None = None
+    """Those that torch takes unless told otherwise; None on a GPU."""
+    wait_policy: str | None = None
+    """How torch's threads wait for each other; None on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LatencyProtocol(Mapping[str, Any]):
+    """How networks are timed: what they must share for their ratios to mean anything.
+
+    Read by name like the protocol of any record, in the order in which it is written; equal to what the
+    store gives back for it.
+    """
+
+    device: str
+    device_name: str
+    dtype: str
+    batch_size: int
+    runtime: str = "eager"
+    memory_format: str = "contiguous"
+    threads: int | None = None
+    cache: str = "warm"
+    mode: str = "inference"
+    wait_policy: str | None = None
+    target: float = 0.03
+    """Relative half-width of the ratio's 95 % interval at which a measurement ends."""
+    seconds: float = 5.0
+    """For each network, its share of the baseline's passes included, warm-up apart."""
+    source: str | None = None
+    """What tells the file that a network came from; left out where there is none."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._names():
+            return getattr(self, name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.values()))
+
+    def _names(self) -> list[str]:
+        return [field.name for field in fields(self) if field.name != "source" or self.source is not None]
+
+
+def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyProtocol]:
+    """Every protocol of `spec`: each axis crossed with every other, what is written twice taken once."""
+    axes = latency_axes(spec, on)
+    for values in itertools.product(*axes.values()):
+        yield LatencyProtocol(
+            device=on.device,
+            device_name=on.name,
+            wait_policy=on.wait_policy,
+            target=spec.target or DEFAULT_TARGETS[on.device],
+            seconds=spec.seconds,
+            **dict(zip(axes, values, strict=True)),
+        )
+
+
+def latency_axes(spec: LatencySpec, on: TimingDevice) -> dict[str, Sequence[Any]]:
+    """What varies among the protocols of `spec`, by field: its values, each once."""
+    axes: dict[str, Sequence[Any]] = {
+        "dtype": spec.dtypes,
+        "batch_size": spec.batch_sizes,
+        "runtime": spec.runtimes,
+        "memory_format": spec.memory_formats,
+        "threads": (spec.threads or (on.threads,)) if on.device == "cpu" else (None,),
+        "cache": spec.caches,
+        "mode": spec.modes,
+    }
+    return {name: tuple(dict.fromkeys(values)) for name, values in axes.items()}
