@@ -6,6 +6,7 @@ import pytest
 
 from tests.bounds import bounded
 from tests.cli.conftest import Command, command
+from tests.sweeps import TRAINED, write_sweep
 from wnexplore.data.preprocessing import Preparation
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size_limits import batch_misfit
@@ -101,3 +102,25 @@ def test_more_measurements_than_can_be_listed_are_refused(tmp_path: Path) -> Non
     file.write_text(f"methods: [plain]\nlatency: {{device: cpu, batch_sizes: [{many}], threads: [{many}]}}\n")
     with bounded(), pytest.raises(InputError, match="4,000,000 measurements: expected at most 1,000,000"):
         plan(load_sweep(file))
+
+
+@pytest.mark.slow
+def test_what_was_measured_on_a_larger_machine_is_shown(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_sweep(tmp_path, TRAINED.replace("M: [1, 2]", "M: [1]").replace("G: [1, 2]", "G: [1]"))
+    run = ("sweep", file, "--out", tmp_path / "run")
+    assert command(*run).code == 0
+    # A machine of a thousand bytes.
+    monkeypatch.setattr("wnexplore.measure.fits.total_memory", lambda device: 1000)
+    shown = command(*run)
+    assert shown.code == 0, shown.err
+    assert "measurements are done already" in shown.err
+    assert "plain" in shown.out
+    assert command(*run, "--dry-run").code == 0
+    # What is left to do is asked about, and of the rest nothing.
+    for more in (("--batch-size", "1,2,4"), ("--seeds", 3)):
+        left = command(*run, *more)
+        assert (left.code, left.err.count("\n")) == (2, 1)
+        assert "a batch of " in left.err
+        assert ("a batch of 4 images" in left.err) == ("--batch-size" in more)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import TextIO
+
+STOPS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""What asks a process to end: Ctrl-C, a batch system, a terminal that is closed."""
 
 
 class WnexploreError(Exception):

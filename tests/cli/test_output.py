@@ -16,6 +16,7 @@ from wnexplore.report import tables
 from wnexplore.report.export import export
 from wnexplore.results.escape import csv_cell
 from wnexplore.results.frame import frame
+from wnexplore.results.store import read_records
 
 LONG = "x" * 300
 
@@ -156,3 +157,40 @@ def test_names_of_anybodys_are_texts_for_whoever_reads_them() -> None:
     Console(file=screen, width=200).print(tables.table(rows))
     for text in (markdown, latex, screen.getvalue(), str(export(rows, "csv"))):
         assert "\x1b" not in text
+
+
+CLOSED = "wnexplore: can't write standard output: Bad file descriptor\n"
+FULL = "wnexplore: can't write standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ("--version >&-", 1, CLOSED),
+        ("--version >/dev/full", 1, FULL),
+        ("--version <&- >&-", 1, CLOSED),
+        ("--version <&- >&- 2>&-", 1, ""),
+        ("nonsense <&- >&- 2>&-", 2, ""),
+        ("nonsense 2>/dev/full", 2, ""),
+        ("nonsense 2>&1 >&- | true", 2, ""),
+    ],
+)
+def test_closed_and_full_streams_are_told_where_anything_can_be(arguments: str, code: int, told: str) -> None:
+    script = f"{sys.executable} -m wnexplore {arguments}; exit ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (code, "", told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["2>&-", "2> >(true)"])
+def test_what_can_not_be_told_ends_no_work(tmp_path: Path, way: str) -> None:
+    """Of a closed standard error the database could have the number."""
+    out = tmp_path / "run"
+    options = f"--backbone resnet18 --method plain --resolution 32 --no-latency --out {out}"
+    script = f"{sys.executable} -m wnexplore sweep {options} {way}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert (out / "results.csv").exists()
+    assert "resnet18" in done.stdout
+    assert done.stderr == ""
+    assert len(read_records(out)) == 1

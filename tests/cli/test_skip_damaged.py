@@ -9,6 +9,7 @@ import pytest
 from tests.cli.conftest import Command
 from tests.results.records import complexity, points
 from tests.results.test_rows import alter, filled
+from tests.results.test_schema import change_tables
 from wnexplore.results.store import FILE_NAME, read_records
 
 
@@ -49,3 +50,17 @@ def test_a_sweep_sets_damaged_records_aside_and_measures_them_again(command: Com
     assert {r.key: r.value for r in after} == {r.key: r.value for r in before}
     with closing(sqlite3.connect(tmp_path / "run" / FILE_NAME)) as connection:
         assert connection.execute("SELECT key, value FROM damaged").fetchall() == [("x", '{"params": -1}')]
+
+
+def test_every_command_names_the_damage(command: Command, tmp_path: Path) -> None:
+    folder = filled(tmp_path / "run", [complexity(point) for point in points()])
+    change_tables(folder, "ALTER TABLE records DROP COLUMN error")
+    for arguments in (
+        ("table", folder),
+        ("table", folder, "--skip-damaged"),
+        ("sweep", "--backbone", "shufflenet_v2_x0_5", "--no-latency", "--out", folder, "--skip-damaged"),
+    ):
+        outcome = command(*arguments)
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1
+        assert f"{folder / FILE_NAME} is damaged: table 'records' has no column 'error'" in outcome.err

@@ -9,7 +9,8 @@ import pytest
 from wnexplore import DesignPoint
 from wnexplore.errors import InputError, RunError
 from wnexplore.results.record import Record, record_key
-from wnexplore.results.store import FILE_NAME, VERSION, Store, read_records
+from wnexplore.results.schema import VERSION
+from wnexplore.results.store import FILE_NAME, Store, read_records
 
 POINT = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", "1/2", "1/4")
 

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from wnexplore import __version__
 from wnexplore.cli import (
@@ -33,9 +34,25 @@ from wnexplore.cli import (
     train,
 )
 from wnexplore.cli.output import OutputError, drop_output, tell_output_apart
+from wnexplore.cli.stops import STOPPED, stops_raised
 from wnexplore.errors import RunError, WnexploreError, shown, tell_notices
 
+
+class _StoppedError(Exception):
+    """A `KeyboardInterrupt`, of which Typer would make an exit code without a word."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _StoppedError from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="wnexplore",
     help="Explore the design space of WeightNet: count, time, train and compare its networks.",
     no_args_is_help=True,
@@ -56,7 +73,7 @@ _UsageError = typer.BadParameter.__bases__[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad input, 130 Ctrl-C."""
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad input, 130 stopped."""
     # pydantic, which typer loads, would search every installed package for plug-ins of its own.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # cuBLAS reads it once, when it is first used, and is deterministic only so; processes started from
@@ -68,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tell_notices()
     try:
         rest = [a for a in given if a != "--debug"]
-        result = _command()(rest, prog_name="wnexplore", standalone_mode=False)
-        sys.stdout.flush()
+        with stops_raised():
+            result = _command()(rest, prog_name="wnexplore", standalone_mode=False)
+            sys.stdout.flush()
         code = result if isinstance(result, int) else 0
     except OutputError as error:
         if debug:
@@ -78,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has had enough of it (`| head`): no error of anyone's.
         code = 0 if error.closed else 1
         _complain("" if error.closed else f"can't write standard output: {error.reason}")
-    except (KeyboardInterrupt, typer.Abort):
+    except (_StoppedError, KeyboardInterrupt, typer.Abort):
         _complain("stopped")
-        code = 130
+        code = STOPPED
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -7,7 +7,8 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import typer
 
@@ -29,23 +30,16 @@ class OutputError(Exception):
 
 
 def tell_output_apart() -> None:
-    """Have `sys.stdout` raise `OutputError`, unless somebody has put another stream in its place."""
-    stream = sys.stdout
-    if stream is not sys.__stdout__ or not isinstance(stream, io.TextIOWrapper):
-        return
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError):
-        return
-    stream.flush()
-    # A file's name may hold bytes that are no text: they are printed as they are.
-    errors = "surrogateescape" if stream.errors == "strict" else stream.errors
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output(descriptor, "wb", closefd=False)),
-        encoding=stream.encoding,
-        errors=errors,
-        line_buffering=stream.line_buffering,
-    )
+    """Have `sys.stdout` raise `OutputError`, and `sys.stderr` nothing: what can't be told ends no work.
+
+    Where somebody has put another stream in the place of one, it stays.
+    """
+    _open_closed()
+    if sys.stdout is sys.__stdout__:
+        # A file's name may hold bytes that are no text: they are printed as they are.
+        sys.stdout = _instead(sys.__stdout__, 1, _Output, {"strict": "surrogateescape"})
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _instead(sys.__stderr__, 2, _Told, {})
 
 
 def drop_output() -> None:
@@ -66,6 +60,51 @@ def tell(line: object) -> None:
 def named_damaged(path: str, why: Mapping[str, str]) -> str:
     """An image that can't be read, and why, where that is known."""
     return f"{shown(path, 4096)}: {why[path]}" if path in why else shown(path, 4096)
+
+
+def _open_closed() -> None:
+    """Open what a caller has closed of standard input, output and error, so that no file takes its number.
+
+    Nothing is read, told errors go nowhere, and output can't be written.
+    """
+    for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+
+
+def _instead(stream: TextIO | None, number: int, kind: type[io.FileIO], errors: Mapping[str, str]) -> TextIO:
+    """`stream`, which Python makes of the descriptor `number`, with another way to write."""
+    if stream is None:  # closed when Python began
+        stream = io.TextIOWrapper(io.FileIO(number, "wb", closefd=False), encoding="utf-8")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        descriptor = stream.fileno()
+        stream.flush()
+    except (OSError, ValueError):
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(kind(descriptor, "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors=errors.get(stream.errors or "strict", stream.errors),
+        line_buffering=stream.line_buffering,
+    )
+
+
+class _Told(io.FileIO):
+    """Standard error, whose reader or terminal may have gone."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            written = super().write(data)
+            if written:
+                return written
+        return len(memoryview(data).cast("B"))
 
 
 class _Output(io.FileIO):

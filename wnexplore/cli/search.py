@@ -18,6 +18,7 @@ from wnexplore.cli.axes import (
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
 from wnexplore.cli.output import tell
+from wnexplore.cli.stops import goes_on
 from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
 
@@ -103,15 +104,11 @@ def search(
     wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed)
     wanted.check()
     directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"
-    with Store.create(directory) as store:
-        try:
-            with _progress(trials) as on_step:
-                outcome = run_search(wanted, store, on_step)
-        except KeyboardInterrupt:
-            tell(f"stopped: what is measured is kept in {directory}; the same command goes on")
-            raise typer.Exit(130) from None
-    keep_sweep(directory, spec)
-    _show(directory, wanted.objectives)
+    with goes_on(lambda: f"what is measured is kept in {directory}"):
+        with Store.create(directory) as store, _progress(trials) as on_step:
+            outcome = run_search(wanted, store, on_step)
+        keep_sweep(directory, spec)
+        _show(directory, wanted.objectives)
     tell(f"{outcome.points} points measured; {outcome.thrown_out} proposals were thrown out unbuilt")
     if outcome.exhausted:
         tell("every point that satisfies the budgets is measured")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -20,8 +19,9 @@ from wnexplore.cli.axes import (
     overrides_of,
     refuse_axes_beside_points,
 )
-from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list, program
+from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
 from wnexplore.cli.output import named_damaged, say, tell
+from wnexplore.cli.stops import goes_on
 from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
 
@@ -77,9 +77,11 @@ def sweep(
     in a run directory as they come: the same command goes on where it was stopped. With --skip-damaged
     damaged records are set aside and measured again.
     """
+    from wnexplore.cli.show import tell_damaged
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
     from wnexplore.results.columns import column
+    from wnexplore.results.store import FILE_NAME, read_records
 
     overrides = overrides_of(context.params, _PLACES)
     if file is None and not overrides:
@@ -96,12 +98,16 @@ def sweep(
     if sort is not None:
         for name in comma_list(sort):
             column(name.removeprefix("-"))
-    planned = _plan(spec, directory)
+    damaged: list[str] | None = [] if skip_damaged else None
+    records = read_records(directory, damaged) if (directory / FILE_NAME).exists() else []
+    planned, todo = _plan(spec, records, retry_failed)
     if dry_run:
-        _show_plan(planned, directory, retry_failed, skip_damaged)
+        tell_damaged(damaged or [])
+        _show_plan(planned, todo, directory)
         return
     made, failed = _measure(spec, planned, directory, retry_failed, skip_damaged)
-    _show_results(directory, planned, failed, sort)
+    with goes_on(lambda: f"all is measured and kept in {directory}"):
+        _show_results(directory, planned, failed, sort)
     if failed and len(failed) == made:
         raise typer.Exit(1)
 
@@ -138,17 +144,17 @@ def _run_directory(path: Path | None) -> Path:
     return path.parent if (path.parent / FILE_NAME).exists() else Path("runs") / path.stem
 
 
-def _plan(spec: SweepSpec, directory: Path) -> Plan:
-    from wnexplore.results.store import FILE_NAME, read_records
-    from wnexplore.study.sweep import check_sizes, plan
+def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[Plan, list[Measurement]]:
+    """All that is to be measured, and what of it no record in `records` stands for yet."""
+    from wnexplore.study.sweep import check_sizes, plan, remaining
     from wnexplore.training.training_record import threads_before
 
-    begun = spec.train is not None and (directory / FILE_NAME).exists()
-    planned = plan(spec, threads_before(read_records(directory)) if begun else {})
+    planned = plan(spec, threads_before(records) if spec.train is not None else {})
     left_out = planned.expansion
     if planned.points:
-        check_sizes(spec, planned)
-        return planned
+        todo = remaining(planned, {record.key: record.status for record in records}, retry_failed)
+        check_sizes(spec, planned, todo)
+        return planned, todo
     if left_out.excluded:
         raise InputError(f"no point of this sweep satisfies {spec.where}: {left_out.excluded} are legal")
     point, reason = left_out.skipped[0]
@@ -166,25 +172,19 @@ def _measure(
     with Store.create(directory) as store:
         if skip_damaged:
             tell_damaged(store.set_damaged_aside())
-        else:
-            # Before anything is measured, not when all is and the table can't be shown.
-            store.records()
         keep_sweep(directory, spec)
         todo = remaining(planned, store.keys(), retry_failed)
         done = len(planned.measurements) - len(todo)
         if done:
             tell(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
-        try:
-            several = spec.train is not None and spec.train.jobs > 1
-            with _progress(planned) as on_step:
-                return len(todo), run(spec, todo, store, on_step, _tell if several else lambda record: None)
-        except KeyboardInterrupt:
+
+        def kept() -> str:
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
-            tell(
-                f"stopped: {done} of {len(planned.measurements)} measurements are done and kept in"
-                f" {directory}; to go on: {shlex.join([*program(), *sys.argv[1:]])}"
-            )
-            raise typer.Exit(130) from None
+            return f"{done} of {len(planned.measurements)} measurements are done and kept in {directory}"
+
+        several = spec.train is not None and spec.train.jobs > 1
+        with goes_on(kept), _progress(planned) as on_step:
+            return len(todo), run(spec, todo, store, on_step, _tell if several else lambda record: None)
 
 
 @contextmanager
@@ -244,14 +244,7 @@ def _tell(record: Record) -> None:
     tell(f"{label}: top-1 {value['top1']:.2f} % {after}")
 
 
-def _show_plan(planned: Plan, directory: Path, retry_failed: bool, skip_damaged: bool) -> None:
-    from wnexplore.cli.show import load_records
-    from wnexplore.results.store import FILE_NAME
-    from wnexplore.study.sweep import remaining
-
-    records = load_records(directory, skip_damaged) if (directory / FILE_NAME).exists() else []
-    keys = {record.key: record.status for record in records}
-    todo = remaining(planned, keys, retry_failed)
+def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
     by_point: dict[DesignPoint, list[Measurement]] = {point: [] for point in planned.points}
     for measurement in todo:
         by_point[measurement.point].append(measurement)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wnexplore.cli.axes import legal_point, point_options
-from wnexplore.cli.options import DataText, Download, program
+from wnexplore.cli.options import DataText, Download
 from wnexplore.cli.output import named_damaged, say, tell
+from wnexplore.cli.stops import STOPPED, called, goes_on
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +67,9 @@ def train(
     from wnexplore.training.full_training import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
-    with _table() as show:
+    # While it trains it ends by itself, with the step under way; this is before that, or the second time.
+    stopped = goes_on(lambda: f"what {directory} holds is kept") if _speaks() else nullcontext()
+    with stopped, _table() as show:
         outcome = train_fully(run, show)
     if not _speaks():
         return
@@ -79,9 +80,8 @@ def train(
     if outcome.finished:
         say(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
         return
-    called = shlex.join([*program(), *sys.argv[1:]])
-    tell(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called}")
-    raise typer.Exit(130)
+    tell(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called()}")
+    raise typer.Exit(STOPPED)
 
 
 _RECIPE = (

@@ -28,7 +28,7 @@ from wnexplore.data.splits import (
     mixed_seed,
     shares,
 )
-from wnexplore.errors import InputError, RunError, shown
+from wnexplore.errors import STOPS, InputError, RunError, shown
 from wnexplore.measure.environment import usable_cores
 
 # torchvision is imported where it is used: it takes as long to load as torch.
@@ -193,8 +193,8 @@ def _outlive_interrupts(worker: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.alarm(_SECONDS_LEFT)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end_later)
+    for number in STOPS:
+        signal.signal(number, end_later if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:

@@ -19,31 +19,9 @@ from wnexplore.errors import InputError, RunError, shown
 from wnexplore.files import remove_unfinished
 from wnexplore.results.record import Record
 from wnexplore.results.rows import COLUMNS, DamagedRowError, RowReader
+from wnexplore.results.schema import ASIDE, SCHEMA, TABLES, VERSION, damage
 
 FILE_NAME = "results.sqlite"
-VERSION = 1
-
-_SCHEMA = f"""
-BEGIN;
-CREATE TABLE environments (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);
-CREATE TABLE records (
-    id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE,
-    figure TEXT NOT NULL,
-    point TEXT NOT NULL,
-    protocol TEXT NOT NULL,
-    status TEXT NOT NULL,
-    value TEXT NOT NULL,
-    samples TEXT NOT NULL,
-    error TEXT,
-    environment INTEGER NOT NULL REFERENCES environments (id),
-    made_at TEXT NOT NULL
-);
-PRAGMA application_id = {int.from_bytes(b"wnex", "big")};
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
-
 
 PATIENCE_S = 3600.0
 """How long a database is waited for that another program holds."""
@@ -121,9 +99,9 @@ class Store:
             return []
         with _told(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS damaged AS SELECT * FROM records WHERE 0")
+            self._connection.execute(f"CREATE TABLE IF NOT EXISTS {ASIDE} AS SELECT * FROM records WHERE 0")
             for number in ids:
-                self._connection.execute("INSERT INTO damaged SELECT * FROM records WHERE id = ?", (number,))
+                self._connection.execute(f"INSERT INTO {ASIDE} SELECT * FROM records WHERE id = ?", (number,))
                 self._connection.execute("DELETE FROM records WHERE id = ?", (number,))
             self._connection.execute("COMMIT")
         return damaged
@@ -232,7 +210,7 @@ def _open_to_read(directory: Path, path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     new = connection.execute("PRAGMA schema_version").fetchone() == (0,)
     if new:
-        connection.executescript(_SCHEMA)
+        connection.executescript(SCHEMA)
     # Checked before anything is changed: it may be another program's.
     _check(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -254,8 +232,12 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer wnexplore (format {version}, this one reads up to {VERSION}):"
             " upgrade with 'pip install -U wnexplore'"
         )
-    if version < VERSION or not {"records", "environments"} <= tables:
+    if version < VERSION or not tables.intersection(TABLES):
         raise InputError(f"{path} is no store of wnexplore's")
+    with _told(path):
+        wrong = damage(connection)
+    if wrong is not None:
+        raise InputError(f"{path} is damaged: {wrong}")
 
 
 def _records(
@@ -350,6 +332,9 @@ def _told(path: Path) -> Iterator[None]:
             raise RunError(f"can't write {path}: {reason}; what was committed before is kept") from None
         if _is_busy(error):
             raise RunError(f"another program holds {path}: {reason}") from None
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_ERROR:
+            # What is asked is right: the tables aren't.
+            raise InputError(f"{path} is damaged: {reason}") from None
         raise InputError(f"can't open {path}: {reason}") from None
     except sqlite3.DatabaseError as error:
         raise InputError(f"{path} is damaged: {error}") from None

@@ -37,7 +37,7 @@ def race(
     """
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency)
     planned = plan(spec)
-    check_sizes(spec, planned)
+    check_sizes(spec, planned, planned.measurements)
     protocols = [m.timing for m in planned.measurements if m.figure == "latency"]
     protocols.sort(key=lambda protocol: protocol.batch_size)
     raced = raced_layers(build(point), point.resolution, layer)

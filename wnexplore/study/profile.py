@@ -33,7 +33,7 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     planned = plan(spec)
     if not planned.points:
         raise InputError(f"{point}: {planned.expansion.skipped[0][1]}")
-    check_sizes(spec, planned)
+    check_sizes(spec, planned, planned.measurements)
     try:
         complexity, *latencies = measure(spec, planned.measurements)
     except ContextLostError as error:

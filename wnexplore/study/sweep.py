@@ -119,21 +119,29 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     return Plan(expansion, measurements)
 
 
-def check_sizes(spec: SweepSpec, plan: Plan) -> None:
+def check_sizes(spec: SweepSpec, plan: Plan, todo: Iterable[Measurement]) -> None:
     """Raise `InputError` if a latency of `plan`, or its trainings, can't be had of any point, by sizes alone.
 
-    Where some points fit, those that don't become records that say so.
+    Where some points fit, those that don't become records that say so. Of what nothing is in `todo` any more
+    nothing is asked: it may have been measured on a larger machine.
     """
-    latencies: dict[tuple[Any, Any], list[Measurement]] = {}
+    latencies: dict[tuple[Any, ...], list[Measurement]] = {}
     for measurement in plan.measurements:
-        if measurement.figure == "latency":
-            asked = measurement.timing.batch_size, measurement.timing.dtype
-            latencies.setdefault(asked, []).append(measurement)
-    for own in latencies.values():
-        check_fits_somewhere(latency_misfit(m.point, m.timing) for m in own)
-    if spec.train is not None:
+        latencies.setdefault(_sized(measurement), []).append(measurement)
+    asked = {_sized(measurement) for measurement in todo}
+    for sizes, own in latencies.items():
+        if sizes in asked and own[0].figure == "latency":
+            check_fits_somewhere(latency_misfit(m.point, m.timing) for m in own)
+    if spec.train is not None and ("training",) in asked:
         train, device = spec.train, resolve_device(spec.train.device)
         check_fits_somewhere(training_misfit(train, point, device) for point in plan.points)
+
+
+def _sized(measurement: Measurement) -> tuple[Any, ...]:
+    """What is asked for together, apart from the point."""
+    if measurement.figure != "latency":
+        return (measurement.figure,)
+    return "latency", measurement.timing.batch_size, measurement.timing.dtype
 
 
 def _check_count(points: int, each: int) -> None:

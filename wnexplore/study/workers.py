@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.errors import InputError, RunError, tell_notices
+from wnexplore.errors import STOPS, InputError, RunError, tell_notices
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.torch_settings import threads_set
@@ -108,6 +109,7 @@ def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str 
         return
     # Not forked: torch's threads and a GPU's context don't survive that.
     context = multiprocessing.get_context("spawn")
+    _start_tracker()
     begun = context.Value("i", 0) if device == "cuda" else None
     pool = ProcessPoolExecutor(jobs, context, _begin, (begun,))
     try:
@@ -116,8 +118,23 @@ def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str 
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            process.terminate()
+            # Not terminated: what asks the first process to end they leave to it.
+            process.kill()
         raise
+
+
+def _start_tracker() -> None:
+    """Start the process in which Python notes what its processes share; a closed terminal doesn't end it.
+
+    What is blocked here stays so in it. Python's own care is for Ctrl-C and SIGTERM alone.
+    """
+    if not hasattr(signal, "SIGHUP"):
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def finished(record: Record, done: Done, dropped_at: int | None = None) -> Record:
@@ -229,8 +246,10 @@ def _left(file: Path | None) -> dict[str, Any] | None:
 
 def _begin(begun: Any) -> None:
     """Prepare a process that trains, on a GPU if `begun` counts those that are prepared already."""
-    # Ctrl-C is for the first process, which ends this one; and if that one is killed, this one ends itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the like are for the first process, which ends this one; and if that one is killed, this one
+    # ends itself.
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     tell_notices()
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -19,7 +19,7 @@ from torch import nn
 from wnexplore.design.external_names import is_brought, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.errors import InputError, shown
+from wnexplore.errors import STOPS, InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import context_watched
 from wnexplore.measure.memory_fit import check_fits_somewhere
@@ -81,8 +81,8 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
     """Train `run.point`, from the last checkpoint of its directory if there is one.
 
     The result is that of a run that was never stopped, to the last bit on the same device with as many
-    threads and processes. On an interrupt (Ctrl-C, SIGTERM) the step under way is the last, and is kept; a
-    test under way ends at once, and is made anew when the training goes on.
+    threads and processes. On an interrupt (Ctrl-C, SIGTERM, SIGHUP) the step under way is the last, and is
+    kept; a test under way ends at once, and is made anew when the training goes on.
     `on_row` is told every row of the log as it is written, and the steps in all. Under torchrun all
     processes call this and share each batch.
 
@@ -336,13 +336,19 @@ _PATIENCE = 5.0
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """The interrupts that came so far, in the order they came; a second one ends the process as ever."""
+    """The interrupts that came so far, in the order they came; a second one ends the process as ever.
+
+    But not a second SIGHUP, which a shell sends once more when its terminal is closed; and one that the
+    caller has ignored (nohup) stays ignored.
+    """
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPS}
+    before = {n: own for n, own in before.items() if n == signal.SIGINT or own != signal.SIG_IGN}
 
     def note(number: int, frame: Any) -> None:
         came.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        again = before[signal.Signals(number)]
+        signal.signal(number, again if number in (signal.SIGINT, signal.SIGTERM) else signal.SIG_IGN)
 
     for number in before:
         signal.signal(number, note)
