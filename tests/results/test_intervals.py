@@ -6,13 +6,16 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from statistics import fmean
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import ndtr, stdtrit
 
-from wnexplore.results.intervals import best_coverage, paired_interval, t_interval
+from wnexplore.results.intervals import _resamples, best_coverage, paired_interval, t_interval
 
 _points = st.floats(-30, 30).map(lambda value: round(value, 3))
 
@@ -102,3 +105,25 @@ def test_no_more_is_promised_than_the_extremes_can_cover() -> None:
 def test_student_t_against_scipy() -> None:
     values = [90.0, 91.5, 89.25, 92.0]
     assert t_interval(values) == pytest.approx(stats.t.interval(0.95, 3, fmean(values), stats.sem(values)))
+
+
+def by_sorting(values: list[float]) -> tuple[float, float]:
+    """The interval from resamples and numpy.unique alone, digit for digit."""
+    n = len(values)
+    resamples, weights = _resamples(n)
+    weights = np.ones(len(resamples)) if weights is None else weights
+    means = resamples @ np.asarray(values) / n
+    tail = float(ndtr(-math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, 0.975))))
+
+    def upper(means: np.ndarray[Any, Any]) -> float:
+        _, first, group = np.unique(-means.round(9), return_index=True, return_inverse=True)
+        at_least = np.cumsum(np.bincount(group, weights))
+        return float(means[first[max(0, int(np.searchsorted(at_least, tail * at_least[-1], "right")) - 1)]])
+
+    return min(-upper(-means), fmean(values)), max(upper(means), fmean(values))
+
+
+@settings(deadline=None)
+@given(st.lists(_points | st.integers(-9, 9).map(lambda value: value / 3.6), min_size=3, max_size=12))
+def test_without_sorting_every_digit_is_the_same(values: list[float]) -> None:
+    assert paired_interval(values) == by_sorting(values)

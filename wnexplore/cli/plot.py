@@ -62,7 +62,7 @@ def plot(
             raise InputError(line)
     if out is not None:
         _check_target(out, one or curves)
-    records = load_records(directory, skip_damaged)
+    records = load_records(directory, skip_damaged, samples_of=["training"])
     rows = rows_of(records, where, None)
     if curves:
         path = directory / "learning_curves.png"

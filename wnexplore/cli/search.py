@@ -123,7 +123,7 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     from wnexplore.results.fronts import pareto_rows
     from wnexplore.results.store import read_records
 
-    records = read_records(directory)
+    records = read_records(directory, samples_of=["training"])
     rows = frame(records)
     print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
     _, trouble = write_results(directory, rows, records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from wnexplore.design.sweep_file import SweepSpec
-    from wnexplore.results.record import Record
+    from wnexplore.results.record import Figure, Record
 
 
-def load_records(directory: Path, skip_damaged: bool) -> list[Record]:
-    """The records of a run directory; `skip_damaged` leaves damaged ones out and says so."""
+def load_records(directory: Path, skip_damaged: bool, samples_of: Collection[Figure] = ()) -> list[Record]:
+    """The records of a run directory; `skip_damaged` leaves damaged ones out and says so.
+
+    They are without samples, but those of the figures `samples_of`.
+    """
     from wnexplore.results.store import read_records
 
     damaged: list[str] | None = [] if skip_damaged else None
-    records = read_records(directory, damaged)
+    records = read_records(directory, damaged, samples_of=samples_of)
     tell_damaged(damaged or [])
     return records
 

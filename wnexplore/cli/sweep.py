@@ -99,13 +99,16 @@ def sweep(
         for name in comma_list(sort):
             column(name.removeprefix("-"))
     damaged: list[str] | None = [] if skip_damaged else None
-    records = read_records(directory, damaged) if (directory / FILE_NAME).exists() else []
+    begun = (directory / FILE_NAME).exists()
+    records = read_records(directory, damaged, samples_of=()) if begun else []
     planned, todo = _plan(spec, records, retry_failed)
     if dry_run:
         tell_damaged(damaged or [])
         _show_plan(planned, todo, directory)
         return
-    made, failed = _measure(spec, planned, directory, retry_failed, skip_damaged)
+    # A run takes hours, and these may be many.
+    del records
+    made, failed = _measure(spec, planned, directory, retry_failed, bool(damaged))
     with goes_on(lambda: f"all is measured and kept in {directory}"):
         _show_results(directory, planned, failed, sort)
     if failed and len(failed) == made:
@@ -162,7 +165,7 @@ def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[P
 
 
 def _measure(
-    spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, skip_damaged: bool
+    spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, set_aside: bool
 ) -> tuple[int, list[Record]]:
     """Measure what is not done yet: how many measurements were made, and those that failed."""
     from wnexplore.cli.show import keep_sweep, tell_damaged
@@ -170,7 +173,7 @@ def _measure(
     from wnexplore.study.sweep import remaining, run
 
     with Store.create(directory) as store:
-        if skip_damaged:
+        if set_aside:
             tell_damaged(store.set_damaged_aside())
         keep_sweep(directory, spec)
         todo = remaining(planned, store.keys(), retry_failed)
@@ -279,7 +282,7 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     from wnexplore.results.store import FILE_NAME, read_records
 
     wanted = {measurement.key for measurement in planned.measurements}
-    records = [record for record in read_records(directory) if record.key in wanted]
+    records = [r for r in read_records(directory, samples_of=["training"]) if r.key in wanted]
     rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
     for line in lines(records):

@@ -32,7 +32,7 @@ def table(
     from wnexplore.report.rungs import lines
     from wnexplore.results.fronts import default_objectives, pareto_rows
 
-    records = load_records(directory, skip_damaged)
+    records = load_records(directory, skip_damaged, samples_of=["training"])
     rows = rows_of(records, where, sort)
     chosen = default_objectives(rows) if objectives is None else tuple(comma_list(objectives))
     if pareto:

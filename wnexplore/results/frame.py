@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +13,7 @@ from wnexplore.design.multiplier import OverChannels, PerStage
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Interval, Kind
 from wnexplore.results.intervals import paired_interval, t_interval
+from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import Training, newest, trainings
 
@@ -40,18 +40,17 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
     before a column existed leaves out is what its column calls usual.
     """
-    by_point: dict[DesignPoint, list[Record]] = {}
-    for record in records:
-        by_point.setdefault(record.point, []).append(record)
+    by_point = _by_point(records)
     trained: dict[DesignPoint, list[Training]] = {}
     for training in trainings(record for own in by_point.values() for record in own):
         trained.setdefault(training.point, []).append(training)
-    rows = [row for point, own in by_point.items() for row in _rows(point, own, trained)]
+    values: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for point, own in by_point.items():
+        for row in _rows(point, own, trained):
+            for name, column in values.items():
+                column.append(row.get(name))
     return pd.DataFrame(
-        {
-            name: pd.Series([_clean(row.get(name)) for row in rows], dtype=_DTYPES[column.kind])
-            for name, column in COLUMNS.items()
-        }
+        {name: pd.Series(_clean(values.pop(name)), dtype=_DTYPES[COLUMNS[name].kind]) for name in COLUMNS}
     )
 
 
@@ -111,35 +110,71 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], l
     return found
 
 
+def _by_point(records: Iterable[Record]) -> dict[DesignPoint, list[Record]]:
+    """The records of each point, in order of appearance."""
+    numbers: Numbered[DesignPoint] = Numbered(lambda point: point)
+    found: list[tuple[DesignPoint, list[Record]]] = []
+    for record in records:
+        number = numbers[record.point]
+        if number == len(found):
+            found.append((record.point, []))
+        found[number][1].append(record)
+    return dict(found)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What some records give to a row."""
+
+    cells: Mapping[str, Any]
+    severity: int
+    """Of the worst status among them, in `_SEVERITY`."""
+    errors: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cells: Mapping[str, Any], records: Sequence[Record]) -> _Part:
+        errors = tuple(record.error for record in records if record.status != "ok" and record.error)
+        severity = max((_SEVERITY.index(record.status) for record in records), default=0)
+        return cls(cells, severity, errors)
+
+
+_NOTHING = _Part({}, 0, ())
+
+
 def _rows(
     point: DesignPoint, records: Sequence[Record], trained: Mapping[DesignPoint, Sequence[Training]]
 ) -> Iterator[dict[str, Any]]:
     complexity = [record for record in records if record.figure == "complexity"][-1:]
-    latencies = _newest_latencies(record for record in records if record.figure == "latency")
+    axes: dict[str, Any] = {axis: getattr(point, axis) for axis in AXES}
+    counted = _Part.of(axes | (_visible(complexity[0].value) if complexity else {}), complexity)
+    timings = _timings(record for record in records if record.figure == "latency")
     baseline = point.baseline() if point in trained else point
     plain = {each.identity: each for each in trained.get(baseline, ()) if baseline != point}
-    shown: list[Training | None] = [*newest(trained.get(point, ()))]
-    for timed in [[record] for record in latencies] or [[]]:
-        for training in shown or [None]:
-            row: dict[str, Any] = {axis: getattr(point, axis) for axis in AXES}
-            for record in complexity:
-                row |= _visible(record.value)
-            for record in timed:
-                row |= _latency_protocol(record) | _visible(record.value) | {"warnings": _warnings(record)}
-            seeds: tuple[Record, ...] = ()
-            if training is not None:
-                seeds = training.records
-                row |= _training(training) | _difference(training, plain.get(training.identity))
-            yield row | _outcome([*complexity, *timed, *seeds])
+    learned = [
+        _Part.of(_training(own) | _difference(own, plain.get(own.identity)), own.records)
+        for own in newest(trained.get(point, ()))
+    ]
+    for timed in timings or [_NOTHING]:
+        for training in learned or [_NOTHING]:
+            parts = (counted, timed, training)
+            errors = dict.fromkeys(error for part in parts for error in part.errors)
+            yield {
+                **counted.cells,
+                **timed.cells,
+                **training.cells,
+                "status": _SEVERITY[max(part.severity for part in parts)],
+                "error": "; ".join(errors) or None,
+            }
 
 
-def _newest_latencies(records: Iterable[Record]) -> list[Record]:
-    found = {tuple(_latency_protocol(record).values()): record for record in records}
+def _timings(records: Iterable[Record]) -> list[_Part]:
+    """What each latency protocol gives to a row, by its newest record."""
+    found: dict[tuple[Any, ...], _Part] = {}
+    for record in records:
+        protocol = {name: record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL}
+        cells = protocol | _visible(record.value) | {"warnings": _warnings(record)}
+        found[tuple(protocol.values())] = _Part.of(cells, [record])
     return list(found.values())
-
-
-def _latency_protocol(record: Record) -> dict[str, Any]:
-    return {name: record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL}
 
 
 def _warnings(record: Record) -> str | None:
@@ -169,16 +204,10 @@ def _difference(training: Training, baseline: Training | None) -> dict[str, Any]
     return {"top1_diff": fmean(differences), "top1_diff_low": low, "top1_diff_high": high}
 
 
-def _outcome(records: Sequence[Record]) -> dict[str, Any]:
-    errors = dict.fromkeys(record.error for record in records if record.status != "ok" and record.error)
-    worst = max((record.status for record in records), key=_SEVERITY.index, default="ok")
-    return {"status": worst, "error": "; ".join(errors) or None}
-
-
 def _visible(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in COLUMNS}
 
 
-def _clean(value: Any) -> str | float | Fraction | None:
-    """`value`, or None where it is no value at all."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _clean(values: list[Any]) -> list[Any]:
+    """`values`, with None for each that is no value at all."""
+    return [None if isinstance(value, float) and value != value else value for value in values]

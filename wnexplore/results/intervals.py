@@ -46,8 +46,9 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     multiplicities, weights = _resamples(count)
     means = multiplicities @ np.asarray(differences, dtype=np.float64) / count
     tail, mean = _tail(count), fmean(differences)
+    low, high = _bounds(means, tail) if weights is None else _weighted_bounds(means, weights, tail)
     # Summed in another order, the bounds of equal differences may miss their mean by a rounding error.
-    return min(-_upper(-means, weights, tail), mean), max(_upper(means, weights, tail), mean)
+    return min(low, mean), max(high, mean)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -64,6 +65,7 @@ def best_coverage(count: int) -> float:
     return 1 - 2.0 ** (1 - count)
 
 
+@lru_cache(maxsize=128)
 def _tail(count: int) -> float:
     """alpha' / 2, as in `paired_interval`."""
     from scipy.special import ndtr
@@ -71,6 +73,7 @@ def _tail(count: int) -> float:
     return float(ndtr(-math.sqrt(count / (count - 1)) * _student_t(count)))
 
 
+@lru_cache(maxsize=128)
 def _student_t(count: int) -> float:
     # scipy.special alone loads in a tenth of the time of scipy.stats and holds the same quantile.
     from scipy.special import stdtrit
@@ -78,25 +81,52 @@ def _student_t(count: int) -> float:
     return float(stdtrit(count - 1, 1 - _ALPHA / 2))
 
 
-def _upper(means: _Array, weights: _Array, tail: float) -> float:
-    """The smallest mean v such that a share of at most `tail` is v or more; the largest if there is none."""
+def _bounds(means: _Array, tail: float) -> Interval:
+    """The largest mean v such that a share of at most `tail` is v or less, and the same from above.
+
+    The outermost where there is none. The same as `_weighted_bounds` with equal weights, without sorting.
+    """
     # Top-1s are multiples of an image, so that many means are equal but for a rounding error.
-    _, first, group = np.unique(-means.round(_DIGITS), return_index=True, return_inverse=True)
-    at_least = np.cumsum(np.bincount(group, weights))
-    position = int(np.searchsorted(at_least, tail * at_least[-1], side="right")) - 1
-    return float(means[first[max(0, position)]])
+    rounded = means.round(_DIGITS)
+    within = int(tail * len(means))
+    below, above = np.partition(rounded, [within, len(means) - 1 - within])[[within, -1 - within]]
+    low = np.max(rounded, where=rounded < below, initial=-math.inf)
+    high = np.min(rounded, where=rounded > above, initial=math.inf)
+    low = low if low > -math.inf else np.min(rounded)
+    high = high if high < math.inf else np.max(rounded)
+    return float(means[np.argmax(rounded == low)]), float(means[np.argmax(rounded == high)])
+
+
+def _weighted_bounds(means: _Array, weights: _Array, tail: float) -> Interval:
+    """The same, where each mean stands for so many draws."""
+    rounded = means.round(_DIGITS)
+    order = np.argsort(rounded, kind="stable")
+    ascending = rounded[order]
+    # The first of each group of equal means, in ascending order; sums of whole numbers are exact.
+    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
+    draws = np.add.reduceat(weights[order], starts)
+
+    def outermost(draws: _Array) -> int:
+        reached = np.cumsum(draws)
+        return max(0, int(np.searchsorted(reached, tail * reached[-1], side="right")) - 1)
+
+    first = order[starts]
+    return float(means[first[outermost(draws)]]), float(means[first[-1 - outermost(draws[::-1])]])
 
 
 _DIGITS = 9
 """Digits after the point of a percentage that are no rounding error."""
 
 
-@lru_cache(maxsize=8)
-def _resamples(count: int) -> tuple[_Array, _Array]:
-    """How often each resample has each difference, (resamples, count), and how many draws give it."""
+@lru_cache(maxsize=32)
+def _resamples(count: int) -> tuple[_Array, _Array | None]:
+    """How often each resample has each difference, (resamples, count), and how many draws give it.
+
+    None where each is one draw.
+    """
     if count > _ENUMERATED:
         drawn = np.random.default_rng(_SEED).multinomial(count, [1 / count] * count, size=_RESAMPLES)
-        return drawn.astype(np.float64), np.ones(_RESAMPLES)
+        return drawn.astype(np.float64), None
     every = combinations_with_replacement(range(count), count)
     multiplicities = np.array([np.bincount(chosen, minlength=count) for chosen in every])
     draws = [math.factorial(count) // math.prod(map(math.factorial, row)) for row in multiplicities.tolist()]

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.point import DesignPoint
@@ -14,6 +15,7 @@ from wnexplore.design.protocol import ADAPTIVE
 
 Figure = Literal["complexity", "latency", "training"]
 Status = Literal["ok", "out_of_memory", "failed"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Record:
     error: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What makes this measurement the same as another: figure, point and protocol, hashed."""
         return record_key(self.figure, self.point, self.protocol)
@@ -56,20 +58,39 @@ class Record:
 
 def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) -> str:
     """The key that a record of this figure, point and protocol will have."""
+    return key_of_parts(figure, point_part(point), protocol_part(protocol))
+
+
+def key_of_parts(figure: Figure, point: str, protocol: str) -> str:
+    """The key of a record whose point and protocol are these parts of it, which many records share."""
+    return hashlib.sha256(f"[{_text(figure)},{point},{protocol}]".encode()).hexdigest()
+
+
+def point_part(point: DesignPoint) -> str:
+    """What of `point` goes into a key."""
     # Axes that came later count only where they are used: what was measured before stays measured.
-    axes = {
-        name: value
-        for name, value in point.to_dict().items()
-        if DESIGN_AXES[name].early or value not in (None, DESIGN_AXES[name].usual)
-    }
-    conditions = {
-        name: value
-        for name, value in protocol.items()
-        if name not in _LATER_PROTOCOL or value not in (None, _LATER_PROTOCOL[name])
-    }
-    identity = [figure, axes, conditions]
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _text(
+        {
+            name: value
+            for name, value in point.to_dict().items()
+            if DESIGN_AXES[name].early or value not in (None, DESIGN_AXES[name].usual)
+        }
+    )
+
+
+def protocol_part(protocol: Mapping[str, Any]) -> str:
+    """What of `protocol` goes into a key."""
+    return _text(
+        {
+            name: value
+            for name, value in protocol.items()
+            if name not in _LATER_PROTOCOL or value not in (None, _LATER_PROTOCOL[name])
+        }
+    )
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 _LATER_PROTOCOL = {"wait_policy": ADAPTIVE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
-from wnexplore.results.record import Figure, Record, Status, record_key
+from wnexplore.results.record import (
+    FIGURES,
+    Figure,
+    Record,
+    Status,
+    key_of_parts,
+    point_part,
+    protocol_part,
+)
 
 COLUMNS = ("key", "figure", "point", "protocol", "status", "value", "samples", "error", "made_at")
 """Of a row, before the content of its environment."""
@@ -29,47 +37,57 @@ class RowReader:
     """Makes records of rows; what many rows share (points, protocols, environments) is checked once."""
 
     def __init__(self) -> None:
-        self._points: dict[str, DesignPoint] = {}
-        self._protocols: dict[str, dict[str, Any]] = {}
+        self._points: dict[str, tuple[DesignPoint, str]] = {}
+        self._protocols: dict[str, tuple[dict[str, Any], str]] = {}
         self._environments: dict[str, Mapping[str, Any]] = {}
 
-    def record(self, row: tuple[Any, ...]) -> Record:
-        """The record of a row of `COLUMNS` and its environment. Raises `DamagedRowError`."""
+    def record(self, row: Sequence[Any], samples_of: Collection[Figure] = FIGURES) -> Record:
+        """The record of a row of `COLUMNS` and its environment. Raises `DamagedRowError`.
+
+        Samples of other figures than `samples_of` are checked like the rest, and left out.
+        """
         fields = dict(zip((*COLUMNS, "environment"), row, strict=True))
         optional = ("error",)
         for name, value in fields.items():
             if not isinstance(value, str) and not (value is None and name in optional):
                 raise DamagedRowError(f"{name} is '{shown(value)}': expected text")
-        figure = _one_of(fields, "figure", get_args(Figure))
-        status = _one_of(fields, "status", get_args(Status))
+        figure = _one_of(fields, "figure", FIGURES)
+        status = _one_of(fields, "status", _STATUSES)
         try:
             datetime.fromisoformat(fields["made_at"])
         except ValueError:
             raise DamagedRowError(f"made_at is '{shown(fields['made_at'])}': expected a date") from None
-        point = _once(self._points, fields["point"], _point)
-        protocol = _once(
-            self._protocols, fields["protocol"], lambda text: _checked(text, "protocol", _Protocol)
-        )
+        point, of_point = _once(self._points, fields["point"], _point)
+        protocol, of_protocol = _once(self._protocols, fields["protocol"], _protocol)
         value = _checked(fields["value"], "value", _VALUES[figure] if status == "ok" else _Value)
-        samples = _checked(fields["samples"], "samples", _Samples)
+        samples = {} if fields["samples"] == "{}" else _checked(fields["samples"], "samples", _Samples)
         rounds, times = value.get("rounds"), samples.get("latency_ms")
         if rounds is not None and times and len(times) != rounds:
             raise DamagedRowError(f"samples.latency_ms has {len(times)} values, and value.rounds is {rounds}")
-        key = record_key(figure, point, protocol)
-        if key != fields["key"]:
+        if key_of_parts(figure, of_point, of_protocol) != fields["key"]:
             raise DamagedRowError("key is that of another point or protocol")
-        return Record(
+        record = Record(
             figure=figure,
             point=point,
             protocol=protocol,
             status=status,
             value=value,
-            samples=samples,
+            samples=samples if figure in samples_of else {},
             error=fields["error"],
             environment=_once(self._environments, fields["environment"], lambda t: _object(t, "environment")),
         )
+        # Known already: to hash it again takes as long as to read it.
+        vars(record)["key"] = fields["key"]
+        return record
+
+    def point(self, text: Any) -> DesignPoint:
+        """The point of a row in which it is this text. Raises `DamagedRowError`."""
+        if not isinstance(text, str):
+            raise DamagedRowError(f"point is '{shown(text)}': expected text")
+        return _once(self._points, text, _point)[0]
 
 
+_STATUSES = get_args(Status)
 _T = TypeVar("_T")
 
 
@@ -87,12 +105,23 @@ def _one_of(fields: Mapping[str, Any], name: str, valid: tuple[Any, ...]) -> Any
 
 def _object(text: str, name: str) -> dict[str, Any]:
     """The JSON object that `text` is; within bounds, and without what JSON doesn't have (NaN, Infinity)."""
+    # Nearly every text is whole, which is found out fast; of another, what is wrong with it.
+    try:
+        content = _DECODER.decode(text)
+        brackets = text.count("[") + text.count("{")
+        if isinstance(content, dict) and brackets <= MAX_DEPTH and "\\u" not in text and _finite(content):
+            return content
+    except (ValueError, RecursionError):
+        pass
+    return _object_or_why_not(text, name)
 
+
+def _object_or_why_not(text: str, name: str) -> dict[str, Any]:
     def refuse(constant: str) -> Any:
         raise DamagedRowError(f"{name} holds {constant}, which is no number")
 
     try:
-        content = json.loads(text, parse_constant=refuse, parse_float=_finite, object_pairs_hook=_distinct)
+        content = json.loads(text, parse_constant=refuse, parse_float=_number, object_pairs_hook=_distinct)
     except DamagedRowError:
         raise
     except RecursionError:
@@ -111,11 +140,8 @@ def _object(text: str, name: str) -> dict[str, Any]:
     return content
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError("a number too large")
-    return number
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,6 +151,26 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
+"""Its numbers are made in C, so that one too large is infinite."""
+
+
+def _finite(content: dict[str, Any] | list[Any]) -> bool:
+    """Whether no number in `content`, which holds no NaN, is infinite."""
+    values = content.values() if isinstance(content, dict) else content
+    # Infinite numbers never add up to a finite one.
+    return math.isfinite(sum([value for value in values if type(value) is float])) and all(
+        _finite(value) for value in values if isinstance(value, (dict, list))
+    )
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number too large")
+    return number
+
+
 def _too_deep(content: Any, left: int) -> bool:
     if not isinstance(content, (dict, list)):
         return False
@@ -132,16 +178,24 @@ def _too_deep(content: Any, left: int) -> bool:
     return left == 0 or any(_too_deep(own, left - 1) for own in below if isinstance(own, (dict, list)))
 
 
-def _point(text: str) -> DesignPoint:
+def _point(text: str) -> tuple[DesignPoint, str]:
+    """The point that `text` is, and what of it goes into a key."""
     axes = _object(text, "point")
     try:
-        return DesignPoint.from_dict(axes)
+        point = DesignPoint.from_dict(axes)
     except InputError as error:
         raise DamagedRowError(str(error)) from None
     except TypeError:
         wrong = set(axes) - set(DesignPoint.__dataclass_fields__)
         name = shown(next(iter(wrong))) if wrong else "backbone"
         raise DamagedRowError(f"point has {'an unknown' if wrong else 'no'} axis '{name}'") from None
+    return point, point_part(point)
+
+
+def _protocol(text: str) -> tuple[dict[str, Any], str]:
+    """The same of a protocol."""
+    protocol = _checked(text, "protocol", _Protocol)
+    return protocol, protocol_part(protocol)
 
 
 def _checked(text: str, name: str, model: type[BaseModel]) -> dict[str, Any]:

@@ -6,18 +6,19 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError, shown
 from wnexplore.files import remove_unfinished
-from wnexplore.results.record import Record
+from wnexplore.results.record import FIGURES, Figure, Record
 from wnexplore.results.rows import COLUMNS, DamagedRowError, RowReader
 from wnexplore.results.schema import ASIDE, SCHEMA, TABLES, VERSION, damage
 
@@ -37,6 +38,8 @@ class Store:
         self.path = path
         self._connection = connection
         self._lock = lock
+        self._rows = _Rows(connection, path)
+        self._ids: dict[DesignPoint, list[int]] | None = None
 
     @classmethod
     def create(cls, directory: Path) -> Store:
@@ -77,15 +80,28 @@ class Store:
             raise
         return store
 
-    def keys(self) -> dict[str, str]:
-        """Key of every record -> its status."""
-        return _patiently(
-            self.path, lambda: dict(self._connection.execute("SELECT key, status FROM records").fetchall())
-        )
+    def keys(self, wanted: Iterable[str] | None = None) -> dict[str, str]:
+        """Key of every record, or of those `wanted` that are there -> its status."""
+        if wanted is None:
+            return dict(self._rows.ask("SELECT key, status FROM records"))
+        found = (self._rows.ask("SELECT key, status FROM records WHERE key = ?", key) for key in wanted)
+        return dict(row for rows in found for row in rows)
 
-    def records(self) -> list[Record]:
-        """Every record, the oldest first. Raises `InputError` if one is damaged."""
-        return _records(self._connection, self.path, None)
+    def records(self, wanted: Iterable[str] | None = None) -> list[Record]:
+        """Every record, the oldest first, or only those whose keys are `wanted`, found by these.
+
+        Raises `InputError` if one is damaged.
+        """
+        return self._rows.records() if wanted is None else self._rows.some("key", wanted)
+
+    def records_of(self, point: DesignPoint) -> list[Record]:
+        """Every record of one point, the oldest first. Raises `InputError` if one is damaged.
+
+        For the first point that is asked for all others are noted too, so that further ones take no search.
+        """
+        if self._ids is None:
+            self._ids = self._rows.ids()
+        return self._rows.some("id", self._ids.get(point, ()))
 
     def set_damaged_aside(self) -> list[str]:
         """Move the damaged records to a table of their own: a line for each that says what is wrong.
@@ -94,9 +110,10 @@ class Store:
         """
         damaged: list[str] = []
         ids: list[int] = []
-        _records(self._connection, self.path, damaged, ids)
+        self._rows.records(damaged, samples_of=(), ids=ids)
         if not ids:
             return []
+        self._ids = None
         with _told(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(f"CREATE TABLE IF NOT EXISTS {ASIDE} AS SELECT * FROM records WHERE 0")
@@ -111,30 +128,35 @@ class Store:
 
         Raises `RunError` if the disk is full or the file can't be written.
         """
-        _patiently(self.path, lambda: self._append(record))
+        number = _patiently(self.path, lambda: self._append(record))
+        if self._ids is not None:
+            # The row of a failed record that gave way is not there any more, or this one's now.
+            self._ids.setdefault(record.point, []).append(number)
 
     def close(self) -> None:
         """Close the file and let others append."""
         self._connection.close()
         self._lock.release()
 
-    def _append(self, record: Record) -> None:
+    def _append(self, record: Record) -> int:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("DELETE FROM records WHERE key = ? AND status != 'ok'", (record.key,))
-            self._insert(record)
+            number = self._insert(record)
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+        return number
 
-    def _insert(self, record: Record) -> None:
+    def _insert(self, record: Record) -> int:
+        """Add a row: its id."""
         environment = _text(record.environment)
         self._connection.execute(
             "INSERT INTO environments (content) VALUES (?) ON CONFLICT DO NOTHING", (environment,)
         )
-        self._connection.execute(
+        added = self._connection.execute(
             "INSERT INTO records"
             " (key, figure, point, protocol, status, value, samples, error, environment, made_at)"
             " SELECT ?, ?, ?, ?, ?, ?, ?, ?, id, ? FROM environments WHERE content = ?",
@@ -151,6 +173,8 @@ class Store:
                 environment,
             ),
         )
+        assert added.lastrowid is not None
+        return added.lastrowid
 
     def __enter__(self) -> Store:
         return self
@@ -161,12 +185,15 @@ class Store:
         self.close()
 
 
-def read_records(directory: Path, damaged: list[str] | None = None) -> list[Record]:
+def read_records(
+    directory: Path, damaged: list[str] | None = None, *, samples_of: Collection[Figure] = FIGURES
+) -> list[Record]:
     """Every record of a run directory, the oldest first; a sweep may be appending meanwhile.
 
     Records are checked strictly. A damaged one is left out where there is a list `damaged`, to which a line
-    is added that says which it is and why. Raises `InputError` if `directory` is no run directory, from a
-    newer version or damaged, and without that list for a damaged record.
+    is added that says which it is and why. Samples of other figures than `samples_of`, which fill the memory,
+    are checked and left out. Raises `InputError` if `directory` is no run directory, from a newer version or
+    damaged, and without that list for a damaged record.
     """
     path = directory / FILE_NAME
     with _told(path):
@@ -178,7 +205,7 @@ def read_records(directory: Path, damaged: list[str] | None = None) -> list[Reco
     connection = _patiently(path, lambda: _open_to_read(directory, path))
     try:
         _check(connection, path)
-        return _records(connection, path, damaged)
+        return _Rows(connection, path).records(damaged, samples_of)
     finally:
         connection.close()
 
@@ -240,35 +267,83 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise InputError(f"{path} is damaged: {wrong}")
 
 
-def _records(
-    connection: sqlite3.Connection,
-    path: Path,
-    damaged: list[str] | None,
-    ids: list[int] | None = None,
-) -> list[Record]:
-    """The records that are whole; of the others a line goes to `damaged`, or is raised."""
-    columns = ", ".join(f"records.{column}" for column in COLUMNS)
-    query = (
-        f"SELECT records.id, {columns}, content FROM records"
-        " LEFT JOIN environments ON environments.id = records.environment ORDER BY records.id"
-    )
-    connection.text_factory = _decoded
-    rows = _patiently(path, lambda: connection.execute(query).fetchall())
-    reader = RowReader()
-    found, wrong = [], []
-    for number, *row in rows:
-        try:
-            found.append(reader.record(tuple(row)))
-        except DamagedRowError as error:
-            wrong.append(f"record {number} of {path} is damaged: {error}")
-            if ids is not None:
-                ids.append(number)
-    if wrong and damaged is None:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise InputError(f"{wrong[0]}{more}; --skip-damaged goes on without what is damaged")
-    if damaged is not None:
-        damaged += wrong
-    return found
+class _Rows:
+    """The rows of a store's file as records."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+        self._reader = RowReader()
+        self._environments: dict[Any, str | None] = {}
+        connection.text_factory = _decoded
+
+    def records(
+        self,
+        damaged: list[str] | None = None,
+        samples_of: Collection[Figure] = FIGURES,
+        ids: list[int] | None = None,
+    ) -> list[Record]:
+        """All that are whole; of the others a line goes to `damaged`, and the id to `ids`, or is raised."""
+        found, wrong = [], []
+        for number, *row in self.ask(f"{_SELECT} ORDER BY id"):
+            try:
+                found.append(self._record(row, samples_of))
+            except DamagedRowError as error:
+                wrong.append(self._damaged(number, error))
+                if ids is not None:
+                    ids.append(number)
+        if wrong and damaged is None:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise InputError(f"{wrong[0]}{more}; {_GO_ON}")
+        if damaged is not None:
+            damaged += wrong
+        return found
+
+    def some(self, column: Literal["id", "key"], values: Iterable[Any]) -> list[Record]:
+        """Those that have one of `values` in an indexed column, the oldest first."""
+        query = f"{_SELECT} WHERE {column} = ?"
+        rows = sorted(row for value in dict.fromkeys(values) for row in self.ask(query, value))
+        found = []
+        for number, *row in rows:
+            try:
+                found.append(self._record(row, FIGURES))
+            except DamagedRowError as error:
+                raise InputError(f"{self._damaged(number, error)}; {_GO_ON}") from None
+        return found
+
+    def ids(self) -> dict[DesignPoint, list[int]]:
+        """The ids of each point's rows, in ascending order."""
+        found: dict[DesignPoint, list[int]] = {}
+        for number, text in self.ask("SELECT id, point FROM records ORDER BY id"):
+            try:
+                found.setdefault(self._reader.point(text), []).append(number)
+            except DamagedRowError as error:
+                raise InputError(f"{self._damaged(number, error)}; {_GO_ON}") from None
+        return found
+
+    def ask(self, query: str, *values: Any) -> Iterator[Any]:
+        """The rows of a query, some at a time: all of them may fill the memory."""
+        cursor = self._connection.cursor()
+        # Once it has begun, no other program can make it wait.
+        rows = _patiently(self._path, lambda: cursor.execute(query, values).fetchmany(_AT_ONCE))
+        while rows:
+            yield from rows
+            with _told(self._path):
+                rows = cursor.fetchmany(_AT_ONCE)
+
+    def _record(self, row: Sequence[Any], samples_of: Collection[Figure]) -> Record:
+        *fields, environment = row
+        if environment not in self._environments:
+            content = self.ask("SELECT content FROM environments WHERE id = ?", environment)
+            self._environments[environment] = next((text for (text,) in content), None)
+        return self._reader.record((*fields, self._environments[environment]), samples_of)
+
+    def _damaged(self, number: int, error: DamagedRowError) -> str:
+        return f"record {number} of {self._path} is damaged: {error}"
+
+
+_SELECT = f"SELECT id, {', '.join(COLUMNS)}, environment FROM records"
+_AT_ONCE = 1000
+_GO_ON = "--skip-damaged goes on without what is damaged"
 
 
 def _decoded(text: bytes) -> Any:

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
 from wnexplore.design.point import DesignPoint
+from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
 
 
@@ -30,22 +32,22 @@ class Training:
         """What it was trained on."""
         return self.settings.get("dataset")
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, int | None]:
         """What trainings must share to be comparable."""
         return _text(self.settings), self.epochs
 
-    @property
+    @cached_property
     def family(self) -> str:
         """What the trainings of one sweep share, whatever network they are of and its number of threads."""
         return _text({key: value for key, value in self.settings.items() if key not in ("source", "threads")})
 
-    @property
+    @cached_property
     def succeeded(self) -> tuple[Record, ...]:
         """The records of the seeds that have a top-1."""
         return tuple(record for record in self.records if _top1(record) is not None)
 
-    @property
+    @cached_property
     def top1(self) -> dict[Any, float]:
         """Seed -> top-1 in percent, of those that succeeded."""
         found = ((record.protocol.get("seed"), _top1(record)) for record in self.records)
@@ -84,10 +86,12 @@ def trainings(records: Iterable[Record]) -> list[Training]:
 
     A seed that failed is put to the others of its point and settings, however long these were trained.
     """
-    found: dict[tuple[DesignPoint, str], dict[Any, Record]] = {}
+    points: Numbered[DesignPoint] = Numbered(lambda point: point)
+    settings: Numbered[Mapping[str, Any]] = Numbered(lambda protocol: _text(_settings(protocol)))
+    found: dict[tuple[int, int], dict[Any, Record]] = {}
     for record in records:
         if record.figure == "training":
-            key = record.point, _text(_settings(record))
+            key = points[record.point], settings[record.protocol]
             seeds = found.pop(key, {})
             seeds[record.protocol.get("seed")] = record
             found[key] = seeds
@@ -104,7 +108,7 @@ def newest(trainings: Iterable[Training]) -> list[Training]:
 
 
 def _equally_long(records: Sequence[Record]) -> list[Training]:
-    settings = _settings(records[0])
+    settings = _settings(records[0].protocol)
     planned = settings.get("epochs")
     parts: dict[int | None, list[Record]] = {}
     for record in records:
@@ -139,8 +143,8 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return told
 
 
-def _settings(record: Record) -> dict[str, Any]:
-    return {key: value for key, value in record.protocol.items() if key != "seed"}
+def _settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in protocol.items() if key != "seed"}
 
 
 def _text(settings: Mapping[str, Any]) -> str:

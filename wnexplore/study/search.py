@@ -149,6 +149,8 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise damaged_study(store.path.parent / STUDY, shown(f"{type(error).__name__}: {error}")) from None
+    # Once, and before anything is measured: a damaged record is told here.
+    threads = threads_before(store.records())
     while len(known) < min(within.size, wanted.trials):
         if not study.get_trials(states=(TrialState.WAITING,)):
             _propose_first(study, wanted, first)
@@ -169,7 +171,7 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
         vain = vain + 1 if reason or function in known else 0
         if function is not None and function not in known:
             step = partial(on_step, len(known) + 1)
-            known[function] = _measure(wanted, point, store, step)
+            known[function] = _measure(wanted, point, store, threads, step)
         _tell(study, trial, reason, None if function is None else known[function])
     thrown_out = sum(trial.user_attrs["outcome"] == _THROWN_OUT for trial in _told(study))
     return Outcome(len(known), thrown_out, len(known) < wanted.trials)
@@ -321,17 +323,25 @@ def _function(point: DesignPoint) -> Hashable:
     return point.baseline(), function_of(point, walk_of(point))
 
 
-def _measure(wanted: Search, point: DesignPoint, store: Store, on_step: Callable[[Step], None]) -> Values:
+def _measure(
+    wanted: Search,
+    point: DesignPoint,
+    store: Store,
+    threads: dict[DesignPoint, int],
+    on_step: Callable[[Step], None],
+) -> Values:
+    """The objectives of `point`, measured; `threads` is told with how many its trainings ran."""
     spec = SweepSpec(
         points=(PointSpec.model_validate(point.to_dict()),),
         latency=wanted.spec.latency,
         train=wanted.spec.train,
         where=wanted.where,
     )
-    planned = plan(spec, threads_before(store.records()))
-    run(spec, remaining(planned, store.keys()), store, on_step)
-    keys = {measurement.key for measurement in planned.measurements}
-    rows = frame(record for record in store.records() if record.key in keys)
+    planned = plan(spec, threads)
+    keys = [measurement.key for measurement in planned.measurements]
+    todo = remaining(planned, store.keys(keys))
+    run(spec, todo, store, on_step, lambda record: threads.update(threads_before([record])))
+    rows = frame(store.records(keys))
     if wanted.where is not None and truth(rows, condition(wanted.where)).fails.all():
         return None
     values = [numbers(rows, name)[0] for name in wanted.objectives]

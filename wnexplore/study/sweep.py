@@ -202,8 +202,7 @@ def run(
 
 def _satisfies(wanted: Condition, store: Store, point: DesignPoint) -> bool:
     """Whether `wanted` may hold of `point` by its counts and latencies: what it learns is not asked yet."""
-    known = (record for record in store.records() if record.figure != "training")
-    rows = frame(record for record in known if record.point == point)
+    rows = frame(record for record in store.records_of(point) if record.figure != "training")
     return not truth(rows, wanted).fails.all() or len(rows) == 0
 
 

@@ -68,12 +68,14 @@ def training_protocol(
 
 def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
     """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
-    trained = (record for record in records if record.figure == "training")
-    return {
-        record.point.baseline(): record.protocol["threads"]
-        for record in trained
-        if record.protocol.get("threads") is not None
-    }
+    plains: dict[DesignPoint, DesignPoint] = {}
+    found = {}
+    for record in records:
+        if record.figure == "training" and record.protocol.get("threads") is not None:
+            if record.point not in plains:
+                plains[record.point] = record.point.baseline()
+            found[plains[record.point]] = record.protocol["threads"]
+    return found
 
 
 def trained_record(

@@ -1,0 +1,29 @@
+"""Numbers for things that many records share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Numbered(Generic[T]):
+    """Equal things have the same number, from 0 in order of appearance; equal is what has the same `key`.
+
+    A thing that is met again, as records share their points and protocols, is not hashed again, which takes
+    long for a point. Nothing must change while it is in use.
+    """
+
+    def __init__(self, key: Callable[[T], Hashable]) -> None:
+        self._key = key
+        self._numbers: dict[Hashable, int] = {}
+        self._met: dict[int, tuple[T, int]] = {}
+
+    def __getitem__(self, thing: T) -> int:
+        met = self._met.get(id(thing))
+        if met is None:
+            # The thing is kept with its number, so that no other gets its id.
+            met = thing, self._numbers.setdefault(self._key(thing), len(self._numbers))
+            self._met[id(thing)] = met
+        return met[1]
