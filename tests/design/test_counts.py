@@ -11,8 +11,8 @@ import torch
 
 import wnexplore
 from tests.built import counts_of
-from wnexplore.design.axes import ACTIVATIONS, DEPTHWISE
-from wnexplore.design.backbones import BACKBONES, STEMS
+from wnexplore.design.axes import ACTIVATIONS, DEPTHWISE, STEMS
+from wnexplore.design.backbones import BACKBONES
 from wnexplore.design.conv_sites import stages_of
 from wnexplore.design.counts import Counts, count, parts, total
 from wnexplore.design.legality import IllegalPointError, check_legal

@@ -9,7 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from wnexplore.design.backbones import BACKBONES, STEMS, ResNetSpec, ShuffleNetV2Spec
+from wnexplore.design.axes import STEMS
+from wnexplore.design.backbones import BACKBONES, ResNetSpec, ShuffleNetV2Spec
 from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from wnexplore.design.backbones import STEMS
 from wnexplore.design.methods import METHODS, methods_with
-from wnexplore.design.stages import Stages
 from wnexplore.errors import InputError, shown, unknown
 
 if TYPE_CHECKING:
+    from wnexplore.design.stages import Stages
     from wnexplore.design.where import Kind
+
+STEMS = {"imagenet": 224, "small": 32}
+"""Stem -> the resolution it is made for, in pixels."""
 
 ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
 """What may follow fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""

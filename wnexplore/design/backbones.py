@@ -11,9 +11,6 @@ from functools import cache
 
 from wnexplore.errors import InputError, unknown
 
-STEMS = {"imagenet": 224, "small": 32}
-"""Stem -> the resolution it is made for, in pixels."""
-
 
 @dataclass(frozen=True)
 class ShuffleNetV2Spec:

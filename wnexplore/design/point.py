@@ -11,11 +11,12 @@ from wnexplore.design.axes import (
     LAYER_AXES,
     NETWORK_AXES,
     POINT_AXES,
+    STEMS,
     GivenAxes,
     LayerAxes,
     NetworkAxes,
 )
-from wnexplore.design.backbones import STEMS, backbone_spec
+from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.external_names import check_name, is_brought, settled_name
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
