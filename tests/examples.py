@@ -8,8 +8,8 @@ from hypothesis import settings
 def examples(count: int, **options: Any) -> settings:
     """Settings for `count` examples under the profile "thorough", and under another for as many percent of
     them as its own number says."""
-    own = min(count, max(_FEWEST, count * settings().max_examples // 100))
-    return settings(**({"deadline": None} | options), max_examples=own)
+    allowed = min(count, max(_FEWEST, count * settings().max_examples // 100))
+    return settings(**({"deadline": None} | options), max_examples=allowed)
 
 
 _FEWEST = 15

@@ -35,10 +35,10 @@ SHUFFLENET = "backbones: [shufflenet_v2_x0_5]\nstem: [small]\n" + GRID + TRAIN
 
 def write_sweep(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:
     """`text` as a sweep file in `folder`, with the network of one's own that it may name beside it."""
-    own = folder / "own.py"
-    own.write_text(OWN, encoding="utf-8")
+    script = folder / "own.py"
+    script.write_text(OWN, encoding="utf-8")
     path = folder / name
-    path.write_text(text.replace("own.py", str(own)), encoding="utf-8")
+    path.write_text(text.replace("own.py", str(script)), encoding="utf-8")
     return path
 
 

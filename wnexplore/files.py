@@ -75,7 +75,7 @@ def make_folder(path: Path) -> None:
 def check_folder(path: Path) -> None:
     """Raise the `InputError` that `make_folder` would, as far as that shows before it is made."""
     with told(path):
-        there = next(own for own in (path, *path.absolute().parents) if os.path.lexists(own))
+        there = next(ancestor for ancestor in (path, *path.absolute().parents) if os.path.lexists(ancestor))
         if not stat.S_ISDIR(there.stat().st_mode):
             raise OSError(errno.ENOTDIR, "")
         if not os.access(there, os.W_OK):

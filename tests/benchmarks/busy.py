@@ -123,8 +123,8 @@ def _measure(work: Work, settings: dict[str, dict[str, str]], asked: argparse.Na
     first = next(iter(settings))
     for name in settings:
         idle, under_load = (rates[name, is_busy] for is_busy in (False, True))
-        kept = median(own / other for own, other in zip(under_load, idle, strict=True))
-        against = median(own / other for own, other in zip(idle, rates[first, False], strict=True))
+        kept = median(loaded / other for loaded, other in zip(under_load, idle, strict=True))
+        against = median(rate / other for rate, other in zip(idle, rates[first, False], strict=True))
         print(
             f"  {name:<14} idle {median(idle):8.1f} images/s ({against:.3f} of {first}),"
             f" busy {median(under_load):8.1f} ({kept:.2f} of idle; {min(under_load):.1f} to"
@@ -266,8 +266,8 @@ def _step(work: Work) -> Iterator[Callable[[], int]]:
 def _draw(path: Path, size: int) -> None:
     """Two classes of noise, 96 images for training and 16 for testing each."""
     numbers = np.random.default_rng(0)
-    for part, own in (("train", 96), ("val", 16)):
-        for name, number in product(("a", "b"), range(own)):
+    for part, count in (("train", 96), ("val", 16)):
+        for name, number in product(("a", "b"), range(count)):
             folder = path / part / name
             folder.mkdir(parents=True, exist_ok=True)
             pixels = numbers.integers(0, 256, (size + 32, size + 32, 3), dtype=np.uint8)

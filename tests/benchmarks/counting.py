@@ -126,10 +126,10 @@ def main() -> None:
                 differs[name] = f"counts {found[0]} where we count {ours[0]}"
     closed = median(seconds["closed form"])
     print(f"{len(space):,} points, {int(space.legal.sum()):,} legal; one thread, torch {torch.__version__}")
-    for name, own in seconds.items():
-        rate = 1 / median(own)
+    for name, elapsed in seconds.items():
+        rate = 1 / median(elapsed)
         note = differs.get(name, "" if name == "closed form" else "same counts")
-        print(f"{name:12} {rate:14,.1f} points/s   ours x{median(own) / closed:,.0f}   {note}")
+        print(f"{name:12} {rate:14,.1f} points/s   ours x{median(elapsed) / closed:,.0f}   {note}")
     memory = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.counting", "--memory"],
         capture_output=True,

@@ -136,8 +136,8 @@ def _last_line(log: Path) -> str:
 def _write(out: Path, outcomes: list[Outcome]) -> None:
     (out / "findings.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     rows = [
-        f"| {each.step} | {each.status} | {each.seconds:.1f} | {each.finding.replace('|', '/')} |"
-        for each in outcomes
+        f"| {outcome.step} | {outcome.status} | {outcome.seconds:.1f} | {outcome.finding.replace('|', '/')} |"
+        for outcome in outcomes
     ]
     (out / "findings.md").write_text(
         "\n".join(["| step | | s | finding |", "| :- | :- | -: | :- |", *rows, ""])

@@ -162,7 +162,9 @@ def formulations(bench: Bench) -> str:
     if wrong:
         raise AssertionError(f"{len(wrong)} of {len(rows)} differ or failed, the first: {wrong[0]}")
     by_name = {name: [r["worst"] for r in rows if r["formulation"] == name] for name in _names(rows)}
-    worst = ", ".join(f"{name} {max(own):.1e} ({len(own)})" for name, own in by_name.items())
+    worst = ", ".join(
+        f"{name} {max(gradients_of):.1e} ({len(gradients_of)})" for name, gradients_of in by_name.items()
+    )
     return f"{len(rows)} agree in output and gradients; largest difference (cells): {worst}"
 
 
@@ -175,7 +177,7 @@ def _differences(bench: Bench, network: str, layer: RacedLayer, dtype: str) -> I
     weight = layer.weight.to(bench.device, DTYPES[dtype])
     inputs = (x, alpha.to(DTYPES[dtype]), weight)
     with precision_set(dtype):
-        expected = _with_gradients(tuple(each.double() for each in inputs), shape, "published")
+        expected = _with_gradients(tuple(tensor.double() for tensor in inputs), shape, "published")
         for name in legal_formulations(shape):
             worst, error = math.nan, ""
             try:
@@ -196,7 +198,7 @@ def _differences(bench: Bench, network: str, layer: RacedLayer, dtype: str) -> I
 
 
 def _with_gradients(inputs: tuple[Tensor, ...], shape: Any, name: str) -> list[Tensor]:
-    leaves = [each.detach().clone().requires_grad_() for each in inputs]
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     y = apply_generated(leaves[0], leaves[1], leaves[2], shape, name)
     generator = torch.Generator().manual_seed(1)
     upstream = torch.randn(y.shape, generator=generator).to(y.device, inputs[0].dtype)
@@ -468,11 +470,11 @@ train: {data: digits, epochs: 1, seeds: 1, batch_size: 512}
 def poisoned(bench: Bench) -> str:
     """A sweep of which one network loses the context: only that is recorded, the same command goes on."""
     _poison_among_others(bench)
-    own = bench.out / "poisoned.py"
-    own.write_text(OWN + _POISON)
+    script = bench.out / "poisoned.py"
+    script.write_text(OWN + _POISON)
     directory, file = bench.out / "sweep_poisoned", bench.out / "sweep_poisoned.yaml"
     shutil.rmtree(directory, ignore_errors=True)
-    text = _POISONED_SWEEP.replace("BAD", f"{own}:poisoned").replace("BACKBONE", f"{own}:tiny")
+    text = _POISONED_SWEEP.replace("BAD", f"{script}:poisoned").replace("BACKBONE", f"{script}:tiny")
     file.write_text(text)
     command = ["-m", "wnexplore", "sweep", str(file), "--device", bench.device, "--out", str(directory)]
     codes = []

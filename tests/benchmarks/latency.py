@@ -119,9 +119,9 @@ class Ours:
 def spread(repeats: list[Times]) -> Times:
     """Largest less smallest of each network's repeats, over their median."""
     return {
-        name: (max(own) - min(own)) / median(own)
+        name: (max(samples) - min(samples)) / median(samples)
         for name in repeats[0]
-        if name != BASELINE and (own := [times[name] for times in repeats])
+        if name != BASELINE and (samples := [times[name] for times in repeats])
     }
 
 
@@ -174,7 +174,7 @@ def main() -> None:
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     print(f"{device_name(device)}{threads}, torch {torch.__version__}; target {target:.1%}")
     print(f"{'ratio to plain':16}" + "".join(f"{name:>22}" for name in methods))
-    spreads = {name: spread(own) for name, own in repeats.items()}
+    spreads = {name: spread(samples) for name, samples in repeats.items()}
     for network in spreads["ours"]:
         cells = (
             f"{median(times[network] for times in repeats[name]):.3f}, spread {spreads[name][network]:6.1%}"

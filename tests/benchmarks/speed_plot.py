@@ -33,9 +33,9 @@ def main() -> None:
     for row, terms in enumerate((1, 4)):
         for column, backbone in enumerate(backbones):
             ax = panels[row][column]
-            own = table[(table["terms"] == terms) & (table["backbone"] == backbone)]
+            selected = table[(table["terms"] == terms) & (table["backbone"] == backbone)]
             for name, (colour, marker, label) in _LOOKS.items():
-                for pair, line in own[own["formulation"] == name].groupby(["M", "G"]):
+                for pair, line in selected[selected["formulation"] == name].groupby(["M", "G"]):
                     line = line.sort_values("batch_size")
                     spread = [
                         line["latency_ratio"] - line["latency_ratio_low"],

@@ -45,9 +45,18 @@ def markdown(table: pd.DataFrame) -> list[str]:
     heads = ["", "batch", *(f"({M}, {G})" for M, G in pairs), "published", "CondConv"]
     lines = [f"| {' | '.join(heads)} |", f"| :--- |{' ---: |' * (len(heads) - 1)}"]
     for (backbone, mode, batch), cell in table.groupby(_CELL, sort=False):
-        own = cell.set_index("formulation")
-        ours = [_one(own[(own["M"] == M) & (own["G"] == G)], "auto") for M, G in pairs]
-        values = [f"{backbone}, {mode}", str(batch), *ours, _range(own, "published"), _one(own, "timm")]
+        by_formulation = cell.set_index("formulation")
+        ours = [
+            _one(by_formulation[(by_formulation["M"] == M) & (by_formulation["G"] == G)], "auto")
+            for M, G in pairs
+        ]
+        values = [
+            f"{backbone}, {mode}",
+            str(batch),
+            *ours,
+            _range(by_formulation, "published"),
+            _one(by_formulation, "timm"),
+        ]
         lines.append(f"| {' | '.join(values)} |")
     return lines
 
@@ -57,22 +66,23 @@ def summary(table: pd.DataFrame) -> list[str]:
     lines = []
     table = table.assign(family=table["backbone"].str.split("_").str[0].str.rstrip("0123456789"))
     ours = table[table["formulation"] == "auto"]
-    for keys, own in ours.groupby(["terms", "family", "mode", "batch_size"], sort=True):
+    for keys, group in ours.groupby(["terms", "family", "mode", "batch_size"], sort=True):
         terms, family, mode, batch = keys
         lines.append(
             f"lambda {terms:.0f}, {family}, {mode}, batch {batch}:"
-            f" ours / plain at most {own['latency_ratio'].max():.3f}"
+            f" ours / plain at most {group['latency_ratio'].max():.3f}"
         )
     key = [*_CELL, "M", "G"]
     both = ours.merge(table[table["formulation"] == "published"], on=key, suffixes=("", "_published"))
     if len(both):
         parts = {
-            f"lambda {terms:.0f}, {family}": own for (terms, family), own in both.groupby(["terms", "family"])
+            f"lambda {terms:.0f}, {family}": group
+            for (terms, family), group in both.groupby(["terms", "family"])
         }
-        parts |= {f"lambda {terms:.0f}": own for terms, own in both.groupby("terms")}
-        for name, own in (parts | {"all cells": both}).items():
-            published = own["latency_ratio_published"]
-            mean = _geometric_mean(own["latency_ratio"] / published)
+        parts |= {f"lambda {terms:.0f}": group for terms, group in both.groupby("terms")}
+        for name, group in (parts | {"all cells": both}).items():
+            published = group["latency_ratio_published"]
+            mean = _geometric_mean(group["latency_ratio"] / published)
             floor = _geometric_mean(1 / published)
             lines.append(f"{name}: ours / published, geometric mean {mean:.3f}, floor {floor:.3f}")
     return lines
@@ -93,8 +103,8 @@ def _one(rows: pd.DataFrame, formulation: str) -> str:
 def _range(rows: pd.DataFrame, formulation: str) -> str:
     if formulation not in rows.index:
         return ""
-    own = rows.loc[[formulation], "latency_ratio"]
-    return f"{own.min():.2f} to {own.max():.2f}"
+    ratios = rows.loc[[formulation], "latency_ratio"]
+    return f"{ratios.min():.2f} to {ratios.max():.2f}"
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ def main() -> None:
         for command in COMMANDS:
             times[command].append(cpu_seconds([*command.split(), "--help"]))
     print(f"CPU seconds of --help over {runs} runs (target: under {TARGET_S})")
-    for command, own in times.items():
-        print(f"{command or 'wnexplore':10} median {statistics.median(own):.2f}  largest {max(own):.2f}")
+    for command, samples in times.items():
+        print(
+            f"{command or 'wnexplore':10} median {statistics.median(samples):.2f}  largest {max(samples):.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def main() -> None:
             ratios[name].append(first / second)
     print(f"first pass / second pass on {device_name(device)}, torch {torch.__version__}, {rounds} rounds")
     together = [ratio for of_round in zip(*ratios.values(), strict=True) for ratio in of_round]
-    for name, own in {**ratios, "all": together}.items():
-        median, low, high = bootstrap_interval(own)
+    for name, samples in {**ratios, "all": together}.items():
+        median, low, high = bootstrap_interval(samples)
         print(f"{name:16} {median:.3f} [{low:.3f}, {high:.3f}]")
 
 

@@ -74,7 +74,7 @@ def test_one_kernel_for_all_images_has_no_map(command: Command, tmp_path: Path) 
     path = _checkpoint(tmp_path / "best.safetensors", "weightnet", constant=True)
     done = command("analyze", path, "--samples", 8, "--out", tmp_path / "out")
     assert done.code == 0, done.err
-    assert sorted(own.name for own in (tmp_path / "out").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("alpha.png", "kernels.csv", "similarity.png"),
     ]
     assert "no t-SNE" in done.err

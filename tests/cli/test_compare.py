@@ -96,8 +96,8 @@ def test_one_json_object_and_nothing_else_on_standard_output(
         "se": (1.0125, False),
         "weightnet": (0.5, False),
     }
-    assert [each["method"] for each in told["only_a"]] == ["condconv"]
-    assert [(each["method"], each["a"], each["b"]) for each in told["counts"]] == [
+    assert [entry["method"] for entry in told["only_a"]] == ["condconv"]
+    assert [(entry["method"], entry["a"], entry["b"]) for entry in told["counts"]] == [
         ("weightnet", 350_001, 350_002)
     ]
 

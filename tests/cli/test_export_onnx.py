@@ -42,11 +42,11 @@ def test_writes_the_network_of_the_point_and_the_seed(command: Command, tmp_path
 
 def test_takes_weights_from_a_checkpoint(command: Command, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    own = f"{tmp_path / 'own.py'}:tiny"
-    network = wnexplore.build(own, num_classes=10)
+    backbone = f"{tmp_path / 'own.py'}:tiny"
+    network = wnexplore.build(backbone, num_classes=10)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     path = tmp_path / "network.onnx"
-    asked = ("--backbone", own, "--resolution", 16, "--num-classes", 10)
+    asked = ("--backbone", backbone, "--resolution", 16, "--num-classes", 10)
     done = command("export-onnx", *asked, "--checkpoint", tmp_path / "weights.pth", "--out", path)
     assert done.code == 0, done.err
     _same(network, path)

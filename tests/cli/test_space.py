@@ -179,8 +179,8 @@ def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path
 
 @pytest.mark.slow
 def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
-    own = tmp_path / "own.py"
-    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{own}:tiny"]
+    script = tmp_path / "own.py"
+    backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{script}:tiny"]
     text = TINY.replace("own.py:tiny", ", ".join([*backbones[:2], "own.py:tiny"]))
     text = text.replace("resolution: [8]", "resolution: [32]").replace(
         "batch_sizes: [1, 2]", "batch_sizes: [2]"
@@ -197,7 +197,7 @@ def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path:
         for backbone in backbones
         for method in ("plain", "weightnet")
     }
-    own.write_text(OWN.replace("16", "24"))
+    script.write_text(OWN.replace("16", "24"))
     assert command("sweep", file, "--out", tmp_path / "run").code == 0
     # A file that has changed is measured again, the others are not.
     assert len(read_records(tmp_path / "run")) == len(records) + 4

@@ -60,7 +60,7 @@ def conditions(kinds: Mapping[str, Kind]) -> st.SearchStrategy[Written]:
 
 
 def _stages(value: Any) -> list[Any]:
-    return [own for _, own in value.stages] if isinstance(value, PerStage) else [value]
+    return [stage for _, stage in value.stages] if isinstance(value, PerStage) else [value]
 
 
 def _comparisons(kinds: Mapping[str, Kind]) -> st.SearchStrategy[Written]:
@@ -126,8 +126,8 @@ def _comparisons(kinds: Mapping[str, Kind]) -> st.SearchStrategy[Written]:
 def _nots(inner: st.SearchStrategy[Written]) -> st.SearchStrategy[Written]:
     def negated(part: Written) -> Written:
         def answer(row: Row) -> bool | None:
-            own = part.answer(row)
-            return None if own is None else not own
+            found = part.answer(row)
+            return None if found is None else not found
 
         return Written(f"not {part.within(2)}", 2, answer)
 

@@ -62,9 +62,12 @@ def test_channels_of_a_mobilenet_are_multiples_of_8_and_lose_no_tenth() -> None:
 def test_a_width_has_one_name(family: str, thousandths: int) -> None:
     whole, rest = divmod(thousandths, 1000)
     digits = f"{rest:03}".rstrip("0") or "0"
-    own = family if thousandths == 1000 and family in BACKBONES else f"{family}_x{whole}_{digits}"
-    assert backbone_spec(own) == FAMILIES[family](Fraction(thousandths, 1000))
-    for other in {family, f"{family}_x{whole}_{digits}", f"{family}_x{whole}_{digits}0"} - {own, *BACKBONES}:
+    full_name = family if thousandths == 1000 and family in BACKBONES else f"{family}_x{whole}_{digits}"
+    assert backbone_spec(full_name) == FAMILIES[family](Fraction(thousandths, 1000))
+    for other in {family, f"{family}_x{whole}_{digits}", f"{family}_x{whole}_{digits}0"} - {
+        full_name,
+        *BACKBONES,
+    }:
         with pytest.raises(InputError, match="did you mean"):
             backbone_spec(other)
 

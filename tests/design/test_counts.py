@@ -46,8 +46,10 @@ def _random_point(dice: random.Random, backbone: str, method: str) -> DesignPoin
             "activation": dice.choice(ACTIVATIONS),
             "depthwise": dice.choice(DEPTHWISE),
         }
-        own = {axis: axes[axis] for axis in METHODS[method].axes}
-        point = DesignPoint.of(backbone, method, stem=stem, resolution=resolution, num_classes=classes, **own)
+        chosen = {axis: axes[axis] for axis in METHODS[method].axes}
+        point = DesignPoint.of(
+            backbone, method, stem=stem, resolution=resolution, num_classes=classes, **chosen
+        )
         try:
             check_legal(point)
         except IllegalPointError:

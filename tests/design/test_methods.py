@@ -53,10 +53,10 @@ def test_what_is_no_methods_layer_has_no_entry() -> None:
 
 
 def test_figures_tell_methods_apart() -> None:
-    for looks in ([own.look for own in METHODS.values()], [own.label for own in METHODS.values()]):
+    for looks in ([spec.look for spec in METHODS.values()], [spec.label for spec in METHODS.values()]):
         known = [look for look in looks if look is not None]
         assert len(set(known)) == len(known)
-    assert [name for name, own in METHODS.items() if name != own.name] == []
+    assert [name for name, spec in METHODS.items() if name != spec.name] == []
 
 
 def test_who_reads_an_axis() -> None:

@@ -48,7 +48,7 @@ def test_the_plain_form_reads_back(number: Fraction) -> None:
 
 SINGLE = st.fractions(min_value=Fraction(1, 64), max_value=64) | st.integers(1, 100).map(OverChannels)
 SETTINGS = SINGLE | st.dictionaries(st.integers(0, 9), SINGLE, min_size=1).map(
-    lambda own: PerStage(tuple(sorted(own.items())))
+    lambda by_stage: PerStage(tuple(sorted(by_stage.items())))
 )
 
 

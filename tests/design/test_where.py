@@ -36,7 +36,7 @@ def truth(expression: str, rows: Sequence[Row]) -> list[bool | None]:
         return row[side.name] if isinstance(side, Name) else side
 
     found = parse(expression, KINDS).truth(
-        lambda each: Truth.of(compare(value(each.left, r), each.sign, value(each.right, r)) for r in rows)
+        lambda leaf: Truth.of(compare(value(leaf.left, r), leaf.sign, value(leaf.right, r)) for r in rows)
     )
     assert not (found.holds & found.fails).any()
     answers = zip(found.holds.tolist(), found.fails.tolist(), strict=True)
@@ -102,10 +102,10 @@ def test_a_leaf_may_answer_for_a_million_rows_at_once() -> None:
     known = rng.random(len(params)) < 0.9
     tests = {"<": np.less, ">=": np.greater_equal}
 
-    def leaf(each: Comparison) -> Truth:
-        assert each.left == Name("params")
-        assert isinstance(each.right, Fraction)
-        answer = tests[each.sign](params, float(each.right))
+    def leaf(comparison: Comparison) -> Truth:
+        assert comparison.left == Name("params")
+        assert isinstance(comparison.right, Fraction)
+        answer = tests[comparison.sign](params, float(comparison.right))
         return Truth(answer & known, ~answer & known)
 
     found = parse("not (params < 1M or params >= 2.5e6)", KINDS).truth(leaf)

@@ -51,7 +51,7 @@ def test_values_are_those_of_the_core_schema(tmp_path: Path, text: str, value: A
 def _kinds(value: Any) -> Any:
     """The types of what `value` holds: True equals 1, and 2.0 equals 2."""
     if isinstance(value, list):
-        return [_kinds(own) for own in value]
+        return [_kinds(item) for item in value]
     return float if isinstance(value, float) else type(value)
 
 

@@ -120,7 +120,7 @@ def test_the_counts_do_not_depend_on_the_batch(backbone: str, method: str) -> No
 def test_condconv_counts_routing_mixing_and_convolution() -> None:
     layer = CondConv2d(8, 12, 3, experts=4)
     flops = count_products(nn.Sequential(nn.Conv2d(3, 8, 1), layer), 10).flops
-    inside = sum(own for place, own in flops.items() if "1" in place)
+    inside = sum(expected for place, expected in flops.items() if "1" in place)
     assert inside == 8 * 4 + 4 * 12 * 8 * 9 + 12 * 8 * 9 * 100
 
 

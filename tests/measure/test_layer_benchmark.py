@@ -42,7 +42,7 @@ def _layer(module: nn.Module) -> RacedLayer:
 
 
 def _timed(found: Race) -> dict[str, Timed]:
-    return {name: each for name, each in found.formulations.items() if isinstance(each, Timed)}
+    return {name: outcome for name, outcome in found.formulations.items() if isinstance(outcome, Timed)}
 
 
 def _resnet_input(layer: ConvShape) -> int:
@@ -60,14 +60,14 @@ def test_layers_are_alike_if_their_shapes_and_the_sizes_of_their_inputs_are() ->
         size = _resnet_input(layer)
         key = (layer.in_channels, layer.out_channels, layer.kernel_size, size)
         expected.setdefault(key, []).append(layer.name)
-    assert [(each.name, each.count) for each in found] == [(n[0], len(n)) for n in expected.values()]
+    assert [(layer.name, layer.count) for layer in found] == [(n[0], len(n)) for n in expected.values()]
     assert [(e.shape.in_channels, e.shape.out_channels, e.shape.kernel_size[0], e.height) for e in found] == [
         *expected
     ]
-    for each in found:
-        assert each.width == each.height
-        assert each.weight.shape == (each.shape.weights, each.shape.inputs_per_group)
-        assert (each.shape.generator_groups, each.shape.inputs_per_group) == (2 * each.shape.out_channels, 2)
+    for one in found:
+        assert one.width == one.height
+        assert one.weight.shape == (one.shape.weights, one.shape.inputs_per_group)
+        assert (one.shape.generator_groups, one.shape.inputs_per_group) == (2 * one.shape.out_channels, 2)
 
 
 @pytest.mark.parametrize("method", ["weightnet", "condconv"])
@@ -76,8 +76,8 @@ def test_every_layer_of_a_network_is_counted_once(method: str) -> None:
     network = wnexplore.build(point)
     found = raced_layers(network, RESOLUTION)
     layers = generated_layers("shufflenet_v2_x0_5")
-    assert sum(each.count for each in found) == len(layers)
-    assert {each.name for each in found} <= {layer.name for layer in layers}
+    assert sum(layer.count for layer in found) == len(layers)
+    assert {layer.name for layer in found} <= {layer.name for layer in layers}
     assert len(found) < len(layers) / 2
     assert not any(module._forward_pre_hooks for module in network.modules())
 
@@ -113,13 +113,13 @@ def test_formulations_are_timed_and_agree(module: nn.Module, changes: dict[str, 
     assert torch.get_num_threads() == threads
     timed = _timed(found)
     assert list(timed) == ["published", "kernel", "shared"]
-    for each in timed.values():
-        assert each.agrees
-        assert 0 <= each.difference < 0.05
-        assert (each.rounds, each.stopped_by) == (MIN_ROUNDS, "budget")
-        assert 0 < each.latency_ms.low <= each.latency_ms.median <= each.latency_ms.high
+    for outcome in timed.values():
+        assert outcome.agrees
+        assert 0 <= outcome.difference < 0.05
+        assert (outcome.rounds, outcome.stopped_by) == (MIN_ROUNDS, "budget")
+        assert 0 < outcome.latency_ms.low <= outcome.latency_ms.median <= outcome.latency_ms.high
     if protocol.dtype == "float32":
-        assert max(each.difference for each in timed.values()) < 1e-5
+        assert max(outcome.difference for outcome in timed.values()) < 1e-5
     assert found.plain_ms is not None
     assert found.plain_ms.median > 0
     assert found.fastest == min(timed, key=lambda name: timed[name].ratio.median)
@@ -155,7 +155,7 @@ def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytes
     found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
     assert found.formulations["shared"] == Failure("out_of_memory", "OutOfMemoryError: no room")
     timed = _timed(found)
-    assert {name: each.agrees for name, each in timed.items()} == {"published": True, "kernel": False}
+    assert {name: outcome.agrees for name, outcome in timed.items()} == {"published": True, "kernel": False}
     assert timed["kernel"].difference == 1
     assert found.fastest == "published"
     entries = found.to_dict()["formulations"]
@@ -165,9 +165,9 @@ def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytes
 def test_images_that_do_not_fit_are_everyones_failure() -> None:
     found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=10**12))
     assert set(found.formulations) == {"published", "kernel", "shared"}
-    for each in found.formulations.values():
-        assert isinstance(each, Failure)
-        assert each.status == "out_of_memory"
+    for outcome in found.formulations.values():
+        assert isinstance(outcome, Failure)
+        assert outcome.status == "out_of_memory"
     assert (found.plain_ms, found.picked, found.fastest, found.regret) == (None, None, None, None)
     assert found.to_dict()["plain_ms"] is None
 
@@ -187,8 +187,8 @@ def test_a_difference_that_is_no_number_is_a_disagreement_that_json_can_hold(
 ) -> None:
     monkeypatch.setattr(layer_benchmark, "difference", lambda y, expected: math.nan)
     found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
-    assert not any(each.agrees for each in _timed(found).values())
-    assert {each.to_dict()["difference"] for each in _timed(found).values()} == {None}
+    assert not any(outcome.agrees for outcome in _timed(found).values())
+    assert {outcome.to_dict()["difference"] for outcome in _timed(found).values()} == {None}
     assert found.fastest is None
 
 

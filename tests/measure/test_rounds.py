@@ -264,12 +264,14 @@ def test_rounds_kept_and_gone_on_from_are_those_of_an_unbroken_run(
     kept = min(kept, len(rounds))
     wanted = tuple(name for name in sigmas if not (recorded and whole[name][0] <= kept))
     resumed, rest, passes_after = timed(rounds[:kept], wanted)
-    assert {name: own for name, (_, own) in resumed.items()} == {name: whole[name][1] for name in wanted}
+    assert {name: result for name, (_, result) in resumed.items()} == {
+        name: whole[name][1] for name in wanted
+    }
     if wanted:
         assert len(rest) == len(rounds) - kept, "what is kept is not measured again"
     if not recorded:
         assert passes_after == passes[len(passes) - len(passes_after) :], "the same dice"
-        assert [own.samples_ms for own in rest] == [own.samples_ms for own in rounds[kept:]]
+        assert [raw.samples_ms for raw in rest] == [raw.samples_ms for raw in rounds[kept:]]
 
 
 def test_a_kept_round_that_lacks_a_network_is_measured() -> None:

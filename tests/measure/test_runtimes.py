@@ -68,10 +68,10 @@ def test_the_same_gradients_as_a_step_written_out() -> None:
     work.run()
     torch.manual_seed(0)
     labels = torch.randint(5, (4,))
-    own = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     network.zero_grad()
     nn.functional.cross_entropy(network(images), labels).backward()
-    for ours, plain in zip(own, (p.grad for p in network.parameters()), strict=True):
+    for ours, plain in zip(gradients, (p.grad for p in network.parameters()), strict=True):
         torch.testing.assert_close(ours, plain)
 
 

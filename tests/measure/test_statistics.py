@@ -87,8 +87,8 @@ def test_bootstrap_covers_the_true_ratio_in_95_of_100_simulated_runs(n: int) -> 
     for _ in range(1000):
         drift = np.linspace(1, dice.uniform(0.5, 2), n) * dice.lognormal(sigma=0.3, size=n)
         plain = 10 * drift * dice.lognormal(sigma=0.1, size=n)
-        own = 14 * drift * dice.lognormal(sigma=0.1, size=n)
-        interval = bootstrap_interval(ratios(own.tolist(), plain.tolist()))
+        latencies = 14 * drift * dice.lognormal(sigma=0.1, size=n)
+        interval = bootstrap_interval(ratios(latencies.tolist(), plain.tolist()))
         covered += interval.low <= 1.4 <= interval.high
     # Three standard errors of the share, and the percentile interval's own small bias.
     assert 0.92 <= covered / 1000 <= 0.975

@@ -135,7 +135,7 @@ class Recurrent(Piece):
         self.layers = kind(
             into[0], into[0] // (1 + both), draw(st.integers(1, 2)), bidirectional=both, batch_first=True
         )
-        weights = sum(own.numel() for own in self.layers.parameters() if own.dim() == 2)
+        weights = sum(parameter.numel() for parameter in self.layers.parameters() if parameter.dim() == 2)
         self.flops = self.pixels * weights
 
     def forward(self, x: Tensor) -> Tensor:

@@ -120,11 +120,11 @@ def test_stages_without_the_method_are_plain(backbone: str, prefix: str) -> None
         plain = build(backbone)
     made = {name.split(".")[0] for name, m in model.named_modules() if isinstance(m, GeneratedConv2d)}
     assert made == {f"{prefix}3", f"{prefix}4"}
-    for own, other in zip(model.named_parameters(), plain.named_parameters(), strict=False):
-        if own[0].startswith(f"{prefix}3"):
+    for ours, other in zip(model.named_parameters(), plain.named_parameters(), strict=False):
+        if ours[0].startswith(f"{prefix}3"):
             break
-        assert own[0] == other[0]
-        assert own[1].shape == other[1].shape
+        assert ours[0] == other[0]
+        assert ours[1].shape == other[1].shape
 
 
 @pytest.mark.parametrize("stem", STEMS)

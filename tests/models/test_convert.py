@@ -210,21 +210,21 @@ def broken():
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def script(tmp_path: Path) -> Path:
     (tmp_path / "helper.py").write_text("WIDTH = 8\n")
     path = tmp_path / "mine.py"
     path.write_text(OWN)
     return path
 
 
-def test_a_file_of_ones_own_is_a_backbone(own: Path) -> None:
-    point = DesignPoint.of(f"{own}:small", "weightnet", 2, 1, resolution=32, num_classes=7)
+def test_a_file_of_ones_own_is_a_backbone(script: Path) -> None:
+    point = DesignPoint.of(f"{script}:small", "weightnet", 2, 1, resolution=32, num_classes=7)
     model = wnexplore.build(point)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     assert [name for name, m in model.named_modules() if isinstance(m, WeightNetConv2d)] == ["3.conv"]
     assert count(point, walk_of(point)) == counts_of(model, 32)
     before = source_hash(point.backbone)
-    own.write_text(OWN + "\n# changed\n")
+    script.write_text(OWN + "\n# changed\n")
     assert source_hash(point.backbone) != before
 
 
@@ -233,15 +233,15 @@ def test_a_file_of_ones_own_is_a_backbone(own: Path) -> None:
     [
         ("timm:mobilenetv3_smal_100", "did you mean mobilenetv3_small_100"),
         ("torchvision:resnet181", "torchvision has no network 'resnet181': did you mean resnet18"),
-        ("{own}:wrong", "gives a int: expected a torch.nn.Module"),
-        ("{own}:broken", "can't be made: RuntimeError: no such luck"),
-        ("{own}:missing", "has no function 'missing'"),
+        ("{script}:wrong", "gives a int: expected a torch.nn.Module"),
+        ("{script}:broken", "can't be made: RuntimeError: no such luck"),
+        ("{script}:missing", "has no function 'missing'"),
         ("nowhere.py:make", "no file at nowhere.py"),
     ],
 )
-def test_a_network_that_is_not_there_is_told_in_one_line(own: Path, name: str, told: str) -> None:
+def test_a_network_that_is_not_there_is_told_in_one_line(script: Path, name: str, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        load(name.format(own=own), 10)
+        load(name.format(script=script), 10)
     assert "\n" not in str(caught.value)
 
 
@@ -273,7 +273,7 @@ def test_a_transformer_counts_as_arithmetic_says() -> None:
     point = DesignPoint.of("timm:vit_tiny_patch16_224", num_classes=10)
     built = counts_of(wnexplore.build(point), 224)
     tokens, width = 14 * 14 + 1, 192
-    each = tokens * width * width * (3 + 1 + 4 + 4) + 2 * tokens * tokens * width
+    per_layer = tokens * width * width * (3 + 1 + 4 + 4) + 2 * tokens * tokens * width
     patches = 14 * 14 * width * 3 * 16 * 16
-    assert built.flops == patches + 12 * each + 10 * width
+    assert built.flops == patches + 12 * per_layer + 10 * width
     assert count(point, walk_of(point)) == built

@@ -40,10 +40,10 @@ def test_any_convolution_keeps_its_function(data: st.DataObject) -> None:
 
     groups = data.draw(st.integers(1, 4))
     into, out = (groups * size for size in two(1, 4))
-    own = nn.Conv2d(
+    conv = nn.Conv2d(
         into, out, two(1, 4), two(1, 3), two(0, 3), two(1, 2), groups, bias=data.draw(st.booleans())
     )
-    model = nn.Sequential(nn.Conv2d(3, into, 1), own).double()
+    model = nn.Sequential(nn.Conv2d(3, into, 1), conv).double()
     pair = data.draw(st.sampled_from(["1/2", "1", "2", "3", f"1/{out}"]))
     x = torch.randn(3, 3, 13, 11, dtype=torch.float64)
     expected = evaluated(model, x)

@@ -116,7 +116,7 @@ def test_networks_of_the_libraries() -> None:
     ours = load("torchvision:resnet18", 7)
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18(num_classes=7)
-    assert all(torch.equal(ours.state_dict()[name], own) for name, own in theirs.state_dict().items())
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in theirs.state_dict().items())
     assert load("timm:mobilenetv3_small_050", 7).get_classifier().out_features == 7  # type: ignore[operator]
 
 
@@ -213,10 +213,10 @@ def test_walks_count_as_the_network_does(name: str, sites: int) -> None:
     walk = brought_walk(name, 64, 10)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(walk.blocks) == sites
-    own = [site for block in walk.blocks for site in block.sites]
+    in_blocks = [site for block in walk.blocks for site in block.sites]
     counted = counts_of(load(name, 10), 64)
-    assert walk.params + sum(site.weights for site in own) == counted.params
-    assert walk.flops + sum(site.weights * site.pixels for site in own) == counted.flops
+    assert walk.params + sum(site.weights for site in in_blocks) == counted.params
+    assert walk.flops + sum(site.weights * site.pixels for site in in_blocks) == counted.flops
 
 
 def test_attention_is_counted_as_its_two_products() -> None:

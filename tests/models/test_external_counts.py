@@ -78,8 +78,8 @@ def test_rows_add_up_to_the_network(name: str, method: str) -> None:
     if name == "Dead":
         assert (rows["never"]["flops"], rows["never"]["bytes"]) == (0, 0)
     if method == "gc":
-        own = rows["conv.gate"]
-        assert (own["kind"], own["flops"]) == ("GlobalContext" + OWN_WORK, 8 * PIXELS)
+        gate_row = rows["conv.gate"]
+        assert (gate_row["kind"], gate_row["flops"]) == ("GlobalContext" + OWN_WORK, 8 * PIXELS)
 
 
 def test_a_network_with_nothing_to_replace_is_the_plain_one_by_every_method() -> None:

@@ -62,7 +62,7 @@ class Tokens(nn.Module):
         (Tokens(36, 6, "learned", default_cfg={"input_size": (3, 36, 36)}), 36),
         (Tokens(36, 6, "learned", part=Tokens(36, 6, input_resolution=[36, 36])), 36),
     ],
-    ids=lambda own: str(own) if isinstance(own, int) else type(own).__name__,
+    ids=lambda value: str(value) if isinstance(value, int) else type(value).__name__,
 )
 def test_the_size_is_found_where_it_is_not_said(model: nn.Module, size: int) -> None:
     assert size not in RESOLUTIONS

@@ -23,7 +23,7 @@ def _count(function: Callable[..., object], *tensors: Tensor) -> int:
     for device in ("cpu", "meta"):
         for mode in (torch.no_grad, torch.inference_mode):
             with mode(), counted(nn.Identity()) as products:
-                function(*(own.to(device) for own in tensors))
+                function(*(tensor.to(device) for tensor in tensors))
             assert not products.uncounted
             found.add(products.total)
     assert len(found) == 1, found
@@ -112,7 +112,7 @@ def test_attention_in_every_kernel(
 
 def test_attention_of_a_gpu_s_kernel_by_its_operator() -> None:
     """The one that has values of another width than queries and keys."""
-    query, key, value = (torch.empty(2, 3, *own, device="meta") for own in ((5, 8), (7, 8), (7, 4)))
+    query, key, value = (torch.empty(2, 3, *shape, device="meta") for shape in ((5, 8), (7, 8), (7, 4)))
     with torch.no_grad(), counted(nn.Identity()) as products:
         torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, False)
     assert products.total == 2 * 3 * 5 * 7 * (8 + 4)

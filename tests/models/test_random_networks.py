@@ -56,7 +56,7 @@ def test_rows_and_the_closed_form_of_many_random_networks(made: tuple[str, dict[
 def check(drawn: Drawn, method: str, axes: dict[str, Any]) -> None:
     """Plain against arithmetic; the closed form and the rows against the count."""
     model = drawn.make()
-    found = layout(model, own=RESOLUTION)
+    found = layout(model, known_size=RESOLUTION)
     left = why_left(model, found, resolution=RESOLUTION)
     walk = model_walk(model, RESOLUTION, found, left)
     plain = DesignPoint.of("drawn.py:network", resolution=RESOLUTION, num_classes=CLASSES)

@@ -59,7 +59,7 @@ def _without_numbers(name: str) -> nn.Module:
 @pytest.mark.parametrize(("name", "resolution"), NETWORKS)
 def test_the_closed_form_equals_the_count_of_the_network_built(name: str, resolution: int) -> None:
     model = _without_numbers(name)
-    found = layout(model, own=resolution)
+    found = layout(model, known_size=resolution)
     left = why_left(model, found, resolution=resolution)
     walk = model_walk(model, resolution, found, left)
     plain = DesignPoint.of(name, resolution=resolution, num_classes=10)

@@ -61,7 +61,7 @@ def test_a_recurrent_layer_costs_a_trial_one_step(make: Callable[..., nn.RNNBase
 def test_a_packed_sequence_counts_its_steps_with_numbers_and_without() -> None:
     lengths = torch.tensor([5, 3, 2])
     layer = nn.LSTM(3, 8, 2, bidirectional=True)
-    weights = sum(own.numel() for own in layer.parameters() if own.dim() == 2)
+    weights = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() == 2)
     for device in ("cpu", "meta"):
         x = torch.zeros(5, 3, 3, device=device)
         with torch.no_grad(), counted(layer) as products:
@@ -112,7 +112,7 @@ def test_what_is_like_another_network_and_what_is_not() -> None:
     assert likeness(made([1, {"a": 2.0}])) == likeness(made([1, {"a": 2.0}])) is not None
     others = [made(), made(2), made(True), made(1.0), made(act=torch.tanh), made(width=4), made([1])]
     others += [made(act=lambda x: x), made({"b": 1}), made(torch.zeros(2)), made(torch.zeros(3))]
-    found = [likeness(own) for own in others]
+    found = [likeness(network) for network in others]
     assert None not in found
     assert len(set(found)) == len(others)
     assert likeness(made(iter([1]))) is None
@@ -140,8 +140,10 @@ def test_a_network_that_compiles_itself_is_as_it_was_written(name: str) -> None:
         model = build(point)
         counted = measure_complexity(model, 32)
         assert count(point, walk_of(point)) == (counted.params, counted.flops)
-        assert not any("_orig_mod" in own for own, _ in model.named_parameters())
-        assert any(isinstance(own, GeneratedConv2d) for own in model.modules()) == (method == "condconv")
+        assert not any("_orig_mod" in name for name, _ in model.named_parameters())
+        assert any(isinstance(module, GeneratedConv2d) for module in model.modules()) == (
+            method == "condconv"
+        )
 
 
 @pytest.mark.parametrize("name", ["Grows", "Shrinks", "OnlyLarge"])

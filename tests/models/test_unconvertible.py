@@ -170,7 +170,7 @@ def test_what_was_put_on_a_convolution_is_not_lost() -> None:
         model = Small()
         change(model)
         done = convert(model, "condconv")
-        assert reason in {own.name: own.reason for own in done.left}["a"]
+        assert reason in {change.name: change.reason for change in done.left}["a"]
     norms: list[Callable[[nn.Module], object]] = [
         nn.utils.weight_norm,
         nn.utils.spectral_norm,
@@ -180,7 +180,7 @@ def test_what_was_put_on_a_convolution_is_not_lost() -> None:
     for norm in norms:
         model = Small()
         norm(model.a)
-        assert [own.name for own in convert(model, "condconv").replaced] == ["b"]
+        assert [change.name for change in convert(model, "condconv").replaced] == ["b"]
 
 
 FAMILIES = {

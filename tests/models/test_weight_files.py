@@ -66,11 +66,11 @@ def test_weights_are_found_where_trainings_put_them(how: str, tmp_path: Path) ->
 
 
 def test_which_weights_are_taken_is_told_and_can_be_chosen(tmp_path: Path) -> None:
-    network, average, own = a_network(), a_network(), a_network()
+    network, average, network2 = a_network(), a_network(), a_network()
     path = tmp_path / "weights.pth"
     saved = {"model": network.state_dict(), "model_ema": {"state_dict": average.state_dict()}}
-    torch.save(saved | {"mine": own.state_dict(), "epoch": 1}, path)
-    for key, expected in ((None, network), ("model", network), ("model_ema", average), ("mine", own)):
+    torch.save(saved | {"mine": network2.state_dict(), "epoch": 1}, path)
+    for key, expected in ((None, network), ("model", network), ("model_ema", average), ("mine", network2)):
         loaded, told = a_network(), list[str]()
         load_checkpoint(loaded, path, key, told.append)
         assert torch.equal(loaded.state_dict()["0.weight"], expected.state_dict()["0.weight"])

@@ -139,8 +139,8 @@ def test_training_reaches_each_layers_own_parameters() -> None:
 
     found = of(torch.stack([alpha.square().sum() for alpha in block.alphas(context).values()]).sum())
     apart = [layer.activations(context, context).square().sum() for layer in block.layers()]
-    for ours, own in zip(found, of(torch.stack(apart).sum()), strict=True):
-        torch.testing.assert_close(ours, own)
+    for ours, apart_gradient in zip(found, of(torch.stack(apart).sum()), strict=True):
+        torch.testing.assert_close(ours, apart_gradient)
 
 
 def test_what_happens_to_a_copy_leaves_the_original_alone() -> None:

@@ -175,9 +175,9 @@ def test_every_formulation_has_the_same_gradients(
                 ),
                 inputs,
             )
-            for of, own, true in zip(("y", "x", "alpha", "weight", "shift"), found, expected, strict=True):
-                assert own.shape == true.shape
-                assert relative_error(own, true) < 1e-11, f"{name}: {of}"
+            for of, actual, true in zip(("y", "x", "alpha", "weight", "shift"), found, expected, strict=True):
+                assert actual.shape == true.shape
+                assert relative_error(actual, true) < 1e-11, f"{name}: {of}"
 
 
 @pytest.mark.parametrize("wanted", ["x", "alpha", "weight", "shift"])
@@ -192,12 +192,12 @@ def test_each_gradient_alone(
     layer = LayerShape(4, 6, kernel_size, (1, 1), (0, 0), (1, 1), 1, 12, 2)
     x, alpha, weight = tensors(layer, 3)
     shift = torch.randn(6, dtype=DOUBLE)
-    own = {"x": x, "alpha": alpha, "weight": weight, "shift": shift}[wanted].requires_grad_()
+    leaf = {"x": x, "alpha": alpha, "weight": weight, "shift": shift}[wanted].requires_grad_()
     y = naive(x, alpha, weight, layer) + shift[:, None, None]
-    (expected,) = torch.autograd.grad(y.square().sum(), own)
+    (expected,) = torch.autograd.grad(y.square().sum(), leaf)
     with sizes_set(2, 4, 3, most_columns=10**6 if by_columns else 0, turned=False):
         y = apply_generated(x, alpha, weight, layer, name, shift)
-        (found,) = torch.autograd.grad(y.square().sum(), own)
+        (found,) = torch.autograd.grad(y.square().sum(), leaf)
     assert relative_error(found, expected) < 1e-12
 
 
@@ -321,8 +321,8 @@ def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
     def of(name: str) -> tuple[Tensor, ...]:
         return gradients(lambda x, a, w, shift: apply_generated(x, a, w, layer, name, shift), inputs)
 
-    for own, true in zip(of("kernel"), of("published"), strict=True):
-        assert relative_error(own, true) < 1e-12
+    for actual, true in zip(of("kernel"), of("published"), strict=True):
+        assert relative_error(actual, true) < 1e-12
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -346,8 +346,8 @@ def test_low_precision_stays_within_it(
 
         found = gradients(run, tuple(tensor.to(given_dtype) for tensor in inputs))
         assert found[0].dtype == dtype
-        for own, true in zip(found, expected, strict=True):
-            assert relative_error(own.double(), true) < tolerance, formulation
+        for actual, true in zip(found, expected, strict=True):
+            assert relative_error(actual.double(), true) < tolerance, formulation
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -388,8 +388,8 @@ def test_one_graph_serves_every_batch_size(name: str, formulation: str) -> None:
         with torch.compiler.set_stance("default" if batch == 11 else "fail_on_recompile"):
             found.append(gradients(run, inputs))
         expected.append(gradients(lambda x, alpha, weight: naive(x, alpha, weight, layer), inputs))
-    for own, true in zip(found, expected, strict=True):
-        assert all(relative_error(a, b) < 1e-11 for a, b in zip(own, true, strict=True))
+    for actual, true in zip(found, expected, strict=True):
+        assert all(relative_error(a, b) < 1e-11 for a, b in zip(actual, true, strict=True))
 
 
 def test_the_domain_of_the_shared_formulation() -> None:

@@ -140,12 +140,12 @@ def check(x: Tensor, alpha: Tensor, weight: Tensor, groups: int, run: Any = fuse
     exact = in_float64(inputs)
     y = oracle(*exact, groups)
     expected = [y, *torch.autograd.grad(y, exact, grad.cpu().double())]
-    for name, own, true, like in zip(
+    for name, actual, true, like in zip(
         ("y", "x", "alpha", "weight"), found, expected, (x, *inputs), strict=True
     ):
-        assert own.dtype == like.dtype
-        assert own.shape == true.shape
-        assert largest_error(own, true) < max(TOLERANCE[x.dtype], TOLERANCE[own.dtype]), name
+        assert actual.dtype == like.dtype
+        assert actual.shape == true.shape
+        assert largest_error(actual, true) < max(TOLERANCE[x.dtype], TOLERANCE[actual.dtype]), name
     if x.is_contiguous():
         assert found[0].is_contiguous()
     elif x.stride(1) == 1:
@@ -195,8 +195,8 @@ def test_a_gradient_of_any_strides() -> None:
     exact = in_float64(inputs)
     expected = torch.autograd.grad(oracle(*exact, 6).sum(), exact)
     found = torch.autograd.grad(fused_conv1x1(*inputs, 6).sum(), inputs)
-    for own, true in zip(found, expected, strict=True):
-        assert largest_error(own, true) < 1e-5
+    for actual, true in zip(found, expected, strict=True):
+        assert largest_error(actual, true) < 1e-5
 
 
 @runs_kernels
@@ -274,8 +274,8 @@ def test_a_cuda_graph_repeats_it() -> None:
     with torch.cuda.graph(graph):
         found = step()
     graph.replay()
-    for own, true in zip(found, expected, strict=True):
-        assert torch.equal(own, true)
+    for actual, true in zip(found, expected, strict=True):
+        assert torch.equal(actual, true)
 
 
 @on_a_gpu

@@ -53,8 +53,8 @@ class Operators(TorchDispatchMode):
 def published_untouched(model: nn.Module, training: bool) -> Iterator[None]:
     """`model` as the paper has it, nothing of what saves operators in it but that inference joins fc1s."""
 
-    def plainly(own: ActivationVectors) -> Any:
-        layers, sizes = own._layers, [layer.fc1.out_features for layer in own._layers]
+    def plainly(block: ActivationVectors) -> Any:
+        layers, sizes = block._layers, [layer.fc1.out_features for layer in block._layers]
 
         def joined() -> list[Tensor]:
             return [
@@ -67,7 +67,7 @@ def published_untouched(model: nn.Module, training: bool) -> Iterator[None]:
         def forward(context: Tensor) -> dict[nn.Module, Tensor]:
             z = functional.linear(context, *(joined() if training else before))
             if layers[0].activation == "softmax":
-                parts = [own.activate(part) for own, part in zip(layers, z.split(sizes, 1), strict=True)]
+                parts = [layer.activate(part) for layer, part in zip(layers, z.split(sizes, 1), strict=True)]
             else:
                 parts = list(layers[0].activate(z).split(sizes, 1))
             return dict(zip(layers, parts, strict=True))
@@ -190,9 +190,9 @@ def test_kernels_in_few_calls_compute_what_published_does(
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     shift = torch.randn(8, dtype=torch.float64)
-    for own in (None, shift):
-        found = _in_few_calls(x, alpha, weight, shape, own)
-        torch.testing.assert_close(found, published(x, alpha, weight, shape, own))
+    for offset in (None, shift):
+        found = _in_few_calls(x, alpha, weight, shape, offset)
+        torch.testing.assert_close(found, published(x, alpha, weight, shape, offset))
 
 
 def test_shared_where_it_has_one_term() -> None:
@@ -245,18 +245,18 @@ def backward(loss: Tensor) -> None:
     ready: list[Any] = [loss.grad_fn]
     while ready:
         node = ready.pop()
-        own = grads.pop(node, {})
+        received = grads.pop(node, {})
         if hasattr(node, "variable"):
-            node.variable.grad = own[0]
+            node.variable.grad = received[0]
             continue
-        given = [own.get(index) for index in range(max(own) + 1)]
+        given = [received.get(index) for index in range(max(received) + 1)]
         following = node.next_functions
         with torch.no_grad():
             if hasattr(node, "_forward_cls"):
                 # A function of our own, which gives a gradient to each argument, tensor or not.
                 needed = zip(node.apply(*given), node.needs_input_grad, strict=True)
                 made = tuple(grad for grad, needs in needed if needs)
-                following = [each for each in following if each[0] is not None]
+                following = [successor for successor in following if successor[0] is not None]
             else:
                 made = node(*given)
         for (after, index), grad in zip(
@@ -293,7 +293,10 @@ def try_every_formulation(backbone: str, method: str) -> None:
                 y = model.eval()(images)
             assert (y.device.type, y.shape) == (device.type, (2, 1000))
             backward(model.train()(images).sum())
-            for name, own in model.named_parameters():
-                assert own.grad is not None, (formulation, name)
-                assert (own.grad.device, own.grad.shape) == (own.device, own.shape), (formulation, name)
+            for name, parameter in model.named_parameters():
+                assert parameter.grad is not None, (formulation, name)
+                assert (parameter.grad.device, parameter.grad.shape) == (parameter.device, parameter.shape), (
+                    formulation,
+                    name,
+                )
             model.zero_grad()

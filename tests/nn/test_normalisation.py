@@ -101,12 +101,12 @@ def test_networks_give_the_same_as_with_every_layer_by_itself(backbone: str, M: 
     with torch.no_grad(), _Operators() as seen:
         folded = network(images)
     apart = [module.register_forward_hook(lambda *_: None) for module in network.modules()]
-    with torch.no_grad(), _Operators() as each:
+    with torch.no_grad(), _Operators() as separately:
         expected = network(images)
     for handle in apart:
         handle.remove()
     torch.testing.assert_close(folded, expected, rtol=1e-9, atol=1e-9)
-    assert len(seen.normalised) < len(each.normalised) / 4
+    assert len(seen.normalised) < len(separately.normalised) / 4
 
 
 class _Operators(TorchDispatchMode):

@@ -70,9 +70,9 @@ def convolved_one_by_one(layer: ODConv2d, x: Tensor) -> Tensor:
                     torch.zeros((), dtype=x.dtype),
                 )
                 rows.append(of_filters[o] * of_channels[first + i] * of_positions[r * wide + c] * mixed)
-        own = torch.stack(rows).view(layer.kernel_shape)
+        kernels = torch.stack(rows).view(layer.kernel_shape)
         outputs.append(
-            functional.conv2d(image, own, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+            functional.conv2d(image, kernels, None, layer.stride, layer.padding, layer.dilation, layer.groups)
         )
     return torch.stack(outputs)
 

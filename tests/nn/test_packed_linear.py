@@ -23,21 +23,21 @@ def laid() -> tuple[list[Tensor], list[nn.Parameter]]:
     return wholes, [nn.Parameter(part) for whole in wholes for part in whole.split(SIZES)]
 
 
-def by_autograd(context: Tensor, own: Sequence[Tensor]) -> Tensor:
-    return functional.linear(context, torch.cat(tuple(own[:3])), torch.cat(tuple(own[3:])))
+def by_autograd(context: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    return functional.linear(context, torch.cat(tuple(parameters[:3])), torch.cat(tuple(parameters[3:])))
 
 
 @pytest.mark.parametrize("frozen", [(), (0,), (0, 1, 2), (3, 4, 5), (1, 4)])
 @pytest.mark.parametrize("needs_context", [False, True])
 def test_the_product_of_what_lies_side_by_side(frozen: tuple[int, ...], needs_context: bool) -> None:
-    (weight, bias), own = laid()
+    (weight, bias), parameters = laid()
     for index in frozen:
-        own[index].requires_grad_(False)
+        parameters[index].requires_grad_(False)
     context = torch.randn(7, 5, dtype=torch.float64, requires_grad=needs_context)
-    z = SideBySide.apply(context, weight, bias, SIZES, *own)
-    expected = by_autograd(context, own)
+    z = SideBySide.apply(context, weight, bias, SIZES, *parameters)
+    expected = by_autograd(context, parameters)
     torch.testing.assert_close(z, expected)
-    wanted = [each for each in (context, *own) if each.requires_grad]
+    wanted = [tensor for tensor in (context, *parameters) if tensor.requires_grad]
     grad = torch.randn_like(z)
     torch.testing.assert_close(
         torch.autograd.grad(z, wanted, grad), torch.autograd.grad(expected, wanted, grad)
@@ -47,24 +47,24 @@ def test_the_product_of_what_lies_side_by_side(frozen: tuple[int, ...], needs_co
 def test_autocast_is_a_linear_layers() -> None:
     wholes, parts = laid()
     weight, bias = (whole.float() for whole in wholes)
-    own = [nn.Parameter(part.float()) for part in parts]
+    parameters = [nn.Parameter(part.float()) for part in parts]
     context = torch.randn(7, 5, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        z = SideBySide.apply(context, weight, bias, SIZES, *own)
-        expected = by_autograd(context, own)
+        z = SideBySide.apply(context, weight, bias, SIZES, *parameters)
+        expected = by_autograd(context, parameters)
     assert z.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(z, expected)
-    found = torch.autograd.grad(z.float().square().sum(), [context, *own])
-    wanted = torch.autograd.grad(expected.float().square().sum(), [context, *own])
-    assert [each.dtype for each in found] == [each.dtype for each in wanted]
+    found = torch.autograd.grad(z.float().square().sum(), [context, *parameters])
+    wanted = torch.autograd.grad(expected.float().square().sum(), [context, *parameters])
+    assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in wanted]
     torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
 
 
 def test_a_parameter_that_changed_before_backward_is_noticed() -> None:
-    (weight, bias), own = laid()
-    z = SideBySide.apply(torch.randn(7, 5, dtype=torch.float64), weight, bias, SIZES, *own)
+    (weight, bias), parameters = laid()
+    z = SideBySide.apply(torch.randn(7, 5, dtype=torch.float64), weight, bias, SIZES, *parameters)
     with torch.no_grad():
-        own[1].mul_(2)
+        parameters[1].mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         z.sum().backward()
 
@@ -88,8 +88,10 @@ def test_a_block_trains_the_same_either_way(activation: str, monkeypatch: pytest
         found = list(block.alphas(context).values())
         fc1s = [layer.fc1 for layer in block.layers()]
         block.zero_grad()
-        torch.cat([(each * torch.arange(each.shape[1])).square() for each in found], 1).sum().backward()
-        return found, [each.grad for fc1 in fc1s for each in fc1.parameters() if each.grad is not None]
+        torch.cat([(tensor * torch.arange(tensor.shape[1])).square() for tensor in found], 1).sum().backward()
+        return found, [
+            parameter.grad for fc1 in fc1s for parameter in fc1.parameters() if parameter.grad is not None
+        ]
 
     expected = trained()
     taken: list[str] = []

@@ -109,11 +109,11 @@ def test_no_compiler(tmp_path: Path) -> None:
 
 def test_no_headers_and_one_try(tmp_path: Path) -> None:
     # The compiler that is here, of which Python's headers are kept.
-    own = (
+    compiler_options = (
         'args=(); for each in "$@"; do [[ $each == -I*/include/python3* ]] || args+=("$each"); done\n'
         f'exec {COMPILER} "${{args[@]}}"'
     )
-    answer, told = ask(tmp_path, CC=str(a_compiler(tmp_path, own)))
+    answer, told = ask(tmp_path, CC=str(a_compiler(tmp_path, compiler_options)))
     check_falls_back(answer, told)
     assert "Python.h: No such file or directory" in told
     assert (tmp_path / "calls.txt").read_text() == "called\n"

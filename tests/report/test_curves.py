@@ -42,17 +42,17 @@ def panels(records: list[Record], where: str | None = None) -> list[CurvePanel]:
 
 def test_lines_are_means_and_bands_student_t_intervals() -> None:
     top1 = ([50.0, 70.0, 90.0], [51.0, 71.0, 91.0], [52.0, 72.0, 92.0])
-    own = [trained(PLAIN, values, seed=seed) for seed, values in enumerate(top1)]
-    loss, tested = panels(own)
+    records = [trained(PLAIN, values, seed=seed) for seed, values in enumerate(top1)]
+    loss, tested = panels(records)
     (curve,) = tested.curves
     assert (curve.xs, curve.ys) == ((1, 3, 9), (51, 71, 91))
     half = 4.302653 / math.sqrt(3)  # t(0.975, 2) from a printed table, standard deviation 1
     assert [high - low for low, high in curve.bands] == pytest.approx([2 * half] * 3, abs=1e-5)
     (curve,) = loss.curves
     assert curve.xs == tuple(range(1, 10))
-    assert curve.ys[0] == pytest.approx(fmean(record.samples["loss"][0] for record in own))
+    assert curve.ys[0] == pytest.approx(fmean(record.samples["loss"][0] for record in records))
     assert (loss.y.label, tested.y.label) == ("Training loss (nats)", "Top-1 accuracy (%)")
-    assert "means over 3 seeds, bands are 95 % Student-t intervals" in info(own).note
+    assert "means over 3 seeds, bands are 95 % Student-t intervals" in info(records).note
 
 
 def test_bands_of_two_seeds_are_their_range_and_of_one_nothing() -> None:
@@ -68,8 +68,8 @@ def test_bands_of_two_seeds_are_their_range_and_of_one_nothing() -> None:
 
 
 def test_bands_stay_where_values_can_be() -> None:
-    own = [trained(PLAIN, [0.5 + seed, 50.0, 99.9 - 3 * seed], seed=seed) for seed in range(3)]
-    bands = panels(own)[1].curves[0].bands
+    records = [trained(PLAIN, [0.5 + seed, 50.0, 99.9 - 3 * seed], seed=seed) for seed in range(3)]
+    bands = panels(records)[1].curves[0].bands
     assert bands[0][0] == 0
     assert bands[2][1] == 100
 
@@ -91,10 +91,12 @@ def test_dropped_variants_end_where_they_were_dropped() -> None:
 def test_each_variant_looks_like_no_other_and_methods_as_elsewhere() -> None:
     for panel in panels(FULL):
         assert len({(curve.colour, curve.dash) for curve in panel.curves}) == len(points()) == NAMED
-    own = [*map(complexity, points()), *FULL]
-    (scatter,) = (p for p in scatter_info(frame(own), "flops", "top1").panels if isinstance(p, ScatterPanel))
+    records = [*map(complexity, points()), *FULL]
+    (scatter,) = (
+        p for p in scatter_info(frame(records), "flops", "top1").panels if isinstance(p, ScatterPanel)
+    )
     colours = {series.name: series.colour for series in scatter.series}
-    found = {curve.name: curve.colour for curve in panels(own)[0].curves}
+    found = {curve.name: curve.colour for curve in panels(records)[0].curves}
     assert all(found[name] == colours[name] for name in ("Plain", "SE", "CondConv"))
     assert {name for name in found if "(" in name} == {
         f"WeightNet ({point.M}, {point.G})" for point in points() if point.M is not None
@@ -102,10 +104,10 @@ def test_each_variant_looks_like_no_other_and_methods_as_elsewhere() -> None:
 
 
 def test_of_too_many_variants_the_best_and_plain_have_names() -> None:
-    own = [trained(p, [50.0, 60.0, 70.0 + i]) for i, p in enumerate(points())]
+    records = [trained(p, [50.0, 60.0, 70.0 + i]) for i, p in enumerate(points())]
     more = [replace(p, activation="relu") for p in points() if p.M is not None]
-    own += [trained(p, [50.0, 60.0, 90.0 + i / 10]) for i, p in enumerate(more)]
-    for panel in panels(own):
+    records += [trained(p, [50.0, 60.0, 90.0 + i / 10]) for i, p in enumerate(more)]
+    for panel in panels(records):
         named = [curve for curve in panel.curves if curve.name]
         assert len(named) == NAMED
         assert sum("relu" in curve.name for curve in named) == len(more)

@@ -31,9 +31,9 @@ def panels(*names: str, **keys: str) -> list[ScatterPanel]:
 @settings(deadline=None)
 @given(st.lists(_few, min_size=1, max_size=12))
 def test_equal_values_share_the_mean_of_their_ranks(values: list[int]) -> None:
-    own = [DesignPoint.of("resnet18", num_classes=number + 1) for number in range(len(values))]
-    counts = frame([complexity(point, params=value) for point, value in zip(own, values, strict=True)])
-    below_and_alike = [(sum(v < own for v in values), values.count(own)) for own in values]
+    networks = [DesignPoint.of("resnet18", num_classes=number + 1) for number in range(len(values))]
+    counts = frame([complexity(point, params=value) for point, value in zip(networks, values, strict=True)])
+    below_and_alike = [(sum(v < value for v in values), values.count(value)) for value in values]
     assert ranks(counts, "params") == [below + (alike + 1) / 2 for below, alike in below_and_alike]
 
 
@@ -62,10 +62,10 @@ def test_a_panel_for_each_protocol_with_its_points_and_tau() -> None:
     for panel, batch in ((first, 1), (second, 16)):
         rows = [
             (x, y)
-            for x, y, own in zip(
+            for x, y, batch_size in zip(
                 numbers(TABLE, "flops"), numbers(TABLE, "latency_ms"), cells(TABLE, "batch_size"), strict=True
             )
-            if own == batch and x is not None and y is not None
+            if batch_size == batch and x is not None and y is not None
         ]
         tau = tau_b(*zip(*rows, strict=True))
         assert panel.title == f"batch {batch} · {len(rows)} points, Kendall's τ-b = {tau:.2f}"

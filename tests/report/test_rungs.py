@@ -27,8 +27,8 @@ def three_rungs() -> list[Record]:
             (WEIGHTNET, 3, [60.0, 70.0]),
             (LAST, None, [61.0, 75.0, 90.0]),
         ):
-            own = [value + luck for value in top1]
-            found.append(trained(point, own, dropped_at=at, seed=seed, **HALVING))
+            shifted = [value + luck for value in top1]
+            found.append(trained(point, shifted, dropped_at=at, seed=seed, **HALVING))
     return found
 
 
@@ -48,10 +48,10 @@ def test_rungs_are_told_with_what_they_dropped_and_cost() -> None:
 
 
 def test_what_failed_is_counted_apart() -> None:
-    own = [failure("training", points()[6], epochs=9, seed=seed, **HALVING) for seed in range(2)]
+    failures = [failure("training", points()[6], epochs=9, seed=seed, **HALVING) for seed in range(2)]
     lost = [failure("training", PLAIN, epochs=9, seed=2, **HALVING)]
-    assert rungs(trainings([*three_rungs(), *own, *lost])) == rungs(trainings(three_rungs()))
-    (cost,) = (line for line in lines([*three_rungs(), *own, *lost]) if "where all variants" in line)
+    assert rungs(trainings([*three_rungs(), *failures, *lost])) == rungs(trainings(three_rungs()))
+    (cost,) = (line for line in lines([*three_rungs(), *failures, *lost]) if "where all variants" in line)
     assert cost.endswith("take 90: 33.3 % (trainings that failed not counted: 3)")
 
 
@@ -60,20 +60,20 @@ def test_what_failed_is_counted_apart() -> None:
     [(1, 9, 3, [1, 3, 9]), (1, 27, 3, [1, 3, 9, 27]), (2, 10, 2, [2, 4, 8, 10]), (3, 3, 3, [3])],
 )
 def test_rungs_grow_by_eta(least: int, most: int, eta: int, found: list[int]) -> None:
-    own = {"schedule": "halving", "min_epochs": least, "max_epochs": most, "eta": eta}
-    assert rungs_of(own) == found
+    protocol = {"schedule": "halving", "min_epochs": least, "max_epochs": most, "eta": eta}
+    assert rungs_of(protocol) == found
     assert rungs_of({"epochs": 9}) == []
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=3, max_size=8))
 def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) -> None:
-    own = [
+    records = [
         trained(point, [float(value + luck) for value in top1], seed=seed)
         for point, top1 in zip(points(), tops, strict=False)
         for seed, luck in ((0, -1), (1, 1))
     ]
-    first, second = foretold(trainings(own))
+    first, second = foretold(trainings(records))
     for found, epoch, index in ((first, 1, 0), (second, 3, 1)):
         assert (found.epochs, found.later, found.variants) == (epoch, 9, len(tops))
         signs = [
@@ -90,30 +90,35 @@ def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) ->
 
 def test_a_run_in_full_says_how_far_early_ranks_held() -> None:
     top1 = ([50.0, 70.0, 90.0], [51.0, 71.0, 89.0], [52.0, 72.0, 88.0])
-    own = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
-    assert lines(own) == [
+    records = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
+    assert lines(records) == [
         "rank after 1 of 9 epochs foretells the final rank with Kendall's tau-b = -1.00 (3 variants)",
         "rank after 3 of 9 epochs foretells the final rank with Kendall's tau-b = -1.00 (3 variants)",
     ]
     alike = [trained(point, [50.0, 70.0 + i, 90.0 + i]) for i, point in enumerate(points()[:3])]
     assert "foretells nothing of the final rank" in lines(alike)[0]
-    assert lines(own[:2]) == []
+    assert lines(records[:2]) == []
     assert lines(sweep()) == lines([]) == []
 
 
 def test_halving_is_judged_by_those_it_kept_long_enough() -> None:
     full = curves()
     found = foretold(trainings(halved(full)))
-    assert [(each.epochs, each.later, each.variants) for each in found] == [(1, 3, 4)]
+    assert [(correlation.epochs, correlation.later, correlation.variants) for correlation in found] == [
+        (1, 3, 4)
+    ]
     assert lines(halved(full))[-1].startswith("rank after 1 of 9 epochs foretells the rank after 3 with Kend")
     assert lines(halved(full))[-1].endswith("(4 of 12 variants)")
-    assert all(isinstance(each, Foretold) and each.variants == 12 for each in foretold(trainings(full)))
+    assert all(
+        isinstance(correlation, Foretold) and correlation.variants == 12
+        for correlation in foretold(trainings(full))
+    )
 
 
 def test_means_are_over_seeds_and_several_protocols_are_named() -> None:
-    for each in trainings(curves()):
-        own = [r for r in each.records if r.point == each.point]
-        assert each.tested_means[3] == pytest.approx(fmean(r.samples["tested_top1"][1] for r in own))
+    for training in trainings(curves()):
+        records = [r for r in training.records if r.point == training.point]
+        assert training.tested_means[3] == pytest.approx(fmean(r.samples["tested_top1"][1] for r in records))
     other = [replace(r, protocol={**r.protocol, "lr": 0.5}) for r in curves()]
     assert [line.partition(": rank")[0] for line in lines([*curves(), *other])] == [
         *("lr 0.1", "lr 0.1", "lr 0.5", "lr 0.5"),

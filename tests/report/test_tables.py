@@ -72,7 +72,7 @@ def test_pareto_marks_are_explained() -> None:
 
 def test_warnings_are_marked_and_each_kind_is_explained_once() -> None:
     kinds = (("drift",), ("drift", "throttled"), (), ("from_the_future",))
-    records = [latency(p, warnings=own) for p, own in zip(points(), kinds, strict=False)]
+    records = [latency(p, warnings=point_kinds) for p, point_kinds in zip(points(), kinds, strict=False)]
     failed = failure("training", points()[0], error="diverged")
     contents = layout(frame([*records, failed]))
     assert [row[0] for row in contents.rows] == ["⚠✗1", "⚠", "", "⚠"]

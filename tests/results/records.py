@@ -144,11 +144,11 @@ def curves(seeds: int = 5) -> list[Record]:
         gain = {"plain": 0.0, "se": 0.3, "condconv": 1.4}.get(point.method, 1.0)
         gain += 0.8 * float(point.M if isinstance(point.M, Fraction) else 0) ** 0.5
         for seed in range(seeds):
-            own = [
+            values = [
                 top + gain + luck[seed] + noise.gauss(0, spread)
                 for top, spread in ((52, 2), (74, 1), (86, 0.4))
             ]
-            record = trained(point, own, seed=seed)
+            record = trained(point, values, seed=seed)
             losses = [loss + noise.gauss(0, 0.015) for loss in record.samples["loss"]]
             found.append(replace(record, samples={**record.samples, "loss": losses}))
     return found
@@ -159,10 +159,10 @@ def halved(records: Sequence[Record]) -> list[Record]:
     left = list(dict.fromkeys(record.point for record in records))
     found = []
     for rung, epochs in enumerate(RUNGS):
-        own = [record for record in records if record.point in left]
-        mean = {p: fmean(r.samples["tested_top1"][rung] for r in own if r.point == p) for p in left}
+        remaining = [record for record in records if record.point in left]
+        mean = {p: fmean(r.samples["tested_top1"][rung] for r in remaining if r.point == p) for p in left}
         kept = sorted(left, key=lambda point: -mean[point])[: max(1, len(left) // 3)]
-        for record in own:
+        for record in remaining:
             last = rung == len(RUNGS) - 1
             if record.point not in kept or last:
                 at = None if last else epochs

@@ -79,7 +79,7 @@ def test_what_varies_within_a_run_has_to_agree() -> None:
     ours = [latency(PLAIN, ms, runtime=name) for name, ms in (("eager", 4.0), ("compile", 2.0))]
     found = compared(ours, [latency(PLAIN, 3.0, runtime="compile")])
     assert [pair.ratio for pair in found.pairs] == [1.5]
-    assert [each.identity["runtime"] for each in found.only_a] == ["eager"]
+    assert [entry.identity["runtime"] for entry in found.only_a] == ["eager"]
 
 
 @pytest.mark.parametrize(("name", "other"), [("batch_size", 16), ("mode", "train")])
@@ -124,8 +124,10 @@ def test_different_counts_of_one_network_are_told_whatever_is_compared() -> None
 
 def test_software_is_named_where_it_differs_and_is_one() -> None:
     def measured(*versions: str, cuda: str | None = None) -> list[Record]:
-        own = zip(points(), versions, strict=False)
-        return [replace(latency(p), environment={"torch": v, "cuda": cuda, "wnexplore": "1"}) for p, v in own]
+        runs = zip(points(), versions, strict=False)
+        return [
+            replace(latency(p), environment={"torch": v, "cuda": cuda, "wnexplore": "1"}) for p, v in runs
+        ]
 
     assert software(measured("2.6"), measured("2.7", "2.7"), "latency_ms") == {"torch": ("2.6", "2.7")}
     assert software(measured("2.6"), measured("2.7", "2.8"), "latency_ms") == {}

@@ -64,8 +64,8 @@ def test_only_seeds_that_both_have_are_paired() -> None:
 def test_a_diverged_seed_is_in_no_pair_and_its_row_says_so() -> None:
     plain, other = seeds(PLAIN, [80.0, 90.0, 70.0, 60.0]), seeds(SE, [81.0, 92.0, 73.0, 95.0])
     nan = "RunError: the loss is nan in epoch 2"
-    own = failure("training", SE, error=nan, seed=3)
-    found = frame([*plain, *other[:3], own])
+    failed = failure("training", SE, error=nan, seed=3)
+    found = frame([*plain, *other[:3], failed])
     row = {name: cells(found, name)[1] for name in COLUMNS}
     assert [row[name] for name in NAMES] == [2, 1, 3]
     assert (row["top1"], row["seeds"], row["status"], row["error"]) == (82, 3, "failed", nan)

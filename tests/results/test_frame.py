@@ -34,9 +34,9 @@ def test_counts_are_exact_integers_and_the_rest_is_empty() -> None:
 
 
 def test_rows_are_latency_protocols_times_training_protocols() -> None:
-    own = [complexity(PLAIN), latency(PLAIN), latency(PLAIN, batch_size=16)]
-    own += [training(PLAIN, dataset=name, seed=seed) for name in ("a", "b") for seed in range(3)]
-    table = frame(own)
+    records = [complexity(PLAIN), latency(PLAIN), latency(PLAIN, batch_size=16)]
+    records += [training(PLAIN, dataset=name, seed=seed) for name in ("a", "b") for seed in range(3)]
+    table = frame(records)
     assert sorted(zip(cells(table, "batch_size"), cells(table, "dataset"), strict=True)) == [
         (1, "a"),
         (1, "b"),

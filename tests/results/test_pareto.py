@@ -73,7 +73,9 @@ def test_under_noise_dominates_what_is_dominated_wherever_the_true_values_lie(
     ]
 
     def possible(index: int) -> list[tuple[float, ...]]:
-        ends = [(v,) if own is None else own for v, own in zip(values[index], bounds[index], strict=True)]
+        ends = [
+            (v,) if bound is None else bound for v, bound in zip(values[index], bounds[index], strict=True)
+        ]
         return list(itertools.product(*ends))
 
     def certainly(a: int, b: int) -> bool:

@@ -255,8 +255,8 @@ def test_a_hundred_thousand_records_are_checked_in_seconds_not_minutes(tmp_path:
         record = training(PLAIN)
         rows = []
         for seed in range(100_000):
-            own = Record("training", record.point, {**record.protocol, "seed": seed}, value=record.value)
-            rows.append((*list(_row(own).values())[:9], 1))
+            measured = Record("training", record.point, {**record.protocol, "seed": seed}, value=record.value)
+            rows.append((*list(_row(measured).values())[:9], 1))
         connection.executemany(
             f"INSERT INTO records ({', '.join(COLUMNS)}, environment) VALUES ({', '.join('?' * 10)})", rows
         )

@@ -72,11 +72,11 @@ def test_every_entry_is_what_its_point_counts_to(spec: SweepSpec, data: st.DataO
 def test_illegal_points_are_counted_by_rule_without_looking_at_each(spec: SweepSpec) -> None:
     space = space_of(spec)
     illegal = space.illegal()
-    assert sum(own.points for own in illegal) == int((~space.legal).sum())
-    for own in illegal:
+    assert sum(rule.points for rule in illegal) == int((~space.legal).sum())
+    for rule in illegal:
         with pytest.raises(IllegalPointError) as caught:
-            check_legal(own.example)
-        assert (caught.value.rule, str(caught.value)) == (own.rule, own.reason)
+            check_legal(rule.example)
+        assert (caught.value.rule, str(caught.value)) == (rule.rule, rule.reason)
 
 
 def _space(**axes: Any) -> Space:
@@ -163,7 +163,7 @@ def test_the_front_is_what_comparing_all_pairs_leaves(
     def dominates(a: list[int], b: list[int]) -> bool:
         return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
-    best = [i for i, own in enumerate(chosen) if not any(dominates(other, own) for other in chosen)]
+    best = [i for i, row in enumerate(chosen) if not any(dominates(other, row) for other in chosen)]
     found = front(Fake, np.arange(len(costs)), objectives)  # type: ignore[arg-type]
     assert found.tolist() == best
 
@@ -216,7 +216,7 @@ def test_a_space_too_large_to_list_can_still_be_sized() -> None:
     )
     assert len(space) == 100**4
     # One of 50 M is odd or even for G = 2; all are legal for G = 1.
-    assert sum(own.points for own in space.illegal()) == 100**4 - 75**4
+    assert sum(rule.points for rule in space.illegal()) == 100**4 - 75**4
     with pytest.raises(InputError, match=r"100,000,000 points, more than the 20,000,000"):
         _ = space.params
 

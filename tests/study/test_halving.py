@@ -98,22 +98,22 @@ def test_networks_of_all_sizes_are_in_one_halving_and_changed_files_are_not(tmp_
     file.write_text(NETWORKS)
     name = f"{file}:small"
 
-    def record(backbone: str, threads: int, seed: int, **own: str) -> Record:
+    def record(backbone: str, threads: int, seed: int, **protocol: str) -> Record:
         point = DesignPoint.of(backbone, resolution=16)
-        return Record("training", point, training_protocol(SPEC, "cpu", threads, seed) | own)
+        return Record("training", point, training_protocol(SPEC, "cpu", threads, seed) | protocol)
 
     now = source_hash(name)
     assert now is not None
     todo = [record("resnet18", 2, 0), record("shufflenet_v2_x0_5", 1, 0), record(name, 1, 0, source=now)]
     ended = [record(name, 1, 0, source="0123456789ab"), record(name, 1, 1, source=now)]
     gone = record(f"{tmp_path}/gone.py:small", 1, 0, source="0123456789ab")
-    found = variants_of(todo, {own.key: own for own in (*ended, gone)})
-    assert {(own.point.backbone, len(own.records)) for own in found} == {
+    found = variants_of(todo, {variant.key: variant for variant in (*ended, gone)})
+    assert {(record.point.backbone, len(record.records)) for record in found} == {
         ("resnet18", 1),
         ("shufflenet_v2_x0_5", 1),
         (DesignPoint.of(name).backbone, 2),
     }
-    assert ended[0] not in [own for variant in found for own in variant.records]
+    assert ended[0] not in [record for variant in found for record in variant.records]
 
 
 def test_rungs_are_powers_up_to_the_end() -> None:
@@ -132,12 +132,12 @@ def test_who_is_dropped_when_and_that_a_stop_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int, stop: int
 ) -> None:
     paused = tmp_path_factory.mktemp("run") / "paused"
-    own = variants(count)
+    trained = variants(count)
     # No two alike: what is done with those is the pruner's own affair.
     flat = data.draw(st.lists(st.floats(0, 100), min_size=9 * count, max_size=9 * count, unique=True))
-    scores = {str(v.point): flat[9 * i : 9 * i + 9] for i, v in enumerate(own)}
+    scores = {str(v.point): flat[9 * i : 9 * i + 9] for i, v in enumerate(trained)}
     at_work = Scripted(scores)
-    whole = list(train_by_halving(SPEC, own, {}, at_work, paused))
+    whole = list(train_by_halving(SPEC, trained, {}, at_work, paused))
     assert not paused.exists()
     assert len(whole) == 2 * count
     expected = by_hand(list(scores), scores)
@@ -150,26 +150,26 @@ def test_who_is_dropped_when_and_that_a_stop_changes_nothing(
     # The first so many records are known: the others come out as they did, in whatever order they are given.
     done = {record.key: record for record in whole[:stop]}
     rest = Scripted(scores)
-    again = list(train_by_halving(SPEC, list(reversed(own)), done, rest, paused))
+    again = list(train_by_halving(SPEC, list(reversed(trained)), done, rest, paused))
     assert again == whole[stop:]
     assert rest.epochs == sum(record.value["epochs"] for record in again)
 
 
 def test_what_was_decided_stays_when_more_variants_are_added(tmp_path: Path) -> None:
-    own = variants(8)
-    scores = {str(v.point): [float(i)] * 9 for i, v in enumerate(own)}
-    few = own[:4]
+    trained = variants(8)
+    scores = {str(v.point): [float(i)] * 9 for i, v in enumerate(trained)}
+    few = trained[:4]
     before = list(train_by_halving(SPEC, few, {}, Scripted(scores), tmp_path / "paused"))
     assert {str(r.point): r.value["dropped_at"] for r in before} == by_hand(
         [str(v.point) for v in few], scores
     )
     done = {record.key: record for record in before}
-    added = [Variant(v.point, tuple(done.get(r.key, r) for r in v.records)) for v in own]
+    added = [Variant(v.point, tuple(done.get(r.key, r) for r in v.records)) for v in trained]
     after = list(train_by_halving(SPEC, added, done, Scripted(scores), tmp_path / "paused"))
-    assert {str(r.point) for r in after} == {str(v.point) for v in own[4:]}
+    assert {str(r.point) for r in after} == {str(v.point) for v in trained[4:]}
     # Among all eight, the two best of the first rung, and the best of the second.
     dropped = {str(r.point): r.value["dropped_at"] for r in after}
-    assert [dropped[str(v.point)] for v in own[4:]] == [1, 1, 3, None]
+    assert [dropped[str(v.point)] for v in trained[4:]] == [1, 1, 3, None]
 
 
 @pytest.fixture

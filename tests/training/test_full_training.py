@@ -106,9 +106,9 @@ def test_a_training_that_was_lost_again_and_again_goes_on_to_the_same_bits(
 def test_rows_between_which_a_run_was_lost_have_the_loss_of_all_their_steps(
     network: Path, tmp_path: Path
 ) -> None:
-    each = a_run(network, tmp_path / "each")
-    train_fully(each)
-    losses = [row.loss for row in read_log(each.directory)]
+    separate = a_run(network, tmp_path / "each")
+    train_fully(separate)
+    losses = [row.loss for row in read_log(separate.directory)]
     thirds = a_run(network, tmp_path / "thirds", log_every=3, save_every=1)
     with pytest.raises(CrashError):
         train_fully(thirds, crash_at(3))
@@ -116,7 +116,7 @@ def test_rows_between_which_a_run_was_lost_have_the_loss_of_all_their_steps(
     rows = {row.step: row.loss for row in read_log(thirds.directory)}
     # Five steps an epoch: rows at every third step and at the ends of the epochs.
     expected = {3: losses[0:3], 5: losses[3:5], 6: losses[5:6], 9: losses[6:9], 10: losses[9:10]}
-    assert rows == {step: pytest.approx(sum(own) / len(own), rel=1e-6) for step, own in expected.items()}
+    assert rows == {step: pytest.approx(sum(loss) / len(loss), rel=1e-6) for step, loss in expected.items()}
 
 
 def test_checkpoints_are_the_last_two_and_the_best_and_say_what_they_are(

@@ -154,11 +154,11 @@ def test_activation_vectors_are_those_with_which_a_network_runs(
     # Each layer in turn as an ordinary convolution with the kernel of the last image: the same logits.
     plain = copy.deepcopy(network)
     for name, layer in generated_layers(plain).items():
-        parent, _, own = name.rpartition(".")
+        parent, _, child = name.rpartition(".")
         kernel = generate_kernels(
             seen.alphas[name][3:], layer.generator_weight.detach(), layer.shape.generator_groups
         )
-        setattr(plain.get_submodule(parent), own, _Fixed(layer, kernel.view(layer.kernel_shape)))
+        setattr(plain.get_submodule(parent), child, _Fixed(layer, kernel.view(layer.kernel_shape)))
     with torch.no_grad():
         torch.testing.assert_close(plain(images[3:4]), network(images[3:4]), rtol=1e-3, atol=1e-4)
 

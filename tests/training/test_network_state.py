@@ -44,7 +44,7 @@ _numbers = st.one_of(
     st.text(max_size=5),
     st.integers(-9, 9).map(np.int32),
     st.floats(-9, 9).map(np.float64),
-    st.lists(st.integers(0, 9), max_size=4).map(lambda own: np.array(own, dtype=">u2")),
+    st.lists(st.integers(0, 9), max_size=4).map(lambda values: np.array(values, dtype=">u2")),
     st.lists(st.floats(-9, 9, width=32), max_size=4).map(torch.tensor),
 )
 _keys = st.one_of(st.text(max_size=3), st.integers(0, 9), st.tuples(st.integers(0, 3), st.booleans()))
@@ -53,7 +53,7 @@ _values = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
-        st.lists(inner, max_size=3).map(lambda own: deque(own, 7)),
+        st.lists(inner, max_size=3).map(lambda values: deque(values, 7)),
         st.dictionaries(_keys, inner, max_size=3),
         st.dictionaries(_keys, inner, max_size=3).map(OrderedDict),
         st.sets(st.integers(0, 9), max_size=3),

@@ -106,7 +106,7 @@ def test_two_processes_test_what_the_first_one_keeps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ema"), [*FAST[:4], *(pytest.param(*own, marks=pytest.mark.slow) for own in FAST[4:]), *REST]
+    ("name", "ema"), [*FAST[:4], *(pytest.param(*case, marks=pytest.mark.slow) for case in FAST[4:]), *REST]
 )
 def test_a_short_training_goes_on_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
     data, recipe = load_data("digits", resolution=8), Recipe(epochs=3, batch_size=256, ema=ema)

@@ -287,7 +287,9 @@ def test_a_sweep_trains_again_on_images_that_changed(network: Path, tmp_path: Pa
     def keys() -> list[str]:
         # As another process does: data are loaded once in each.
         load.cache_clear()
-        return [own.key for own in plan(spec).measurements if own.figure == "training"]
+        return [
+            measurement.key for measurement in plan(spec).measurements if measurement.figure == "training"
+        ]
 
     before = keys()
     assert keys() == before

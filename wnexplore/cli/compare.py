@@ -49,9 +49,9 @@ def compare(
         raise InputError(f"--fail-above is {fail_above:g}: expected a factor of at least 1, such as 1.05")
     directories = (directory_a, directory_b)
     records = [load_records(directory, skip_damaged) for directory in directories]
-    frames = [frame(own) for own in records]
+    frames = [frame(record) for record in records]
     if where is not None:
-        frames = [filters.where(own, where) for own in frames]
+        frames = [filters.where(frame, where) for frame in frames]
     found = versus(frames[0], frames[1], column)
     described = (
         found,

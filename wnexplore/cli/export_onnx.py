@@ -79,14 +79,14 @@ def export_onnx(
         check = onnx_export.check_onnx(out, network, resolution=point.resolution)
     found = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {check.opset}, logits"
     told = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"
-    own = f", where float32 alone makes {check.torch_difference:.1e} in torch"
+    torch_note = f", where float32 alone makes {check.torch_difference:.1e} in torch"
     if check.torch_difference <= onnx_export.TOLERANCE:
-        own = ""
+        torch_note = ""
     if not check.is_rounding:
         raise RunError(
-            f"{found} in onnxruntime {told}: more than the {onnx_export.TOLERANCE:g} of rounding{own}"
+            f"{found} in onnxruntime {told}: more than the {onnx_export.TOLERANCE:g} of rounding{torch_note}"
         )
-    say(f"{found} at most {told}{own}")
+    say(f"{found} at most {told}{torch_note}")
 
 
 def _says_network(context: typer.Context, checkpoint: Path) -> bool:

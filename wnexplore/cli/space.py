@@ -84,11 +84,11 @@ def space(
 
 def _tell_size(space: Space) -> None:
     illegal = space.illegal()
-    broken = sum(own.points for own in illegal)
+    broken = sum(rule.points for rule in illegal)
     say(f"{space.size:,} points, {space.size - broken:,} legal, {broken:,} illegal")
-    for own in illegal:
-        say(f"  {own.points:,} break this: {own.rule}")
-        say(f"    {own.example}: {own.reason}")
+    for rule in illegal:
+        say(f"  {rule.points:,} break this: {rule.rule}")
+        say(f"    {rule.example}: {rule.reason}")
     for network, operators in space.uncounted.items():
         say(f"not in FLOPs of {network}, though they may multiply matrices: {', '.join(operators)}")
 

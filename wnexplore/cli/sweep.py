@@ -251,8 +251,8 @@ def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
     by_point: dict[DesignPoint, list[Measurement]] = {point: [] for point in planned.points}
     for measurement in todo:
         by_point[measurement.point].append(measurement)
-    for point, own in by_point.items():
-        say(f"{point}: {'; '.join(_steps(own)) or 'done'}")
+    for point, measurements in by_point.items():
+        say(f"{point}: {'; '.join(_steps(measurements)) or 'done'}")
     _say_skipped(planned)
     tell(
         f"{len(planned.points)} points, {len(todo)} measurements to make,"
@@ -265,7 +265,7 @@ def _steps(todo: list[Measurement]) -> Iterator[str]:
     yield from (str(m) for m in todo if m.figure != "training")
     trainings = [m for m in todo if m.figure == "training"]
     # What differs between those of one run is the seed minus the place.
-    for _, run in groupby(enumerate(trainings), lambda each: each[1].protocol["seed"] - each[0]):
+    for _, run in groupby(enumerate(trainings), lambda numbered: numbered[1].protocol["seed"] - numbered[0]):
         first, *others = (m for _, m in run)
         if len(others) < 3:
             yield from (str(m) for m in (first, *others))

@@ -110,9 +110,9 @@ class FolderSplit:
             generator = training.generator()
             order, start = torch.randperm(len(self), generator=generator), training.start
             draws = torch.rand(4, len(self), generator=generator)
-        own = shares(len(self), batch_size, order, start, rank, world)
+        batches = shares(len(self), batch_size, order, start, rank, world)
         read, first = 0, ""
-        for images, labels, index, damaged in self._read(own, training, device, world):
+        for images, labels, index, damaged in self._read(batches, training, device, world):
             self._tally.add(len(images), damaged)
             read += len(images)
             first = first or (f"{shown(damaged[0][0], 300)}: {damaged[0][1]}" if damaged else "")

@@ -157,8 +157,8 @@ def _paint_object(
     textures = list(TEXTURES.values())
     second = np.empty_like(u)
     for kind in np.unique(texture):
-        own = texture == kind
-        second[own] = textures[kind](along[own], across[own], radius[own] / reach[own], angle[own])
+        mask = texture == kind
+        second[mask] = textures[kind](along[mask], across[mask], radius[mask] / reach[mask], angle[mask])
     second = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
     # One dark, one light, whichever: neither tells the class, and both part from most grounds.
     light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]

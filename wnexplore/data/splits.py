@@ -114,8 +114,8 @@ def shares(
     `order` is that of the whole training pass, None in a test.
     """
     if order is None:
-        own = torch.arange(images)[rank::world]
-        yield from own.split(math.ceil(batch_size / world)) if len(own) else ()
+        indices = torch.arange(images)[rank::world]
+        yield from indices.split(math.ceil(batch_size / world)) if len(indices) else ()
         return
     if min(batch_size, images) < world:
         raise InputError(f"{world} processes can't share a batch of {min(batch_size, images)} images")

@@ -176,7 +176,7 @@ def _odconv(block: Block, design: StageDesign) -> Iterator[Part]:
         # Channels, filters, positions and experts; the last three where there is something to choose from.
         attended = site.in_channels + (0 if site.depthwise else site.out_channels)
         taps = site.kernel_size[0] * site.kernel_size[1]
-        attended += sum(own for own in (taps, experts) if own > 1)
+        attended += sum(size for size in (taps, experts) if size > 1)
         yield linear("odconv", site.in_channels, hidden)
         yield linear("odconv", hidden, attended)
         kernel = ("odconv", experts, design.temperature)

@@ -121,8 +121,8 @@ def at_stage(setting: Setting, stage: int, name: str = "M or G") -> Fraction | O
     """The value in one stage; `InputError` if `setting` names others, but not this one."""
     if not isinstance(setting, PerStage):
         return setting
-    for own, value in setting.stages:
-        if own == stage:
+    for number, value in setting.stages:
+        if number == stage:
             return value
     raise InputError(f"{name} is '{shown(setting)}': it has no value for stage {stage}")
 
@@ -144,10 +144,10 @@ def _per_stage(values: Iterable[tuple[object, object]], name: str) -> PerStage:
             raise InputError(f"{name} has a value for stage '{shown(stage)}': expected a stage's number")
         if stage in found:
             raise InputError(f"{name} has two values for stage {stage}")
-        own = parse_setting(value, name)
-        if isinstance(own, PerStage):
-            raise InputError(f"{name} is '{shown(own)}' in stage {stage}: expected one number there")
-        found[stage] = own
+        parsed = parse_setting(value, name)
+        if isinstance(parsed, PerStage):
+            raise InputError(f"{name} is '{shown(parsed)}' in stage {stage}: expected one number there")
+        found[stage] = parsed
     if not found:
         raise InputError(f"{name} is empty: expected a value for each stage, such as 2:1+3:2+4:8")
     return PerStage(tuple(sorted(found.items())))

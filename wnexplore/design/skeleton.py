@@ -81,10 +81,10 @@ class Walk:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Walk:
         """The walk that `to_dict` described. Raises `KeyError` or `TypeError` for anything else."""
-        blocks = tuple(_block(own) for own in content["blocks"])
+        blocks = tuple(_block(block) for block in content["blocks"])
         return cls(content["params"], content["flops"], blocks, tuple(content["uncounted"]))
 
 
 def _block(content: Mapping[str, Any]) -> Block:
-    sites = tuple(Site(**{**own, "kernel_size": tuple(own["kernel_size"])}) for own in content["sites"])
+    sites = tuple(Site(**{**site, "kernel_size": tuple(site["kernel_size"])}) for site in content["sites"])
     return Block(**{**content, "sites": sites})

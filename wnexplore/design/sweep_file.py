@@ -248,7 +248,8 @@ class SweepSpec(_Grid):
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
         if content["points"] is not None:
             content["points"] = [
-                {key: value for key, value in own.items() if value is not None} for own in content["points"]
+                {key: value for key, value in point.items() if value is not None}
+                for point in content["points"]
             ]
         return dump_yaml({key: value for key, value in content.items() if value is not None})
 

@@ -158,9 +158,9 @@ def compare(a: Any, sign: Sign, b: Any) -> bool | None:
 
 def _by_stage(a: Any, b: Any) -> Sequence[tuple[Any, Any]]:
     if not isinstance(a, PerStage):
-        return [(a, own) for _, own in b.stages] if isinstance(b, PerStage) else [(a, b)]
+        return [(a, number) for _, number in b.stages] if isinstance(b, PerStage) else [(a, b)]
     if not isinstance(b, PerStage):
-        return [(own, b) for _, own in a.stages]
+        return [(number, b) for _, number in a.stages]
     ours, theirs = dict(a.stages), dict(b.stages)
     return [(ours.get(stage), theirs.get(stage)) for stage in ours | theirs]
 

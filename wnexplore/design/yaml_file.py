@@ -120,33 +120,33 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth)
         self._count(event, 1)
-        own = _Anchored()
+        anchored = _Anchored()
         before = self.values
         if event.anchor is not None:
-            self.anchors[event.anchor] = own
+            self.anchors[event.anchor] = anchored
         if isinstance(event, yaml.ScalarEvent):
-            own.value = self._scalar(event)
+            anchored.value = self._scalar(event)
         else:
             if depth >= MAX_DEPTH:
                 raise self._wrong(event, f"nested more than {MAX_DEPTH} deep")
             if isinstance(event, yaml.SequenceStartEvent):
-                own.value, own.depth = self._sequence(event, events, at, depth + 1)
+                anchored.value, anchored.depth = self._sequence(event, events, at, depth + 1)
             else:
-                own.value, own.depth = self._mapping(event, events, at, depth + 1)
-        own.values = 1 + self.values - before
-        own.done = True
-        return own.value, own.depth
+                anchored.value, anchored.depth = self._mapping(event, events, at, depth + 1)
+        anchored.values = 1 + self.values - before
+        anchored.done = True
+        return anchored.value, anchored.depth
 
     def _alias(self, event: Any, depth: int) -> Any:
-        own = self.anchors.get(event.anchor)
-        if own is None:
+        anchored = self.anchors.get(event.anchor)
+        if anchored is None:
             raise self._wrong(event, f"alias '*{shown(event.anchor)}' has no anchor before it")
-        if not own.done:
+        if not anchored.done:
             raise self._wrong(event, f"alias '*{shown(event.anchor)}' stands inside what it stands for")
-        self._count(event, own.values)
-        if depth + own.depth > MAX_DEPTH:
+        self._count(event, anchored.values)
+        if depth + anchored.depth > MAX_DEPTH:
             raise self._wrong(event, f"nested more than {MAX_DEPTH} deep")
-        return own.value, own.depth
+        return anchored.value, anchored.depth
 
     def _sequence(self, event: Any, events: Iterator[Any], at: tuple[str | int, ...], depth: int) -> Any:
         self._check_tag(event, "seq")

@@ -119,7 +119,7 @@ _COUNTED = frozenset(
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Queries (..., L, E), keys (..., S, E), values (..., S, V): L·S·(E + V) multiply-adds."""
-    queries, keys, values = (get_shape(each) for each in inputs[:3])
+    queries, keys, values = (get_shape(tensor) for tensor in inputs[:3])
     *batch, length, size = queries
     return Counter(attention=prod(batch) * length * keys[-2] * (size + values[-1]))
 

@@ -32,8 +32,8 @@ class RacedLayer:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the weight, as JSON can hold it."""
-        own = {"name": self.name, "count": self.count, "height": self.height, "width": self.width}
-        return {**own, "shape": _numbers(self.shape)}
+        content = {"name": self.name, "count": self.count, "height": self.height, "width": self.width}
+        return {**content, "shape": _numbers(self.shape)}
 
 
 def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) -> list[RacedLayer]:

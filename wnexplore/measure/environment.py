@@ -197,12 +197,12 @@ def _no_code() -> str | None:
 
 def _runs(architecture: re.Match[str], capability: tuple[int, int]) -> bool:
     kind, major, minor, only = architecture.groups()
-    own = int(major), int(minor)
+    built = int(major), int(minor)
     if only == "a":
-        return capability == own
+        return capability == built
     if kind == "compute" and not only:
-        return capability >= own
-    return capability[0] == own[0] and capability[1] >= own[1]
+        return capability >= built
+    return capability[0] == built[0] and capability[1] >= built[1]
 
 
 def _whole(path: Path) -> int | None:

@@ -33,7 +33,7 @@ class Failure:
         told = " ".join(str(error).split())
         name = type(error).__name__
         lost = is_context_lost(error)
-        short = not lost and any(_is_out_of_memory(each) for each in _chain(error))
+        short = not lost and any(_is_out_of_memory(cause) for cause in _chain(error))
         return cls("out_of_memory" if short else "failed", f"{name}: {told}" if told else name, lost)
 
 
@@ -99,7 +99,7 @@ def is_context_lost(error: BaseException) -> bool:
     Told by its text; cuDNN, cuBLAS and Triton say only that something failed, so that otherwise the GPU
     itself is asked, if this process uses one.
     """
-    return any(_LOST.search(str(each)) for each in _chain(error)) or not _answers()
+    return any(_LOST.search(str(cause)) for cause in _chain(error)) or not _answers()
 
 
 def release_memory(device: str) -> None:

@@ -75,7 +75,7 @@ class Race:
             "picked": self.picked,
             "fastest": self.fastest,
             **_bounds("regret", self.regret),
-            "formulations": {name: _entry(each) for name, each in self.formulations.items()},
+            "formulations": {name: _entry(outcome) for name, outcome in self.formulations.items()},
         }
 
 
@@ -116,9 +116,9 @@ def difference(y: Tensor, expected: Tensor) -> float:
 def crossover(races: Iterable[Race]) -> list[tuple[int, str]]:
     """Each batch size from which on another formulation is the fastest, and which; the first one included."""
     found: list[tuple[int, str]] = []
-    for each in races:
-        if each.fastest is not None and (not found or found[-1][1] != each.fastest):
-            found.append((each.batch_size, each.fastest))
+    for race in races:
+        if race.fastest is not None and (not found or found[-1][1] != race.fastest):
+            found.append((race.batch_size, race.fastest))
     return found
 
 
@@ -226,7 +226,9 @@ def _plain_ms(timings: Collection[Timing]) -> Interval | None:
 
 def _fastest(found: Mapping[str, Timed | Failure]) -> str | None:
     right = {
-        name: each.ratio.median for name, each in found.items() if isinstance(each, Timed) and each.agrees
+        name: outcome.ratio.median
+        for name, outcome in found.items()
+        if isinstance(outcome, Timed) and outcome.agrees
     }
     return min(right, key=lambda name: right[name], default=None)
 
@@ -239,10 +241,10 @@ def _regret(picked: Timing | None, fastest: Timing | None) -> Interval | None:
     return bootstrap_interval(ratios(picked.samples_ms[:rounds], fastest.samples_ms[:rounds]))
 
 
-def _entry(each: Timed | Failure) -> dict[str, Any]:
-    if isinstance(each, Failure):
-        return {"status": each.status, "error": each.error}
-    return {"status": "ok", "error": None, **each.to_dict()}
+def _entry(outcome: Timed | Failure) -> dict[str, Any]:
+    if isinstance(outcome, Failure):
+        return {"status": outcome.status, "error": outcome.error}
+    return {"status": "ok", "error": None, **outcome.to_dict()}
 
 
 def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -161,8 +161,8 @@ def _by_row(amounts: Counter[Place], units: dict[str, nn.Module]) -> Counter[str
     """
     found: Counter[str] = Counter()
     for within, amount in amounts.items():
-        own = within[-1] if within else ""
-        found[next((name for name in within if name in units), own)] += amount
+        innermost = within[-1] if within else ""
+        found[next((name for name in within if name in units), innermost)] += amount
     return found
 
 
@@ -170,14 +170,14 @@ def _own_times(
     times: dict[str, float], units: dict[str, nn.Module], owners: dict[str, nn.Module]
 ) -> dict[str, float]:
     """The milliseconds of each owner without those of the layers and owners inside of it."""
-    own: dict[str, float] = {}
+    self_times: dict[str, float] = {}
     # The innermost have the longest names.
     for name in sorted(owners, key=len, reverse=True):
         start = f"{name}." if name else ""
         inside = (times.get(unit, 0.0) for unit in units if unit.startswith(start))
-        others = (taken for other, taken in own.items() if other.startswith(start))
-        own[name] = max(0.0, times.get(name, 0.0) - sum(inside) - sum(others))
-    return own
+        others = (taken for other, taken in self_times.items() if other.startswith(start))
+        self_times[name] = max(0.0, times.get(name, 0.0) - sum(inside) - sum(others))
+    return self_times
 
 
 _VIEWS = (nn.Identity, nn.Flatten)
@@ -265,8 +265,8 @@ class _CpuClock:
         """Milliseconds of each piece since the last reading; a module may run more than once a pass."""
         marks, self._marks = self._marks, defaultdict(list)
         return {
-            name: sum(self._between(start, end) for start, end in zip(own[::2], own[1::2], strict=True))
-            for name, own in marks.items()
+            name: sum(self._between(start, end) for start, end in zip(mark[::2], mark[1::2], strict=True))
+            for name, mark in marks.items()
         }
 
     def _between(self, start: Any, end: Any) -> float:

@@ -140,7 +140,7 @@ def time_in_rounds(
             begun = clock() - elapsed
             # The dice stand where they stood.
             dice.shuffle(list(range(kept[rounds].size)))
-        lost = next((key for key, own in taken.items() if _is_lost(own)), None)
+        lost = next((key for key, sample in taken.items() if _is_lost(sample)), None)
         if lost is not None:
             failure = taken[lost]
             assert isinstance(failure, Failure)
@@ -149,15 +149,15 @@ def time_in_rounds(
                     yield key, failure
             raise ContextLostError(lost, failure)
         if again is None and not isinstance(taken[baseline], Failure):
-            samples = {key: None if isinstance(own, Failure) else own for key, own in taken.items()}
+            samples = {key: None if isinstance(sample, Failure) else sample for key, sample in taken.items()}
             on_raw_round(RawRound(elapsed, samples, len(samples)))
         for key in list(timings):
-            own, plain = taken[key], taken[baseline]
-            if isinstance(plain, Failure) or isinstance(own, Failure):
+            sample, plain = taken[key], taken[baseline]
+            if isinstance(plain, Failure) or isinstance(sample, Failure):
                 del timings[key]
-                yield key, plain if isinstance(plain, Failure) else own  # type: ignore[misc]
+                yield key, plain if isinstance(plain, Failure) else sample  # type: ignore[misc]
             else:
-                timings[key].add(own, plain)
+                timings[key].add(sample, plain)
         rounds += 1
         spent = elapsed / seconds
         if timings and again is None:
@@ -179,7 +179,7 @@ def time_in_rounds(
 
 def _replayed(kept: RawRound[Key], keys: tuple[Key, ...]) -> dict[Key, float | Failure] | None:
     """The samples of `keys` in a kept round; None if it lacks one, so that the round has to be run."""
-    found = {key: own for key in keys if (own := kept.samples_ms.get(key)) is not None}
+    found = {key: sample for key in keys if (sample := kept.samples_ms.get(key)) is not None}
     return {**found} if len(found) == len(keys) else None
 
 

@@ -86,9 +86,9 @@ class Compile(Runtime):
 
         # What is compiled is kept by code object: of one that networks share, each call would try the
         # others' first, and there would be a limit to how many there may be.
-        own = FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
+        copied = FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
         # Without fullgraph, a network that can't be compiled would silently be timed in eager mode.
-        compiled: Callable[[Tensor], Tensor] = torch.compile(own, fullgraph=True, dynamic=False)
+        compiled: Callable[[Tensor], Tensor] = torch.compile(copied, fullgraph=True, dynamic=False)
         return compiled
 
     def prepare(self, step: Step) -> Step:

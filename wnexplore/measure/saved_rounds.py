@@ -98,12 +98,12 @@ class KeptRounds(Generic[Key]):
                 taken = json.loads(line)
                 samples, seconds = taken["ms"], float(taken["seconds"])
                 before = rounds[-1].seconds if rounds else 0.0
-                if not all(_is_time(own) for own in (seconds, *samples.values()) if own is not None):
+                if not all(_is_time(value) for value in (seconds, *samples.values()) if value is not None):
                     break
                 if seconds < before:
                     break
-                failed |= {name for name, own in samples.items() if own is None}
-                known = {by_name[name]: own for name, own in samples.items() if name in by_name}
+                failed |= {name for name, value in samples.items() if value is None}
+                known = {by_name[name]: value for name, value in samples.items() if name in by_name}
                 rounds.append(RawRound(seconds, known, len(samples)))
                 length += len(line) + 1
         self.together, self.rounds, self._length = len(together), tuple(rounds), length

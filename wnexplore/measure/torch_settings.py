@@ -28,9 +28,9 @@ def place(network: nn.Module, device: str, dtype: torch.dtype, memory_format: to
     `nn.Module.to` would ask it of those of five too, experts' kernels and 3d ones, which can't have it.
     """
     network.to(device=device, dtype=dtype)
-    for own in (*network.parameters(), *network.buffers()):
-        if own.dim() == 4:
-            own.data = own.data.contiguous(memory_format=memory_format)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
 @contextmanager

@@ -46,6 +46,6 @@ def _numbers(args: tuple[Any, ...], given: dict[str, Any]) -> int:
     """How many numbers a tensor has that is asked for so."""
     size = given.get("size", args[0] if args and not isinstance(args[0], int) else args)
     try:
-        return math.prod(int(own) for own in size)
+        return math.prod(int(length) for length in size)
     except (TypeError, ValueError):  # torch will say what is wrong with them
         return 0

@@ -71,13 +71,13 @@ class Pass:
     """Whether parameters or buffers are there that weren't before."""
 
 
-def layout(model: nn.Module, resolution: int | None = None, *, own: int | None = None) -> Layout:
+def layout(model: nn.Module, resolution: int | None = None, *, known_size: int | None = None) -> Layout:
     """Where the convolutions of `model` stand, for images of `resolution` pixels.
 
-    Left out, it is the first on which the network can run of 224, `own` (the size that its images will
-    have, if that is known), the sizes that it states (`wnexplore.models.input_sizes`), `RESOLUTIONS` and the
-    one that fits its last layers. Where its code asks for numbers, `own` comes first: a pass takes time and
-    memory then. The network is left as it was, but for lazy layers, which get the size that they meet. Raises
+    Left out, it is the first on which the network can run of 224, `known_size` (the size of its images,
+    if known), the sizes that it states (`wnexplore.models.input_sizes`), `RESOLUTIONS` and the
+    one that fits its last layers. Where its code asks for numbers, `known_size` comes first: a pass takes time
+    and memory then. The network is left as it was, but for lazy layers, which get the size that they meet. Raises
     `InputError` if it can't run, or if it has lazy layers and no size was said.
     """
     if is_unsized(model):
@@ -90,9 +90,9 @@ def layout(model: nn.Module, resolution: int | None = None, *, own: int | None =
     if resolution is not None:
         sizes = [resolution]
     else:
-        known = (RESOLUTIONS[0], own, *stated_sizes(model))
+        known = (RESOLUTIONS[0], known_size, *stated_sizes(model))
         sizes = [size for size in dict.fromkeys(known) if size is not None]
-    with_numbers = [own] if own is not None else sizes
+    with_numbers = [known_size] if known_size is not None else sizes
     seen = found.first(_seen_without_numbers, sizes) or found.first(_seen_with_numbers, with_numbers)
     if seen is None and resolution is None:
         others = [size for size in RESOLUTIONS if size not in sizes]
@@ -122,10 +122,10 @@ def one_pass(
     run, and torch's or Python's own error if there is not the memory.
     """
     reasons: list[str] = []
-    for own in _each(channels, model, resolution):
+    for count in _each(channels, model, resolution):
         for look in (_seen_without_numbers, _seen_with_numbers):
             try:
-                return look(model, own, resolution, counted, batch_size)
+                return look(model, count, resolution, counted, batch_size)
             # Anybody's code: it may even want to leave.
             except (Exception, SystemExit) as error:
                 if _is_out_of_memory(error):
@@ -137,7 +137,7 @@ def one_pass(
 
 def is_unsized(model: nn.Module) -> bool:
     """Whether `model` has lazy layers that no image has yet given a size."""
-    return any(is_lazy(own) for own in itertools.chain(model.parameters(), model.buffers()))
+    return any(is_lazy(tensor) for tensor in itertools.chain(model.parameters(), model.buffers()))
 
 
 def give_sizes(model: nn.Module, resolution: int) -> None:
@@ -179,7 +179,7 @@ class _Looks:
         """The layout at the first of `sizes` at which it runs, 3 channels before others."""
         if not sizes:
             return None
-        for channels, size in ((own, size) for own in self._likely(sizes) for size in sizes):
+        for channels, size in ((count, size) for count in self._likely(sizes) for size in sizes):
             try:
                 return _layout(self._model, size, look(self._model, channels, size, False, 1))
             # Anybody's code: it may even want to leave.
@@ -237,7 +237,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _layout(model: nn.Module, resolution: int, seen: Pass) -> Layout:
-    modules = {name: own for name, own in model.named_modules() if isinstance(own, CONVOLUTIONS)}
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)}
     names = [*seen.calls, *(name for name in modules if name not in seen.calls)]
     convs = tuple(_seen_conv(name, modules[name], seen, resolution) for name in names)
     return Layout(resolution, convs, seen.channels)

@@ -58,8 +58,8 @@ class Conversion:
 
     def __str__(self) -> str:
         lines = [f"{len(self.replaced)} convolutions replaced, {len(self.left)} left"]
-        lines += [f"  {own.name}: {own.what}, {own.reason}" for own in self.replaced]
-        lines += [f"  {own.name} left: {own.reason}" for own in self.left]
+        lines += [f"  {change.name}: {change.what}, {change.reason}" for change in self.replaced]
+        lines += [f"  {change.name} left: {change.reason}" for change in self.left]
         return "\n".join(lines)
 
 
@@ -97,24 +97,24 @@ def convert(
     Raises `InputError` for an axis that is wrong, stages that the network doesn't have, or if it can't run,
     and `IllegalPointError` naming the layer for an (M, G) that it can't have; then nothing is changed.
     """
-    own = _method(method, M, G, axes)
+    chosen_method = _method(method, M, G, axes)
     chosen = Where(names=where) if isinstance(where, str) else where or Where()
     _chooser(chosen)  # before the network is tried, which takes time
     found = layout(model, None if resolution is None else at_least(1, "resolution", resolution))
-    return convert_seen(model, own, chosen, found, why_left(model, found, stem=chosen.stem))
+    return convert_seen(model, chosen_method, chosen, found, why_left(model, found, stem=chosen.stem))
 
 
 def convert_seen(
-    model: nn.Module, own: Method, chosen: Where, found: Layout, why_never: Mapping[str, str]
+    model: nn.Module, chosen_method: Method, chosen: Where, found: Layout, why_never: Mapping[str, str]
 ) -> Conversion:
     """As `convert`, of a network whose layout and whose convolutions to leave are known."""
     why_not = _chooser(chosen)
-    _check_stages(own, chosen, {seen.stage for seen in found.convs if seen.name not in why_never})
+    _check_stages(chosen_method, chosen, {seen.stage for seen in found.convs if seen.name not in why_never})
     made: dict[str, nn.Module] = {}
     replaced, left = [], []
     for seen in found.convs:
         reason = why_never.get(seen.name) or why_not(seen)
-        new = None if reason else _replacement(seen, own.at(seen.stage))
+        new = None if reason else _replacement(seen, chosen_method.at(seen.stage))
         if new is None:
             kind = type(seen.module).__name__
             left.append(Change(seen.name, kind, reason or "the method leaves it as it is"))

@@ -70,8 +70,8 @@ def _is_compiled(module: nn.Module) -> bool:
 def _computed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> dict[int, object]:
     """What `copy.deepcopy` refuses to copy, the weights of the old `weight_norm` for one -> its copy."""
     return {
-        id(own): change(own.detach())
+        id(tensor): change(tensor.detach())
         for module in model.modules()
-        for own in tree_leaves(list(vars(module).values()))
-        if isinstance(own, Tensor) and not own.is_leaf
+        for tensor in tree_leaves(list(vars(module).values()))
+        if isinstance(tensor, Tensor) and not tensor.is_leaf
     }

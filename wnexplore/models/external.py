@@ -57,7 +57,7 @@ def brought_network(name: str, method: Method, num_classes: int, resolution: int
     gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     if type(method) is not PlainMethod:
         # Stages are those of large images wherever it can run on them.
-        found = layout(model, own=resolution)
+        found = layout(model, known_size=resolution)
         convert_seen(model, method, Where(), found, _left(model, resolution, found, known))
     if gives.has_more:
         model.register_forward_hook(main_logits)
@@ -88,7 +88,7 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
         torch.manual_seed(0)
         model, known = _sized(name, num_classes, resolution)
     gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
-    found = layout(model, own=resolution)
+    found = layout(model, known_size=resolution)
     walk = model_walk(model, resolution, found, _left(model, resolution, found, known))
     if gives.decides:
         _forget(known)
@@ -107,11 +107,11 @@ def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container
         return Block(conv.name, conv.stage, site.in_channels, site.out_channels, pixels, (site,), samples)
 
     blocks = tuple(block(conv) for conv in found.convs if conv.name not in left)
-    sites = [site for own in blocks for site in own.sites]
+    sites = [site for block in blocks for site in block.sites]
     return Walk(
         params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
         flops=seen.products.total
-        - sum(own.samples * site.weights * site.pixels for own in blocks for site in own.sites),
+        - sum(block.samples * site.weights * site.pixels for block in blocks for site in block.sites),
         blocks=blocks,
         uncounted=tuple(sorted(seen.products.uncounted)),
     )
@@ -150,7 +150,7 @@ def _known_of(name: str, num_classes: int, model: nn.Module) -> _Known:
 
 def _forget(known: _Known) -> None:
     """Of a network that decides by numbers, the next one of its kind may be another."""
-    for key in [key for key, own in _known.items() if own is known]:
+    for key in [key for key, cached in _known.items() if cached is known]:
         del _known[key]
 
 
@@ -282,7 +282,7 @@ def _shared(model: nn.Module, other: object) -> str | None:
         if id(module) in modules and any(True for _ in _tensors(module)):
             return f"module {name}"
     names = (*model.named_parameters(), *model.named_buffers())
-    return next((f"tensor {name}" for name, own in names if _place(own) in places), None)
+    return next((f"tensor {name}" for name, tensor in names if _place(tensor) in places), None)
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -300,8 +300,10 @@ def _place(tensor: torch.Tensor) -> object:
 def _function(path: Path, module: ModuleType, name: str) -> Callable[..., object]:
     found: Any = getattr(module, name, None)
     if isinstance(found, nn.Module) or not callable(found):
-        own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = _hint([key for key in get_close_matches(name, own, n=1) if key != name])
+        functions = [
+            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+        ]
+        hint = _hint([key for key in get_close_matches(name, functions, n=1) if key != name])
         raise InputError(
             f"{path} has no function '{name}'{hint or ': expected one that returns a torch.nn.Module'}"
         )

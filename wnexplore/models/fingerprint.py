@@ -68,8 +68,8 @@ def _of(value: Any, known: dict[int, int]) -> Hashable:
     if isinstance(value, nn.Module):
         # Hooks are kept by numbers that are new each time.
         held = (
-            (name, parts(own.values()) if "_hooks" in name and own else _of(own, known))
-            for name, own in vars(value).items()
+            (name, parts(attribute.values()) if "_hooks" in name and attribute else _of(attribute, known))
+            for name, attribute in vars(value).items()
         )
         return type(value), tuple(held)
     if type(value).__module__ != "builtins" and hasattr(value, "__dict__"):
@@ -78,4 +78,4 @@ def _of(value: Any, known: dict[int, int]) -> Hashable:
 
 
 def _parts(values: Any, known: dict[int, int]) -> tuple[Hashable, ...]:
-    return tuple(_of(own, known) for own in values)
+    return tuple(_of(item, known) for item in values)

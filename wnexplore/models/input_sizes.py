@@ -28,7 +28,7 @@ def stated_sizes(model: nn.Module) -> list[int]:
     near = [module for name, module in model.named_modules() if name.count(".") < _LEVELS]
     holders = [*(_of(model, name) for name in _CONFIGURATIONS), *near]
     heights = [_height(_of(holder, name)) for holder in holders for name in _SIZES]
-    found = [own for own in dict.fromkeys(heights) if own is not None]
+    found = [fromkey for fromkey in dict.fromkeys(heights) if fromkey is not None]
     return found[:_MOST_STATED]
 
 
@@ -37,8 +37,8 @@ def likely_channels(model: nn.Module, resolution: int) -> list[int]:
 
     3, and of those that some convolution reads (and 1) the two with which most of its modules run.
     """
-    read = [own.in_channels for own in model.modules() if isinstance(own, CONVOLUTIONS)]
-    others = [own for own in dict.fromkeys((1, *read)) if own != 3]
+    read = [module.in_channels for module in model.modules() if isinstance(module, CONVOLUTIONS)]
+    others = [fromkey for fromkey in dict.fromkeys((1, *read)) if fromkey != 3]
     if len(others) > _MOST_OTHERS:
         tried = _Tried(model)
         others.sort(key=lambda channels: -tried(channels, resolution).progress)
@@ -162,11 +162,11 @@ class _Tried:
 def _of_positions(model: nn.Module, seen: _Attempt, start: int) -> Iterator[int]:
     """The sizes for which the position embeddings would fit: a side of theirs times the stride of a map."""
     sides: dict[int, None] = {}
-    for name, own in (*model.named_parameters(), *model.named_buffers()):
-        if "pos" not in name.lower() or own.dim() < 2:
+    for name, named_buffer in (*model.named_parameters(), *model.named_buffers()):
+        if "pos" not in name.lower() or named_buffer.dim() < 2:
             continue
-        tokens = own.shape[-2]
-        if own.dim() == 4:
+        tokens = named_buffer.shape[-2]
+        if named_buffer.dim() == 4:
             sides[tokens] = None
         # One or two of them may be no pixels: a class, a distillation token.
         sides.update(

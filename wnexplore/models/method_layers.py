@@ -130,7 +130,7 @@ class MethodByStage(PlainMethod):
 
 def method_of(point: DesignPoint) -> Method:
     """The method of a design point, with the point's values of the axes that it reads."""
-    differs = point.stages is not None or any(isinstance(own, PerStage) for own in (point.M, point.G))
+    differs = point.stages is not None or any(isinstance(setting, PerStage) for setting in (point.M, point.G))
     return MethodByStage(point) if differs else _method(stage_design(point, 0))
 
 
@@ -143,7 +143,7 @@ def layer_class(path: str) -> Any:
 
 def layer_spec(module: nn.Module) -> MethodSpec | None:
     """The entry of the method whose layer `module` is; None if it is none's."""
-    names = (f"{own.__module__}:{own.__qualname__}" for own in type(module).__mro__)
+    names = (f"{base.__module__}:{base.__qualname__}" for base in type(module).__mro__)
     return next((_BY_LAYER[name] for name in names if name in _BY_LAYER), None)
 
 

@@ -114,10 +114,14 @@ class _Mode(TorchDispatchMode):
             flops = rule(args, kwargs, result)
             if flops:
                 at = tuple(self.place)
-                tensors = [own for own in tree_leaves((args, kwargs, result)) if isinstance(own, Tensor)]
+                tensors = [
+                    tree_leave
+                    for tree_leave in tree_leaves((args, kwargs, result))
+                    if isinstance(tree_leave, Tensor)
+                ]
                 self.products.flops[at] += self._times * flops
                 self.products.bytes[at] += self._times * sum(
-                    own.numel() * own.element_size() for own in tensors
+                    tensor.numel() * tensor.element_size() for tensor in tensors
                 )
         elif suspicious:
             self.products.uncounted[_name(func)] += self._times
@@ -200,7 +204,7 @@ def _convolution_of_sequences(args: Sequence[Any], kwargs: Mapping[str, Any], re
 
 def _attention(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
     """Queries (..., L, E), keys (..., S, E), values (..., S, V): L·S·(E + V) for each head of the queries."""
-    queries, keys, values = (own.shape for own in args[:3])
+    queries, keys, values = (tensor.shape for tensor in args[:3])
     # Keys and values may have fewer heads than queries, or one batch for all.
     heads = prod(max(sizes) for sizes in zip(queries[:-2], keys[:-2], values[:-2], strict=True))
     return int(heads * queries[-2] * keys[-2] * (queries[-1] + values[-1]))
@@ -214,13 +218,13 @@ def _layer_of_mkldnn(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
 def _recurrent_of_cudnn(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
     """All layers; biases are vectors. Packed sequences are (steps, C), others (T, N, C) or (N, T, C)."""
     steps = prod(args[0].shape[:-1])
-    return int(steps * sum(own.numel() for own in args[1] if own.dim() == 2))
+    return int(steps * sum(arg.numel() for arg in args[1] if arg.dim() == 2))
 
 
 def _trilinear(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
     """x1 (N, 1, I1, 1), weight (1, O, I1, I2), x2 (N, 1, 1, I2), as a bilinear layer calls it."""
     weight = args[1]
-    samples = prod(own for own in args[0].shape) // args[0].shape[-1]
+    samples = prod(length for length in args[0].shape) // args[0].shape[-1]
     return int(samples * weight.numel() + result.numel() * weight.shape[-1])
 
 
@@ -247,7 +251,7 @@ def _encoder_layer(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) 
     x, width, _, qkv, _, projection = args[:6]
     first, second = args[14], args[16]
     rows = prod(x.shape[:-1])
-    weights = sum(own.numel() for own in (qkv, projection, first, second))
+    weights = sum(weight.numel() for weight in (qkv, projection, first, second))
     return int(rows * weights + 2 * rows * x.shape[-2] * width)
 
 

@@ -104,9 +104,11 @@ def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
         images = torch.randn(batch, 3, resolution, resolution)
         (logits,) = session.run(None, {INPUT: images.numpy()})
         with torch.inference_mode():
-            own = network(images)
-            expected = exact(images, own)
-        apart = torch.stack([(those - expected).abs().max() for those in (torch.from_numpy(logits), own)])
+            in_torch = network(images)
+            expected = exact(images, in_torch)
+        apart = torch.stack(
+            [(those - expected).abs().max() for those in (torch.from_numpy(logits), in_torch)]
+        )
         # torch.maximum gives a NaN where there is one.
         found = torch.maximum(found, apart / expected.abs().max().clamp(min=SMALLEST))
     difference, torch_difference = found.tolist()
@@ -120,14 +122,14 @@ def _in_float64(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     try:
         exact = copy.deepcopy(network).double()
     except Exception:  # anybody's code, parts of which may not be copied
-        return lambda images, own: own.double()
+        return lambda images, fallback: fallback.double()
 
-    def run(images: Tensor, own: Tensor) -> Tensor:
+    def run(images: Tensor, fallback: Tensor) -> Tensor:
         try:
             found: Tensor = exact(images.double())
         except Exception:  # it may make tensors of its own in float32
-            return own.double()
-        return found if found.dtype == torch.float64 and found.isfinite().all() else own.double()
+            return fallback.double()
+        return found if found.dtype == torch.float64 and found.isfinite().all() else fallback.double()
 
     return run
 

@@ -59,10 +59,10 @@ def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) 
             )
     for training in (False, True):
         found = _tried(model, name, resolution, training=training, backward=True)
-        own = _check_logits(_logits(found.output), name, " in training" if training else "", found.output)
-        if own != classes:
+        outputs = _check_logits(_logits(found.output), name, " in training" if training else "", found.output)
+        if outputs != classes:
             raise InputError(
-                f"backbone '{shown(name)}' gives {own} classes, and the data has {classes}: expected a"
+                f"backbone '{shown(name)}' gives {outputs} classes, and the data has {classes}: expected a"
                 " network that gives as many (a function is called with num_classes if it takes that)"
             )
         if training and len(found.without_gradient) == sum(p.requires_grad for p in model.parameters()):

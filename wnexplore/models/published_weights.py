@@ -197,7 +197,7 @@ def _is_of(spec: BackboneSpec, width: _Width) -> bool:
 
 
 def _spoken(width: _Width) -> str:
-    *stages, last = ("?" if own is None else str(own) for own in width)
+    *stages, last = ("?" if count is None else str(count) for count in width)
     return f"{'/'.join(stages)} and {last} at the end"
 
 

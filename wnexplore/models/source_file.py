@@ -58,11 +58,11 @@ def _importable(folder: Path) -> Iterator[bool]:
     for names in _neighbours.values():
         for name in names:
             sys.modules.pop(name, None)
-    own = _neighbours.setdefault(folder, {})
-    unchanged = all(_content(module) == content for module, content in own.values())
+    neighbours = _neighbours.setdefault(folder, {})
+    unchanged = all(_content(module) == content for module, content in neighbours.values())
     if not unchanged:
-        own.clear()
-    sys.modules.update({name: module for name, (module, _) in own.items()})
+        neighbours.clear()
+    sys.modules.update({name: module for name, (module, _) in neighbours.items()})
     before = set(sys.modules)
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
@@ -71,7 +71,7 @@ def _importable(folder: Path) -> Iterator[bool]:
     finally:
         sys.path.remove(str(folder))
         new = {name: sys.modules[name] for name in set(sys.modules) - before}
-        own |= {
+        neighbours |= {
             name: (module, _content(module)) for name, module in new.items() if _is_of(folder, name, module)
         }
 

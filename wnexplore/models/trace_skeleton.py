@@ -111,7 +111,7 @@ def _common(names: list[str]) -> str:
     """The dotted name that all of `names` begin with."""
     parts = [name.split(".")[:-1] for name in names]
     return ".".join(
-        own[0] for own in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*parts, strict=False))
+        levels[0] for levels in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*parts, strict=False))
     )
 
 

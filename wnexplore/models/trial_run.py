@@ -171,9 +171,9 @@ def _run(
 
 
 def _without_gradient(model: nn.Module, output: Any) -> tuple[str, ...]:
-    own = [tensor.float().sum() for tensor in tensors_of(output) if tensor.requires_grad]
-    if own:
-        torch.stack(own).sum().backward()
+    terms = [tensor.float().sum() for tensor in tensors_of(output) if tensor.requires_grad]
+    if terms:
+        torch.stack(terms).sum().backward()
     return tuple(name for name, p in model.named_parameters() if p.requires_grad and p.grad is None)
 
 
@@ -202,6 +202,6 @@ class _Steps(TorchDispatchMode):
         self._found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        numbers = tuple(repr(own) for own in args if isinstance(own, bool | int | float | str))
+        numbers = tuple(repr(arg) for arg in args if isinstance(arg, bool | int | float | str))
         self._found.steps.append((str(func), numbers))
         return func(*args, **(kwargs or {}))

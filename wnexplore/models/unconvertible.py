@@ -143,7 +143,10 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
         if type(module) is not nn.Conv2d:
             yield f"it is a {type(module).__name__}, no ordinary Conv2d"
             return
-        if not all(own is None or isinstance(own, nn.Parameter) for own in (module.weight, module.bias)):
+        if not all(
+            parameter is None or isinstance(parameter, nn.Parameter)
+            for parameter in (module.weight, module.bias)
+        ):
             yield "its weight is computed from others"
             return
         if others := [
@@ -159,9 +162,9 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
         if changed := [name for name in vars(module) if callable(getattr(nn.Conv2d, name, None))]:
             yield f"it has a {changed[0]} of its own, which would be lost"
         held = {
-            name: own
+            name: value
             for kind in ("_parameters", "_buffers", "_modules")
-            for name, own in vars(module)[kind].items()
+            for name, value in vars(module)[kind].items()
         }
         if more := held.keys() - {"weight", "bias"}:
             yield f"it holds {min(more)}, which would be lost"
@@ -198,6 +201,6 @@ def _holders(model: nn.Module, kind: str) -> dict[int, list[str]]:
     """Id of a submodule ("_modules") or parameter ("_parameters") -> the dotted names that hold it."""
     holders: dict[int, list[str]] = {}
     for name, module in model.named_modules():
-        for own, held in getattr(module, kind).items():
-            holders.setdefault(id(held), []).append(f"{name}.{own}".lstrip("."))
+        for attribute, held in getattr(module, kind).items():
+            holders.setdefault(id(held), []).append(f"{name}.{attribute}".lstrip("."))
     return holders

@@ -34,7 +34,7 @@ class ActivationVectors(nn.Module):
         self._fc1s = tuple(layer.fc1 for layer in self._layers)
         self._sizes = [fc1.out_features for fc1 in self._fc1s]
         self._scaled = [
-            own for own in self._layers if (own.shape.slices or 0) * own.shape.inputs_per_group == 1
+            layer for layer in self._layers if (layer.shape.slices or 0) * layer.shape.inputs_per_group == 1
         ]
         self._apart = self._layers[0].activation == "softmax"
         self._lay()
@@ -51,9 +51,10 @@ class ActivationVectors(nn.Module):
         parts: Sequence[Tensor]
         if self._apart:
             parts = [
-                own.activate(part) for own, part in zip(self._layers, z.split(self._sizes, 1), strict=True)
+                layer.activate(part)
+                for layer, part in zip(self._layers, z.split(self._sizes, 1), strict=True)
             ]
-        elif trains and any(own.formulation in ("auto", "shared") for own in self._scaled):
+        elif trains and any(layer.formulation in ("auto", "shared") for layer in self._scaled):
             # Each in one piece by one operator for all: `Scaled`'s gradients would copy them one by one.
             parts = Parts.apply(self._layers[0].activate(z), self._sizes)
         else:
@@ -77,11 +78,11 @@ class ActivationVectors(nn.Module):
         """Move the fc1s' parameters side by side."""
         self._laid: dict[str, _Laid] = {}
         for name in ("weight", "bias"):
-            own = [fc1._parameters.get(name) for fc1 in self._fc1s]
-            found = [each for each in own if each is not None]
+            parameters = [fc1._parameters.get(name) for fc1 in self._fc1s]
+            found = [parameter for parameter in parameters if parameter is not None]
             # Memory that other processes read stays where it is.
-            shared = any(each.device.type == "cpu" and each.is_shared() for each in found)
-            if len(found) == len(own) and not shared:
+            shared = any(parameter.device.type == "cpu" and parameter.is_shared() for parameter in found)
+            if len(found) == len(parameters) and not shared:
                 self._laid[name] = _Laid(found, self._sizes)
 
     def _trains_by_few_operators(self, context: Tensor) -> bool:
@@ -89,23 +90,27 @@ class ActivationVectors(nn.Module):
             context.device.type != "cpu"
             and torch.is_grad_enabled()
             and not _is_traced()
-            and any(own.formulation != "published" for own in self._layers)
+            and any(layer.formulation != "published" for layer in self._layers)
         )
 
     def _side_by_side(self, context: Tensor) -> Tensor | None:
         """fc1's outputs (N, sum of M·C_out), read where they lie; None if they don't lie side by side."""
-        own = {name: [parameter(fc1, name) for fc1 in self._fc1s] for name in ("weight", "bias")}
-        laid = {name: self._laid.get(name) for name in own}
-        wholes = [each.whole for name, each in laid.items() if each is not None and each.holds(own[name])]
-        if len(wholes) < len(own):
+        current = {name: [parameter(fc1, name) for fc1 in self._fc1s] for name in ("weight", "bias")}
+        laid = {name: self._laid.get(name) for name in current}
+        wholes = [
+            packed.whole
+            for name, packed in laid.items()
+            if packed is not None and packed.holds(current[name])
+        ]
+        if len(wholes) < len(current):
             return None
-        z: Tensor = SideBySide.apply(context, *wholes, self._sizes, *own["weight"], *own["bias"])
+        z: Tensor = SideBySide.apply(context, *wholes, self._sizes, *current["weight"], *current["bias"])
         return z
 
     def _joined(self, name: str) -> Tensor:
-        own, laid = [parameter(fc1, name) for fc1 in self._fc1s], self._laid.get(name)
-        if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(own):
-            return torch.cat(own)
+        parameters, laid = [parameter(fc1, name) for fc1 in self._fc1s], self._laid.get(name)
+        if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(parameters):
+            return torch.cat(parameters)
         return laid.whole
 
 
@@ -138,12 +143,12 @@ class _Laid:
     """Parameters side by side in memory, which nothing else gets as long as this keeps it."""
 
     def __init__(self, parameters: list[nn.Parameter], sizes: list[int]) -> None:
-        self.whole = torch.cat([each.detach() for each in parameters])
-        for each, part in zip(parameters, self.whole.split(sizes), strict=True):
-            each.data = part
-        self._addresses = [each.data_ptr() for each in parameters]
+        self.whole = torch.cat([parameter.detach() for parameter in parameters])
+        for tensor, part in zip(parameters, self.whole.split(sizes), strict=True):
+            tensor.data = part
+        self._addresses = [parameter.data_ptr() for parameter in parameters]
 
     def holds(self, parameters: list[Tensor]) -> bool:
         """Whether these are the ones, where they were."""
-        addresses = [each.data_ptr() for each in parameters if type(each) is nn.Parameter]
+        addresses = [parameter.data_ptr() for parameter in parameters if type(parameter) is nn.Parameter]
         return addresses == self._addresses

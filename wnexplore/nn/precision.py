@@ -27,8 +27,8 @@ _CASTING = ("cpu", "cuda")
 def convolutions_use_tf32() -> bool:
     """Whether cuDNN's float32 convolutions may use TF32; torch's own default."""
     cudnn = torch.backends.cudnn
-    own: Any = getattr(cudnn, "conv", None)
-    return bool(cudnn.allow_tf32) if own is None else own.fp32_precision == "tf32"
+    setting: Any = getattr(cudnn, "conv", None)
+    return bool(cudnn.allow_tf32) if setting is None else setting.fp32_precision == "tf32"
 
 
 def products_use_tf32() -> bool:

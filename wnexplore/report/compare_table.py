@@ -69,10 +69,10 @@ def lonely_lines(found: Versus) -> list[str]:
     """A line for each point that only one of the runs has the figure of."""
     varying = _varying([*found.pairs, *found.only_a, *found.only_b])
     lines = []
-    for run, other, own in (("A", "B", found.only_a), ("B", "A", found.only_b)):
-        for each in own:
-            text = f"only in {run}: {_name(each.identity, varying)}"
-            why = "" if each.status in (None, "ok") else f" ({other}: {str(each.status).replace('_', ' ')})"
+    for run, other, entries in (("A", "B", found.only_a), ("B", "A", found.only_b)):
+        for entry in entries:
+            text = f"only in {run}: {_name(entry.identity, varying)}"
+            why = "" if entry.status in (None, "ok") else f" ({other}: {str(entry.status).replace('_', ' ')})"
             lines.append(text + why)
     return lines
 
@@ -102,11 +102,11 @@ def versus_dict(
             }
             for pair in found.pairs
         ],
-        "only_a": [{**_plain(each.identity), "status_in_b": each.status} for each in found.only_a],
-        "only_b": [{**_plain(each.identity), "status_in_a": each.status} for each in found.only_b],
+        "only_a": [{**_plain(entry.identity), "status_in_b": entry.status} for entry in found.only_a],
+        "only_b": [{**_plain(entry.identity), "status_in_a": entry.status} for entry in found.only_b],
         "counts": [
-            {**_plain(each.identity), "column": each.column.name, "a": each.a, "b": each.b}
-            for each in found.counts
+            {**_plain(entry.identity), "column": entry.column.name, "a": entry.a, "b": entry.b}
+            for entry in found.counts
         ],
     }
 
@@ -140,9 +140,9 @@ def _caption(found: Versus, shown: Collection[str], threshold: float | None) -> 
 
 def _counts(counts: tuple[Count, ...]) -> Iterator[str]:
     varying = _varying(counts)
-    for each in counts[:_MAX_COUNTS]:
-        told = f"{each.a:,} in A, {each.b:,} in B"
-        yield f"counted differently: {_name(each.identity, varying)}: {each.column.heading} {told}"
+    for entry in counts[:_MAX_COUNTS]:
+        told = f"{entry.a:,} in A, {entry.b:,} in B"
+        yield f"counted differently: {_name(entry.identity, varying)}: {entry.column.heading} {told}"
     if len(counts) > _MAX_COUNTS:
         yield f"counted differently: {len(counts) - _MAX_COUNTS} more"
 
@@ -153,7 +153,7 @@ def _varying(items: Collection[Pair | Lonely | Count]) -> set[str]:
     for item in items:
         for name, value in item.identity.items():
             values.setdefault(name, set()).update(() if value is None else (value,))
-    return {name for name, own in values.items() if len(own) > (0 if name in _ALWAYS else 1)}
+    return {name for name, value in values.items() if len(value) > (0 if name in _ALWAYS else 1)}
 
 
 def _name(identity: Mapping[str, Any], varying: Collection[str]) -> str:

@@ -75,22 +75,24 @@ def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, Fig
     line ends where halving dropped its variant.
     """
     families: dict[tuple[str, str], list[Training]] = {}
-    for each in _shown(frame, records):
-        families.setdefault((each.point.backbone, each.family), []).append(each)
-    every = [each for family in families.values() for each in family]
-    kinds = [kind for kind in _KINDS if any(len(kind.values(each)) > 1 for each in every)]
+    for curve in _shown(frame, records):
+        families.setdefault((curve.point.backbone, curve.family), []).append(curve)
+    every = [curve for family in families.values() for curve in family]
+    kinds = [kind for kind in _KINDS if any(len(kind.values(curve)) > 1 for curve in every)]
     drawn = [
-        own for own in families.values() if all(any(kind.values(each) for each in own) for kind in kinds)
+        family
+        for family in families.values()
+        if all(any(kind.values(curve) for curve in family) for kind in kinds)
     ]
     if not kinds or not drawn:
         return {}
-    names = differing([{"backbone": own[0].point.backbone, **own[0].settings} for own in drawn])
+    names = differing([{"backbone": members[0].point.backbone, **members[0].settings} for members in drawn])
     panels = []
     looks = _looks(frame, drawn)
-    for title, own in zip(names, drawn, strict=True):
-        panels += [_panel(kind, title, own, looks) for kind in kinds]
+    for title, members in zip(names, drawn, strict=True):
+        panels += [_panel(kind, title, members, looks) for kind in kinds]
     rows = frame[frame["top1"].notna()]
-    said = (shared(rows, ("backbone", "dataset")), _meaning([len(each.succeeded) for each in every]))
+    said = (shared(rows, ("backbone", "dataset")), _meaning([len(curve.succeeded) for curve in every]))
     note = " · ".join(text for text in said if text)
     return {"learning_curves": FigureInfo(tuple(panels), columns=len(kinds), note=note)}
 
@@ -130,24 +132,26 @@ _OTHER = _Look("", "", "#C8C8C8", ())
 def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[Training]:
     """The trainings behind the rows of `frame`, in the order of these."""
     by_point: dict[DesignPoint, list[Training]] = {}
-    for each in trainings(records):
-        by_point.setdefault(each.point, []).append(each)
+    for training in trainings(records):
+        by_point.setdefault(training.point, []).append(training)
     behind = {
-        (*(getattr(point, axis) for axis in AXES), each.dataset, each.epochs): each
-        for point, own in by_point.items()
-        for each in newest(own)
-        if each.succeeded
+        (*(getattr(point, axis) for axis in AXES), training.dataset, training.epochs): training
+        for point, trained in by_point.items()
+        for training in newest(trained)
+        if training.succeeded
     }
     return [behind[row] for row in groups(frame, (*AXES, "dataset", "epochs")) if row in behind]
 
 
 def _panel(
-    kind: _Kind, title: str, own: Sequence[Training], looks: Mapping[DesignPoint, _Look]
+    kind: _Kind, title: str, family: Sequence[Training], looks: Mapping[DesignPoint, _Look]
 ) -> CurvePanel:
-    curves = [_curve(kind, each, looks.get(_variant(each), _OTHER)) for each in own if kind.values(each)]
+    curves = [
+        _curve(kind, curve, looks.get(_variant(curve), _OTHER)) for curve in family if kind.values(curve)
+    ]
     # Those without a name lie behind the others.
     curves.sort(key=lambda curve: bool(curve.name))
-    rungs = rungs_of(own[0].settings)
+    rungs = rungs_of(family[0].settings)
     # Rungs are equally far apart on a logarithmic axis.
     x = Axis("Epoch", log=bool(rungs), whole=True, at=tuple(map(float, rungs)))
     return CurvePanel(title, x, Axis(kind.label), tuple(curves), kind.dots)
@@ -160,8 +164,8 @@ def _curve(kind: _Kind, training: Training, look: _Look) -> Curve:
         colour=look.colour,
         dash=look.dash,
         xs=tuple(float(epoch) for epoch in values),
-        ys=tuple(fmean(own) for own in values.values()),
-        bands=tuple(_band(own, kind.bounds) for own in values.values()) if look.name else (),
+        ys=tuple(fmean(value) for value in values.values()),
+        bands=tuple(_band(value, kind.bounds) for value in values.values()) if look.name else (),
         dropped=training.dropped_at is not None,
         label="" if training.dropped_at is not None else look.label,
     )
@@ -190,12 +194,14 @@ def _looks(frame: pd.DataFrame, families: Iterable[Sequence[Training]]) -> dict[
     """How each named variant looks, whatever its backbone: its method's colour by M, a dash by G."""
     named: dict[str, dict[DesignPoint, None]] = {}
     for family in families:
-        for each in sorted(family, key=_place)[:NAMED]:
-            named.setdefault(each.point.method, {})[_variant(each)] = None
+        for curve in sorted(family, key=_place)[:NAMED]:
+            named.setdefault(curve.point.method, {})[_variant(curve)] = None
     colours = {method: look.colour for (method, _), look in styles(frame, COLUMNS["method"]).items()}
     looks = {}
-    for method, own in named.items():
-        points = [point for point in dict.fromkeys(map(_variant, itertools.chain(*families))) if point in own]
+    for method, curves in named.items():
+        points = [
+            point for point in dict.fromkeys(map(_variant, itertools.chain(*families))) if point in curves
+        ]
         pairs = Counter((point.M, point.G) for point in points)
         for point, name, shade, dash in zip(points, _names(points), *_steps(points), strict=True):
             colour = colours[method] if shade is None else _shade(colours[method], shade)

@@ -18,7 +18,7 @@ _MAX_ROWS = 8
 def pick_layout(found: Pick) -> Layout:
     """`found` as a table: the point to take, the runner-up, and what the objective can't tell from them."""
     rivals, shown = _rivals(found), _shown(found)
-    points = [each.point for each in shown]
+    points = [candidate.point for candidate in shown]
     axes = [axis for axis in AXES if _is_shown([getattr(point, axis) for point in points], axis)]
     figures = list(dict.fromkeys((*_asked(found), *SIZES)))
     word = _alike(found.objective, 1)
@@ -30,7 +30,7 @@ def pick_layout(found: Pick) -> Layout:
             for axis in axes
         ),
         *(
-            (_heading(COLUMNS[name]), True, [_cell(each, COLUMNS[name]) for each in shown])
+            (_heading(COLUMNS[name]), True, [_cell(candidate, COLUMNS[name]) for candidate in shown])
             for name in figures
         ),
     ]
@@ -61,7 +61,9 @@ def pick_dict(found: Pick) -> dict[str, Any]:
         "chosen_from": {name: list(values) for name, values in found.chosen_from.items()},
         "take": _plain(found.take, names),
         "runner_up": None if found.runner_up is None else _plain(found.runner_up, names),
-        "alike": [_plain(each, names) for each in found.steps[0].alike if each is not found.take],
+        "alike": [
+            _plain(candidate, names) for candidate in found.steps[0].alike if candidate is not found.take
+        ],
         "why": why(found),
         "python": found.line,
     }
@@ -82,7 +84,7 @@ def why(found: Pick) -> str:
         said += f" {_superlative(step.column)}: {_figure(step.best, step.column)}"
     given_up = [step.column for step in found.steps if step.best is not found.take]
     if given_up:
-        said += f", at {' and '.join(f'{each.heading} {_figure(found.take, each)}' for each in given_up)}"
+        said += f", at {' and '.join(f'{name.heading} {_figure(found.take, name)}' for name in given_up)}"
     return said + _runner_up(found)
 
 
@@ -90,7 +92,7 @@ def _runner_up(found: Pick) -> str:
     last, other = found.steps[-1], found.runner_up
     if other is None:
         return ""
-    ours, theirs = (each.figures.get(last.column.name) for each in (found.take, other))
+    ours, theirs = (candidate.figures.get(last.column.name) for candidate in (found.take, other))
     if theirs is None:
         return "; the runner-up has none"
     figure = _figure(other, last.column)
@@ -101,7 +103,7 @@ def _runner_up(found: Pick) -> str:
     if found.suggestion:
         names = ",".join([*(column.name for column in found.prefer), found.suggestion])
         advice = f": --prefer {names} would decide"
-    if not any(each is other for each in last.alike):
+    if not any(candidate is other for candidate in last.alike):
         verb = _alike(last.column, rivals)
         return f"; the runner-up's is {figure}, but {rivals} with a wider interval {verb}{advice}"
     more = f" and {rivals - 1} more" if rivals > 1 else ""
@@ -131,7 +133,11 @@ def _shown(found: Pick) -> list[Candidate]:
 
 def _rivals(found: Pick) -> list[Candidate]:
     """What the objective can't tell from its best, but for the two that are shown anyway."""
-    return [each for each in found.steps[0].alike if each is not found.take and each is not found.runner_up]
+    return [
+        candidate
+        for candidate in found.steps[0].alike
+        if candidate is not found.take and candidate is not found.runner_up
+    ]
 
 
 def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
@@ -145,7 +151,7 @@ def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
     if hidden:
         yield f"{hidden} more {_alike(found.objective, hidden)}"
     for step in found.steps:
-        bare = [each for each in step.alike if each.figures[step.column.name].interval is None]
+        bare = [candidate for candidate in step.alike if candidate.figures[step.column.name].interval is None]
         if step.column.interval and bare:
             yield f"{step.column.heading} without an interval ({len(bare)} of them) counts as exact"
 

@@ -89,7 +89,7 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> lis
         pools.append((total, count))
     flat = [total / count for total, count in pools for _ in range(count)]
     last = gap * (len(flat) - 1)
-    return [max(min(each, high - last), low) + gap * index for index, each in enumerate(flat)]
+    return [max(min(box, high - last), low) + gap * index for index, box in enumerate(flat)]
 
 
 def leader(label: Label, box: Box) -> tuple[float, float] | None:

@@ -19,41 +19,59 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Table | Te
     for heading in ("M", "G", "params M", "published", "FLOPs M", "published"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("agree", no_wrap=True)
-    for each in comparisons:
-        row, axes = each.row, each.point.to_dict()
+    for comparison in comparisons:
+        row, axes = comparison.row, comparison.point.to_dict()
         table.add_row(
             _short(row.source),
             row.backbone,
             row.method,
             f"{row.multiplier}×" if row.multiplier else "",
             *("" if axes[axis] is None else str(axes[axis]) for axis in ("M", "G")),
-            f"{each.params / 1e6:.3f}",
+            f"{comparison.params / 1e6:.3f}",
             str(row.params_m),
-            f"{each.flops / 1e6:.2f}",
+            f"{comparison.flops / 1e6:.2f}",
             str(row.flops_m),
-            _verdict(each),
+            _verdict(comparison),
         )
     yield table
-    apart = [each for each in comparisons if not (each.params_agree and each.flops_agree)]
+    apart = [
+        comparison for comparison in comparisons if not (comparison.params_agree and comparison.flops_agree)
+    ]
     agree = len(comparisons) - len(apart)
     yield Text(f"\n{agree} of {len(comparisons)} rows agree to the digits printed.")
-    for each in apart:
-        yield Text(f"{each.point}: {', '.join(_differences(each))}")
+    for comparison in apart:
+        yield Text(f"{comparison.point}: {', '.join(_differences(comparison))}")
 
 
 def _short(source: str) -> str:
     return source.removesuffix(" README")
 
 
-def _verdict(each: Comparison) -> str:
-    apart = [n for n, agrees in (("params", each.params_agree), ("FLOPs", each.flops_agree)) if not agrees]
+def _verdict(comparison: Comparison) -> str:
+    apart = [
+        n
+        for n, agrees in (("params", comparison.params_agree), ("FLOPs", comparison.flops_agree))
+        if not agrees
+    ]
     return f"{' and '.join(apart)} differ" if apart else "yes"
 
 
-def _differences(each: Comparison) -> Iterator[str]:
+def _differences(comparison: Comparison) -> Iterator[str]:
     figures = (
-        ("parameters", each.params, each.row.params_m, each.params_difference, each.params_agree),
-        ("FLOPs", each.flops, each.row.flops_m, each.flops_difference, each.flops_agree),
+        (
+            "parameters",
+            comparison.params,
+            comparison.row.params_m,
+            comparison.params_difference,
+            comparison.params_agree,
+        ),
+        (
+            "FLOPs",
+            comparison.flops,
+            comparison.row.flops_m,
+            comparison.flops_difference,
+            comparison.flops_agree,
+        ),
     )
     for name, count, published, difference, agrees in figures:
         if not agrees:

@@ -42,11 +42,11 @@ def rank_info(
     looks = styles(frame, color_column)
     keys = comparable_within((x, y))
     panels = []
-    for own in parts:
-        xs, ys = ranks(own, x), ranks(own, y)
-        points = [Point(a, b, label=label) for a, b, label in zip(xs, ys, labels(own), strict=True)]
-        keyed = zip(series_keys(own, color), _fewer_labels(points), strict=True)
-        said = [shared(own, varying(frame, keys), usual=True), _agreement(xs, ys)]
+    for part in parts:
+        xs, ys = ranks(part, x), ranks(part, y)
+        points = [Point(a, b, label=label) for a, b, label in zip(xs, ys, labels(part), strict=True)]
+        keyed = zip(series_keys(part, color), _fewer_labels(points), strict=True)
+        said = [shared(part, varying(frame, keys), usual=True), _agreement(xs, ys)]
         panels.append(
             ScatterPanel(
                 title=" · ".join(text for text in said if text),
@@ -70,11 +70,11 @@ def _rankable(frame: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
     """The rows of each protocol that has enough points, one row a point."""
     parts = []
     for positions in groups(frame, comparable_within((x, y))).values():
-        own = frame.iloc[positions]
+        rows = frame.iloc[positions]
         # A point has a row for each batch size or data set; what doesn't depend on it is repeated there.
-        own = own.iloc[[first for first, *_ in groups(own, AXES).values()]]
-        if len(own) >= _FEWEST:
-            parts.append(own)
+        rows = rows.iloc[[first for first, *_ in groups(rows, AXES).values()]]
+        if len(rows) >= _FEWEST:
+            parts.append(rows)
     return parts
 
 

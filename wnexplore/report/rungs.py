@@ -42,18 +42,21 @@ class Foretold:
 def rungs(trained: Sequence[Training]) -> list[Rung]:
     """The rungs of halving that the trainings of one protocol went through, the last epoch not among them."""
     found = []
-    left = [each for each in trained if each.succeeded]
-    dropped_at = {each.dropped_at for each in left if each.dropped_at is not None}
+    left = [training for training in trained if training.succeeded]
+    dropped_at = {training.dropped_at for training in left if training.dropped_at is not None}
     for epochs in sorted({*rungs_of(trained[0].settings)[:-1], *dropped_at}):
-        dropped = _by_top1(each for each in left if each.dropped_at == epochs)
+        dropped = _by_top1(training for training in left if training.dropped_at == epochs)
         found.append(Rung(epochs, len(left), dropped))
-        left = [each for each in left if each.dropped_at != epochs]
+        left = [training for training in left if training.dropped_at != epochs]
     return found
 
 
 def spent(trained: Sequence[Training]) -> tuple[int, int]:
     """Epochs trained, and those that training everything in full takes, over all seeds that succeeded."""
-    counts = [(each.epochs or 0, each.settings.get("epochs") or 0, len(each.succeeded)) for each in trained]
+    counts = [
+        (training.epochs or 0, training.settings.get("epochs") or 0, len(training.succeeded))
+        for training in trained
+    ]
     return sum(epochs * seeds for epochs, _, seeds in counts), sum(full * seeds for _, full, seeds in counts)
 
 
@@ -62,12 +65,16 @@ def foretold(trained: Sequence[Training]) -> list[Foretold]:
 
     Of the last epochs that counts which at least 3 variants were tested after.
     """
-    means = [each.tested_means for each in trained]
-    tested = sorted({epoch for own in means for epoch in own})
-    known = [epoch for epoch in tested if sum(epoch in own for own in means) >= _FEWEST]
+    means = [training.tested_means for training in trained]
+    tested = sorted({epoch for by_epoch in means for epoch in by_epoch})
+    known = [epoch for epoch in tested if sum(epoch in by_epoch for by_epoch in means) >= _FEWEST]
     found = []
     for epoch in known[:-1]:
-        pairs = [(own[epoch], own[known[-1]]) for own in means if epoch in own and known[-1] in own]
+        pairs = [
+            (by_epoch[epoch], by_epoch[known[-1]])
+            for by_epoch in means
+            if epoch in by_epoch and known[-1] in by_epoch
+        ]
         if len(pairs) >= _FEWEST:
             early, late = zip(*pairs, strict=True)
             found.append(Foretold(epoch, known[-1], len(pairs), tau_b(early, late)))
@@ -81,13 +88,13 @@ def lines(records: Iterable[Record]) -> list[str]:
     well early ranks foretold final ones.
     """
     families: dict[str, list[Training]] = {}
-    for each in trainings(records):
-        families.setdefault(each.family, []).append(each)
-    heads = differing([own[0].settings for own in families.values()])
+    for one in trainings(records):
+        families.setdefault(one.family, []).append(one)
+    heads = differing([family[0].settings for family in families.values()])
     return [
         f"{head}: {line}" if head else line
-        for head, own in zip(heads, families.values(), strict=True)
-        for line in _lines(own)
+        for head, members in zip(heads, families.values(), strict=True)
+        for line in _lines(members)
     ]
 
 
@@ -99,26 +106,26 @@ def _lines(trained: Sequence[Training]) -> list[str]:
         dropped += f": {_list(rung.dropped, names)}" if rung.dropped else ""
         told.append(f"halving after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
     if told:
-        full = [each for each in trained if each.succeeded and each.dropped_at is None]
+        full = [training for training in trained if training.succeeded and training.dropped_at is None]
         told.append(f"halving: {_variants(len(full))} trained in full: {_list(_by_top1(full), names)}")
         told.append(_cost(trained))
-    for each in foretold(trained):
-        early = f"rank after {each.epochs} of {planned}"
-        final = each.later == trained[0].settings.get("epochs")
-        later = "the final rank" if final else f"the rank after {each.later}"
+    for correlation in foretold(trained):
+        early = f"rank after {correlation.epochs} of {planned}"
+        final = correlation.later == trained[0].settings.get("epochs")
+        later = "the final rank" if final else f"the rank after {correlation.later}"
         among = _variants(len(names))
-        among = among if each.variants == len(names) else f"{each.variants} of {among}"
+        among = among if correlation.variants == len(names) else f"{correlation.variants} of {among}"
         told.append(
             f"{early} foretells nothing of {later}: all of one rank ({among})"
-            if math.isnan(each.tau)
-            else f"{early} foretells {later} with Kendall's tau-b = {each.tau:.2f} ({among})"
+            if math.isnan(correlation.tau)
+            else f"{early} foretells {later} with Kendall's tau-b = {correlation.tau:.2f} ({among})"
         )
     return told
 
 
 def _cost(trained: Sequence[Training]) -> str:
     took, full = spent(trained)
-    failed = sum(len(each.records) - len(each.succeeded) for each in trained)
+    failed = sum(len(training.records) - len(training.succeeded) for training in trained)
     line = f"halving trained {took} epochs where all variants in full take {full}"
     line += f": {100 * took / full:.1f} %" if full else ""
     return f"{line} (trainings that failed not counted: {failed})" if failed else line
@@ -126,7 +133,7 @@ def _cost(trained: Sequence[Training]) -> str:
 
 def _by_top1(trained: Iterable[Training]) -> tuple[tuple[DesignPoint, float], ...]:
     """Each point with its mean top-1, the best first."""
-    pairs = ((each.point, fmean(each.top1.values())) for each in trained)
+    pairs = ((training.point, fmean(training.top1.values())) for training in trained)
     return tuple(sorted(pairs, key=lambda pair: -pair[1]))
 
 
@@ -144,6 +151,6 @@ def _variants(count: int) -> str:
 
 def _names(trained: Sequence[Training]) -> dict[DesignPoint, str]:
     """What to call each point: without the backbone where all have the same."""
-    points = [each.point for each in trained]
+    points = [training.point for training in trained]
     one = len({point.backbone for point in points}) == 1
     return {point: str(point).removeprefix(f"{point.backbone} ") if one else str(point) for point in points}

@@ -66,9 +66,9 @@ def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
     several = len(backbones) > 1 and color.name != "backbone"
     free = iter(zip(_COLOURS, _MARKERS, strict=True))
     known = {name: spec.look for name, spec in METHODS.items() if spec.look is not None}
-    own = {value: known[value] for value in values if value in known}
-    unused = (style for style in free if style not in own.values())
-    looks = {value: own[value] if value in own else next(unused) for value in values}
+    assigned = {value: known[value] for value in values if value in known}
+    unused = (style for style in free if style not in assigned.values())
+    looks = {value: assigned[value] if value in assigned else next(unused) for value in values}
     present = set(series_keys(frame, color.name))
     found = {}
     for index, backbone in enumerate(backbones):

@@ -176,7 +176,7 @@ def numeric_column(name: str) -> Column:
     """The column called `name`; `InputError` if it is unknown or holds text."""
     found = column(name)
     if not found.numeric:
-        names = ", ".join(name for name, each in COLUMNS.items() if each.numeric)
+        names = ", ".join(name for name, column in COLUMNS.items() if column.numeric)
         raise InputError(f"column '{name}' holds text, not numbers: choose from {names}")
     return found
 
@@ -185,7 +185,7 @@ def direction(name: str) -> Direction:
     """Which way the column called `name` is better; `InputError` if it is unknown or neither way is."""
     better = numeric_column(name).better
     if better is None:
-        names = ", ".join(name for name, each in COLUMNS.items() if each.better)
+        names = ", ".join(name for name, column in COLUMNS.items() if column.better)
         raise InputError(f"column '{name}' is neither better small nor better large: choose from {names}")
     return better
 

@@ -138,15 +138,15 @@ def versus(a: pd.DataFrame, b: pd.DataFrame, name: str = "latency_ms") -> Versus
     """
     direction(name)
     column = COLUMNS[name]
-    for run, own in (("A", a), ("B", b)):
-        if not own[name].notna().any():
+    for run, rows in (("A", a), ("B", b)):
+        if not rows[name].notna().any():
             raise InputError(f"nothing to compare: column '{name}' is empty in {run}")
     full_a, full_b = a[a[name].notna()], b[b[name].notna()]
     varying = [
         key for key in column.within if len(groups(full_a, [key])) > 1 or len(groups(full_b, [key])) > 1
     ]
     matched = [key for key in column.within if key in _NEVER_APART or key in varying]
-    rows_a, rows_b = (_rows(own, (*AXES, *matched), column) for own in (full_a, full_b))
+    rows_a, rows_b = (_rows(full, (*AXES, *matched), column) for full in (full_a, full_b))
     common = [key for key in rows_a if key in rows_b]
     if not common:
         raise InputError(
@@ -184,7 +184,7 @@ def software(a: Iterable[Record], b: Iterable[Record], name: str) -> dict[str, t
     ours = [[record.environment for record in run if record.figure == figure] for run in (a, b)]
     found = {}
     for part in _SOFTWARE:
-        before, after = ({environment.get(part) for environment in own} for own in ours)
+        before, after = ({environment.get(part) for environment in record} for record in ours)
         if len(before) == len(after) == 1 and before != after and None not in before | after:
             found[part] = (str(*before), str(*after))
     return found
@@ -205,8 +205,8 @@ def _counted_differently(a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str])
     there = groups(b, AXES)
     counts = {name: (cells(a, name), cells(b, name)) for name in names}
     for key, (first, *_) in groups(a, AXES).items():
-        for name, (own, other) in counts.items() if key in there else ():
-            ours, theirs = own[first], other[there[key][0]]
+        for name, (counted, other) in counts.items() if key in there else ():
+            ours, theirs = counted[first], other[there[key][0]]
             if None not in (ours, theirs) and ours != theirs:
                 yield Count(dict(zip(AXES, key, strict=True)), COLUMNS[name], ours, theirs)
 

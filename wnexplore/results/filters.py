@@ -30,16 +30,16 @@ def truth(frame: pd.DataFrame, wanted: Condition) -> Truth:
     def side(value: Side) -> Iterable[Any]:
         return cells(frame, value.name) if isinstance(value, Name) else repeat(value, len(frame))
 
-    def leaf(each: Comparison) -> Truth:
-        pairs = zip(side(each.left), side(each.right), strict=True)
-        return Truth.of(compare(a, each.sign, b) for a, b in pairs)
+    def leaf(comparison: Comparison) -> Truth:
+        pairs = zip(side(comparison.left), side(comparison.right), strict=True)
+        return Truth.of(compare(a, comparison.sign, b) for a, b in pairs)
 
     return wanted.truth(leaf)
 
 
 def condition(expression: str) -> Condition:
     """`expression` in the language of `wnexplore.design.where`, which knows all `COLUMNS` here."""
-    return parse(expression, {name: each.kind for name, each in COLUMNS.items()})
+    return parse(expression, {name: column.kind for name, column in COLUMNS.items()})
 
 
 def sort(frame: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -33,21 +33,21 @@ def pareto(
     """
     if intervals is None:
         intervals = [[None] * len(directions)] * len(points)
-    for index, (point, own) in enumerate(zip(points, intervals, strict=True)):
-        if not len(point) == len(own) == len(directions):
-            given = f"{len(point)} values and {len(own)} intervals"
+    for index, (point, bounds_of) in enumerate(zip(points, intervals, strict=True)):
+        if not len(point) == len(bounds_of) == len(directions):
+            given = f"{len(point)} values and {len(bounds_of)} intervals"
             raise ValueError(f"point {index} has {given} for {len(directions)} objectives")
     shape = len(points), len(directions)
     signs = np.array([1.0 if direction == "smaller" else -1.0 for direction in directions])
     costs = np.array(points, dtype=np.float64).reshape(shape) * signs
     nowhere = (math.nan, math.nan)
-    bounds = np.array([[interval or nowhere for interval in own] for own in intervals], dtype=np.float64)
+    bounds = np.array([[interval or nowhere for interval in row] for row in intervals], dtype=np.float64)
     # A missing bound is no bound, and the value itself stands for it.
     ends = np.concatenate([costs[..., None], bounds.reshape(*shape, 2) * signs[:, None]], axis=2)
     best, worst = np.fmin.reduce(ends, axis=2), np.fmax.reduce(ends, axis=2)
     known = ~np.isnan(costs).any(axis=1)
     worst = np.ascontiguousarray(worst[known].T)
-    return [bool(there) and not _dominated(own, worst) for there, own in zip(known, best, strict=True)]
+    return [bool(there) and not _dominated(row, worst) for there, row in zip(known, best, strict=True)]
 
 
 def _dominated(best: _Numbers, worst: _Numbers) -> bool:

@@ -105,12 +105,12 @@ def pick(
     known = [name for name in dict.fromkeys((*names, *_SUGGESTED)) if not _apart(full, name)]
     candidates = _candidates(full, names, known)
     for name in names:
-        if not any(name in each.figures for each in candidates):
+        if not any(name in candidate.figures for candidate in candidates):
             raise InputError(f"column '{name}' is empty in all {len(full)} rows: leave it out of --prefer")
     criteria = [COLUMNS[name] for name in names]
     steps = _steps(candidates, criteria)
     last = steps[-1]
-    rest = [each for each in last.asked if each is not last.best]
+    rest = [candidate for candidate in last.asked if candidate is not last.best]
     return Pick(
         objective=COLUMNS[objective],
         prefer=tuple(criteria[1:]),
@@ -167,7 +167,7 @@ def _of_one_protocol(
     # The first of those of most points.
     taken = max(protocols, key=lambda protocol: len(groups(timed.iloc[protocols[protocol]], AXES)))
     held = zip(*(cells(rows, key) for key in keys), strict=True)
-    kept = [own == taken or not has_figure for own, has_figure in zip(held, measured, strict=True)]
+    kept = [used == taken or not has_figure for used, has_figure in zip(held, measured, strict=True)]
     return rows[kept].reset_index(drop=True), values
 
 
@@ -190,7 +190,7 @@ def _protocol(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, Any]:
     for name in names:
         full = rows[rows[name].notna()]
         held |= {key: distinct(full, key) for key in COLUMNS[name].within}
-    return {key: own[0] for key, own in held.items() if own}
+    return {key: values[0] for key, values in held.items() if values}
 
 
 def _apart(rows: pd.DataFrame, name: str) -> list[str]:
@@ -206,7 +206,9 @@ def _candidates(rows: pd.DataFrame, asked: Sequence[str], known: Sequence[str]) 
     for axes, positions in groups(rows, AXES).items():
         # Rows of one point differ in what nobody asks for; one of them may be of a measurement that failed.
         row = max(positions, key=lambda row: sum(values[name][row] is not None for name in asked))
-        figures = {n: Measured(own[row], bounds[n][row]) for n, own in values.items() if own[row] is not None}
+        figures = {
+            n: Measured(value[row], bounds[n][row]) for n, value in values.items() if value[row] is not None
+        }
         found.append(Candidate(DesignPoint(**dict(zip(AXES, axes, strict=True))), figures))
     return found
 
@@ -215,11 +217,13 @@ def _steps(candidates: Sequence[Candidate], criteria: Sequence[Column]) -> list[
     steps = []
     left = tuple(candidates)
     for column in criteria:
-        full = [each for each in left if column.name in each.figures]
+        full = [candidate for candidate in left if column.name in candidate.figures]
         if full:
-            best = min(full, key=lambda each: (_cost(each, column), _size(each)))
+            best = min(full, key=lambda candidate: (_cost(candidate, column), _size(candidate)))
             alike = tuple(
-                each for each in full if _alike(each.figures[column.name], best.figures[column.name])
+                candidate
+                for candidate in full
+                if _alike(candidate.figures[column.name], best.figures[column.name])
             )
             steps.append(Step(column, left, best, alike))
             left = alike
@@ -244,13 +248,13 @@ def _size(candidate: Candidate) -> tuple[float, ...]:
 
 
 def _alike(a: Measured, b: Measured) -> bool:
-    (a_low, a_high), (b_low, b_high) = (each.interval or (each.value, each.value) for each in (a, b))
+    (a_low, a_high), (b_low, b_high) = (figure.interval or (figure.value, figure.value) for figure in (a, b))
     return a_low <= b_high and b_low <= a_high
 
 
 def _suggestion(step: Step, names: Iterable[str]) -> str | None:
     """The first column by which those alike would not all be equal."""
     for name in _SUGGESTED:
-        if name not in names and len({each.figures.get(name) for each in step.alike} - {None}) > 1:
+        if name not in names and len({candidate.figures.get(name) for candidate in step.alike} - {None}) > 1:
             return name
     return None

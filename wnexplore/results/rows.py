@@ -175,7 +175,7 @@ def _too_deep(content: Any, left: int) -> bool:
     if not isinstance(content, (dict, list)):
         return False
     below = content.values() if isinstance(content, dict) else content
-    return left == 0 or any(_too_deep(own, left - 1) for own in below if isinstance(own, (dict, list)))
+    return left == 0 or any(_too_deep(item, left - 1) for item in below if isinstance(item, (dict, list)))
 
 
 def _point(text: str) -> tuple[DesignPoint, str]:

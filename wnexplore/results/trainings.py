@@ -69,10 +69,10 @@ class Training:
         found = []
         for record in self.succeeded:
             epochs, top1 = (record.samples.get(name, []) for name in ("tested_epochs", "tested_top1"))
-            own = {int(epoch): value for epoch, value in zip(epochs, top1, strict=False)}
+            by_epoch = {int(epoch): value for epoch, value in zip(epochs, top1, strict=False)}
             if self.epochs is not None:
-                own[self.epochs] = record.value["top1"]
-            found.append(own.items())
+                by_epoch[self.epochs] = record.value["top1"]
+            found.append(by_epoch.items())
         return _by_epoch(found)
 
     @property
@@ -104,7 +104,7 @@ def newest(trainings: Iterable[Training]) -> list[Training]:
     Seeds trained under different hidden settings (a learning rate) are never averaged: only those of
     the settings used last count.
     """
-    return list({(each.dataset, each.epochs): each for each in trainings}.values())
+    return list({(training.dataset, training.epochs): training for training in trainings}.values())
 
 
 def _equally_long(records: Sequence[Record]) -> list[Training]:
@@ -117,7 +117,7 @@ def _equally_long(records: Sequence[Record]) -> list[Training]:
     failed = [record for record in records if record.status != "ok"]
     if failed:
         parts.setdefault(next(reversed(parts), planned), []).extend(failed)
-    return [Training(records[0].point, settings, epochs, tuple(own)) for epochs, own in parts.items()]
+    return [Training(records[0].point, settings, epochs, tuple(part)) for epochs, part in parts.items()]
 
 
 def rungs_of(settings: Mapping[str, Any]) -> list[int]:
@@ -134,11 +134,11 @@ def rungs_of(settings: Mapping[str, Any]) -> list[int]:
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """What tells each of `settings` from the others: "digits, lr 0.1"; "" where there is only one."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    varying = [name for name in names if len({str(each.get(name)) for each in settings}) > 1]
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    varying = [name for name in names if len({str(setting.get(name)) for setting in settings}) > 1]
     told = []
-    for each in settings:
-        known = ((name, each[name]) for name in varying if each.get(name) is not None)
+    for setting in settings:
+        known = ((name, setting[name]) for name in varying if setting.get(name) is not None)
         told.append(", ".join(v if isinstance(v, str) else f"{n.replace('_', ' ')} {v}" for n, v in known))
     return told
 

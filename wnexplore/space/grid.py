@@ -74,7 +74,7 @@ class Space:
         functions: dict[tuple[DesignPoint, int], dict[object, int]] = {}
         designs: dict[tuple[DesignPoint, int, StageDesign], _Entry] = {}
         self._tables = [self._stage_tables(cell, functions, designs) for cell in self.cells]
-        self._radices = {key: len(own) for key, own in functions.items()}
+        self._radices = {key: len(function) for key, function in functions.items()}
         self._ends = list(itertools.accumulate(_size(cell, len(tables)) for cell, tables in self._each()))
 
     @property
@@ -121,9 +121,9 @@ class Space:
         by_network: dict[DesignPoint, list[int]] = {}
         for index, cell in enumerate(self.cells):
             by_network.setdefault(cell.baseline, []).append(index)
-        for own in by_network.values():
-            at = np.concatenate([np.arange(self._start(index), self._ends[index]) for index in own])
-            codes = np.concatenate([self._codes(index) for index in own])
+        for cells_of in by_network.values():
+            at = np.concatenate([np.arange(self._start(index), self._ends[index]) for index in cells_of])
+            codes = np.concatenate([self._codes(index) for index in cells_of])
             legal = self.legal[at]
             at, codes = at[legal], codes[legal]
             _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
@@ -146,18 +146,18 @@ class Space:
     @property
     def uncounted(self) -> dict[str, tuple[str, ...]]:
         """Backbone -> its operators that may multiply matrices and are in no count; those that have some."""
-        return {own.backbone: walk.uncounted for own, walk in self._walks.items() if walk.uncounted}
+        return {baseline.backbone: walk.uncounted for baseline, walk in self._walks.items() if walk.uncounted}
 
     def point(self, index: int) -> DesignPoint:
         """The design point with this number."""
-        own, within = self._place(index)
-        return self.cells[own].point(self._choices(own, within))
+        cell, within = self._place(index)
+        return self.cells[cell].point(self._choices(cell, within))
 
     def reason(self, index: int) -> str:
         """Why the point is illegal: the first layer that can't have its (M, G), "" if it is legal."""
-        own, within = self._place(index)
-        choices = self._choices(own, within)
-        tables = self._tables[own]
+        cell, within = self._place(index)
+        choices = self._choices(cell, within)
+        tables = self._tables[cell]
         return next((t.reasons[choices[t.stage]] for t in tables if t.reasons[choices[t.stage]]), "")
 
     def illegal(self) -> list[Illegal]:
@@ -220,8 +220,8 @@ class Space:
             most = rest + sum(int(getattr(table, name).max()) for table in tables)
             if most > MOST_COUNTED:
                 raise InputError(f"{cell.baseline}: {most:,} {name} are more than can be counted")
-            own = _combined([getattr(table, name) for table in tables], np.add, cell.per_stage)
-            found.append(own + rest)
+            staged = _combined([getattr(table, name) for table in tables], np.add, cell.per_stage)
+            found.append(staged + rest)
         return _joined(found, np.int64)
 
     def _codes(self, cell: int) -> NDArray[np.int64]:
@@ -333,7 +333,7 @@ def _broken(cell: Cell, tables: Sequence[_StageTable]) -> Iterator[tuple[str, in
         for choice in range(cell.choices):
             for table in tables:
                 if not table.legal[choice]:
-                    chosen = {own.stage: choice for own in tables}
+                    chosen = {table.stage: choice for table in tables}
                     yield table.rules[choice], 1, chosen, table.reasons[choice]
                     break
         return
@@ -341,8 +341,8 @@ def _broken(cell: Cell, tables: Sequence[_StageTable]) -> Iterator[tuple[str, in
     for at, table in enumerate(tables):
         after = math.prod(cell.choices for _ in tables[at + 1 :])
         for choice in np.flatnonzero(~table.legal).tolist():
-            chosen = {own.stage: int(own.legal.argmax()) for own in tables[:at]}
-            chosen |= {table.stage: choice} | {own.stage: 0 for own in tables[at + 1 :]}
+            chosen = {other.stage: int(other.legal.argmax()) for other in tables[:at]}
+            chosen |= {table.stage: choice} | {other.stage: 0 for other in tables[at + 1 :]}
             if before:
                 yield table.rules[choice], before * after, chosen, table.reasons[choice]
         before *= int(table.legal.sum())

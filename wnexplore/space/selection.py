@@ -118,8 +118,8 @@ def _by_choice(space: Space, index: int, cell: Cell, comparison: Comparison, axe
     choices = space.choice_of(index)
     if not isinstance(choices, dict):
         return Truth(one.holds[choices], one.fails[choices])
-    told = np.logical_and.reduce([(one.holds | one.fails)[own] for own in choices.values()])
-    holds = np.logical_and.reduce([one.holds[own] for own in choices.values()])
+    told = np.logical_and.reduce([(one.holds | one.fails)[choice] for choice in choices.values()])
+    holds = np.logical_and.reduce([one.holds[choice] for choice in choices.values()])
     return Truth(told & holds, told & ~holds)
 
 

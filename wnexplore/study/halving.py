@@ -47,7 +47,7 @@ def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[V
     for record in (*done.values(), *records):
         if _shared(record) == shared and record.protocol.get("source") == _source_now(record.point):
             by_point.setdefault(record.point, []).append(record)
-    return [Variant(point, tuple(own)) for point, own in by_point.items()]
+    return [Variant(point, tuple(records_of)) for point, records_of in by_point.items()]
 
 
 def train_by_halving(
@@ -74,10 +74,10 @@ def train_by_halving(
                 yield record
         going = _going_on(spec, left, ended, reached, epochs)
         for variant in left:
-            for own in () if variant.point in going else variant.records:
-                if own.key not in ended:
-                    yield reached[own.key]
-                    _file(paused, own).unlink(missing_ok=True)
+            for remaining in () if variant.point in going else variant.records:
+                if remaining.key not in ended:
+                    yield reached[remaining.key]
+                    _file(paused, remaining).unlink(missing_ok=True)
         left = [variant for variant in left if variant.point in going]
     for task, outcome in at_work.run(_tasks(spec, left, ended, spec.max_epochs or 0, paused)):
         yield finished(task.record, outcome)
@@ -87,8 +87,8 @@ def train_by_halving(
 
 def _shared(record: Record) -> dict[str, Any]:
     """What the trainings of one halving have in common; threads go by the size of the network."""
-    own = ("seed", "source", "threads")
-    return {key: value for key, value in record.protocol.items() if key not in own}
+    private = ("seed", "source", "threads")
+    return {key: value for key, value in record.protocol.items() if key not in private}
 
 
 def _source_now(point: DesignPoint) -> str | None:
@@ -139,14 +139,14 @@ def _going_on(
     scores: dict[DesignPoint, float] = {}
     kept, dropped = {variant.point for variant in left if variant.is_baseline}, set()
     for variant in left:
-        own = [reached[record.key] for record in variant.records]
-        tested = [top1 for record in own if (top1 := _top1(record, epochs)) is not None]
+        figures = [reached[record.key] for record in variant.records]
+        tested = [top1 for record in figures if (top1 := _top1(record, epochs)) is not None]
         if tested:
             scores[variant.point] = fmean(tested)
         # What was decided before more variants were added stays decided.
-        if any(record.value.get("epochs", 0) > epochs for record in own):
+        if any(record.value.get("epochs", 0) > epochs for record in figures):
             kept.add(variant.point)
-        elif any(record.key in ended and record.value.get("dropped_at") == epochs for record in own):
+        elif any(record.key in ended and record.value.get("dropped_at") == epochs for record in figures):
             dropped.add(variant.point)
     return (kept | _best(spec, epochs, scores)) & scores.keys() - dropped
 

@@ -55,7 +55,7 @@ def study_told(path: Path) -> Iterator[None]:
         yield
     except (OptunaError, SQLAlchemyError) as error:
         causes = [error, *_causes(error)]
-        database = next((own for own in causes if isinstance(own, sqlite3.Error)), causes[-1])
+        database = next((cause for cause in causes if isinstance(cause, sqlite3.Error)), causes[-1])
         reason = shown(database)
         if isinstance(database, sqlite3.OperationalError):
             if "full" in reason or "disk I/O" in reason:

@@ -31,12 +31,12 @@ def decode(spec: SweepSpec, trial: optuna.Trial) -> DesignPoint:
             given[axis] = trial.suggest_categorical(f"{method}.{axis}", _choices(spec, axis))
     for axis in ("M", "G"):
         if axis in METHODS[method].axes:
-            own = {
+            by_stage = {
                 stage: trial.suggest_categorical(name, _choices(spec, axis))
                 for stage, name in _names(spec, network, method, axis, given.get("stages"))
             }
             # The same in every stage is one number, which a network of one's own can't tell from its name.
-            given[axis] = own if len(set(own.values())) > 1 else next(iter(own.values()))
+            given[axis] = by_stage if len(set(by_stage.values())) > 1 else next(iter(by_stage.values()))
     return DesignPoint.of(**network, **given)
 
 

@@ -73,10 +73,10 @@ def _spread(data: Data, samples: int, device: str) -> Iterator[Batch]:
     chosen[[draw.randrange(start, end) for start, end in pairwise(ends)]] = True
     position = 0
     for images, labels in data.test.batches(_BATCH * step, device, world=step):
-        own = chosen[position : position + len(labels)].to(device)
+        inside = chosen[position : position + len(labels)].to(device)
         position += len(labels)
-        if own.any():
-            yield images[own], labels[own]
+        if inside.any():
+            yield images[inside], labels[inside]
 
 
 _BATCH = 64

@@ -142,14 +142,14 @@ def _check_bounds(content: Mapping[str, Any]) -> None:
     """Raise `DamagedError` for more than any training writes: a check of each field tells of every value."""
     for name, value in content.items():
         if name == "classes" and isinstance(value, list):
-            wrong = next((own for own in value if not isinstance(own, str)), None)
+            wrong = next((name_ for name_ in value if not isinstance(name_, str)), None)
             if wrong is not None:
                 raise DamagedError("classes", f"expected names, not '{shown(wrong)}'")
             continue
         count, level = 0, [value]
         for _ in range(MOST_DEEP):
             count += len(level)
-            level = [own for above in level if isinstance(above, dict | list) for own in _inside(above)]
+            level = [item for above in level if isinstance(above, dict | list) for item in _inside(above)]
         if level:
             raise DamagedError(shown(name), f"nested more than {MOST_DEEP} deep")
         if count > MOST_VALUES:

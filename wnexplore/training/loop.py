@@ -63,7 +63,7 @@ class Training:
         # A run shorter than two warm-ups spends half of itself warming up.
         self._warmup = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.steps // 2)
         self._optimizer = make_optimizer(self.network, recipe)
-        self._made = {name for name, own in self.network.named_parameters() if not is_lazy(own)}
+        self._made = {name for name, parameter in self.network.named_parameters() if not is_lazy(parameter)}
         self._has_run = False
         self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
         self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
@@ -228,7 +228,10 @@ class Training:
     def _take_in_late_layers(self) -> None:
         """Train the parameters too that the first forward pass has made."""
         self._has_run = True
-        if any(name not in self._made and own.requires_grad for name, own in self.network.named_parameters()):
+        if any(
+            name not in self._made and parameter.requires_grad
+            for name, parameter in self.network.named_parameters()
+        ):
             self._optimizer = make_optimizer(self.network, self.recipe)
 
     def _precision(self) -> AbstractContextManager[Any]:

@@ -25,12 +25,16 @@ def network_state(network: nn.Module) -> dict[str, Any]:
     `get_extra_state` gives what can't be kept without code.
     """
     return {
-        "parameters": {name: own.detach() for name, own in network.named_parameters() if not is_lazy(own)},
-        "trained": {name: own.requires_grad for name, own in network.named_parameters()},
+        "parameters": {
+            name: parameter.detach()
+            for name, parameter in network.named_parameters()
+            if not is_lazy(parameter)
+        },
+        "trained": {name: parameter.requires_grad for name, parameter in network.named_parameters()},
         "buffers": {
-            name: None if own is None else own.detach()
-            for name, (_, _, own) in _buffers(network).items()
-            if not (own is not None and is_lazy(own))
+            name: None if buffer is None else buffer.detach()
+            for name, (_, _, buffer) in _buffers(network).items()
+            if not (buffer is not None and is_lazy(buffer))
         },
         "unlisted": _not_persistent(network),
         "resting": [name for name, module in network.named_modules() if not module.training],
@@ -47,7 +51,9 @@ def load_network_state(
     Raises `InputError` if it is another network's, and what a damaged one may raise: `KeyError`,
     `TypeError`, `ValueError`, `AttributeError`, `RuntimeError`.
     """
-    names = set(_buffers(network)) | {name for name, own in network.named_parameters() if not is_lazy(own)}
+    names = set(_buffers(network)) | {
+        name for name, parameter in network.named_parameters() if not is_lazy(parameter)
+    }
     if not {*state["parameters"], *state["buffers"]} <= names:
         run_once()
     parameters = dict(network.named_parameters())
@@ -60,9 +66,9 @@ def load_network_state(
     for name, flag in state["trained"].items():
         parameters[name].requires_grad_(flag)
     for name in _buffers(network).keys() - state["buffers"].keys():
-        owner, own = _owner(network, name)
-        del owner._buffers[own]
-        owner._non_persistent_buffers_set.discard(own)
+        owner, key = _owner(network, name)
+        del owner._buffers[key]
+        owner._non_persistent_buffers_set.discard(key)
     device = next(iter(parameters.values()), torch.empty(0)).device
     for name, value in state["buffers"].items():
         set_buffer(network, name, value, device, persistent=name not in state["unlisted"])
@@ -144,14 +150,14 @@ class Snapshot:
         ]
         self._unlisted = [(module, set(module._non_persistent_buffers_set)) for module in network.modules()]
         kept = [*network.buffers(), *(network.parameters() if parameters else ())]
-        self._values = [(own, own.detach().clone()) for own in kept if not is_lazy(own)]
-        self._trained = [(own, own.requires_grad) for own in network.parameters()]
+        self._values = [(tensor, tensor.detach().clone()) for tensor in kept if not is_lazy(tensor)]
+        self._trained = [(tensor, tensor.requires_grad) for tensor in network.parameters()]
         self._attributes = _attributes(network)
         self._extra = [(module, _extra_of(module)) for module in network.modules() if _has_extra(module)]
 
     def put_back(self) -> None:
         """Make the network what it was."""
-        for module, buffers, parameters, modules, own in self._modules:
+        for module, buffers, parameters, modules, attributes in self._modules:
             for now, before in (
                 (module._buffers, buffers),
                 (module._parameters, parameters),
@@ -160,9 +166,9 @@ class Snapshot:
                 if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
                     now.clear()
                     now.update(before)  # type: ignore[arg-type]
-            for name in _own(module).keys() - own.keys():
+            for name in _own(module).keys() - attributes.keys():
                 del module.__dict__[name]
-            module.__dict__.update(own)
+            module.__dict__.update(attributes)
         for module, unlisted in self._unlisted:
             module._non_persistent_buffers_set = unlisted
         with torch.no_grad():
@@ -182,17 +188,17 @@ class Snapshot:
 
 def make_writable(network: nn.Module) -> None:
     """Give buffers of which several elements are one number in memory (`expand`) a memory of their own."""
-    for owner, own, value in _buffers(network).values():
+    for owner, key, value in _buffers(network).values():
         if value is not None and not is_lazy(value) and overlaps(value):
-            owner._buffers[own] = value.clone(memory_format=torch.contiguous_format)
+            owner._buffers[key] = value.clone(memory_format=torch.contiguous_format)
 
 
 def set_buffer(
     network: nn.Module, name: str, value: Tensor | None, device: torch.device, *, persistent: bool
 ) -> None:
     """Make `value` the buffer `name` of `network`, written into the one that is there if it fits."""
-    owner, own = _owner(network, name)
-    old = owner._buffers.get(own)
+    owner, key = _owner(network, name)
+    old = owner._buffers.get(key)
     if old is not None and value is not None and not is_lazy(old) and _alike(old, value):
         if not overlaps(old):
             with torch.no_grad():
@@ -200,10 +206,10 @@ def set_buffer(
             return
         if torch.equal(old, value.to(old.device)):
             return
-    if own not in owner._buffers:
-        owner.__dict__.pop(own, None)  # such as None, until it is made
-        owner.register_buffer(own, None, persistent=persistent)
-    owner._buffers[own] = (
+    if key not in owner._buffers:
+        owner.__dict__.pop(key, None)  # such as None, until it is made
+        owner.register_buffer(key, None, persistent=persistent)
+    owner._buffers[key] = (
         None if value is None else value.to(device if old is None else old.device, copy=True)
     )
 
@@ -211,15 +217,15 @@ def set_buffer(
 def set_attributes(network: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
     """Give the layers of `network` the values that `attributes` says they have of their own."""
     for name, module in network.named_modules():
-        for own, value in attributes.get(name, {}).items():
-            old = module.__dict__.get(own)
-            if own in _TORCHS or own in module._parameters or own in module._buffers:
-                raise ValueError(f"{own} is no value of a layer's own")
+        for key, value in attributes.get(name, {}).items():
+            old = module.__dict__.get(key)
+            if key in _TORCHS or key in module._parameters or key in module._buffers:
+                raise ValueError(f"{key} is no value of a layer's own")
             with suppress(NotPlainError):
-                if own in module.__dict__ and same(packed(old), value):
+                if key in module.__dict__ and same(packed(old), value):
                     continue
             with suppress(NotPlainError):
-                module.__dict__[own] = unpacked(value, old)
+                module.__dict__[key] = unpacked(value, old)
 
 
 _TORCHS = frozenset(vars(nn.Module()))
@@ -236,13 +242,13 @@ def _attributes(network: nn.Module) -> dict[str, dict[str, Any]]:
     """By layer, the values of its own that can be kept; what can't is another's, or made of others."""
     found: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
-        own = found[name] = {}
+        kept = found[name] = {}
         for key, value in _own(module).items():
             # Weight norm and spectral norm of the old style compute a weight before each forward pass.
             computed = f"{key}_orig" in module._parameters or f"{key}_g" in module._parameters
             if key != "training" and not computed:
                 with suppress(NotPlainError):
-                    own[key] = packed(value)
+                    kept[key] = packed(value)
     return found
 
 
@@ -252,12 +258,12 @@ def _difference(
     found = {
         name: {
             key: value
-            for key, value in own.items()
+            for key, value in values.items()
             if not (key in before.get(name, {}) and same(before[name][key], value))
         }
-        for name, own in now.items()
+        for name, values in now.items()
     }
-    return {name: own for name, own in found.items() if own}
+    return {name: values for name, values in found.items() if values}
 
 
 def _buffers(network: nn.Module) -> dict[str, tuple[nn.Module, str, Tensor | None]]:
@@ -272,8 +278,8 @@ def _buffers(network: nn.Module) -> dict[str, tuple[nn.Module, str, Tensor | Non
 def _not_persistent(network: nn.Module) -> list[str]:
     return [
         name
-        for name, (module, own, _) in _buffers(network).items()
-        if own in module._non_persistent_buffers_set
+        for name, (module, buffer, _) in _buffers(network).items()
+        if buffer in module._non_persistent_buffers_set
     ]
 
 
@@ -292,8 +298,8 @@ def _join(path: str, name: str) -> str:
 
 
 def _owner(network: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, own = name.rpartition(".")
-    return network.get_submodule(path), own
+    path, _, key = name.rpartition(".")
+    return network.get_submodule(path), key
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -317,8 +323,8 @@ def _extra(network: nn.Module) -> dict[str, Any]:
 
 
 def _has_extra(module: nn.Module) -> bool:
-    own, none = type(module), nn.Module
-    return own.get_extra_state is not none.get_extra_state and own.set_extra_state is not none.set_extra_state
+    cls, none = type(module), nn.Module
+    return cls.get_extra_state is not none.get_extra_state and cls.set_extra_state is not none.set_extra_state
 
 
 def _extra_of(module: nn.Module) -> Any:

@@ -55,8 +55,8 @@ def unpacked(value: Any, like: Any = None) -> Any:
         return np.dtype(value["dtype"]).type(content)
     if kind in ("dict", "ordered"):
         old = like if isinstance(like, Mapping) else {}
-        pairs = [(unpacked(key), own) for key, own in content]
-        made = {key: unpacked(own, old.get(key)) for key, own in pairs}
+        pairs = [(unpacked(key), item) for key, item in content]
+        made = {key: unpacked(item, old.get(key)) for key, item in pairs}
         return OrderedDict(made) if kind == "ordered" else made
     if kind == "bytes":
         return bytes.fromhex(content)
@@ -69,8 +69,8 @@ def unpacked(value: Any, like: Any = None) -> Any:
 def needs_like(value: Any) -> bool:
     """Whether a value that `packed` gave can only be put into an object that is there."""
     if isinstance(value, dict):
-        own = value.get("kind") in _OF_A_CLASS and "class" in value
-        return own or any(map(needs_like, value.values()))
+        needed = value.get("kind") in _OF_A_CLASS and "class" in value
+        return needed or any(map(needs_like, value.values()))
     return isinstance(value, list | tuple) and any(map(needs_like, value))
 
 
@@ -112,13 +112,13 @@ def _packed(value: Any) -> Any:
         # Read back, it is on the CPU, whatever it was on.
         return {"kind": "tensor", "content": value.detach().clone(), "device": value.device.type}
     if kind in (dict, OrderedDict):
-        pairs = [(_packed(key), _packed(own)) for key, own in value.items()]
+        pairs = [(_packed(key), _packed(item)) for key, item in value.items()]
         return {"kind": "ordered" if kind is OrderedDict else "dict", "content": pairs}
     if kind is deque:
-        return {"kind": "deque", "content": [_packed(own) for own in value], "most": value.maxlen}
+        return {"kind": "deque", "content": [_packed(item) for item in value], "most": value.maxlen}
     for name, sequence in _SEQUENCES.items():
         if kind is sequence:
-            return {"kind": name, "content": [_packed(own) for own in value]}
+            return {"kind": name, "content": [_packed(item) for item in value]}
     if kind is bytes:
         return {"kind": "bytes", "content": value.hex()}
     if isinstance(value, np.ndarray | np.generic):
@@ -171,9 +171,9 @@ def _packed_of_a_class(value: Any) -> dict[str, Any]:
             raise NotPlainError("several flags at once")
         return {"kind": "enum", "class": name, "content": value.name}
     if _IS_OF["named"](value):
-        return {"kind": "named", "class": name, "content": [_packed(own) for own in value]}
+        return {"kind": "named", "class": name, "content": [_packed(item) for item in value]}
     if _IS_OF["mapping"](value):
-        pairs = [(_packed(key), _packed(own)) for key, own in value.items()]
+        pairs = [(_packed(key), _packed(item)) for key, item in value.items()]
         return {"kind": "mapping", "class": name, "content": pairs}
     if not _IS_OF["object"](value):
         raise NotPlainError(f"an object of {name}")
@@ -182,9 +182,9 @@ def _packed_of_a_class(value: Any) -> dict[str, Any]:
     content = {}
     _under_way.append(id(value))
     try:
-        for key, own in vars(value).items():
+        for key, item in vars(value).items():
             with suppress(NotPlainError):
-                content[key] = _packed(own)
+                content[key] = _packed(item)
     finally:
         _under_way.pop()
     return {"kind": "object", "class": name, "content": content}
@@ -198,13 +198,13 @@ def _of_a_class(kind: str, name: str, content: Any, like: Any) -> Any:
     if kind == "named":
         return type(like)(*_items(content, like))
     if kind == "mapping":
-        made = {unpacked(key): unpacked(own, like.get(unpacked(key))) for key, own in content}
+        made = {unpacked(key): unpacked(item, like.get(unpacked(key))) for key, item in content}
         like.clear()
         like.update(made)
         return like
-    for key, own in content.items():
+    for key, item in content.items():
         with suppress(NotPlainError):
-            like.__dict__[key] = unpacked(own, vars(like).get(key))
+            like.__dict__[key] = unpacked(item, vars(like).get(key))
     return like
 
 
@@ -255,9 +255,9 @@ def _generator(kind: str, content: Any, device: str, like: Any) -> Any:
         return made.set_state(content.cpu())
     state = unpacked(content)
     if kind == "random.Random":
-        own = like if isinstance(like, random.Random) else random.Random()
-        own.setstate(state)
-        return own
+        generator = like if isinstance(like, random.Random) else random.Random()
+        generator.setstate(state)
+        return generator
     if kind == "numpy.RandomState":
         old = like if isinstance(like, np.random.RandomState) else np.random.RandomState()
         old.set_state(state)

@@ -315,9 +315,9 @@ class Trainer:
     def _damaged(self) -> tuple[list[str], dict[str, str]]:
         """Images that couldn't be read, and why, of all processes, which all call this."""
         splits = (self._data.train, self._data.test)
-        own = [path for split in splits for path in split.damaged]
+        damaged = [path for split in splits for path in split.damaged]
         why = {path: reason for split in splits for path, reason in split.why_damaged.items()}
-        paths, reasons = zip(self._damaged_before, *self._processes.gather((own, why)), strict=True)
+        paths, reasons = zip(self._damaged_before, *self._processes.gather((damaged, why)), strict=True)
         return list(dict.fromkeys(chain(*paths))), dict(chain(*(some.items() for some in reasons)))
 
 

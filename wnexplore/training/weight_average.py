@@ -31,13 +31,13 @@ class Average:
             if kept is None or kept.shape != now.shape:
                 self._kept[name] = now.detach().clone()
             elif now.is_floating_point() or now.is_complex():
-                own, others = groups[now.dtype, now.device]
-                own.append(kept)
+                averages, others = groups[now.dtype, now.device]
+                averages.append(kept)
                 others.append(now.detach())
             else:
                 kept.copy_(now)
-        for own, others in groups.values():
-            self._update(own, others, 0)
+        for averages, others in groups.values():
+            self._update(averages, others, 0)
 
     def put_in(self) -> None:
         """Write the average into the network."""

@@ -59,8 +59,8 @@ def shared(
         device=x.device,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
-    for own, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
-        _sum(outputs(own, vectors), shift, to)
+    for chunk, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
+        _sum(outputs(chunk, vectors), shift, to)
     return y
 
 
@@ -92,7 +92,7 @@ def _multiplied(
     columns = columns_of(x, layer)[0].chunk(slices)
     scales = _of_filters(alpha.view(1, -1, slices), layer)
     output = (1, layer.out_channels, *layer.output_size(*x.shape[2:]))
-    parts = [torch.mm(matrix, own).view(output) for matrix, own in zip(matrices, columns, strict=True)]
+    parts = [torch.mm(matrix, column).view(output) for matrix, column in zip(matrices, columns, strict=True)]
     return _sum([(part, scales[:, :, index]) for index, part in enumerate(parts)], shift)
 
 
@@ -116,15 +116,15 @@ def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
     terms = layer.inputs_per_group
     parted = weight.view(layer.out_channels, slices, *_slice_shape(layer, slices), terms)
     kernels = [
-        own.permute(4, 0, 1, 2, 3).reshape(-1, *_slice_shape(layer, slices)) for own in parted.unbind(1)
+        part.permute(4, 0, 1, 2, 3).reshape(-1, *_slice_shape(layer, slices)) for part in parted.unbind(1)
     ]
 
     def outputs(x: Tensor, alpha: Tensor) -> list[tuple[Tensor, Tensor]]:
         scales = _of_filters(alpha.view(alpha.shape[0], -1, slices, terms), layer)
         return [
             (part, scales[:, :, index, term])
-            for index, (own, stacked) in enumerate(zip(x.chunk(slices, 1), kernels, strict=True))
-            for term, part in enumerate(_convolve(own, stacked, layer, 1).chunk(terms, 1))
+            for index, (channel_slice, stacked) in enumerate(zip(x.chunk(slices, 1), kernels, strict=True))
+            for term, part in enumerate(_convolve(channel_slice, stacked, layer, 1).chunk(terms, 1))
         ]
 
     return outputs
@@ -187,6 +187,6 @@ def _sum(outputs: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor
     for part, scales in rest:
         y = y.addcmul(part, scales) if keeps else y.addcmul_(part, scales)
     if shift is not None:
-        each = shift.view(*y.shape[1:-2], 1, 1)
-        y = y + each if keeps or needs_gradient(shift) else y.add_(each)
+        offset = shift.view(*y.shape[1:-2], 1, 1)
+        y = y + offset if keeps or needs_gradient(shift) else y.add_(offset)
     return y.flatten(1, -3)

@@ -237,8 +237,8 @@ def _generator_gradients(
             BLOCK_J=block_j,
             **_options(x, 1, 8),
         )
-    each = sizes.out_channels * sizes.slices // groups
-    of_groups = of_alpha.view(sizes.images, slice_tiles, groups, each, sizes.terms)
+    per_group = sizes.out_channels * sizes.slices // groups
+    of_groups = of_alpha.view(sizes.images, slice_tiles, groups, per_group, sizes.terms)
     return (
         of_groups.sum((1, 3)).flatten(1).to(alpha.dtype),
         of_weight.sum(0).to(weight.dtype),
@@ -550,8 +550,8 @@ def _generator_gradients_kernel(
 
     part = tl.program_id(2).to(tl.int64)
     sums = tl.zeros((BLOCK_O, BLOCK_F, BLOCK_J), tl.float32)
-    for own in range(tl.minimum(images_each, images - part * images_each)):
-        image = part * images_each + own
+    for step in range(tl.minimum(images_each, images - part * images_each)):
+        image = part * images_each + step
         of_kernel = tl.zeros((BLOCK_O, BLOCK_F), tl.float32)
         for start in range(0, pixels, BLOCK_L):
             pixel = start + tl.arange(0, BLOCK_L)

@@ -41,8 +41,8 @@ def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
 
 def columns_of_tile(x: Tensor, tile: Tile, layer: LayerShape) -> Tensor:
     """(n, numbers, H_out·W_out), what the numbers of a tile multiply."""
-    channels, own = _channels(tile, layer)
-    return columns_of(x[:, channels], layer)[:, own]
+    channels, inside = _channels(tile, layer)
+    return columns_of(x[:, channels], layer)[:, inside]
 
 
 class ImageGradients:
@@ -76,7 +76,7 @@ class ImageGradients:
 
     def room(self, tile: Tile) -> Tensor:
         """(n, numbers, H_out·W_out) to be written to."""
-        channels, own = _channels(tile, self._layer)
+        channels, inside = _channels(tile, self._layer)
         batch, pixels = len(self._to), self._size[0] * self._size[1]
         if self._in_place:
             return self._to[:, channels].view(batch, -1, pixels)
@@ -85,10 +85,10 @@ class ImageGradients:
             self._sent = self._scratch.take(batch, pixels, numbers).mT
         else:
             self._sent = self._scratch.take(batch, numbers, pixels)
-        if own.stop - own.start < numbers:
+        if inside.stop - inside.start < numbers:
             # Other tiles have the rest of the first or last channel.
             self._sent.zero_()
-        return self._sent[:, own]
+        return self._sent[:, inside]
 
     def add(self, tile: Tile) -> None:
         """Add what was written to the room of this tile, the last one."""

@@ -48,14 +48,14 @@ def kernel(
     if images >= len(x):
         return _folded(x, alpha, weight, layer, shift)
     y = x.new_empty(len(x), layer.out_channels, *layer.output_size(*x.shape[2:]))
-    for own, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
-        to.copy_(_folded(own, vectors, weight, layer, shift))
+    for chunk, vectors, to in zip(x.split(images), alpha.split(images), y.split(images), strict=True):
+        to.copy_(_folded(chunk, vectors, weight, layer, shift))
     return y
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether what is made of `tensors` will be asked for a gradient."""
-    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
@@ -79,10 +79,10 @@ def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shi
     pixels = columns_of(x, layer).chunk(len(matrices), 1)
     height, width = layer.output_size(*x.shape[2:])
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        each = None if shift is None else shift.view(-1, 1)
-        y = _products(list(zip(matrices, pixels, strict=True)), each)
+        offset = None if shift is None else shift.view(-1, 1)
+        y = _products(list(zip(matrices, pixels, strict=True)), offset)
         return y.view(-1, layer.out_channels, height, width)
-    turned = [(own.mT, matrix.mT) for matrix, own in zip(matrices, pixels, strict=True)]
+    turned = [(column.mT, matrix.mT) for matrix, column in zip(matrices, pixels, strict=True)]
     return _products(turned, shift).view(-1, height, width, layer.out_channels).permute(0, 3, 1, 2)
 
 

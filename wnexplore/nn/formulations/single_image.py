@@ -46,8 +46,8 @@ def _maker(layer: LayerShape, shape: tuple[int, ...]) -> Callable[[Tensor, Tenso
     """What makes the kernel, C_out·F numbers as `shape`, whose first size is C_out."""
     groups, terms = layer.generator_groups, layer.inputs_per_group
     if terms == 1 and groups == layer.out_channels:
-        each = (groups, *(1 for _ in shape[1:]))
-        return lambda alpha, weight: weight.view(shape) * alpha.view(each)
+        broadcast = (groups, *(1 for _ in shape[1:]))
+        return lambda alpha, weight: weight.view(shape) * alpha.view(broadcast)
     if terms == 1:
         return lambda alpha, weight: (weight.view(groups, -1) * alpha.view(groups, 1)).view(shape)
     return lambda alpha, weight: torch.bmm(

@@ -104,8 +104,8 @@ def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, ane
     on with. A batched product gives each thread images, and sends the numbers from core to core, far
     slower where they share no cache.
     """
-    each = 1 if a.device.type == "cpu" else len(a)
-    images = zip(a.split(each), b.split(each), to.split(each), strict=True)
+    chunk = 1 if a.device.type == "cpu" else len(a)
+    images = zip(a.split(chunk), b.split(chunk), to.split(chunk), strict=True)
     for own_a, own_b, own_to in images:
         if not anew:
             own_to.baddbmm_(own_a, own_b)
@@ -149,16 +149,16 @@ class _GeneratorGradients:
         _multiply(grad, columns.mT, of_groups.transpose(0, 1))
         if self.alpha is not None:
             made_by = self._weights[filters, tile.part, tile.numbers]
-            own = self.alpha[part, filters, tile.part].transpose(0, 1)
-            _write(_times(of_groups, made_by), own, anew=tile.numbers.start == 0)
+            vectors = self.alpha[part, filters, tile.part].transpose(0, 1)
+            _write(_times(of_groups, made_by), vectors, anew=tile.numbers.start == 0)
         if self.weight is not None:
             inputs = self._vectors[part, filters, tile.part].transpose(0, 1)
-            own = self.weight[filters, tile.part, tile.numbers]
+            vectors = self.weight[filters, tile.part, tile.numbers]
             if len(self._vectors) == 1:
-                torch.mul(of_groups.mT, inputs, out=own)
+                torch.mul(of_groups.mT, inputs, out=vectors)
                 return
             turned = self._turned.take(len(inputs), inputs.shape[2], of_groups.shape[2])
-            _write(torch.bmm(inputs.mT, of_groups, out=turned).mT, own, anew=part.start == 0)
+            _write(torch.bmm(inputs.mT, of_groups, out=turned).mT, vectors, anew=part.start == 0)
 
 
 def _times(of_groups: Tensor, made_by: Tensor) -> Tensor:

@@ -101,11 +101,11 @@ def by_part(alpha: Tensor, weight: Tensor, layer: LayerShape) -> tuple[Tensor, T
 
 def make_tile(vectors: Tensor, weights: Tensor, tile: Tile, filters: slice, scratch: Scratch) -> Tensor:
     """(n, filters, numbers) of what `by_part` gives, in memory (filters, n, numbers)."""
-    own = vectors[:, filters, tile.part].transpose(0, 1)
+    alpha = vectors[:, filters, tile.part].transpose(0, 1)
     rows = weights[filters, tile.part, tile.numbers].mT
-    out = scratch.take(len(rows), own.shape[1], rows.shape[2])
+    out = scratch.take(len(rows), alpha.shape[1], rows.shape[2])
     product = torch.mul if weights.shape[3] == 1 else torch.bmm
-    return product(own, rows, out=out).transpose(0, 1)
+    return product(alpha, rows, out=out).transpose(0, 1)
 
 
 def pieces(total: int, most: int, step: int) -> list[slice]:
