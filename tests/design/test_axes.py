@@ -52,7 +52,7 @@ def test_methods_read_axes_of_the_table_and_each_is_read() -> None:
 
 @pytest.mark.parametrize("axis", LAYER_AXES)
 def test_what_is_left_out_is_the_same_everywhere(axis: str) -> None:
-    method = next(name for name, own in METHODS.items() if axis in own.axes)
+    method = next(name for name, spec in METHODS.items() if axis in spec.axes)
     point = DesignPoint.of("resnet18", method)
     assert getattr(point, axis) == DESIGN_AXES[axis].default
     assert SweepSpec(methods=(method,)).choices(axis) == (getattr(point, axis),)

@@ -64,8 +64,8 @@ def test_takes_what_a_naive_search_takes(figures: list[tuple[int, float, int, in
     found = picked(records)
     assert found.take.point == min(tops, key=lambda row: row[1][3:])[0]
     best = min(tops, key=lambda row: row[1][3:])[1]
-    alike = [p for p, own in rows if best[0] - own[0] <= half * (best[1] + own[1]) + 1e-9]
-    assert {each.point for each in found.steps[0].alike} == set(alike)
+    alike = [p for p, row in rows if best[0] - row[0] <= half * (best[1] + row[1]) + 1e-9]
+    assert {candidate.point for candidate in found.steps[0].alike} == set(alike)
 
     few = [row for row in rows if row[0] in alike]
     fastest = min(few, key=lambda row: (row[1][2], *row[1][3:]))
@@ -79,7 +79,7 @@ def test_without_the_one_to_take_the_runner_up_would_be_taken(objective: str) ->
     rows = frame(sweep())
     found = pick(rows, objective)
     axes = zip(*(cells(rows, axis) for axis in AXES), strict=True)
-    others = rows[[DesignPoint(**dict(zip(AXES, own, strict=True))) != found.take.point for own in axes]]
+    others = rows[[DesignPoint(**dict(zip(AXES, axis, strict=True))) != found.take.point for axis in axes]]
     assert pick(others, objective).take == found.runner_up
 
 
@@ -313,7 +313,7 @@ def test_the_dictionary_holds_every_digit() -> None:
     assert {axis: told["take"][axis] for axis in WEIGHTNET.to_dict()} == WEIGHTNET.to_dict()
     assert (told["take"]["params"], told["runner_up"]["params"]) == (350_001, None)
     assert told["take"]["top1_low"] < 90.0 < told["take"]["top1_high"]
-    assert [each["method"] for each in told["alike"]] == ["se"]
+    assert [entry["method"] for entry in told["alike"]] == ["se"]
     assert told["protocol"] == {"dataset": "digits", "epochs": 5}
     assert SMALL.items() <= told["take"].items()
     assert set(told["take"]) <= set(COLUMNS)

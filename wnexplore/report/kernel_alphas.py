@@ -87,15 +87,15 @@ def render_alpha(info: AlphaInfo) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = column_figure(3.4, info.title, info.note)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        lows, lowers, middles, uppers, highs = zip(*(own.quantiles for own in info.layers), strict=True)
+        lows, lowers, middles, uppers, highs = zip(*(layer.quantiles for layer in info.layers), strict=True)
         above.vlines(places, lows, highs, color="#8CC9F0", linewidth=_bar(info, 2.2))
         above.vlines(places, lowers, uppers, color=BLUE, linewidth=_bar(info, 2.2))
         above.plot(places, middles, zorder=3, **_MIDDLE)
         above.set_ylim(0, max(1.06 * max(highs), 1e-3))
         above.set_ylabel("Std of alpha's entries\nover images")
-        dead = [own.dead for own in info.layers]
+        dead = [layer.dead for layer in info.layers]
         below.plot(places, dead, **_DEAD)
-        known = [(place, own.saturated) for place, own in zip(places, info.layers, strict=True)]
+        known = [(place, layer.saturated) for place, layer in zip(places, info.layers, strict=True)]
         if any(value is not None for _, value in known):
             below.plot(places, [math.nan if value is None else value for _, value in known], **_SATURATED)
         below.set_ylim(-4, 104)

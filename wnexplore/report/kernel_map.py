@@ -84,7 +84,7 @@ def render_map(info: MapInfo) -> Figure:
             spine.set_color("#BBBBBB")
         handles = [
             Line2D([], [], linestyle="none", label=cluster.name, **_look(cluster.look))
-            for cluster in sorted(info.clusters, key=lambda own: own.look is None)
+            for cluster in sorted(info.clusters, key=lambda series: series.look is None)
         ]
         longest = max(len(cluster.name) for cluster in info.clusters)
         # A letter of the legend is 0.055 inches wide on average, a marker and its gaps 0.35.

@@ -64,14 +64,14 @@ def similarity_info(analysis: KernelAnalysis) -> SimilarityInfo:
         for name, numbers in by_depth([layer.name for layer in layers], ROWS)
     ]
     # A few pairs far from all others would leave no room for these.
-    low = min(float(np.quantile(_cosines(own), _OUTSIDE)) for _, own in groups)
+    low = min(float(np.quantile(_cosines(group), _OUTSIDE)) for _, group in groups)
     edges = np.linspace(min(low, 1 - _LEAST_SPAN), 1, _BINS + 1)
     lowest = min(float(layer.cosines.min()) for layer in layers)
     said = f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs a layer"
     if lowest < edges[0]:
         told = f"{lowest:.{max(3, decimals(1 - lowest, 2))}f}"
         said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {told}"
-    ridges = tuple(_ridge(name, own, edges) for name, own in groups)
+    ridges = tuple(_ridge(name, group, edges) for name, group in groups)
     return SimilarityInfo(analysis.network, said, tuple(edges.tolist()), ridges)
 
 

@@ -35,9 +35,9 @@ _OWN_KIND = {
     "Linear": "linear",
     # Layers with formulations are known by these.
     **{
-        own.layer_class: own.layer_kind
-        for own in METHODS.values()
-        if own.layer_kind and own.kind != "generated"
+        spec.layer_class: spec.layer_kind
+        for spec in METHODS.values()
+        if spec.layer_kind and spec.kind != "generated"
     },
 }
 

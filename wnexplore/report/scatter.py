@@ -89,10 +89,10 @@ def scatter_info(
     panels = []
     looks = styles(frame, color_column)
     for positions in groups(frame, keys).values():
-        own = frame.iloc[positions]
-        keyed = dict.fromkeys(zip(series_keys(own, color), _points(own, x, y), strict=True))
+        rows = frame.iloc[positions]
+        keyed = dict.fromkeys(zip(series_keys(rows, color), _points(rows, x, y), strict=True))
         panel = ScatterPanel(
-            title=shared(own, varying(frame, keys), usual=True),
+            title=shared(rows, varying(frame, keys), usual=True),
             x=_axis(x_column, logx),
             y=_axis(y_column, False),
             series=(),
@@ -110,7 +110,7 @@ def plottable(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     full = frame[[None not in row for row in zip(*(numbers(frame, name) for name in names), strict=True)]]
     if len(full):
         return full
-    filled = [name for name, each in COLUMNS.items() if each.numeric and distinct(frame, name)]
+    filled = [name for name, column in COLUMNS.items() if column.numeric and distinct(frame, name)]
     choice = f"these can be plotted: {', '.join(filled)}" if filled else "no column can be plotted"
     empty = [name for name in names if not distinct(frame, name)]
     if empty:

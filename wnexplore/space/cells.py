@@ -60,11 +60,11 @@ class Cell:
         pair: dict[str, Any] = {}
         if self.pairs:
             for at, name in enumerate("MG"):
-                own = [(stage, self.pairs[choice][at]) for stage, choice in choices.items()]
+                values = [(stage, self.pairs[choice][at]) for stage, choice in choices.items()]
                 # Where a network has nothing to replace, all settings are one function: the first stands.
-                first = own[0][1] if own else self.pairs[0][at]
-                alike = all(value == first for _, value in own)
-                pair[name] = first if alike else dict(own)
+                first = values[0][1] if values else self.pairs[0][at]
+                alike = all(value == first for _, value in values)
+                pair[name] = first if alike else dict(values)
         network = {axis: getattr(self.baseline, axis) for axis in NETWORK_AXES}
         return DesignPoint.of(**network, method=self.method, **pair, **self.axes)
 
@@ -85,7 +85,7 @@ def cells(spec: SweepSpec) -> list[Cell]:
             " looked at: leave out values of an axis"
         )
     found = list(_grid(spec)) if spec.has_grid else []
-    return [*found, *(_single(own.point()) for own in spec.points or ())]
+    return [*found, *(_single(point.point()) for point in spec.points or ())]
 
 
 def _settings(spec: SweepSpec) -> int:

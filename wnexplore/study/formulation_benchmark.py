@@ -42,14 +42,14 @@ def race(
     protocols.sort(key=lambda protocol: protocol.batch_size)
     raced = raced_layers(build(point), point.resolution, layer)
     layers = []
-    for number, each in enumerate(raced):
+    for number, distinct in enumerate(raced):
         races: list[Race] = []
         for protocol in protocols:
             done = number * len(protocols) + len(races)
-            on_race(f"{each.name}, batch {protocol.batch_size}", done, len(raced) * len(protocols))
-            races.append(race_layer(each, protocol))
-        entries = [own.to_dict() for own in races]
-        layers.append({**each.to_dict(), "races": entries, "crossover": crossover(races)})
+            on_race(f"{distinct.name}, batch {protocol.batch_size}", done, len(raced) * len(protocols))
+            races.append(race_layer(distinct, protocol))
+        entries = [race.to_dict() for race in races]
+        layers.append({**distinct.to_dict(), "races": entries, "crossover": crossover(races)})
     shared = {name: value for name, value in protocols[0].items() if name != "batch_size"}
     with threads_set(shared["threads"]), precision_set(shared["dtype"]):
         measured_in = environment(shared["device"])
@@ -64,7 +64,7 @@ def race(
 
 def _regret(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Of all races in which what was picked and the fastest were timed."""
-    cells = [(own["regret"], layer["name"], own) for layer in layers for own in layer["races"]]
+    cells = [(race["regret"], layer["name"], race) for layer in layers for race in layer["races"]]
     cells = [cell for cell in cells if cell[0] is not None]
     if not cells:
         return {"geometric_mean": None, "worst": None}
