@@ -81,7 +81,7 @@ def check(command: Command, *arguments: object, goes_on: bool = False) -> str:
     assert done.code == 1, done
     lines = [line for line in done.err.splitlines() if line.startswith("wnexplore: ")]
     assert len(lines) == 1, done
-    assert lines[0].startswith("wnexplore: the GPU's context was lost with ")
+    assert lines[0].startswith("wnexplore: the GPU's context was lost in ")
     assert LOST in lines[0]
     assert "unexpected" not in done.err
     assert ("the same command goes on" in lines[0]) == goes_on

@@ -100,7 +100,7 @@ def test_images_that_become_unreadable_end_the_pass(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no image")
     for split, training in ((data.train, Pass(0, 0)), (data.test, None)):
-        with pytest.raises(RunError, match=r"not one image of .* can be read, the first .*\.png: no image"):
+        with pytest.raises(RunError, match=r"no image in .* can be read, the first .*\.png: not an image"):
             list(split.batches(2, "cpu", training))
 
 

@@ -154,11 +154,11 @@ def test_files_that_are_not_there_or_not_whole_are_refused(cifar10: Path, fashio
     (fashion / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"half of it")
     for path in (cifar10, cifar10 / CIFAR10.base_folder):
         with pytest.raises(
-            InputError, match=r"cifar-10-batches-py is not there or not whole.*unpacked in"
+            InputError, match=r"cifar-10-batches-py is missing or incomplete.*unpacked in"
         ) as error:
             load_data(f"cifar10:{path}", resolution=32)
         assert "\n" not in str(error.value)
-        with pytest.raises(InputError, match=r"raw is not there or not whole.*train-images-idx3-ubyte"):
+        with pytest.raises(InputError, match=r"raw is missing or incomplete.*train-images-idx3-ubyte"):
             load_data(f"fashion_mnist:{path}", resolution=32)
     for name in ("cifar10", "cifar100", "fashion_mnist", "folder"):
         with pytest.raises(InputError, match=f"'{name}': no folder .*missing"):

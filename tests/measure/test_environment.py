@@ -77,7 +77,7 @@ def test_auto_takes_the_gpu_where_there_is_one() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_refused_with_what_would_be_right() -> None:
-    with pytest.raises(InputError, match=r"'cuda' asked for.*use 'cpu', or 'auto'"):
+    with pytest.raises(InputError, match=r"'cuda' isn't available.*use 'cpu', or 'auto'"):
         resolve_device("cuda")
 
 
@@ -145,7 +145,7 @@ def test_a_command_tells_of_such_a_gpu_once_and_on_one_line() -> None:
     lines = [line for line in done.stderr.splitlines() if "Tesla P100" in line]
     assert len(lines) == 1
     assert lines[0].startswith("wnexplore: this torch (")
-    assert lines[0].endswith("has no code for Tesla P100 (sm_60): what follows runs on the CPU")
+    assert lines[0].endswith("has no code for Tesla P100 (sm_60): using the CPU")
     assert "Warning" not in done.stderr
     assert "warnings.warn" not in done.stderr
 

@@ -117,9 +117,7 @@ def test_without_the_plain_network_nothing_is_timed() -> None:
     calls: list[Call] = []
     found = _measure(["plain", "a"], calls, _protocol(), {"plain": 1})
     assert found["plain"] == Failure("out_of_memory", "OutOfMemoryError: no room")
-    assert found["a"] == Failure(
-        "out_of_memory", "the plain network to compare with: OutOfMemoryError: no room"
-    )
+    assert found["a"] == Failure("out_of_memory", "the plain baseline failed: OutOfMemoryError: no room")
     assert calls == []
 
 

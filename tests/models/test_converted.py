@@ -129,7 +129,7 @@ def test_what_can_not_be_replaced_is_left_with_its_reason() -> None:
         "unused": "no image passes through it",
         "mirrored": "its padding is reflect (1, 1)",
         "uneven": "its padding is not the same on both sides",
-        "upwards": "it is a ConvTranspose2d, no ordinary Conv2d",
+        "upwards": "it is a ConvTranspose2d, not an ordinary Conv2d",
     }
     assert all(model.get_submodule(change.name) is before[change.name] for change in conversion.left)
 
@@ -137,7 +137,7 @@ def test_what_can_not_be_replaced_is_left_with_its_reason() -> None:
 def test_subclasses_and_parts_of_the_methods_own_layers_are_left() -> None:
     model = timm.create_model("tf_mobilenetv3_small_minimal_100", num_classes=10)
     told = {change.name: change.reason for change in convert(model, "cbam").left}
-    assert told["conv_stem"] == told["blocks.0.0.conv_dw"] == "it is a Conv2dSame, no ordinary Conv2d"
+    assert told["conv_stem"] == told["blocks.0.0.conv_dw"] == "it is a Conv2dSame, not an ordinary Conv2d"
     again = convert(model, "weightnet", 1, 1)
     told = {change.name: change.reason for change in again.left}
     assert told["blocks.0.0.conv_pw.gate.conv"] == "part of a ConvBlockAttention"

@@ -166,7 +166,7 @@ def test_a_network_for_one_batch_size_alone_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_opset_that_can_not_be_had(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="opset is '7': torch can export this network in opset 18 alone"):
+    with pytest.raises(InputError, match="opset is '7': torch can export this network only in opset 18"):
         export_onnx(_Net(), tmp_path / "network.onnx", resolution=8, opset=7)
     assert not os.listdir(tmp_path)
 

@@ -105,7 +105,7 @@ class Inside(Small):
         (OfClass, "b", "the network computes something else"),
         (OfExactClass, "a", "the network computes something else"),
         (Sets, "b", "the network reads its stride"),
-        (Elsewhere, "a", "it is run from elsewhere too"),
+        (Elsewhere, "a", "it is also called from elsewhere"),
         (Inside, "a", "the network reads its _conv_forward"),
     ],
 )
@@ -165,7 +165,7 @@ def test_what_was_put_on_a_convolution_is_not_lost() -> None:
     def mask(model: Small) -> None:
         model.a.register_buffer("mask", torch.ones(8))
 
-    changes = {own_forward: "forward of its own", hook: "hooks", state_hook: "hooks", mask: "holds mask"}
+    changes = {own_forward: "forward is overridden", hook: "hooks", state_hook: "hooks", mask: "holds mask"}
     for change, reason in changes.items():
         model = Small()
         change(model)
@@ -248,7 +248,7 @@ def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str,
         ("PairInTraining", 10, "gives a tuple of 2 in training: expected logits"),
         ("ten", 7, "gives 10 classes, and the data has 7"),
         ("ten", 12, "gives 10 classes, and the data has 12"),
-        ("Frozen", 10, "no parameter of it gets a gradient"),
+        ("Frozen", 10, "none of its parameters gets a gradient"),
         ("in_double", 10, "is in float64, expected a network in float32"),
         ("in_bfloat16", 10, "is in bfloat16, expected a network in float32"),
     ],

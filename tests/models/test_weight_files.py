@@ -75,7 +75,7 @@ def test_which_weights_are_taken_is_told_and_can_be_chosen(tmp_path: Path) -> No
         load_checkpoint(loaded, path, key, told.append)
         assert torch.equal(loaded.state_dict()["0.weight"], expected.state_dict()["0.weight"])
         (line,) = told
-        assert line.startswith(f"the weights under '{key or 'model'}' are taken, of 'model', 'model_ema'")
+        assert line.startswith(f"using the weights under '{key or 'model'}', of 'model', 'model_ema'")
     with pytest.raises(InputError, match="no weights under 'epoch': the file holds those under 'model', 'mo"):
         load_checkpoint(a_network(), path, "epoch")
     torch.save(network.state_dict(), path)
@@ -118,7 +118,7 @@ def test_what_is_not_read_is_named(beside: object, told: str, zipped: bool, tmp_
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(InputError, match=f"not tensors saved by torch.save alone: it holds {told}") as error:
         load_checkpoint(a_network(), path)
-    assert "save the state_dict() by itself" in str(error.value)
+    assert "save only the state_dict()" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -146,6 +146,6 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "harm",)
 
     torch.save({"state_dict": a_network().state_dict(), "x": Harm()}, tmp_path / "weights.pth")
-    with pytest.raises(InputError, match="reading such could run code"):
+    with pytest.raises(InputError, match="reading it could run code"):
         load_checkpoint(a_network(), tmp_path / "weights.pth")
     assert not (tmp_path / "harm").exists()

@@ -124,5 +124,5 @@ def test_refused_arguments(changes: dict[str, Any], message: str) -> None:
 
 
 def test_it_makes_its_own_context() -> None:
-    with pytest.raises(InputError, match="makes its own"):
+    with pytest.raises(InputError, match="computes its own"):
         DynamicConv2d(4, 4, 3)(torch.randn(2, 4, 5, 5), torch.randn(2, 16))

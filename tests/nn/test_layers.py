@@ -269,5 +269,5 @@ def test_refused_inputs(x: tuple[int, ...], context: tuple[int, ...] | None, mes
 
 
 def test_a_layer_that_makes_its_own_context_refuses_another() -> None:
-    with pytest.raises(InputError, match="makes its own"):
+    with pytest.raises(InputError, match="computes its own"):
         WeightNetConv2d(4, 4, 3)(torch.randn(2, 4, 5, 5), torch.randn(2, 16))

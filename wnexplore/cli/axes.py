@@ -100,7 +100,7 @@ def overrides_of(given: Mapping[str, Any], places: Mapping[str, tuple[str, ...]]
         lists = path != ("where",) and (len(path) == 1 or path[0] == "latency")
         overrides[path] = (_flag(name), comma_list(value) if lists and isinstance(value, str) else value)
     if ("backbones",) in overrides:
-        # A grid of one's kept, in place of a file's written points.
+        # A grid of one's own, in place of a file's written points.
         overrides[("points",)] = ("--backbone", None)
     return overrides
 
@@ -145,7 +145,7 @@ def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def _with_options(made: Sequence[inspect.Parameter], after: str) -> Callable[[Command], Command]:
-    """A command with these options among its kept, as Typer reads it, which is called without them."""
+    """A command with these options among its own, as Typer reads it, which is called without them."""
     names = {option.name for option in made}
 
     def decorate(command: Command) -> Command:

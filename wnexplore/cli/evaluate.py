@@ -53,7 +53,7 @@ def evaluate(
     with network_told():
         found = test(trained.network.to(on), loaded.test, batch_size, on)
     if not math.isfinite(found.loss):
-        raise RunError("the network gives values that are no finite numbers")
+        raise RunError("the network gives values that are not finite")
     for path, why in loaded.test.why_damaged.items():
         tell(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
     if as_json:

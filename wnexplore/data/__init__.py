@@ -1,4 +1,4 @@
-"""The data sets that trainings read, as batches of normalised images."""
+"""Data sets as batches of normalised images."""
 
 from wnexplore.data.folder import FolderSplit
 from wnexplore.data.in_memory import TensorSplit

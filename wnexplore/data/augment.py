@@ -1,4 +1,4 @@
-"""Variations of a batch of training images, each image by its own draws."""
+"""Augmentations of a batch of training images, each image with its own random numbers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional
 
 
 def mirrored(images: Tensor, where: Tensor) -> Tensor:
-    """`images` (N, C, H, W), those mirrored left to right for which `where` (N,) holds."""
+    """`images` (N, C, H, W), those where `where` (N,) is true flipped horizontally."""
     return torch.where(where[:, None, None, None], images.flip(3), images)
 
 
 def shifted(images: Tensor, offsets: Tensor, most: int) -> Tensor:
-    """`images` (N, C, H, W) moved over black by `most - offsets` (2, N) pixels down and right."""
+    """`images` (N, C, H, W) shifted by `most - offsets` (2, N) pixels down and right, padded with black."""
     n, channels, height, width = images.shape
     device = images.device
     # One gather for the batch: the source row and column of every pixel, differing by image.
@@ -27,11 +27,11 @@ def shifted(images: Tensor, offsets: Tensor, most: int) -> Tensor:
 
 def jittered(images: Tensor, factors: Tensor, peak: float) -> Tensor:
     """`images` (N, C, H, W) in 0 to `peak`, C 3 or 1, with `factors` (3, N): brightness, contrast and
-    saturation in this order, as torchvision's functions of these names change them.
+    saturation in this order, as in torchvision's functions of these names.
     """
     brightness, contrast, saturation = factors[:, :, None, None, None]
     images = (images * brightness).clamp(0, peak)
-    # Over rows, then over their means: the sum of an image runs alike in a batch of any size.
+    # Over rows, then over their means: the order of an image's sum doesn't depend on the batch size.
     mean = _grey(images).mean(3, keepdim=True).mean(2, keepdim=True)
     images = _blend(images, mean, contrast, peak)
     return _blend(images, _grey(images), saturation, peak) if images.shape[1] == 3 else images

@@ -1,4 +1,4 @@
-"""Image files as pixels from black to white, whatever their mode and bit depth."""
+"""Decodes image files of any mode and bit depth to pixels from black to white."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from wnexplore.errors import shown
 Range = tuple[float, float]
 """The values of black and white."""
 Ranges = Mapping[str, Range]
-"""Kind of samples, "uint16", "int32" or "float32" -> their range where a file doesn't say it."""
+"""Kind of samples, "uint16", "int32" or "float32" -> their range where a file doesn't state it."""
 
 USUAL_RANGES: Ranges = {"uint16": (0.0, 65535.0), "int32": (0.0, 65535.0), "float32": (0.0, 1.0)}
-"""Of kinds of which a data set had no images."""
+"""The ranges of kinds of samples that a data set lacks."""
 
 
 def read_image(path: str, ranges: Ranges) -> Image.Image:
-    """The image in the file `path`, upright as its EXIF data says.
+    """The image in the file `path`, rotated upright by its EXIF data.
 
-    - Up to 8 bits a sample, of any mode: "RGB", as Pillow converts to it; transparency is left out, as
-      torchvision and timm do.
-    - Grey of more bits, or in floats: "F", from 0, black, to 255, white. Colours of 16 bits: "RGB".
+    - Up to 8 bits a sample, of any mode: "RGB", as Pillow converts to it; transparency is dropped, as in
+      torchvision and timm.
+    - Greyscale of more bits, or in floats: "F", from 0, black, to 255, white. 16-bit colours: "RGB".
 
-    What is black and white is never taken from the single image: a bright and a dark one would look alike.
-    It is what the file says: TIFF's SMinSampleValue and SMaxSampleValue, or its BitsPerSample where that is
-    neither 16 nor 32; 65535 in PGM and JPEG 2000, to which Pillow scales them. Otherwise it is `ranges`,
-    those of the data set, and `USUAL_RANGES` for kinds that it lacks: a PNG of 16 bits can hold 12 and
-    doesn't say so. Nothing is clipped: an image with values outside is refused.
+    Black and white are never taken from a single image, which would make bright and dark images look alike.
+    They are stated by the file: TIFF's SMinSampleValue and SMaxSampleValue, or its BitsPerSample where that
+    is neither 16 nor 32; 65535 in PGM and JPEG 2000, to which Pillow scales them. Otherwise they are
+    `ranges`, those of the data set, and `USUAL_RANGES` for kinds that it lacks: a 16-bit PNG may hold 12 bits
+    without stating it. Nothing is clipped: an image with values outside is refused.
 
-    Raises whatever a decoder may raise on a broken file, and `ValueError` or `OSError` for what is no image;
-    `reason` tells it in a line.
+    Raises any error of a decoder on a broken file, and `ValueError` or `OSError` if it is no image; `reason`
+    is the message in one line.
     """
     with opened(path) as image:
         deep = is_deep(image)
@@ -62,23 +62,23 @@ def opened(path: str) -> Iterator[Image.Image]:
     """The file `path`, its header read. Raises as `read_image`."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
-        # A pipe is waited for without end, and a device may give bytes without end.
-        raise OSError(_NO_FILES.get(stat.S_IFMT(found.st_mode), "it is no regular file"))
+        # Reading a pipe may block forever, and a device may be endless.
+        raise OSError(_NO_FILES.get(stat.S_IFMT(found.st_mode), "it is not a regular file"))
     if not found.st_size:
         raise OSError("the file is empty")
     with warnings.catch_warnings():
-        # Of broken metadata, and of images half as large as what Pillow refuses.
+        # Warnings about broken metadata, and about images half as large as Pillow's limit.
         warnings.simplefilter("ignore")
         try:
             image = Image.open(path, formats=_formats())
         except UnidentifiedImageError:
-            raise OSError("no image of a format that can be read") from None
+            raise OSError("not an image of a supported format") from None
         with image:
             yield image
 
 
 def reason(error: Exception) -> str:
-    """Why an image can't be read, in a line."""
+    """Why an image can't be read, in one line."""
     if isinstance(error, MemoryError):
         return "out of memory"
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -90,16 +90,16 @@ def sample_kind(image: Image.Image) -> str | None:
     if image.mode.startswith("I;16"):
         return "uint16"
     if image.mode == "I":
-        # Pillow has read those formats, of at most 16 bits, into 32.
+        # Pillow reads these formats, of at most 16 bits, into 32.
         return "uint16" if image.format in ("PNG", "PPM") else "int32"
     return "float32" if image.mode == "F" else None
 
 
 def stated_range(image: Image.Image) -> Range | None:
-    """The range of a grey image of more than 8 bits, where its file says it."""
+    """The range of a grey image of more than 8 bits, where its file states it."""
     if image.format == "TIFF":
         return _stated_by_tiff(getattr(image, "tag_v2", {}), sample_kind(image))
-    # Of any maximum or depth, and scaled to 16 bits by Pillow.
+    # Pillow scales any maximum or depth to 16 bits.
     return (0.0, 65535.0) if image.format in ("PPM", "JPEG2000") and image.mode != "F" else None
 
 
@@ -110,14 +110,14 @@ def sample_values(image: Image.Image) -> np.ndarray[Any, Any]:
     if values.dtype == np.int32 and image.format == "TIFF" and _first(tags, _SAMPLE_FORMAT, 1) == 1:
         values = values.view(np.uint32)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("some of its values are no finite numbers")
+        raise ValueError("some of its values are not finite")
     return values
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not yet decoded has colours, or grey and alpha, of 16 bits.
+    """Whether an undecoded image has 16-bit colours, or 16-bit grey with alpha.
 
-    Pillow has no such images and reads the upper 8 bits.
+    Pillow doesn't support these and reads the upper 8 bits.
     """
     return any(_raw_mode(tile) in (*_OTHER_BYTE, _GREY_ALPHA) for tile in _tiles(image))
 
@@ -125,7 +125,7 @@ def is_deep(image: Image.Image) -> bool:
 def deep_values(path: str) -> np.ndarray[Any, Any]:
     """The samples of an image that `is_deep`: (height, width, 3), or (height, width) if it is grey.
 
-    Pillow reads their lower bytes where it is told that those stand first, or that they are colours.
+    Pillow reads their lower bytes if the raw mode has them first, or as colours.
     """
     with opened(path) as image:
         if any(_raw_mode(tile) == _GREY_ALPHA for tile in _tiles(image)):
@@ -139,11 +139,11 @@ def deep_values(path: str) -> np.ndarray[Any, Any]:
 
 
 def range_of(kind: str, low: float, high: float) -> Range:
-    """The smallest usual range of samples of `kind` in which values from `low` to `high` lie.
+    """The smallest usual range of samples of `kind` that contains the values from `low` to `high`.
 
-    0 to 2^b - 1, or -2^(b - 1) to 2^(b - 1) - 1 where there are negative ones, for 8, 10, ... 34 bits b.
-    Floats have more: 0 to w, or -w to w, where w is 1, or a power of two up to 1/16, from 2 to 128, or from
-    2^35 on.
+    0 to 2^b - 1, or -2^(b - 1) to 2^(b - 1) - 1 with negative values, for 8, 10, ... 34 bits b.
+    Floats have further ranges: 0 to w, or -w to w, where w is 1, or a power of two up to 1/16, from 2 to 128,
+    or from 2^35.
     """
     negative = low < 0
     bits = [(-(2.0 ** (b - 1)), 2.0 ** (b - 1) - 1) if negative else (0.0, 2.0**b - 1) for b in _BITS]
@@ -151,11 +151,11 @@ def range_of(kind: str, low: float, high: float) -> Range:
     for black, white in [*small, *bits, *large] if kind == "float32" else bits:
         if black <= low and high <= white:
             return black, white
-    raise ValueError(f"values from {low:g} to {high:g} are of no usual range")
+    raise ValueError(f"values from {low:g} to {high:g} are in no usual range")
 
 
 def is_of_unknown_range(path: str, known: Ranges) -> bool:
-    """Whether an image is of more than 8 bits, and neither its file `path` nor `known` says of what range.
+    """Whether an image has more than 8 bits, and neither its file `path` nor `known` gives its range.
 
     Raises as `read_image`.
     """
@@ -165,11 +165,11 @@ def is_of_unknown_range(path: str, known: Ranges) -> bool:
 
 
 def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
-    """The ranges of grey images of more than 8 bits whose files don't say them, by `range_of`.
+    """The ranges, by `range_of`, of grey images of more than 8 bits whose files don't state them.
 
-    From the largest and the smallest value in up to 256 of the files `paths`, from all over the list: the
-    same for all images of a data set. Files that can't be read are passed over; raises `ValueError`, which
-    tells the first one and why, if that is all of these.
+    From the smallest and largest value in up to 256 of the files `paths`, evenly spaced: common to all images
+    of a data set. Unreadable files are skipped; raises `ValueError` with the first one and the reason if none
+    can be read.
     """
     ends: dict[str, Range] = {}
     some, first = False, ""
@@ -186,7 +186,7 @@ def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
                 elif not some:
                     image.load()
                 some = True
-        except Exception as error:  # whatever a decoder may raise on a broken file
+        except Exception as error:  # a decoder may raise anything on a broken file
             first = first or f"{shown(path, 300)}: {reason(error)}"
     if not some:
         raise ValueError(first)
@@ -194,7 +194,7 @@ def ranges_of(paths: Sequence[str]) -> dict[str, Range]:
 
 
 def _scaled(values: np.ndarray[Any, Any], within: Range) -> np.ndarray[Any, Any]:
-    """`values` from 0, black, to 255, white, in float32."""
+    """`values` scaled to 0, black, to 255, white, in float32."""
     (black, white), low, high = within, float(values.min()), float(values.max())
     if low < black or high > white:
         raise ValueError(
@@ -208,30 +208,30 @@ def _scaled(values: np.ndarray[Any, Any], within: Range) -> np.ndarray[Any, Any]
 
 
 def _make_upright(image: Image.Image) -> None:
-    """Decode `image` and turn it as its EXIF data says."""
+    """Decode `image` and rotate it by its EXIF data."""
     image.load()
-    if image.format != "TIFF":  # of which Pillow does it itself
+    if image.format != "TIFF":  # which Pillow rotates itself
         with suppress(Exception):  # broken metadata is no reason to lose an image
             ImageOps.exif_transpose(image, in_place=True)
 
 
 def _is_negative(image: Image.Image) -> bool:
-    """Whether the smallest value is white: Pillow heeds that up to 8 bits alone."""
+    """Whether the smallest value is white, which Pillow handles only up to 8 bits."""
     return image.format == "TIFF" and _first(getattr(image, "tag_v2", {}), _PHOTOMETRIC, 1) == 0
 
 
 def _tiles(image: Image.Image) -> list[Any]:
-    """The parts that a file is decoded in: codec, place, offset and arguments of each."""
+    """The tiles of a file: codec, box, offset and arguments."""
     return list(getattr(image, "tile", ()))
 
 
 def _raw_mode(tile: Any) -> str:
-    """How the bytes of a part are to be read: the first of its arguments, or the only one."""
+    """The raw mode of a tile: its first or only argument."""
     return str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3])
 
 
 def _bytes_of(image: Image.Image, raw_mode: Callable[[str], str]) -> np.ndarray[Any, Any]:
-    """The first three bytes of each pixel, the parts of the file read in another raw mode."""
+    """The first three bytes of each pixel, the tiles decoded in another raw mode."""
     changed: list[Any] = []
     for tile in _tiles(image):
         mode, arguments = raw_mode(_raw_mode(tile)), tile[3]
@@ -257,22 +257,22 @@ def _first(tags: Mapping[int, Any], tag: int, default: Any) -> Any:
 
 
 def _spread(paths: Sequence[str], count: int) -> Iterator[str]:
-    """At most `count` of `paths`, at equal distances."""
+    """At most `count` of `paths`, evenly spaced."""
     count = min(count, len(paths))
     return (paths[number * len(paths) // count] for number in range(count))
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What is tried on a file: not what hands it to other programs, as Pillow does EPS to Ghostscript."""
-    Image.preinit()  # the common ones first, as Pillow itself tries them
+    """Formats to try: not those that Pillow passes to other programs, such as EPS to Ghostscript."""
+    Image.preinit()  # the common ones first, as in Pillow
     Image.init()
     return tuple(name for name in Image.OPEN if name not in ("EPS", "WMF"))
 
 
 _LOOKED_AT = 256
 _MOST_DEEP_PIXELS = 2**26
-"""Half a gigabyte as they are scaled; Pillow itself refuses more than 179 million of any kind."""
+"""Half a gigabyte while scaling; Pillow refuses more than 179 million of any kind."""
 _BITS = range(8, 36, 2)
 _EXPONENTS = (*range(-24, -3), *range(8)), range(35, 128)
 _OTHER = "B" if sys.byteorder == "little" else "L"
@@ -281,7 +281,7 @@ _OTHER_BYTE = {
     for mode in ("RGB", "RGBX", "RGBA")
     for order, other in (("L", "B"), ("B", "L"), ("N", _OTHER))
 }
-"""How samples of 16 bits are read, in Pillow's words -> how their other bytes are."""
+"""Pillow's raw modes of 16-bit samples -> those that read the other bytes."""
 _GREY_ALPHA = "LA;16B"
 # Tags of TIFF 6.0.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 262, 339, 340, 341

@@ -1,4 +1,4 @@
-"""What `shapes` draws: outlines around a centre, and textures inside of them."""
+"""The drawings of `shapes`: outlines around a centre, and textures inside them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Floats = NDArray[np.float32]
 _Doubles = NDArray[np.floating]
 
 ANGLES = 1024
-"""Directions in which the reach of an outline is kept."""
+"""Number of directions in which an outline's radius is tabulated."""
 
 
 @cache
 def reaches() -> Floats:
-    """How far each outline reaches in each direction, all of area pi: (outlines, ANGLES)."""
+    """The radius of each outline in each direction, all of area pi: (outlines, ANGLES)."""
     theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     rows = [outline(theta) for outline in OUTLINES.values()]
     return np.stack([row / np.sqrt(np.mean(row**2)) for row in rows]).astype(np.float32)
@@ -36,7 +36,7 @@ def _polygon(radii: _Doubles, angles: _Doubles) -> Callable[[_Doubles], _Doubles
 
 
 def _star(tips: int, inner: float) -> Callable[[_Doubles], _Doubles]:
-    """A star; a regular polygon where `inner` is that of the middles of its sides."""
+    """A star; a regular polygon where `inner` is the radius of its sides' midpoints."""
     corners = np.arange(2 * tips)
     return _polygon(np.where(corners % 2 == 0, 1.0, inner), corners * (np.pi / tips))
 
@@ -72,7 +72,7 @@ OUTLINES: dict[str, Callable[[_Doubles], _Doubles]] = {
     "heart": lambda theta: 1 - 0.85 * np.cos(theta),
     "drop": lambda theta: 0.7 + 0.8 * np.maximum(np.cos(theta), 0) ** 8,
 }
-"""Name -> reach in directions from 0 to 2 pi."""
+"""Name -> radius in directions from 0 to 2 pi."""
 
 
 def _waves(u: Floats, v: Floats, rho: Floats, theta: Floats) -> Floats:
@@ -92,5 +92,5 @@ TEXTURES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
     "shaded": lambda u, v, rho, theta: u * np.float32(0.2),
     "wavy": _waves,
 }
-"""Name -> a second colour where it is above 0, by place in units of the shape, by radius relative to the
-outline's and by angle."""
+"""Name -> a function that is positive where the second colour is, of position in units of the shape, radius
+relative to the outline's, and angle."""

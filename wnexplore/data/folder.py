@@ -35,9 +35,9 @@ from wnexplore.measure.environment import usable_cores
 
 
 def folder(path: Path, resolution: int, augment: Augment) -> Data:
-    """The images in path/train/CLASS and path/val/CLASS; `InputError` if they are not there so.
+    """The images in path/train/CLASS and path/val/CLASS; `InputError` if they are missing.
 
-    What is black and white in images of more than 8 bits follows from all of them.
+    The range of images of more than 8 bits is that of all of them.
     """
     train, test = (_files_of(path, part) for part in ("train", "val"))
     if train.classes != test.classes:
@@ -55,12 +55,12 @@ def folder(path: Path, resolution: int, augment: Augment) -> Data:
 
 
 def tested_folder(path: Path, resolution: int, how: Preparation) -> FolderSplit:
-    """The images in path/val/CLASS, prepared as `how` says; `InputError` if they are not there so."""
+    """The images in path/val/CLASS, preprocessed by `how`; `InputError` if they are missing."""
     return FolderSplit(_files_of(path, "val"), resolution, how=how)
 
 
 def looked_at(files: ImageFiles) -> Ranges:
-    """`ranges_of` the files. Raises `InputError` if none of those that it looks at can be read."""
+    """`ranges_of` the files. Raises `InputError` if none of those that it samples can be read."""
     try:
         return ranges_of([path for path, _ in files.samples])
     except ValueError as error:
@@ -71,13 +71,13 @@ def looked_at(files: ImageFiles) -> Ranges:
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """Image files, read by worker processes; jitter, flip and normalisation run on the device."""
+    """Image files, decoded by worker processes; jitter, flip and normalisation run on the device."""
 
     folder: ImageFiles
     resolution: int
     augment: Augment = AS_USUAL
     how: Preparation = field(kw_only=True)
-    """How a test sees them; training has crops of its own."""
+    """The preprocessing of a test; training uses random crops."""
     _tally: _Tally = field(default_factory=lambda: _Tally(), init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -85,12 +85,12 @@ class FolderSplit:
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """As `Split.damaged`, of this process."""
+        """As `Split.damaged`, in this process."""
         return tuple(self._tally.damaged)
 
     @property
     def why_damaged(self) -> Mapping[str, str]:
-        """As `Split.why_damaged`, of this process."""
+        """As `Split.why_damaged`, in this process."""
         return dict(self._tally.damaged)
 
     def batches_per_pass(self, batch_size: int) -> int:
@@ -100,9 +100,9 @@ class FolderSplit:
     def batches(
         self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """As `Split.batches`. Raises `RunError` too if a worker process ends or memory runs out, if not one
-        image of a whole pass can be read, and where a batch has no image left for one of several processes,
-        which would wait for each other.
+        """As `Split.batches`. Raises `RunError` too if a worker process ends or memory runs out, if no image
+        of an epoch can be read, and where a batch has no image left for one of several processes, which would
+        deadlock.
         """
         order = draws = None
         start = 0
@@ -127,10 +127,10 @@ class FolderSplit:
                 images = self._augmented(images, draws[:, index].to(device))
             yield normalised(images, self.how), labels.to(device, non_blocking=True)
         if not read and first and world == 1 and start == 0:
-            raise RunError(f"not one image of {shown(self.folder.root, 300)} can be read, the first {first}")
+            raise RunError(f"no image in {shown(self.folder.root, 300)} can be read, the first {first}")
 
     def _augmented(self, images: Tensor, draws: Tensor) -> Tensor:
-        """`images` (N, 3, H, W) varied by `draws` (4, N), numbers in [0, 1)."""
+        """`images` (N, 3, H, W) augmented by the random numbers `draws` (4, N) in [0, 1)."""
         if self.augment.colour_jitter:
             images = jittered(images, jitter_factors(draws[1:], self.augment.colour_jitter), 1.0)
         return images if self.augment.flip is False else mirrored(images, draws[0] < 0.5)
@@ -138,7 +138,7 @@ class FolderSplit:
     def _read(
         self, batches: Iterator[Tensor], training: Pass | None, device: str, world: int
     ) -> Iterator[_Collated]:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # torchrun's: processes on this machine
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # set by torchrun: processes on this machine
         loader = DataLoader(
             _Files(self, training),
             batch_sampler=[batch.tolist() for batch in batches],
@@ -146,13 +146,13 @@ class FolderSplit:
             collate_fn=_collate,
             worker_init_fn=_outlive_interrupts,
             pin_memory=torch.device(device).type == "cuda",
-            # torch draws a seed for the workers, which use none: not from the generator of others.
+            # torch draws a seed for the workers, which don't use it: not from the global generator.
             generator=torch.Generator(),
         )
         try:
             yield from _started(loader)
-        except Exception as error:  # whatever torch raises, or the pipe of a worker that died
-            # A worker's error arrives with the text of its traceback, of which the last line tells.
+        except Exception as error:  # torch may raise anything, as may the pipe of a dead worker
+            # A worker's error arrives as the text of its traceback, whose last line is the message.
             lines = str(error).strip().splitlines() or [type(error).__name__]
             in_worker = "Traceback" in str(error)
             why = lines[-1] if in_worker else lines[0]
@@ -165,7 +165,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _of_both(ranges: Ranges, others: Ranges) -> Ranges:
-    """For each kind of samples the range that holds those of both."""
+    """For each kind of samples the union of both ranges."""
     both = {**others, **ranges}
     for kind in ranges.keys() & others.keys():
         (black, white), (low, high) = ranges[kind], others[kind]
@@ -183,10 +183,10 @@ def _files_of(path: Path, part: str) -> ImageFiles:
 
 
 def _outlive_interrupts(worker: int) -> None:
-    """Leave it to the first process when worker number `worker` ends.
+    """Let the main process decide when worker `worker` ends.
 
-    A terminal and a batch system send their signals to both: the first one may want its images to go on with
-    the step under way, and keep the training.
+    Terminals and batch systems signal both: the main process may need the worker's images to finish the
+    current step and save the training.
     """
 
     def end_later(number: int, frame: object) -> None:
@@ -198,9 +198,9 @@ def _outlive_interrupts(worker: int) -> None:
 
 
 def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:
-    """The iterator of `loader`, which tells of a dead worker only when it is asked for a batch.
+    """The iterator of `loader`, which reports a dead worker only when the next batch is requested.
 
-    torch also sets a handler of SIGCHLD, which raises wherever the main thread happens to be.
+    torch also installs a SIGCHLD handler, which raises at an arbitrary place in the main thread.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return iter(loader)
@@ -213,7 +213,7 @@ def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:
 
 @dataclass
 class _Tally:
-    """What has been read so far."""
+    """Counts of the images read so far."""
 
     seen: int = 0
     unread: int = 0
@@ -234,9 +234,9 @@ class _Tally:
 
 
 _Item = tuple[Tensor, int, int] | tuple[str, str]
-"""An image, its label and its number; or the path of a damaged one and why."""
+"""An image, its label and its index; or the path of a damaged one and the reason."""
 _Collated = tuple[Tensor, Tensor, Tensor, list[tuple[str, str]]]
-"""Images (N, 3, H, W) from 0 to 255; labels, numbers (N,); the damaged ones."""
+"""Images (N, 3, H, W) from 0 to 255; labels and indices (N,); the damaged ones."""
 
 
 class _Files(Dataset[_Item]):
@@ -250,13 +250,13 @@ class _Files(Dataset[_Item]):
             image = read_image(path, self.how.ranges)
             if self.training is None:
                 return tested(image, self.how, self.resolution), label, index
-            # This runs in a worker, whose global generator is nobody else's. Seeding it for each image
-            # makes its crop independent of how many workers and processes there are.
+            # This runs in a worker, which has its own global generator. Seeding it for each image makes the
+            # crop independent of the number of workers and processes.
             torch.manual_seed(mixed_seed(self.training.seed, self.training.epoch, index))
             return to_tensor(self.crop(image)), label, index
         except MemoryError:
             raise
-        except Exception as error:  # whatever a decoder may raise on a broken file
+        except Exception as error:  # a decoder may raise anything on a broken file
             return path, reason(error)
 
 
@@ -281,6 +281,6 @@ def _crop(split: FolderSplit) -> Callable[[Image.Image], Image.Image]:
 
 _MOST_WORKERS = 16
 _SECONDS_LEFT = 30
-"""For a worker that is told to end, in case nobody ends it."""
+"""Seconds until a worker that got a signal ends in any case."""
 _ENOUGH_SEEN = 20
-"""Images after which a share of damaged ones says something."""
+"""Images before which the share of damaged ones isn't checked."""

@@ -1,4 +1,4 @@
-"""Which image files there are in folders by class."""
+"""Lists the image files in folders by class."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class ImageFiles:
 
     root: Path
     classes: tuple[str, ...]
-    """In the order of their labels."""
+    """Names in the order of their labels."""
     samples: list[tuple[str, int]]
-    """Path and label of each, by class and folder, in the order of names."""
+    """Path and label of each image, sorted by class, folder and name."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
 def image_files(root: Path) -> ImageFiles:
-    """The image files of the data set's part `root`, known by the ends of their names.
+    """The image files of the data set's part `root`, recognised by their suffixes.
 
-    Hidden folders and files (".ipynb_checkpoints", "._photo.jpg") and those that archives and servers leave
-    ("__MACOSX", "@eaDir") don't count. Links are followed, a folder once for each class; not those that lead
-    back to `root` or above it, which would bring the images of all classes into one. Raises `InputError` if
-    there are no classes, a class has no image, or a folder can't be read.
+    Hidden folders and files (".ipynb_checkpoints", "._photo.jpg") and those left by archives and servers
+    ("__MACOSX", "@eaDir") are ignored. Links are followed, a folder once per class; but not links to `root`
+    or above it, which would put the images of all classes into one. Raises `InputError` if there are no
+    classes, a class has no image, or a folder can't be read.
     """
     above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
     folders = [entry for entry in _entries(str(root)) if _is_folder(entry)]
@@ -55,7 +55,7 @@ def image_files(root: Path) -> ImageFiles:
 def listing_hash(*parts: ImageFiles) -> str:
     """The first 12 hex digits of SHA-256 of the classes and image files of a data set, by their names.
 
-    What they hold is not looked at: reading all of ImageNet takes as long as an epoch.
+    Their contents are not hashed: reading all of ImageNet takes as long as an epoch.
     """
     found = hashlib.sha256()
     for part in parts:
@@ -94,7 +94,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What is in `folder` and counts, by name."""
+    """The relevant entries of `folder`, sorted by name."""
     with _told(folder), os.scandir(folder) as entries:
         return sorted((e for e in entries if not _is_hidden(e.name)), key=lambda entry: entry.name)
 
@@ -115,9 +115,9 @@ def _is_hidden(name: str) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir()
-    except OSError:  # a link to nothing or to itself: found to be no image when it is read
+    except OSError:  # a dangling or circular link: reported when it is read
         return False
 
 
 _ENDS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""As torchvision's ImageFolder knows them."""
+"""The suffixes of torchvision's ImageFolder."""

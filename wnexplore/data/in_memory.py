@@ -1,4 +1,4 @@
-"""Images in memory, or made when they are asked for, resized and augmented a batch at a time."""
+"""Images in memory, or generated on access, resized and augmented in batches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from wnexplore.data.splits import Batch, Pass, batches_per_pass, shares
 
 
 class Images(Protocol):
-    """Images that have a number: a tensor, or what makes them when they are asked for."""
+    """Indexed images: a tensor, or a generator of images on access."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, h, w); C is 3, or 1 to be repeated."""
 
     def __getitem__(self, index: Tensor, /) -> Tensor:
-        """Those of the numbers `index` (n,), uint8: (n, C, h, w)."""
+        """The images with indices `index` (n,), uint8: (n, C, h, w)."""
 
 
 @dataclass(frozen=True)
 class TensorSplit:
-    """Images and labels; kept on the device and at the resolution of the training where that is small."""
+    """Images and labels; cached on the device, at the resolution of the training, if that is small."""
 
     images: Tensor | Images
     """(N, C, h, w), uint8; C is 3, or 1 to be repeated."""
@@ -35,23 +35,23 @@ class TensorSplit:
     """(N,), int64."""
     resolution: int
     mean: Tensor
-    """(3, 1, 1), in the unit of `images`, as is `std`."""
+    """(3, 1, 1), in the unit of `images`, like `std`."""
     std: Tensor
     shift: int = 0
-    """How far training moves an image along each axis at most, in pixels of `resolution`."""
+    """Largest shift of training images along each axis, in pixels of `resolution`."""
     flip: bool = False
-    """Whether training mirrors half of the images."""
+    """Whether training flips half of the images."""
     colour_jitter: float = 0.0
     """As in `Augment`."""
     peak: float = 255.0
     """The value of a white pixel."""
     damaged: tuple[str, ...] = ()
-    """None ever: what is in memory has been read."""
+    """Always empty: images in memory have been read."""
     why_damaged: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _kept: dict[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """Device -> images and labels that stay there."""
+    """Device -> images and labels cached there."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +72,7 @@ class TensorSplit:
             draws = torch.rand(6, len(self), generator=generator).to(device)
         mean, std = self.mean.to(device), self.std.to(device)
         indices = list(shares(len(self), batch_size, order, start, rank, world))
-        # Copied to the device once: a copy a batch would wait for the GPU each time.
+        # Copied to the device once: a copy per batch would synchronise with the GPU each time.
         on_device = torch.cat(indices).to(device).split([len(index) for index in indices]) if indices else ()
         for index, there in zip(indices, on_device, strict=True):
             images, labels = self._taken(index, there, device)
@@ -81,7 +81,7 @@ class TensorSplit:
             yield (images - mean) / std, labels
 
     def _taken(self, index: Tensor, there: Tensor, device: str) -> Batch:
-        """Images at the resolution of the training, float32, and labels, on `device`.
+        """Images at the training's resolution, float32, and labels, on `device`.
 
         `there` is `index` on the device.
         """
@@ -105,7 +105,7 @@ class TensorSplit:
         return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
     def _augmented(self, images: Tensor, draws: Tensor) -> Tensor:
-        """`images` (N, C, H, W) varied by `draws` (6, N), numbers in [0, 1)."""
+        """`images` (N, C, H, W) augmented by the random numbers `draws` (6, N) in [0, 1)."""
         if self.colour_jitter:
             images = jittered(images, jitter_factors(draws[3:], self.colour_jitter), self.peak)
         if self.flip:
@@ -116,5 +116,5 @@ class TensorSplit:
 
 
 KEPT_BYTES = 512 * 2**20
-"""Splits that take more at their resolution aren't kept there."""
+"""Bytes, at the training's resolution, above which splits aren't cached there."""
 _AT_ONCE = 1024

@@ -15,19 +15,19 @@ from wnexplore.errors import InputError, shown
 def load_data(
     source: DataSource | str, *, resolution: int, augment: Augment = AS_USUAL, download: bool = False
 ) -> Data:
-    """The data set `source`, text as `parse_data` reads it, with images of `resolution` pixels a side.
+    """The data set `source`, as `parse_data` parses it, with images of `resolution` pixels per side.
 
     - digits: the 1797 handwritten digits that scikit-learn ships, 20 % of them for the test,
       stratified; training shifts them by up to 1/16 of the image.
-    - cifar10, cifar100, fashion_mnist: torchvision's files in the source's path, fetched there first
-      only with `download`; training shifts by up to 1/8 (4 of 32 pixels) and flips.
+    - cifar10, cifar100, fashion_mnist: torchvision's files in the source's path, downloaded there only with
+      `download`; training shifts by up to 1/8 (4 of 32 pixels) and flips.
     - folder: image files in path/train/CLASS and path/val/CLASS; training takes random resized crops
       and flips, the test the centre of the image resized to 256/224 of `resolution`.
-    - shapes: images drawn from their number; training shifts by up to 1/16.
+    - shapes: images drawn from their index; training shifts by up to 1/16.
 
-    Images are normalised by mean and deviation of the training images, those of folders by ImageNet's.
-    Raises `InputError` for an unknown name or a path that is missing, not wanted or holds something
-    else, `RunError` if a download fails.
+    Images are normalised by mean and standard deviation of the training images, those of folders by
+    ImageNet's. Raises `InputError` for an unknown name or a path that is missing, not applicable or holds
+    something else, `RunError` if a download fails.
     """
     source = parse_data(source) if isinstance(source, str) else source
     if download and source.name not in DOWNLOADABLE:

@@ -1,4 +1,4 @@
-"""How an image file becomes what a network is shown, the same in a data set's test and for single files."""
+"""The preprocessing of image files, the same in a data set's test and for single files."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from wnexplore.data.decoding import Range
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image file becomes what a test showed the network."""
+    """The preprocessing of a test's images."""
 
     mean: tuple[float, float, float]
-    """Of the colours, white being 1; as is `std`."""
+    """Mean by colour, where white is 1; likewise `std`."""
     std: tuple[float, float, float]
     grey: bool = False
-    """Whether the data set has no colours."""
+    """Whether the data set is greyscale."""
     crop: float = 1.0
-    """The network's resolution over the shorter side of an image before its centre is cut out; 1: the whole
-    image, whatever its shape, is resized."""
+    """The network's resolution over the shorter side of the image before the centre crop; 1: the image is
+    resized without a crop, whatever its aspect ratio."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
-    """What is black and white in grey images of more than 8 bits, as `read_image` takes it; empty where the
-    training had none."""
+    """Ranges of grey images of more than 8 bits, for `read_image`; empty if the training had none."""
 
 
 def tested(image: Image.Image, how: Preparation, resolution: int) -> Tensor:
-    """`image`, as `read_image` gives it, as tests see it: (3, resolution, resolution), from 0 to 255.
+    """`image`, from `read_image`, preprocessed for a test: (3, resolution, resolution), from 0 to 255.
 
-    uint8, or float32 where it has more than 256 greys or is resized whole; not yet `normalised`.
+    uint8, or float32 where it has more than 256 greys or is resized without a crop; not yet `normalised`.
     """
     if how.grey and image.mode != "F":
         image = image.convert("L").convert("RGB")
@@ -45,7 +44,7 @@ def tested(image: Image.Image, how: Preparation, resolution: int) -> Tensor:
 
         image = transforms.resize(_without_far_ends(image), [round(resolution / how.crop)], antialias=True)
         return to_tensor(transforms.center_crop(image, [resolution] * 2))
-    # As images that are tensors are resized. Reduced before, one of any size takes no memory to speak of.
+    # Resized like images in tensors. Reduced first, so that large images take little memory.
     times = tuple(max(1, side // (_MANY * resolution)) for side in image.size)
     pixels = to_tensor(image if times == (1, 1) else image.reduce((times[0], times[1]))).float()
     if list(pixels.shape[1:]) == [resolution] * 2:
@@ -61,7 +60,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def normalised(images: Tensor, how: Preparation) -> Tensor:
-    """`images` (N, 3, H, W) from 0 to 1, less the mean, in deviations; float32."""
+    """`images` (N, 3, H, W) from 0 to 1, minus the mean, over the standard deviation; float32."""
     mean, std = (
         torch.tensor(of_colours, device=images.device).view(3, 1, 1) for of_colours in (how.mean, how.std)
     )
@@ -69,7 +68,7 @@ def normalised(images: Tensor, how: Preparation) -> Tensor:
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:
-    """The middle of an image much longer than wide, which would be huge with its short side resized."""
+    """The middle of a very elongated image, which would be huge after resizing its short side."""
     width, height = image.size
     most = 16 * min(width, height)
     if max(width, height) <= most:
@@ -79,4 +78,4 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 
 
 _MANY = 16
-"""Pixels for one of the result that are more than enough."""
+"""Pixels per output pixel that are more than enough."""

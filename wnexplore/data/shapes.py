@@ -1,7 +1,7 @@
-"""Drawn images: a textured shape among others, partly covered, each image from its number alone.
+"""Synthetic images: a textured shape among distractors, partly covered, each determined by its index.
 
-A class is a shape together with a texture, so that neither alone tells it. Position, size, rotation,
-colours, background, clutter and what covers the shape are drawn at random, so that no pixel does.
+A class is a combination of shape and texture, so that neither alone identifies it. Position, size, rotation,
+colours, background, clutter and the covering bar are random, so that no pixel does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wnexplore.design.data_source import DataSource
 
 
 def shapes(source: DataSource, resolution: int, augment: Augment) -> Data:
-    """The data set `source` asks for: half as many test images as training images, classes in turn."""
+    """The data set `source`: half as many test images as training images, classes in turn."""
     assert source.classes is not None
     assert source.images is not None
     classes, pairs = source.classes, class_pairs(source.classes)
@@ -41,14 +41,14 @@ def shapes(source: DataSource, resolution: int, augment: Augment) -> Data:
 
 
 def class_pairs(classes: int) -> tuple[tuple[int, int], ...]:
-    """Shape and texture of each class, of about as many shapes as textures."""
+    """Shape and texture of each class, with about as many shapes as textures."""
     across = next(n for n in range(1, 11) if n * n >= classes)
     return tuple((label % across, label // across) for label in range(classes))
 
 
 @dataclass(frozen=True)
 class DrawnImages:
-    """`count` images, drawn when they are asked for; the class of image i is i modulo the classes."""
+    """`count` images, drawn on access; the class of image i is i modulo the number of classes."""
 
     pairs: tuple[tuple[int, int], ...]
     """Shape and texture of each class."""
@@ -62,7 +62,7 @@ class DrawnImages:
         return self.count, 3, self.resolution, self.resolution
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        # Few at a time: what lies in the cache is drawn several times as fast.
+        # A few at a time: within the cache, drawing is several times faster.
         at_once = max(1, _PIXELS_AT_ONCE // self.resolution**2)
         drawn = [self._drawn(part.numpy()) for part in index.split(at_once)]
         return torch.from_numpy(np.concatenate(drawn))
@@ -82,21 +82,21 @@ class DrawnImages:
 
 
 class _Draws:
-    """Numbers that follow from a seed and the number of an image: a hash of both and a counter."""
+    """Random numbers from a seed and an image's index: a hash of both and a counter."""
 
     def __init__(self, seed: int, index: NDArray[np.uint64]) -> None:
         self.key = _hash(index + np.uint64(seed << 40))
         self.count = 0
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Floats:
-        """One number for each image, in [low, high), as (N, 1)."""
+        """One number per image, in [low, high), as (N, 1)."""
         self.count += 1
         bits = _hash(self.key + np.uint64(self.count)) >> np.uint64(40)
         numbers: Floats = (low + (high - low) * (bits.astype(np.float64) / 2**24)).astype(np.float32)[:, None]
         return numbers
 
     def colour(self) -> Floats:
-        """One colour for each image: (N, 3, 1) in [0, 1)."""
+        """One colour per image: (N, 3, 1) in [0, 1)."""
         return np.stack([self.uniform() for _ in range(3)], axis=1)
 
     def noise(self, pixels: int) -> Floats:
@@ -127,7 +127,7 @@ def _grid(resolution: int) -> tuple[Floats, Floats]:
 
 
 def _background(draw: _Draws, x: Floats, y: Floats) -> Floats:
-    """Two waves of colour over a ground: (N, 3, pixels)."""
+    """Two waves of colour over a uniform background: (N, 3, pixels)."""
     canvas = np.repeat(np.float32(0.2) + np.float32(0.6) * draw.colour(), len(x), axis=2)
     for _ in range(2):
         angle, waves, phase = draw.uniform(0, 2 * np.pi), draw.uniform(1, 6), draw.uniform(0, 2 * np.pi)
@@ -137,7 +137,7 @@ def _background(draw: _Draws, x: Floats, y: Floats) -> Floats:
 
 
 def _paint_clutter(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
-    """A smaller shape of one colour, of any outline, anywhere."""
+    """A smaller shape of one colour, with a random outline and position."""
     shape = (draw.uniform()[:, 0] * len(OUTLINES)).astype(np.int64)
     size = draw.uniform(0.15, 0.3)
     u, v = _placed(draw, x, y, size, reach=1.0)
@@ -160,7 +160,8 @@ def _paint_object(
         mask = texture == kind
         second[mask] = textures[kind](along[mask], across[mask], radius[mask] / reach[mask], angle[mask])
     second = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
-    # One dark, one light, whichever: neither tells the class, and both part from most grounds.
+    # One dark, one light, in random order: neither identifies the class, and both differ from most
+    # backgrounds.
     light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
     first, other = (draw.colour() * np.float32(0.4) + np.float32(0.6) * side for side in (light, 1 - light))
     colour = first + (other - first) * second[:, None]
@@ -168,19 +169,19 @@ def _paint_object(
 
 
 def _paint_bar(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
-    """A bar across the image, near its middle."""
+    """A bar across the image, near its centre."""
     angle, offset, width = draw.uniform(0, 2 * np.pi), draw.uniform(-0.5, 0.5), draw.uniform(0.03, _BAR)
     across = np.abs(np.cos(angle) * x + np.sin(angle) * y - offset)
     _mix(canvas, draw.colour(), _edge(width - across, x))
 
 
 def _placed(draw: _Draws, x: Floats, y: Floats, size: Floats, reach: float) -> tuple[Floats, Floats]:
-    """Coordinates in units of `size` around a centre at most `reach` from the image's middle."""
+    """Coordinates in units of `size` around a centre at most `reach` from the image's centre."""
     return (x - draw.uniform(-reach, reach)) / size, (y - draw.uniform(-reach, reach)) / size
 
 
 def _polar(u: Floats, v: Floats, shape: NDArray[np.int64], turn: Floats) -> tuple[Floats, Floats, Floats]:
-    """Radius and angle of each pixel around a shape turned by `turn`, and how far the shape reaches there."""
+    """Radius and angle of each pixel around a shape rotated by `turn`, and the shape's radius there."""
     radius = np.sqrt(u * u + v * v)
     angle = np.arctan2(v, u) + turn
     step = (angle * np.float32(ANGLES / (2 * np.pi))).astype(np.int64) % ANGLES
@@ -188,7 +189,7 @@ def _polar(u: Floats, v: Floats, shape: NDArray[np.int64], turn: Floats) -> tupl
 
 
 def _edge(depth: Floats, x: Floats) -> Floats:
-    """How much of each pixel is covered, from its depth inside an edge."""
+    """The covered share of each pixel, from its depth inside an edge."""
     covered: Floats = (depth * np.float32(np.sqrt(len(x)) / 2) + np.float32(0.5)).clip(0, 1)
     return covered
 
@@ -198,7 +199,7 @@ def _mix(canvas: Floats, colour: Floats, covered: Floats) -> None:
 
 
 _MEAN, _STD = 127.0, 64.0
-"""Of the pixels of any of them, about."""
+"""About the number of pixels drawn at a time."""
 _CLUTTER = 1
 _WAVES = 0.15
 _BAR = 0.08

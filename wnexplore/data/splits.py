@@ -1,4 +1,4 @@
-"""What a data set is to a training: splits, and passes over them that can be stopped and shared."""
+"""The interface of data sets: splits, and epochs over them that can be resumed and shared by processes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Pass:
-    """One shuffled and augmented pass over training images; seed and epoch alone decide it."""
+    """One shuffled and augmented epoch of training images, determined by seed and epoch number."""
 
     seed: int
     epoch: int
     """From 0."""
     start: int = 0
-    """Batches left out at its beginning, where a stopped training goes on."""
+    """Batches skipped at the start, where a stopped training resumes."""
     counted: bool = False
-    """Whether a batch is given, empty, where not one of its images can be read: each is a step then."""
+    """Whether a batch without any readable image is yielded, empty, so that it counts as a step."""
 
     def generator(self) -> torch.Generator:
-        """What order and augmentation are drawn from."""
+        """The generator of order and augmentation."""
         return torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How training images are varied, beside what is usual for their data set."""
+    """Augmentation of training images, in addition to the data set's defaults."""
 
     colour_jitter: float = 0.0
-    """Brightness, contrast and saturation are each multiplied by 1 ± this at most."""
+    """Brightness, contrast and saturation are multiplied by factors in 1 ± this."""
     min_crop: float = 0.08
-    """Least share of an image's area in a random resized crop, of `folder` alone."""
+    """Smallest share of an image's area in a random resized crop; only for `folder`."""
     flip: bool | None = None
-    """Whether half of the images are mirrored; None: as is usual for the data set."""
+    """Whether half of the images are flipped horizontally; None: the data set's default."""
 
 
 AS_USUAL = Augment()
@@ -53,38 +53,38 @@ class Split(Protocol):
     """The training or the test images of a data set."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """Paths of images that couldn't be read so far, each once, in order of discovery."""
+        """Distinct paths of images that couldn't be read so far, in order of discovery."""
 
     @property
     def why_damaged(self) -> Mapping[str, str]:
-        """For each of them why it can't be read."""
+        """The reason for each of them."""
 
     def batches(
         self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """The images once, on `device`: the share of process `rank` of `world`.
+        """One epoch of images on `device`: the share of process `rank` of `world`.
 
-        With a pass: shuffled and augmented, `batch_size` images a batch in all processes together, of
-        which this one gets number rank, rank + world, ...; the incomplete batch at the end is left out
-        unless it is the only one. What an image becomes and where it stands follows from the pass and
-        the image alone. Without: every world-th image, in order, not augmented.
+        With a pass: shuffled and augmented, `batch_size` images per batch in all processes together, of which
+        this one gets number rank, rank + world, ...; the incomplete last batch is dropped unless it is the
+        only one. An image's augmentation and position depend only on the pass and the image. Without: every
+        world-th image, in order, not augmented.
 
-        Damaged images are left out, so that a batch may be smaller; one without any image that can be
-        read isn't yielded at all, but by a pass that is `counted`. Raises `InputError` if a batch has fewer
-        images than there are processes, `RunError` if more than half of the images seen are damaged.
+        Damaged images are left out, so a batch may be smaller; one without any readable image isn't yielded,
+        unless the pass is `counted`. Raises `InputError` if a batch has fewer images than there are
+        processes, `RunError` if more than half of the images seen are damaged.
         """
 
     def batches_per_pass(self, batch_size: int) -> int:
-        """How many batches a pass has, those included that damaged images leave empty."""
+        """The number of batches per epoch, including those that damaged images leave empty."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set to train on and to test with."""
+    """A data set with its training and test splits."""
 
     name: str
     num_classes: int
@@ -93,25 +93,25 @@ class Data:
     train: Split
     test: Split
     listing: str | None = None
-    """`listing_hash` of image files in folders, which may change between two runs; None for other images."""
+    """`listing_hash` of image files in folders, which may change between two runs; None for other data."""
 
 
 def mixed_seed(*numbers: int) -> int:
-    """A seed for torch from whole numbers of at least 0; other numbers give an unrelated one."""
+    """A seed for torch from non-negative integers; different numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def batches_per_pass(images: int, batch_size: int) -> int:
-    """How many batches a training pass over so many images has."""
+    """The number of batches of a training epoch over `images` images."""
     return max(1, images // batch_size)
 
 
 def shares(
     images: int, batch_size: int, order: Tensor | None, start: int, rank: int, world: int
 ) -> Iterator[Tensor]:
-    """The numbers of the images in each batch of one process, as `Split.batches` says.
+    """The indices of the images in each batch of one process, as `Split.batches` says.
 
-    `order` is that of the whole training pass, None in a test.
+    `order` is that of the complete training epoch, None in a test.
     """
     if order is None:
         indices = torch.arange(images)[rank::world]

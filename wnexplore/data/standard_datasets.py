@@ -1,4 +1,4 @@
-"""Data sets that others made: the digits of scikit-learn, and those that torchvision reads."""
+"""Standard data sets: scikit-learn's digits, and those that torchvision reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wnexplore.errors import InputError, RunError
 
 def digits(resolution: int, augment: Augment) -> Data:
     """The 1797 handwritten digits that scikit-learn ships, 20 % of them for the test, stratified."""
-    from sklearn.datasets import load_digits  # takes a second: only those who train digits pay it
+    from sklearn.datasets import load_digits  # takes a second, so only where digits are used
     from sklearn.model_selection import train_test_split
 
     whole = load_digits()
@@ -40,9 +40,9 @@ def digits(resolution: int, augment: Augment) -> Data:
 
 
 def from_torchvision(name: str, path: Path, download: bool, resolution: int, augment: Augment) -> Data:
-    """cifar10, cifar100 or fashion_mnist from `path`; with `download` fetched there if it isn't yet.
+    """cifar10, cifar100 or fashion_mnist from `path`; downloaded there if missing and `download` is set.
 
-    Raises `InputError` if files are missing or not whole, `RunError` if the download fails.
+    Raises `InputError` if files are missing or incomplete, `RunError` if the download fails.
     """
     train, test = (_read(name, path, part, download) for part in (True, False))
     split = _train_split(*_tensors(train), resolution, augment, shift=resolution // 8, flip=True)
@@ -65,13 +65,13 @@ def _read(name: str, path: Path, train: bool, download: bool) -> Any:
     }[name]
     try:
         return kind(root=path, train=train)
-    except Exception as error:  # whatever a reader of broken files may raise
+    except Exception as error:  # a reader of broken files may raise anything
         if not download:
             raise InputError(f"data set '{name}': {_missing(kind, path)}; or have it downloaded") from error
     try:
         with redirect_stdout(sys.stderr):
             return kind(root=path, train=train, download=True)
-    except Exception as error:  # whatever a network, a disk and an archive may raise
+    except Exception as error:  # a network, a disk and an archive may raise anything
         why = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"can't download data set '{name}' into {path}: {why}") from error
 
@@ -82,11 +82,11 @@ def _missing(kind: Any, path: Path) -> str:
     else:
         files = path / kind.__name__ / "raw"
         expected = "four files such as train-images-idx3-ubyte there, unpacked"
-    return f"{files} is not there or not whole: expected {expected}"
+    return f"{files} is missing or incomplete: expected {expected}"
 
 
 def _tensors(read: Any) -> tuple[Tensor, Tensor]:
-    """Images (N, C, h, w), uint8, and labels (N,) of a data set of torchvision's."""
+    """Images (N, C, h, w), uint8, and labels (N,) of a torchvision data set."""
     images = torch.as_tensor(read.data)
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
     return images.contiguous(), torch.as_tensor(read.targets)
@@ -102,8 +102,8 @@ def _train_split(
     flip: bool,
     peak: float = 255.0,
 ) -> TensorSplit:
-    """A training split, with its mean and deviation; `flip` is what is usual."""
-    # A channel at a time: all of CIFAR-10 as floats would be 600 MB.
+    """A training split, with its mean and standard deviation; `flip` is the data set's default."""
+    # One channel at a time: CIFAR-10 as floats would be 600 MB.
     moments = [torch.std_mean(channel.float()) for channel in images.unbind(1)]
     std, mean = (torch.stack(m).expand(3).view(3, 1, 1) for m in zip(*moments, strict=True))
     flip = flip if augment.flip is None else augment.flip

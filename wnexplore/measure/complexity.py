@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 with warnings.catch_warnings():
-    # fvcore decorates a function at import in a way that torch has come to warn about.
+    # fvcore's import uses a decorator that newer torch warns about.
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
@@ -32,13 +32,13 @@ class Complexity:
     """Multiply-adds of convolutions, linear and recurrent layers and matrix products, as
     `wnexplore.models.multiply_adds` counts them."""
     fvcore_flops: int | None
-    """fvcore's own total, by its conventions: batch normalisation too. None where it fails."""
+    """fvcore's total by its conventions, which include batch normalisation. None where it fails."""
     operators: dict[str, int] = field(default_factory=dict)
     """Operator -> its share of `fvcore_flops`."""
     uncounted: dict[str, int] = field(default_factory=dict)
-    """Operator that is in neither figure -> how often it runs; elementwise and pooling work."""
+    """Operators in neither figure -> how often they run: elementwise and pooling work."""
     uncounted_products: dict[str, int] = field(default_factory=dict)
-    """Those that may multiply matrices: their work is missing in `flops`."""
+    """Those that may multiply matrices: their work is missing from `flops`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as a record's value."""
@@ -48,7 +48,7 @@ class Complexity:
 def measure_complexity(model: nn.Module, resolution: int, batch_size: int = 1) -> Complexity:
     """Count `model` on images of shape (batch_size, 3, resolution, resolution).
 
-    The counts are those of one image: the same for every `batch_size`. The model is left as it was.
+    The counts are per image, and equal for every `batch_size`. The model is unchanged.
     Raises `RuntimeError` as torch does if the model can't run on such images.
     """
     products = count_products(model, resolution, batch_size)
@@ -64,8 +64,8 @@ def measure_complexity(model: nn.Module, resolution: int, batch_size: int = 1) -
 
 
 def count_products(model: nn.Module, resolution: int, batch_size: int = 1) -> Products:
-    """What multiplies matrices in one pass of a batch. Raises as `measure_complexity` does."""
-    # What a design costs on paper never depends on the formulation that runs: this one does no more.
+    """The matrix products of one forward pass of a batch. Raises as `measure_complexity` does."""
+    # FLOPs never depend on the formulation that runs: the published one has no extra multiply-adds.
     with formulation_set(model, "published"):
         seen = one_pass(model, resolution, counted=True, batch_size=batch_size, channels=(3,))
     return seen.products
@@ -74,16 +74,16 @@ def count_products(model: nn.Module, resolution: int, batch_size: int = 1) -> Pr
 def _by_fvcore(
     model: nn.Module, resolution: int, batch_size: int
 ) -> tuple[Counter[str] | None, dict[str, int]]:
-    """fvcore's counts of one image by operator, None if it fails, and what no count has."""
+    """fvcore's counts per image by operator, None if it fails, and the operators that it doesn't count."""
     images = _images_like(model, resolution, batch_size)
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        # As for those who call it with gradients on: attention is not one operator.
+        # With gradients enabled, so that attention is not one operator.
         torch.backends.mha.set_fastpath_enabled(False)
         with torch.no_grad(), warnings.catch_warnings(), formulation_set(model, "published"):
-            # Tracing is how fvcore works; its notices of deprecation are not about the model.
+            # fvcore works by tracing; the deprecation warnings are not about the model.
             warnings.simplefilter("ignore")
             analysis = FlopCountAnalysis(model, images)
             analysis.set_op_handle("aten::scaled_dot_product_attention", _attention)
@@ -91,7 +91,7 @@ def _by_fvcore(
             analysis.tracer_warnings("none")
             batch = analysis.by_operator()
             unknown = analysis.unsupported_ops()
-    # It traces anybody's network by rules that have gaps: a matrix times a vector, say.
+    # Its rules have gaps, such as a matrix times a vector, and it may fail on some networks.
     except Exception as error:
         if Failure.of(error).status == "out_of_memory" or is_context_lost(error):
             raise
@@ -114,7 +114,7 @@ _COUNTED = frozenset(
         *("_native_multi_head_attention", "_transformer_encoder_layer_fwd"),
     }
 )
-"""What fvcore has no rule for and `flops` counts."""
+"""Operators without a rule in fvcore that `flops` counts."""
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What else went on while networks were timed: other programs' load, the GPU's clocks and heat."""
+"""The conditions of a timing: other programs' load, the GPU's clocks and temperature."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from wnexplore.measure.gpu import Gpu, GpuState, current_gpu, throttle_names
 from wnexplore.measure.machine_load import cpu_times, load_between
 
 LOOK_S = 0.05
-"""Seconds between two readings of the GPU, at least: it renews them no faster."""
+"""Least seconds between two readings of the GPU, which updates them no faster."""
 
 LOAD_S = 1.0
-"""The system counts processor time in ticks too coarse to tell of less."""
+"""Least seconds for a load: the system counts processor time in coarse ticks."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What else went on while a network was timed; None where it can't be known."""
+    """The conditions while a network was timed; None where unknown."""
 
     throttled_by: tuple[str, ...] = ()
-    """Why the GPU held its clocks down at some moment."""
+    """Why the GPU throttled its clocks at any time."""
     other_gpu_processes: int | None = None
     busy_cores: float | None = None
     """Cores that other programs kept busy, on average."""
     free_cores: float | None = None
-    """Cores that the timing itself left to others."""
+    """Cores that the timing left free."""
 
 
 class Watch:
-    """Looks at the machine between the passes of a timing, and never sets anything."""
+    """Reads the machine's state between the passes of a timing, and never changes it."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Watch:
         gpu: Gpu | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`threads` are those of the timing on a CPU, None for torch's own; `gpu` None is the current one."""
+        """`threads` are the timing's threads on a CPU, None for torch's; `gpu` None is the current one."""
         self._gpu = (gpu or current_gpu()) if device == "cuda" else None
         self._free_cores = max(
             0, usable_cores() - (1 if device == "cuda" else threads or torch.get_num_threads())
@@ -60,7 +60,7 @@ class Watch:
         self._states.append(self._gpu.read_state())
 
     def conditions(self) -> Conditions:
-        """What went on from the making of this watch until now."""
+        """The conditions since this watch was created."""
         reasons = 0
         for state in self._states:
             reasons |= state.throttle_reasons or 0
@@ -72,7 +72,7 @@ class Watch:
         )
 
     def readings(self) -> dict[str, list[float]]:
-        """What the GPU told, moment by moment: sm_clock_mhz, temperature_c, power_w, throttle_reasons."""
+        """The GPU's readings over time: sm_clock_mhz, temperature_c, power_w, throttle_reasons."""
         kept = ("sm_clock_mhz", "temperature_c", "power_w", "throttle_reasons")
         states = [asdict(state) for state in self._states]
         columns = {name: [state[name] for state in states if state[name] is not None] for name in kept}

@@ -1,4 +1,4 @@
-"""The layers with generated kernels of a network, those alike taken together."""
+"""The distinct layers with generated kernels of a network."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from wnexplore.nn.generated import generated_layers
 
 @dataclass(frozen=True)
 class RacedLayer:
-    """What layers with generated kernels have in common that are of one shape and see images of one size."""
+    """A layer with generated kernels, standing for all of the same shape and input size."""
 
     name: str
-    """Of the first of them."""
+    """Of the first such layer."""
     count: int
-    """How many of these the network has."""
+    """How many such layers the network has."""
     shape: LayerShape
     height: int
     width: int
     """Of the layer's input."""
     weight: Tensor
-    """The first one's, (C_out·F, lambda), laid out in memory as the layer has it."""
+    """Of the first such layer, (C_out·F, lambda), in its memory layout."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the weight, as JSON can hold it."""
+        """Everything but the weight, as JSON values."""
         content = {"name": self.name, "count": self.count, "height": self.height, "width": self.width}
         return {**content, "shape": _numbers(self.shape)}
 
@@ -39,9 +39,9 @@ class RacedLayer:
 def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) -> list[RacedLayer]:
     """The distinct layers with generated kernels of `network` for images of `resolution` pixels.
 
-    Layers are alike if all numbers of their shapes and the sizes of their inputs are equal. `layer` is
-    the dotted name of the one layer wanted. The network is left in evaluation mode. Raises `InputError`
-    if it has no such layer, or none at all.
+    Layers are alike if all numbers of their shapes and the sizes of their inputs are equal. `layer` is the
+    dotted name of a single layer to take. The network is left in evaluation mode. Raises `InputError` if it
+    has no such layer.
     """
     layers = generated_layers(network, layer)
     sizes = _input_sizes(network, layers, resolution)
@@ -60,7 +60,7 @@ def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) 
 def _input_sizes(
     network: nn.Module, layers: Mapping[str, nn.Module], resolution: int
 ) -> dict[str, tuple[int, int]]:
-    """(H, W) of what each layer sees of an image of `resolution` pixels."""
+    """(H, W) of each layer's input for images of `resolution` pixels."""
     sizes: dict[str, tuple[int, int]] = {}
     with ExitStack() as undo, torch.no_grad():
         for name, layer in layers.items():

@@ -24,34 +24,36 @@ from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 
 
 def resolve_device(name: str) -> str:
-    """The device that "auto", "cpu" or "cuda" means here; auto takes the GPU where torch can use one.
+    """Resolve "auto", "cpu" or "cuda" on this machine; auto is the GPU where torch can use one.
 
-    A GPU that this torch has no code for is none: auto says so in a warning and takes the CPU. Raises
+    With a GPU that this build of torch has no code for, auto warns and takes the CPU. Raises
     `InputError` for another name, or for cuda where torch sees no GPU that it can use.
     """
     if name not in DEVICES:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no CUDA GPU"
-        raise InputError(f"device 'cuda' asked for, but {why} here: use 'cpu', or 'auto' for what there is")
+        raise InputError(f"device 'cuda' isn't available: {why}; use 'cpu', or 'auto'")
     if name == "cpu" or not torch.cuda.is_available():
         return "cpu"
     lacking = _no_code()
     if lacking is None:
         return "cuda"
     if name == "cuda":
-        raise InputError(f"device 'cuda' asked for, but {lacking}: use 'cpu', or a torch that has it")
-    warnings.warn(f"{lacking}: what follows runs on the CPU", Notice, stacklevel=1)
+        raise InputError(
+            f"device 'cuda' isn't available: {lacking}; use 'cpu', or a build of torch that has it"
+        )
+    warnings.warn(f"{lacking}: using the CPU", Notice, stacklevel=1)
     return "cpu"
 
 
 def has_code_for(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
     """Whether a build of torch for `architectures` ("sm_90", "compute_90") runs on a GPU of `capability`.
 
-    Machine code (sm) runs on the same major version from its own minor version on, PTX (compute) is
-    compiled for whatever came later; what ends in "a" is for that capability alone, in "f" for its family,
-    the same major version. A build that doesn't say what it is for has code for everything.
-    Source: CUDA C++ Programming Guide, 3.1, binary and PTX compatibility.
+    Machine code (sm) runs on the same major version from its own minor version on, PTX (compute) is compiled
+    for later capabilities; a suffix "a" restricts code to that capability, "f" to its family, the same major
+    version. A build without a list is assumed to have code for everything. Source: CUDA C++ Programming
+    Guide, 3.1, binary and PTX compatibility.
     """
     found = [_ARCHITECTURE.fullmatch(name) for name in architectures]
     known = [match for match in found if match is not None]
@@ -67,13 +69,13 @@ def device_name(device: str) -> str:
 
 
 def usable_cores() -> int:
-    """How many processor cores this process may run on."""
-    # The affinity mask is what a container or taskset leaves; not every system has one.
+    """The number of processor cores this process may run on."""
+    # The affinity mask reflects a container or taskset; not every system has one.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def wait_policy() -> str:
-    """How torch's threads wait: "adaptive", or the settings of OpenMP that the process was started with."""
+    """How torch's threads wait: "adaptive", or the OpenMP settings of the process's environment."""
     given = {name: os.environ[name] for name in _WAIT_SETTINGS if os.environ.get(name)}
     return " ".join(f"{name}={value}" for name, value in given.items()) or ADAPTIVE
 
@@ -90,10 +92,10 @@ def timing_device(device: str) -> TimingDevice:
 
 
 def free_memory(device: str) -> int:
-    """Bytes of memory that are free on the device, for this process.
+    """Bytes of memory free on the device for this process.
 
-    On a CPU what Linux calls available, or what the container's limit leaves, if that is less. On a GPU
-    what torch keeps in reserve is free too, but for what belongs to recorded graphs.
+    On a CPU the memory that Linux calls available, or the rest of the container's limit if that is less. On a
+    GPU torch's cached memory counts as free, except that of recorded graphs.
     """
     if device == "cuda":
         free: int = torch.cuda.mem_get_info()[0]
@@ -104,7 +106,7 @@ def free_memory(device: str) -> int:
 
 
 def total_memory(device: str) -> int | None:
-    """Bytes of memory that the device has, or a process on it may have; None where nothing tells."""
+    """Bytes of memory of the device, or the limit of a process on it; None where unknown."""
     if device == "cuda":
         total: int = torch.cuda.mem_get_info()[1]
         return total
@@ -112,10 +114,10 @@ def total_memory(device: str) -> int | None:
 
 
 def unused_bytes(segments: Iterable[Mapping[str, Any]], device: int) -> int:
-    """Bytes of `torch.cuda.memory_snapshot()` that torch has in reserve for any tensor on GPU `device`.
+    """Bytes in `torch.cuda.memory_snapshot()` that torch has cached for any tensor on GPU `device`.
 
-    What is free in the memory of a recorded graph (a pool of its own) is no other tensor's: the graph
-    writes there when it is replayed.
+    Free memory in a recorded graph's private pool is not available to other tensors: the graph writes there
+    when it is replayed.
     """
     return sum(
         segment["total_size"] - segment["active_size"]
@@ -125,10 +127,10 @@ def unused_bytes(segments: Iterable[Mapping[str, Any]], device: int) -> int:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Software versions, hardware, and the switches of torch as they are now, as JSON can hold them.
+    """Software versions, hardware, and the current switches of torch, as JSON values.
 
-    `device` is "cpu" or "cuda"; what this machine doesn't have is None. `commit` is `source_commit`
-    of wnexplore's own source, taken once a process.
+    `device` is "cpu" or "cuda"; unknown entries are None. `commit` is `source_commit` of wnexplore's source,
+    read once per process.
     """
     return {
         "python": platform.python_version(),
@@ -165,7 +167,7 @@ def source_commit(source: Path) -> str | None:
     "-dirty" follows it if tracked files of that checkout were changed.
     """
     git = ("git", "-C", str(source.resolve().parent))
-    # An environment inside somebody's checkout would give that project's commit: it must track the file.
+    # A virtual environment inside another project's checkout: that project must not track the file.
     if _output(*git, "ls-files", "--error-unmatch", source.name) is None:
         return None
     return _output(*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
@@ -185,7 +187,7 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 
 
 def _no_code() -> str | None:
-    """Why this torch can't use the current GPU, which it sees; None if it can."""
+    """Why torch can't use the current visible GPU; None if it can."""
     capability, built_for = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
     if has_code_for(capability, built_for):
         return None
@@ -228,7 +230,7 @@ def _driver() -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What a program prints; None if it is not there, fails or hangs."""
+    """The output of a program; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What went wrong in a measurement, as a record can hold it."""
+"""Failures of measurements, as records store them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from wnexplore.errors import RunError, WnexploreError, shown
 from wnexplore.results.record import Status
 
 NETWORK_ERRORS = (Exception, SystemExit)
-"""What a network may raise while it runs, anybody's code: it may even want to leave."""
+"""The errors that a network may raise while it runs: arbitrary code, which may even call sys.exit."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a measurement failed, without the error itself, whose frames would keep its tensors alive."""
+    """How a measurement failed, without the exception, whose frames would keep tensors alive."""
 
     status: Status
     error: str
     """The error's type and text, on one line."""
     context_lost: bool = field(default=False, compare=False)
-    """Whether it took the GPU's context with it, so that nothing else can run on the GPU in this process."""
+    """Whether the GPU's context was lost, so that nothing else can run on the GPU in this process."""
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """What `error` says."""
+        """The failure that `error` describes."""
         told = " ".join(str(error).split())
         name = type(error).__name__
         lost = is_context_lost(error)
@@ -38,21 +38,21 @@ class Failure:
 
 
 class ContextLostError(RunError):
-    """What ends a run whose process can't use the GPU any more: who took the context with it, and how."""
+    """The process can't use the GPU any more: which network caused it, and how."""
 
     def __init__(self, culprit: object, failure: Failure, resumes: bool = True) -> None:
         self.culprit, self.failure = culprit, failure
-        goes_on = "; what was measured before is kept, and the same command goes on with the rest"
+        goes_on = "; all earlier measurements are kept, and the same command resumes with the rest"
         super().__init__(
-            f"the GPU's context was lost with {culprit}, and nothing more can run on it in this process"
+            f"the GPU's context was lost in {culprit}, and nothing more can run on it in this process"
             f" ({failure.error[:_TOLD]}){goes_on if resumes else ''}"
         )
 
 
 def run_error(error: BaseException, culprit: object = "this command") -> RunError | None:
-    """What ends a command that met `error`, if that is a lost context or a lack of memory.
+    """The `RunError` for `error` if that is a lost context or a lack of memory; None otherwise.
 
-    The lost context is told as that of `culprit`, and that the command goes on where it was stopped is not.
+    A lost context is attributed to `culprit`; the message doesn't promise that the command resumes.
     """
     failure = Failure.of(error)
     if failure.context_lost:
@@ -64,9 +64,9 @@ def run_error(error: BaseException, culprit: object = "this command") -> RunErro
 
 @contextmanager
 def context_watched(culprit: object) -> Iterator[None]:
-    """Raise `ContextLostError`, as of `culprit`, for an error inside that takes the GPU's context with it.
+    """Raise `ContextLostError`, attributed to `culprit`, for an error inside that loses the GPU's context.
 
-    A network that leaves the process inside is a `RunError`.
+    A network that calls sys.exit inside becomes a `RunError`.
     """
     try:
         yield
@@ -77,13 +77,15 @@ def context_watched(culprit: object) -> Iterator[None]:
         if failure.context_lost:
             raise ContextLostError(culprit, failure) from error
         if isinstance(error, SystemExit):
-            raise RunError(f"{culprit} was left by its network: {shown(failure.error, _TOLD)}") from error
+            raise RunError(
+                f"{culprit}: its network ended the process: {shown(failure.error, _TOLD)}"
+            ) from error
         raise
 
 
 @contextmanager
 def network_told() -> Iterator[None]:
-    """What a network raises while it runs inside, as a `RunError` of one line."""
+    """Translate errors of a network that runs inside into a `RunError` of one line."""
     try:
         yield
     except WnexploreError:
@@ -94,16 +96,16 @@ def network_told() -> Iterator[None]:
 
 
 def is_context_lost(error: BaseException) -> bool:
-    """Whether `error` is of those after which every call of CUDA fails until the process ends.
+    """Whether after `error` every CUDA call fails until the process ends.
 
-    Told by its text; cuDNN, cuBLAS and Triton say only that something failed, so that otherwise the GPU
-    itself is asked, if this process uses one.
+    Recognised by its text; since cuDNN, cuBLAS and Triton only report that something failed, other errors are
+    followed by a test of the GPU, if this process uses one.
     """
     return any(_LOST.search(str(cause)) for cause in _chain(error)) or not _answers()
 
 
 def release_memory(device: str) -> None:
-    """Give back the memory of what is no longer referred to; a lost context has none to give."""
+    """Free the memory of unreferenced tensors; nothing to do after a lost context."""
     gc.collect()
     if device == "cuda" and torch.cuda.is_initialized():
         try:
@@ -114,10 +116,10 @@ def release_memory(device: str) -> None:
 
 
 _TOLD = 300
-"""Characters of the error in the line that ends the run; the record has all of it."""
+"""Largest number of characters of the error in the last line; the record has all of it."""
 
-# The errors of which the documentation of cudaError_t says that the process must end. The whole text would
-# not do: each CUDA error comes with advice about device-side assertions.
+# The errors after which, by the documentation of cudaError_t, the process must end. Only the start of the
+# text is matched: each CUDA error comes with advice about device-side assertions.
 _LOST = re.compile(
     r"(?:CUDA error|CUDA driver error|Triton Error \[CUDA\]|CUDA failure \d+): (?:an? )?(?:"
     "device-side assert|illegal memory access|unspecified launch failure|misaligned address"
@@ -128,14 +130,14 @@ _LOST = re.compile(
 )
 
 _NO_MEMORY = (
-    # The CPU's allocator, the CUDA libraries and onnxruntime report it as errors of their own.
+    # The CPU's allocator, the CUDA libraries and onnxruntime raise their own errors.
     *("DefaultCPUAllocator", "CUDA error: out of memory", "CUDA driver error: out of memory"),
     *("_STATUS_ALLOC_FAILED", "Triton Error [CUDA]: out of memory"),
     *("Failed to allocate memory for requested buffer", "std::bad_alloc"),
 )
 
-# cuDNN tries one algorithm after the other and gives up where none gets its workspace; cuBLAS and cuDNN
-# have no handle where its own memory can't be had. All say the same of what they can't do at all.
+# cuDNN tries one algorithm after another and gives up where none gets its workspace; cuBLAS and cuDNN get no
+# handle where its memory can't be allocated. The same errors are raised for unsupported operations.
 _PERHAPS_NO_MEMORY = (
     *("unable to find an engine to execute this computation", "CUDNN_STATUS_NOT_SUPPORTED"),
     *("CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED"),
@@ -143,7 +145,7 @@ _PERHAPS_NO_MEMORY = (
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and those that it hides: what fails first ends a graph's recording, which then fails too."""
+    """`error` and the errors that it hides: a failure inside a graph makes its recording fail too."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -158,10 +160,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _answers() -> bool:
-    """Whether the GPU still works, where this process uses one."""
+    """Whether the GPU still works, if this process uses one."""
     if not torch.cuda.is_initialized():
         return True
-    # An error of a single launch is told once, by whoever asks next; that of a lost context every time.
+    # The error of a single launch is reported once, by the next call; that of a lost context every time.
     return any(_waits() for _ in range(2))
 
 
@@ -174,7 +176,7 @@ def _waits() -> bool:
 
 
 def _has_plenty() -> bool:
-    """Whether most of the GPU's memory is free: then it is not what was missing."""
+    """Whether most of the GPU's memory is free: then the failure was no lack of memory."""
     if not torch.cuda.is_initialized():
         return False
     free, total = torch.cuda.mem_get_info()

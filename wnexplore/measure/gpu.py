@@ -1,6 +1,6 @@
-"""What a GPU tells about itself through NVML. Everything is read, nothing ever set.
+"""Readings of a GPU through NVML. Nothing is ever set.
 
-A reading that can't be had is None: no library, no driver, no permission, a field that this GPU lacks.
+An unavailable reading is None: no library, no driver, no permission, or not supported by the GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 Clock = Callable[[], float]
-"""Seconds, from whenever."""
+"""Seconds from an arbitrary origin."""
 
 THROTTLING = {
     0x04: "power cap",
@@ -23,24 +23,24 @@ THROTTLING = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
-"""NVML's bits (nvmlClocksEventReason...) for clocks held down against the load's wish -> what to call it.
+"""NVML's bits (nvmlClocksEventReason...) for throttled clocks -> their names.
 
-Not among them: idle, clocks set by a person, the slowest of a group (sync boost), display settings.
+Not included: idle, clocks set by the user, sync boost, display settings.
 """
 
 MIN_PASSES = 20
-"""The counter of energy is read between passes: one pass at either end more or less is the error."""
+"""The energy counter is read between passes: the error is one pass at either end."""
 
 READ_S = 0.01
-"""Seconds between two readings of the counter, at least."""
+"""Least seconds between two readings of the counter."""
 
 TICK_LIMIT_S = 1.0
-"""A counter of energy that stands still for so long while the GPU works isn't one."""
+"""Seconds without a change, while the GPU works, after which the counter is taken for unsupported."""
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """One moment of a GPU."""
+    """The state of a GPU at one moment."""
 
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
@@ -52,7 +52,7 @@ class GpuState:
 
 
 def throttle_names(mask: int) -> list[str]:
-    """The reasons in `GpuState.throttle_reasons` that mean that the GPU was slower than it could be."""
+    """The names of the reasons in `GpuState.throttle_reasons` that slow the GPU."""
     return [name for bit, name in THROTTLING.items() if mask & bit]
 
 
@@ -60,9 +60,9 @@ class Gpu:
     """One GPU as NVML sees it."""
 
     def __init__(self, nvml: Any, uuid: str | None) -> None:
-        """`nvml` is the module `pynvml` or what has its names; `uuid` "GPU-..." or None for no GPU.
+        """`nvml` is the module `pynvml` or a substitute; `uuid` "GPU-..." or None for no GPU.
 
-        A GPU that is divided (MIG) counts as none: its readings would be those of all parts.
+        A partitioned GPU (MIG) counts as none: its readings would cover all partitions.
         """
         self._nvml = nvml
         self._handle: Any = None
@@ -73,7 +73,7 @@ class Gpu:
                 self._handle = None
 
     def read_state(self) -> GpuState:
-        """The state now; all None where nothing can be read."""
+        """The current state; all None where nothing can be read."""
         nvml = self._nvml
         if self._handle is None:
             return GpuState()
@@ -96,11 +96,10 @@ class Gpu:
         return None if millijoules is None else millijoules / 1000
 
     def other_processes(self) -> int | None:
-        """How many other processes have a CUDA context here, asked by a process that has one itself.
+        """How many other processes have a CUDA context here, called from a process that has one.
 
-        In a container NVML may know this process by another id than its own, or show no process at
-        all. So one of those listed is taken for this one, whatever their ids, and an empty list for
-        no answer.
+        In a container NVML may list this process under another id, or list no process at all. So one of those
+        listed is taken for this one, whatever their ids, and an empty list means unknown.
         """
         processes = self._read("nvmlDeviceGetComputeRunningProcesses")
         return len(processes) - 1 if processes else None
@@ -119,8 +118,9 @@ class Gpu:
         try:
             return getattr(self._nvml, function)(*arguments)
         except Exception:
-            # Not only NVMLError: functions that a release of the module or of the library lacks, structures
-            # of another size (NVMLLibraryMismatchError), text that is none. No reading is worth a timing.
+            # Not only NVMLError: missing functions in some versions of the module or the library, structures
+            # of another size (NVMLLibraryMismatchError), undecodable text. No reading is worth losing a
+            # timing.
             return None
 
 
@@ -136,13 +136,13 @@ def energy_per_image(
     gpu: Gpu | None = None,
     clock: Clock = time.perf_counter,
 ) -> float | None:
-    """Joules that the whole GPU takes for one image, from `run()`, which works on `images` of them.
+    """Joules of the GPU per image, from `run()`, which processes `images` images.
 
-    `run` goes back to back, each time waited for, from one tick of the GPU's counter of energy to the
-    first tick after `seconds`, and at least 20 times. The counter is read after a pass, but at most every
-    10 ms, since a reading takes the driver's time: the error is about a pass or 10 ms, what is longer. What
-    the GPU takes without any load is included, and what others make it do meanwhile. `gpu` None is the
-    current one. None where there is no counter, or where it stands still for a second.
+    `run` is called back to back, each call synchronised, from one tick of the GPU's energy counter to the
+    first tick after `seconds`, and at least 20 times. The counter is read after a pass, but at most every 10
+    ms, since a reading is slow: the error is about a pass or 10 ms, whichever is longer. Idle power and other
+    processes' work are included. `gpu` None is the current one. None where there is no counter, or where it
+    doesn't change for a second.
     """
     counter = gpu or current_gpu()
     begin = _run_until_tick(run, counter, 1, 0.0, clock)
@@ -161,7 +161,9 @@ class _Tick:
 def _run_until_tick(
     run: Callable[[], object], gpu: Gpu, passes: int, seconds: float, clock: Clock
 ) -> _Tick | None:
-    """Run at least so often and so long, and on until the counter moves: how often, and what it says."""
+    """Run at least `least` times and `seconds`, then until the counter changes; the number of runs and the
+    reading.
+    """
     begun = moved = clock()
     done = 0
     before = gpu.energy_j()
@@ -189,7 +191,7 @@ def _run_until_tick(
 def _gpu(index: int | None) -> Gpu:
     try:
         import pynvml
-    except Exception:  # it isn't there, or is another package's of this name that can't be loaded
+    except Exception:  # missing, or another package of this name that can't be loaded
         return Gpu(None, None)
-    # Not NVML's number `index`: CUDA_VISIBLE_DEVICES leaves GPUs out and reorders them.
+    # Not by NVML's index: CUDA_VISIBLE_DEVICES hides and reorders GPUs.
     return Gpu(pynvml, None if index is None else f"GPU-{torch.cuda.get_device_properties(index).uuid}")

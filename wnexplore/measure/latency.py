@@ -1,4 +1,4 @@
-"""Latency: networks timed in rounds beside their plain baseline, until their ratios are known."""
+"""Latency: networks timed in rounds with their plain baseline, until their ratios are precise enough."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wnexplore.measure.timing_warnings import Warning, warnings_of
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 
 MAX_RESIDENT = 16
-"""Networks timed in the same rounds: with more, a round no longer sees one speed of the machine."""
+"""Networks timed in the same rounds: with more, the machine's speed may change within a round."""
 
 Key = TypeVar("Key", bound=Hashable)
 Build = Callable[[], nn.Module]
@@ -36,20 +36,20 @@ Build = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of single passes over one batch, in milliseconds, in the order they were taken."""
+    """Times of single passes over one batch, in milliseconds, in order of measurement."""
 
     samples_ms: list[float]
     baseline_ms: list[float] | None
-    """The plain network's, each from the round of the sample of the same place; None for itself."""
+    """The plain network's times from the same rounds; None for the plain network itself."""
     stopped_by: StoppedBy
     peak_memory_mb: float | None
-    """Most memory that tensors held during a pass, weights included, in 10**6 bytes; None if unknown."""
+    """Peak tensor memory of a pass, weights included, in 10**6 bytes; None if unknown."""
     compile_s: float | None
     energy_j: float | None
-    """Joules an image."""
+    """Joules per image."""
     warnings: list[Warning]
     readings: Mapping[str, list[float]] = field(default_factory=dict)
-    """Clock, temperature, power and throttle reasons of the GPU meanwhile."""
+    """Clock, temperature, power and throttle reasons of the GPU during the timing."""
 
     @property
     def median(self) -> Interval:
@@ -88,7 +88,7 @@ class Latency:
 
 
 Progress = Callable[[Any, float], None]
-"""Told a network that is worked on, and the part of its group's time budget that is spent."""
+"""Called with the current network and the spent share of its group's time budget."""
 
 
 def check_latency(spec: LatencySpec, on: TimingDevice) -> None:
@@ -119,19 +119,18 @@ def measure_latencies(
     free: Callable[[str], int | None] = free_memory,
     keep: KeptRounds[Key] | None = None,
 ) -> Iterator[tuple[Key, Latency | Failure]]:
-    """Time `networks` beside the plain network `baseline`, which may be one of them, as `protocol` says.
+    """Time `networks` together with the plain network `baseline`, which may be one of them, under `protocol`.
 
-    Each is yielded as soon as it is known well enough; one that can't be built, runs out of memory or
-    fails is yielded as a `Failure`, and the others go on. Networks stay on the device together, the
-    baseline throughout, as long as they leave half of the memory free that was free at the start, and
-    at most 16; the rest follow in further rounds. Images (batch_size, 3, resolution, resolution) are
-    made on the device beforehand.
+    Each is yielded as soon as it is precise enough; one that can't be built, runs out of memory or fails is
+    yielded as a `Failure`, and the others continue. At most 16 networks are on the device together, with the
+    baseline throughout, as long as they leave half of the initially free memory; the rest follow in further
+    rounds. Images (batch_size, 3, resolution, resolution) are made on the device beforehand.
 
-    Rounds are kept in `keep` as they come, and go on from those that it has: its networks come first, by
-    themselves.
+    Rounds are saved in `keep` as they are measured, and resume from those that it holds: its networks come
+    first, as a separate group.
 
-    A network that takes the GPU's context with it is yielded as a `Failure`, the others are not, and
-    `ContextLostError` is raised: in another process they can be timed.
+    A network that loses the GPU's context is yielded as a `Failure`; the others are not yielded, and
+    `ContextLostError` is raised: they can be timed in another process.
     """
     begun = () if keep is None else tuple(key for key in keep.keys if key in networks)
     waiting = deque(dict.fromkeys((*begun, *networks)))
@@ -142,7 +141,7 @@ def measure_latencies(
             on_progress(waiting[0], 0.0)
         plain = bench.ready(baseline_build)
         if isinstance(plain, Failure) and plain.context_lost:
-            # Where the plain network isn't asked for, its failure is that of all who need it.
+            # If the plain network isn't requested, its failure is that of all networks compared with it.
             yield from [(baseline, plain)] if baseline in networks else [(key, plain) for key in networks]
             raise ContextLostError(baseline, plain)
         while waiting:
@@ -159,7 +158,7 @@ def measure_latencies(
                 if isinstance(ready, _Ready):
                     residents[key] = ready
                 elif ready.status == "out_of_memory" and residents:
-                    # It may fit once the others are gone.
+                    # It may fit once the others are freed.
                     waiting.appendleft(key)
                     break
                 else:
@@ -185,7 +184,7 @@ def measure_latencies(
 
 @dataclass
 class _Ready:
-    """A network on the device, warmed up."""
+    """A network on the device after warm-up."""
 
     work: Pass
     sampler: Sampler
@@ -194,14 +193,14 @@ class _Ready:
 
 
 def _uncompared(plain: _Ready | Failure) -> Failure | None:
-    """Why nothing can be timed where the plain network can't."""
+    """The failure of all networks if the plain network can't be timed; None if it can."""
     if isinstance(plain, _Ready):
         return None
-    return Failure(plain.status, f"the plain network to compare with: {plain.error}")
+    return Failure(plain.status, f"the plain baseline failed: {plain.error}")
 
 
 class _Bench:
-    """Makes networks ready and times them, all by one protocol and on images of one size."""
+    """Prepares networks and times them, all by one protocol and on images of one size."""
 
     def __init__(self, protocol: LatencyProtocol, resolution: int) -> None:
         self._protocol, self._resolution = protocol, resolution
@@ -210,7 +209,7 @@ class _Bench:
         self._flush: Step | None = None
 
     def ready(self, build: Build) -> _Ready | Failure:
-        """The network that `build` gives, on the device and warmed up; or why it can't be timed."""
+        """The network from `build`, on the device and warmed up; or why it can't be timed."""
         protocol = self._protocol
         try:
             work = self._work(build())
@@ -229,7 +228,7 @@ class _Bench:
             )
         except NETWORK_ERRORS as error:
             failure = Failure.of(error)
-        # Only here, out of the error's reach, do its tensors go.
+        # Only here, outside the handler, are its tensors freed.
         self.release()
         return failure
 
@@ -243,7 +242,7 @@ class _Bench:
         *,
         go_on: bool,
     ) -> Iterator[tuple[Key, Latency | Failure]]:
-        """Time those `wanted` of `residents` in rounds; with `go_on` from those that `keep` has."""
+        """Time those `wanted` of `residents` in rounds; with `go_on` resume from the rounds in `keep`."""
         protocol = self._protocol
         watch = Watch(protocol.device, protocol.threads)
 
@@ -257,7 +256,7 @@ class _Bench:
             baseline,
             wanted,
             target=protocol.target,
-            # The budget is that of all who began together.
+            # The budget covers all networks that started together.
             seconds=protocol.seconds * (keep.together if keep is not None and go_on else len(wanted)),
             on_round=after_round,
             kept=keep.rounds if keep is not None and go_on else (),
@@ -267,7 +266,7 @@ class _Bench:
             yield key, timing if isinstance(timing, Failure) else self._latency(timing, residents[key], watch)
 
     def release(self) -> None:
-        """Give back the memory of what is no longer referred to."""
+        """Free the memory of unreferenced tensors."""
         release_memory(self._protocol.device)
 
     def _work(self, network: nn.Module) -> Pass:

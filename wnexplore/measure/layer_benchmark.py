@@ -1,4 +1,4 @@
-"""A race: every formulation of one layer, timed in rounds beside a plain convolution of the same shape."""
+"""Benchmarks every formulation of one layer in rounds with a plain convolution of the same shape."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, precision_s
 from wnexplore.nn.formulations import LayerShape, apply_generated, choose_formulation, legal_formulations
 
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
-"""The `difference` that rounding alone may make in each dtype."""
+"""The `difference` attributed to rounding in each dtype."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """How one formulation did."""
+    """The result of one formulation."""
 
     latency_ms: Interval
     ratio: Interval
-    """To the plain convolution, round by round."""
+    """Latency over the plain convolution's, round by round."""
     rounds: int
     stopped_by: StoppedBy
     difference: float
-    """Of its output from that of the published formulation in float64, see `difference`."""
+    """Of its output from the published formulation's in float64, see `difference`."""
     agrees: bool
     """Whether rounding explains the difference."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON can hold them: a difference that is no number is None."""
+        """The figures as JSON values; a NaN difference is None."""
         return {
             **_bounds("latency_ms", self.latency_ms),
             **_bounds("latency_ratio", self.ratio),
@@ -53,22 +53,23 @@ class Timed:
 
 @dataclass(frozen=True)
 class Race:
-    """What became of the formulations of one layer at one batch size."""
+    """The results of one layer's formulations at one batch size."""
 
     batch_size: int
     plain_ms: Interval | None
-    """Of the plain convolution; None where nothing could be timed."""
+    """Latency of the plain convolution; None where nothing could be timed."""
     formulations: Mapping[str, Timed | Failure]
-    """All that are legal for the layer, in the order of their names' list."""
+    """All formulations legal for the layer, in the order of `FORMULATIONS`."""
     picked: str | None
-    """The formulation that "auto" runs; None where not even the images could be made."""
+    """The formulation that "auto" runs; None where not even the images could be allocated."""
     fastest: str | None
-    """The one of the smallest ratio to the plain convolution among those that agree."""
+    """The formulation with the smallest ratio to the plain convolution among those that agree."""
     regret: Interval | None
-    """Time of the one picked over that of the fastest, round by round; None if either was not timed."""
+    """Latency of the picked formulation over the fastest one's, round by round; None if either was not
+    timed."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """Everything, as JSON values."""
         return {
             "batch_size": self.batch_size,
             **_bounds("plain_ms", self.plain_ms),
@@ -80,12 +81,12 @@ class Race:
 
 
 def race(layer: RacedLayer, protocol: LatencyProtocol) -> Race:
-    """Time each legal formulation of `layer` in rounds as `protocol` says, in eager mode, caches warm.
+    """Time each legal formulation of `layer` in rounds under `protocol`, in eager mode with warm caches.
 
-    Beside them runs a plain convolution, one kernel for all images. Inference is the forward pass alone,
-    training forward and backward, with gradients of images, activation vectors and weights. The fused
-    formulation takes part on a GPU alone. One that runs out of memory or fails is a `Failure`; the plain
-    convolution's failure is everyone's. Raises `ContextLostError` for one that takes the GPU's context.
+    The baseline is a plain convolution, one kernel for all images. Inference is the forward pass, training
+    forward and backward, with gradients of images, activation vectors and weights. The fused formulation
+    takes part only on a GPU. One that runs out of memory or fails is a `Failure`; if the plain convolution
+    fails, so do all. Raises `ContextLostError` for one that loses the GPU's context.
     """
     names = [name for name in legal_formulations(layer.shape) if name != "fused" or protocol.device == "cuda"]
     with threads_set(protocol.threads), precision_set(protocol.dtype):
@@ -105,7 +106,7 @@ def race(layer: RacedLayer, protocol: LatencyProtocol) -> Race:
 def difference(y: Tensor, expected: Tensor) -> float:
     """The largest distance of `y` from `expected` (float64), relative to the latter's largest value.
 
-    Not a number where `y` holds none; infinite where the shapes differ.
+    NaN where `y` holds NaN; infinite where the shapes differ.
     """
     if y.shape != expected.shape:
         return math.inf
@@ -114,7 +115,7 @@ def difference(y: Tensor, expected: Tensor) -> float:
 
 
 def crossover(races: Iterable[Race]) -> list[tuple[int, str]]:
-    """Each batch size from which on another formulation is the fastest, and which; the first one included."""
+    """The batch sizes at which the fastest formulation changes, with its name; the first one included."""
     found: list[tuple[int, str]] = []
     for race in races:
         if race.fastest is not None and (not found or found[-1][1] != race.fastest):
@@ -132,7 +133,7 @@ def _race(layer: RacedLayer, protocol: LatencyProtocol, names: list[str]) -> Rac
     batch = protocol.batch_size
     x = torch.randn(batch, shape.in_channels, layer.height, layer.width, **place)  # type: ignore[call-overload]
     x = x.contiguous(memory_format=layout).requires_grad_(training)
-    # As a sigmoid leaves it.
+    # In the range of a sigmoid.
     alpha = torch.rand(batch, shape.generator_groups * shape.inputs_per_group, **place)  # type: ignore[call-overload]
     weight = layer.weight.to(**place).requires_grad_(training)  # type: ignore[call-overload]
     inputs = (x, alpha.requires_grad_(training), weight)
@@ -178,7 +179,7 @@ def _race(layer: RacedLayer, protocol: LatencyProtocol, names: list[str]) -> Rac
 
 
 def _step(forward: Callable[[], Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], Tensor]:
-    """One pass, which gives the output: `forward`, and backward to the `leaves` if they ask for it."""
+    """One pass, which returns the output: `forward`, and backward to the `leaves` that require gradients."""
     if not leaves[0].requires_grad:
         return torch.inference_mode()(forward)
     with torch.no_grad():
@@ -202,7 +203,7 @@ def _warm(step: Callable[[], Tensor], protocol: LatencyProtocol) -> Sampler:
 def _expected(x: Tensor, alpha: Tensor, weight: Tensor, shape: LayerShape) -> Tensor:
     """What the layer computes, by the published formulation in float64."""
     double = weight.double()
-    # One by one: the kernels of a whole batch may not fit in memory.
+    # One image at a time: the kernels of a batch may not fit in memory.
     images = zip(x.split(1), alpha.split(1), strict=True)
     return torch.cat([apply_generated(i.double(), a.double(), double, shape, "published") for i, a in images])
 
@@ -219,7 +220,7 @@ def _timed(timing: Timing, difference: float, tolerance: float) -> Timed:
 
 
 def _plain_ms(timings: Collection[Timing]) -> Interval | None:
-    # Who stayed longest has all the rounds.
+    # The formulation timed longest has all the rounds.
     longest = max((timing.baseline_ms or [] for timing in timings), key=len, default=[])
     return bootstrap_interval(longest) if longest else None
 
@@ -236,7 +237,7 @@ def _fastest(found: Mapping[str, Timed | Failure]) -> str | None:
 def _regret(picked: Timing | None, fastest: Timing | None) -> Interval | None:
     if picked is None or fastest is None:
         return None
-    # All begin in the first round; who is known well enough leaves before the others.
+    # All start in the first round and leave once they are known well enough.
     rounds = min(len(picked.samples_ms), len(fastest.samples_ms))
     return bootstrap_interval(ratios(picked.samples_ms[:rounds], fastest.samples_ms[:rounds]))
 
@@ -248,6 +249,6 @@ def _entry(outcome: Timed | Failure) -> dict[str, Any]:
 
 
 def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
-    """An interval as the columns of a record have it."""
+    """An interval as columns of a record."""
     median, low, high = interval or (None, None, None)
     return {name: median, f"{name}_low": low, f"{name}_high": high}

@@ -1,4 +1,4 @@
-"""A network taken apart: parameters, FLOPs, bytes, time and share of the roofline of each layer."""
+"""A network's profile by layer: parameters, FLOPs, bytes, time and share of the roofline."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ class Layer:
 
     name: str
     kind: str
-    """Class of the module; followed by `OWN_WORK` in the row of what a module with layers does itself."""
+    """Class of the module; followed by `OWN_WORK` in the row of a composite module's own work."""
     formulation: str | None
-    """Which formulation computed it; None for a layer that has none to choose from."""
+    """The formulation that ran; None for a layer without formulations."""
     depthwise: bool
-    """Whether it is a convolution of each channel by itself."""
+    """Whether it is a depthwise convolution."""
     params: int
     flops: int
-    """Multiply-adds for one image."""
+    """Multiply-adds per image."""
     time_ms: float
     """Median over the passes."""
     time_share: float
-    """`time_ms` over that of a whole pass; the rest of the pass is in no layer (shuffles, additions)."""
+    """`time_ms` over that of a pass; the rest of the pass is in no layer (shuffles, additions)."""
     bytes: int
-    """The least that one pass of the batch moves, in any formulation: inputs and weights read once,
-    outputs written once, each in the dtype that it has; 0 where the input is only handed on."""
+    """The least bytes that one pass of the batch moves, in any formulation: inputs and weights read once,
+    outputs written once, each in its dtype; 0 where the input is returned unchanged."""
     intensity: float
-    """Multiply-adds a byte: half of what it is in papers that count a multiply-add as two operations."""
+    """Multiply-adds per byte: half the value of papers that count a multiply-add as two operations."""
     roofline_share: float
-    """The time that the roofline leaves for the layer over `time_ms`: 1 is the limit. Never cut off:
-    above 1 its data was still in a cache, or the device was slower when its peaks were measured. Far
-    below 1 in a layer of microseconds on a GPU, launching its kernels took longer than running them."""
+    """The roofline's least time for the layer over `time_ms`: 1 is the limit. Not clipped: above 1 its data
+    was still in a cache, or the device was slower when its peaks were measured. Far below 1, in a layer of
+    microseconds on a GPU, launching its kernels took longer than running them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON can hold it."""
+        """The row as JSON values."""
         return asdict(self)
 
 
@@ -74,15 +74,14 @@ def measure_layers(
 ) -> list[Layer]:
     """Each layer of `model`, in the order of its modules, for images of `resolution` pixels.
 
-    A module that multiplies matrices itself, outside of its layers, or has parameters beside theirs, has a
-    row for that, so that the rows add up to the network; of a layer that never runs, the figures of its run
-    are 0.
+    A composite module that multiplies matrices or has parameters outside of its layers has a row for them, so
+    that the rows add up to the network; the measured figures of a layer that never runs are 0.
 
-    Timed pass by pass in eager and inference mode for about `seconds` seconds by clocks around each
-    layer; on a GPU by CUDA events. The clocks themselves cost a few microseconds a layer, so that the
-    shares, not the times, are what to compare, and a convolution runs apart from the normalisation that
-    it can otherwise take in (`wnexplore.nn.normalised`). The module is moved to the device and dtype, and
-    left there. `peaks` are those of the device for the dtype, see `wnexplore.measure.roofline`.
+    Passes in eager and inference mode are timed for about `seconds` seconds by clocks around each layer; on a
+    GPU by CUDA events. The clocks cost a few microseconds per layer, so compare the shares, not the times;
+    and a convolution runs separately from the normalisation that can otherwise be folded into it
+    (`wnexplore.nn.normalised`). The module is moved to the device and dtype, and left there. `peaks` are
+    those of the device for the dtype, see `wnexplore.measure.roofline`.
     """
     units = _units(model)
     owners = _owners(model, units)
@@ -107,7 +106,7 @@ def measure_layers(
         is_unit = name in units
         seen = moved[name] if is_unit else _Seen(moved_by_owners[name])
         taken = times.get(name, 0.0) if is_unit else own_times[name]
-        # A weight that two layers share is one.
+        # A shared weight counts once.
         parameters = set(module.parameters(recurse=is_unit)) - told
         told |= parameters
         work = batch_size * flops[name]
@@ -130,7 +129,7 @@ def measure_layers(
 
 
 def _units(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that count as one layer: those that methods say are one, else those without children."""
+    """The modules that count as one layer: those of methods, and otherwise those without children."""
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
@@ -145,7 +144,7 @@ def _units(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _owners(model: nn.Module, units: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """The modules that have parameters of their own beside those of their layers."""
+    """The composite modules that hold parameters directly."""
     inside = {part for unit in units.values() for part in unit.modules()}
     return {
         name: module
@@ -155,9 +154,9 @@ def _owners(model: nn.Module, units: dict[str, nn.Module]) -> dict[str, nn.Modul
 
 
 def _by_row(amounts: Counter[Place], units: dict[str, nn.Module]) -> Counter[str]:
-    """Amounts by the layer that they belong to, the module that did it itself if it was inside of none.
+    """Amounts by layer, or by the innermost module for work outside of any layer.
 
-    What ran in no module at all is the network's: a script's modules can't be seen.
+    Work outside of all modules belongs to the network: a script's modules can't be observed.
     """
     found: Counter[str] = Counter()
     for within, amount in amounts.items():
@@ -169,9 +168,9 @@ def _by_row(amounts: Counter[Place], units: dict[str, nn.Module]) -> Counter[str
 def _own_times(
     times: dict[str, float], units: dict[str, nn.Module], owners: dict[str, nn.Module]
 ) -> dict[str, float]:
-    """The milliseconds of each owner without those of the layers and owners inside of it."""
+    """The self time of each owner in milliseconds: without that of the layers and owners inside it."""
     self_times: dict[str, float] = {}
-    # The innermost have the longest names.
+    # Innermost first: they have the longest names.
     for name in sorted(owners, key=len, reverse=True):
         start = f"{name}." if name else ""
         inside = (times.get(unit, 0.0) for unit in units if unit.startswith(start))
@@ -181,7 +180,7 @@ def _own_times(
 
 
 _VIEWS = (nn.Identity, nn.Flatten)
-"""What hands its input on as it is: no byte moves."""
+"""Modules that return their input unchanged: no byte moves."""
 
 
 def _is_depthwise(unit: nn.Module) -> bool:
@@ -190,7 +189,7 @@ def _is_depthwise(unit: nn.Module) -> bool:
 
 @dataclass
 class _Seen:
-    """What one pass tells of a unit."""
+    """The observations of a unit in one pass."""
 
     bytes: int = 0
     formulation: str | None = None
@@ -207,7 +206,7 @@ def _seen(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict
             ) -> None:
                 if isinstance(module, _VIEWS):
                     return
-                # A module may run more than once a pass.
+                # A module may run more than once per pass.
                 outputs = output.values() if isinstance(output, dict) else [output]
                 found[name].bytes += _bytes(
                     *inputs, *named.values(), *outputs, *_read(module, "alpha" in named)
@@ -226,7 +225,7 @@ def _read(module: nn.Module, with_alpha: bool) -> Iterable[Tensor]:
         return module.parameters_read()
     if isinstance(module, GeneratedConv2d) and with_alpha:
         return [module.generator_weight]
-    # Batch normalisation's count of the batches is read in training alone.
+    # Batch normalisation's count of batches is read only in training.
     statistics = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
     return [*module.parameters(), *statistics]
 
@@ -262,7 +261,7 @@ class _CpuClock:
         self._marks[name].append(time.perf_counter_ns())
 
     def read(self) -> dict[str, float]:
-        """Milliseconds of each piece since the last reading; a module may run more than once a pass."""
+        """Milliseconds of each piece since the last reading; a module may run more than once per pass."""
         marks, self._marks = self._marks, defaultdict(list)
         return {
             name: sum(self._between(start, end) for start, end in zip(mark[::2], mark[1::2], strict=True))
@@ -274,7 +273,7 @@ class _CpuClock:
 
 
 class _CudaClock(_CpuClock):
-    """The same with CUDA events, read when the device has come to the end of the pass."""
+    """As `_CpuClock` with CUDA events, read when the device has finished the pass."""
 
     def mark(self, name: str) -> None:
         event = torch.cuda.Event(enable_timing=True)

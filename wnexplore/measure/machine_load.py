@@ -12,25 +12,25 @@ import psutil
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """Seconds that have gone by until one moment, each from a beginning of its own."""
+    """Times in seconds at one moment, each from an arbitrary origin."""
 
     clock_s: float
     busy_s: float
-    """Of all cores together, working for anyone, or stolen."""
+    """Busy time of all cores together, for any process, or stolen."""
     steal_s: float
-    """Of all cores together, ready to work while the hypervisor ran another machine."""
+    """Stolen time of all cores together: ready to run while the hypervisor ran another machine."""
     own_s: float
-    """Of processor time that this process took, all its threads."""
+    """Processor time of this process, all its threads."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What others did meanwhile, on average."""
+    """Other programs' average load between two moments."""
 
     busy_cores: float
-    """Cores that others kept busy, `steal_cores` included."""
+    """Cores that other programs kept busy, `steal_cores` included."""
     steal_cores: float
-    """Cores that other virtual machines had in this one's place."""
+    """Cores taken by other virtual machines."""
 
 
 def _times_by_core() -> Sequence[Any]:
@@ -38,14 +38,13 @@ def _times_by_core() -> Sequence[Any]:
 
 
 def cpu_times(by_core: Callable[[], Sequence[Any]] = _times_by_core) -> CpuTimes | None:
-    """The times now, of the cores that this process may run on; None where the system doesn't tell.
+    """The current times of the cores that this process may run on; None where unknown.
 
-    `by_core` gives psutil's times of each core. Containers may show other cores than there are, and
-    sandboxes zeros: these tell nothing. Linux counts in ticks, 100 a second: what lies between two calls
-    should be a second at least.
+    `by_core` returns psutil's times per core. Containers may show wrong cores, and sandboxes zeros: then the
+    load is unknown. Linux counts in ticks, 100 per second: two calls should be at least a second apart.
 
-    Child processes are others: they take cores from a timing as any program does, and their time would
-    be this process's only once they have ended, all of it at once.
+    Child processes count as other programs: they take cores from a timing as any program does, and their time
+    would only be added to this process's when they end, all at once.
     """
     own_s, clock_s = time.process_time(), time.perf_counter()
     try:
@@ -62,10 +61,10 @@ def cpu_times(by_core: Callable[[], Sequence[Any]] = _times_by_core) -> CpuTimes
 
 
 def load_between(before: CpuTimes | None, after: CpuTimes | None) -> Load | None:
-    """What others did between two moments; None if either is unknown, or no time went by."""
+    """The load between two moments; None if either is unknown, or no time passed."""
     if before is None or after is None or after.clock_s <= before.clock_s:
         return None
     seconds = after.clock_s - before.clock_s
     others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
-    # Ticks of the cores and the clock of the process are not the same count.
+    # The cores' ticks and the process's clock are different counters: the difference may be below 0.
     return Load(max(0.0, others) / seconds, max(0.0, after.steal_s - before.steal_s) / seconds)

@@ -1,4 +1,4 @@
-"""Peak memory of a pass: the most bytes that torch's allocator had handed out for it at once."""
+"""Peak memory of a pass: the largest number of bytes allocated by torch at once."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.autograd.profiler import profile, record_function
 
 
 def peak_memory(run: Callable[[], object], device: str, held: Iterable[Tensor]) -> int | None:
-    """The most bytes in use at one moment of `run()`, those of `held` included, on "cpu" or "cuda".
+    """The peak number of bytes in use during `run()`, those of `held` included, on "cpu" or "cuda".
 
-    `held` are the tensors of this pass that are alive between two runs: weights, buffers, images,
-    gradients, the optimiser's state. Views of one storage count once, and bytes as they were asked for:
-    what an allocator rounds up, keeps in reserve or holds for others isn't counted.
+    `held` are the tensors of this pass that are alive between two runs: weights, buffers, images, gradients,
+    the optimiser's state. Views of one storage count once, and bytes as requested: rounding by the allocator,
+    its cache and other programs' memory aren't counted.
 
-    `run` is run twice and the second time counts. What the first one leaves behind stands for `held`
-    then: gradients that a step drops and makes anew are known from their making on, and workspaces that
-    a library keeps for good (cuBLAS) are there already. So a training step must have been run before
-    `held` is gathered: what only the first step ever makes, gradients and momenta, would be left out.
+    `run` is called twice and the second call counts: gradients that a step frees and allocates again are then
+    known from their allocation on, and permanent workspaces of libraries (cuBLAS) exist already. A training
+    step must have been run before `held` is gathered: gradients and momenta, which only the first step
+    allocates, would be missing.
 
-    What counts is what torch's allocator hands out (on the CPU: to this thread), in any runtime,
-    torch.compile too: tensors, and also what an operator takes for itself while it works, such as an
-    unfolded image, a kernel reordered for oneDNN or cuDNN's workspace, which depend on the processor or
-    GPU. What a library takes from the system by itself isn't seen.
+    All allocations by torch's allocator count (on the CPU: in this thread), in any runtime, including
+    torch.compile: tensors, and temporary buffers of operators, such as an unfolded image, a kernel reordered
+    for oneDNN or cuDNN's workspace, which depend on the processor or GPU. Memory that a library allocates
+    from the system isn't seen.
 
-    None for the replay of a `torch.cuda.CUDAGraph`, which works in memory set apart when it was recorded
-    and allocates nothing, and where CUDA's allocator keeps no count (another backend than torch's own).
+    None for the replay of a `torch.cuda.CUDAGraph`, which allocates nothing, and where CUDA's allocator keeps
+    no count (a backend other than torch's native one).
     """
     before = list(held)
     if device == "cpu":
@@ -41,11 +41,10 @@ def peak_memory(run: Callable[[], object], device: str, held: Iterable[Tensor]) 
 
 
 def _growth_on_cpu(run: Callable[[], object]) -> int:
-    """How far the second run goes beyond what is in use when it begins, in bytes."""
-    # torch counts the memory of a CPU only while it profiles, and then only what was allocated since:
-    # the first run has to be seen for what the second one frees of it. A mode that sees every operator
-    # (TorchDispatchMode) would send compiled code back to eager mode, or make it fail.
-    # The tracing library below the profiler announces itself on standard error otherwise.
+    """The peak of the second run above the memory in use at its start, in bytes."""
+    # torch counts CPU memory only while it profiles, and only new allocations: the first run must be profiled
+    # for what the second one frees of it. A TorchDispatchMode would send compiled code back to eager mode, or
+    # make it fail. The tracing library below the profiler announces itself on standard error otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(profile_memory=True) as profiler:
         run()
@@ -62,7 +61,7 @@ def _growth_on_cpu(run: Callable[[], object]) -> int:
 
 
 def _growth_on_cuda(run: Callable[[], object], held: int) -> int | None:
-    """As `_growth_on_cpu`, of which the allocator can tell if it knows of `held` bytes at least."""
+    """As `_growth_on_cpu`; None if the allocator counts fewer than `held` bytes."""
     run()
     gc.collect()
     torch.cuda.reset_peak_memory_stats()
@@ -74,7 +73,7 @@ def _growth_on_cuda(run: Callable[[], object], held: int) -> int | None:
 
 
 def _requested(figure: str) -> int:
-    # Bytes as the tensors asked for: max_memory_allocated() counts blocks, up to 1 MiB larger.
+    # Requested bytes: max_memory_allocated() counts blocks, up to 1 MiB larger.
     requested: int = torch.cuda.memory_stats().get(f"requested_bytes.all.{figure}", 0)
     return requested
 
@@ -91,4 +90,4 @@ def _bytes_of(tensors: Iterable[Tensor]) -> int:
 
 _SECOND_RUN = "wnexplore: second run"
 _MEMORY = "[memory]"
-"""The profiler's name of an allocation, or with negative bytes of a release."""
+"""The profiler's name of an allocation or, with negative bytes, a release."""

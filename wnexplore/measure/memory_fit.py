@@ -1,4 +1,4 @@
-"""Whether the images that a measurement needs at once fit in memory, by their sizes alone."""
+"""Whether the images of a measurement fit in memory, judged by their sizes."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ def latency_misfit(point: DesignPoint, protocol: LatencyProtocol) -> str | None:
 def split_misfit(
     point: DesignPoint, splits: Iterable[Sized], batch_size: int, device: str, resolution: int | None = None
 ) -> str | None:
-    """Why the largest batch of `splits` can't go through the network of `point`; None if it may.
+    """Why the largest batch of `splits` doesn't fit for the network of `point`; None if it may.
 
-    `batch_size` is what is asked for on this device, `resolution` another size of the images than that of
-    `point`.
+    `batch_size` is the requested one on this device, `resolution` overrides that of `point`.
     """
     largest = max(min(batch_size, len(split)) for split in splits)
-    # As they are resized, and as they are normalised.
+    # Both as resized and as normalised.
     return batch_misfit(
         largest, resolution or point.resolution, point=point, copies=2, there=total_memory(device)
     )
 
 
 def check_fits_somewhere(reasons: Iterable[str | None]) -> None:
-    """Raise `InputError` with the first of `reasons` if there are some, and None is not among them."""
+    """Raise `InputError` with the first of `reasons` unless there are none or one of them is None."""
     first: str | None = None
     for reason in reasons:
         if reason is None:

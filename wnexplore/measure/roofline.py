@@ -1,4 +1,4 @@
-"""The roofline: what a device can do at best, and how near to that a piece of work comes.
+"""The roofline: a device's measured peaks, and the least time of a piece of work.
 
 Source: Williams, Waterman, Patterson, Roofline: an insightful visual performance model for multicore
 architectures, 2009. Work is counted in multiply-adds, as everywhere in wnexplore.
@@ -26,7 +26,7 @@ from wnexplore.measure.torch_settings import DTYPES, precision_set, threads_set
 
 @dataclass(frozen=True)
 class Peaks:
-    """The most that a device was seen to do: a large copy and a large matrix product."""
+    """The measured peaks of a device: a large copy and a large matrix product."""
 
     bytes_per_s: float
     """Bytes read and written."""
@@ -34,21 +34,21 @@ class Peaks:
 
     @property
     def ridge(self) -> float:
-        """Multiply-adds a byte from which on arithmetic is the limit, and below which memory is."""
+        """Multiply-adds per byte above which arithmetic is the limit, and below which memory is."""
         return self.multiply_adds_per_s / self.bytes_per_s
 
     def least_ms(self, multiply_adds: float, bytes_moved: float) -> float:
-        """The time that the roofline leaves for so much work: what takes longer, arithmetic or memory."""
+        """The least time by the roofline: the longer of arithmetic and memory traffic."""
         seconds = max(multiply_adds / self.multiply_adds_per_s, bytes_moved / self.bytes_per_s)
         return seconds * 1e3
 
 
 def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Path | None = None) -> Peaks:
-    """The peaks of `device` ("cpu", "cuda") for `dtype`, on a CPU with so many threads.
+    """The peaks of `device` ("cpu", "cuda") for `dtype`, on a CPU with `threads` threads.
 
-    Measured once, in seconds, and kept in `folder` (None: `cache_folder()`) for this device and its
-    driver, number of threads, dtype and version of torch; delete the file to measure again. A file that
-    can't be read or written is as good as none.
+    Measured once, within seconds, and cached in `folder` (None: `cache_folder()`) for this device and its
+    driver, number of threads, dtype and version of torch; delete the file to measure again. A file that can't
+    be read or written is ignored.
     """
     with threads_set(threads):
         of = {
@@ -57,7 +57,7 @@ def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Pa
             "dtype": dtype,
             "threads": torch.get_num_threads() if device == "cpu" else None,
             "torch": torch.__version__,
-            # What was measured in another way is measured again.
+            # Part of the key: a change of the method invalidates the cache.
             "how": f"{COPY_BYTES} bytes, {WARM_UP_S} s" if device == "cuda" else None,
         }
         words = [re.sub(r"[^A-Za-z0-9.]+", "-", str(value)) for value in of.values() if value is not None]
@@ -78,23 +78,22 @@ def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Pa
 def measure_peaks(device: str, dtype: str) -> Peaks:
     """The best of several copies of 4 times the last-level cache (a GPU: 1 GB), and of square products.
 
-    The best and not the median, since a peak is what nothing else disturbed. The products grow until
-    one takes long enough to fill the device. On a GPU each size runs for 200 ms before it counts: the
-    clocks of an idle one are low.
+    The best and not the median, since a peak is undisturbed. The products grow until one takes long enough to
+    fill the device. On a GPU each size runs for 200 ms before it counts: an idle GPU's clocks are low.
     """
     return Peaks(copy_rate(device, warm_up_s(device)), max(_product_rates(device, dtype)))
 
 
 def warm_up_s(device: str) -> float:
-    """Seconds that work runs on the device before it counts."""
+    """Seconds of warm-up on the device."""
     return WARM_UP_S if device == "cuda" else 0.0
 
 
 def copy_rate(device: str, warm_up: float) -> float:
-    """Bytes read and written in a second, by the best of several copies after `warm_up` seconds of them."""
+    """Bytes read and written per second, from the best of several copies after `warm_up` seconds of them."""
     size = 4 * cache_bytes(device)
     if device == "cuda":
-        # A quarter of what is free where that is less: source and target, and as much again for others.
+        # At most a quarter of the free memory: source and target, and as much again for others.
         size = max(size, min(COPY_BYTES, torch.cuda.mem_get_info()[0] // 4))
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -102,7 +101,7 @@ def copy_rate(device: str, warm_up: float) -> float:
 
 
 COPY_BYTES = 10**9
-"""Of one copy on a GPU, source and target each."""
+"""Bytes of the source, and of the target, of a copy on a GPU."""
 WARM_UP_S = 0.2
 
 

@@ -1,4 +1,4 @@
-"""Timing in rounds: every network once a round, in an order shuffled anew, its baseline among them."""
+"""Timing in rounds: every network and the baseline once per round, in a newly shuffled order."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Sampler = Callable[[], float]
 """Runs one pass and returns its milliseconds."""
 
 Clock = Callable[[], float]
-"""Seconds, from whenever."""
+"""Seconds from an arbitrary origin."""
 
 StoppedBy = Literal["target", "budget"]
 
 MIN_ROUNDS = 10
 """Of every measurement, whatever its budget."""
 MIN_SETTLED = 20
-"""No interval of fewer rounds is trusted to be narrow."""
+"""Rounds before which a narrow interval isn't trusted."""
 MAX_ROUNDS = 2000
 
 WARM_UP_MIN = 3
@@ -34,7 +34,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class Timing:
-    """The samples of one network, in milliseconds, in the order of the rounds they come from."""
+    """The samples of one network, in milliseconds, in the order of their rounds."""
 
     samples_ms: list[float] = field(default_factory=list)
     baseline_ms: list[float] | None = None
@@ -42,20 +42,20 @@ class Timing:
     stopped_by: StoppedBy = "budget"
 
     def add(self, sample_ms: float, baseline_ms: float) -> None:
-        """Note one round."""
+        """Add one round."""
         self.samples_ms.append(sample_ms)
         if self.baseline_ms is not None:
             self.baseline_ms.append(baseline_ms)
 
     @property
     def deciding(self) -> list[float]:
-        """What the target is about: the ratios within rounds; of the baseline itself, its times."""
+        """The samples that the target refers to: ratios within rounds; for the baseline itself, its times."""
         return self.samples_ms if self.baseline_ms is None else ratios(self.samples_ms, self.baseline_ms)
 
 
 @dataclass(frozen=True)
 class Round(Generic[Key]):
-    """Where the rounds stand: the part of the time budget that is spent, and which networks go on."""
+    """The progress of the rounds: the spent share of the time budget, and which networks continue."""
 
     spent: float
     active: tuple[Key, ...]
@@ -63,21 +63,21 @@ class Round(Generic[Key]):
 
 @dataclass(frozen=True)
 class RawRound(Generic[Key]):
-    """What one round took: all that is needed to go on after it in another process."""
+    """The raw times of one round: all that is needed to resume after it in another process."""
 
     seconds: float
-    """Of the time budget, spent at its end."""
+    """Seconds of the time budget spent at its end."""
     samples_ms: Mapping[Key, float | None]
-    """None of those that failed."""
+    """Milliseconds by network; None for those that failed."""
     size: int
-    """How many networks took part, also those that nobody asks for any more."""
+    """How many networks took part, including those no longer requested."""
 
 
 def warm_up(sampler: Sampler, seconds: float, clock: Clock = time.perf_counter) -> int:
-    """Run passes until their running median settles, or `seconds` are over; how many it took.
+    """Run passes until their running median settles, or for `seconds`; returns how many it took.
 
-    Settled means that the median of the last 5 passes is within 5 % of that of the 5 before. At
-    least 3 passes, whatever they take, and at most 50.
+    Settled means that the median of the last 5 passes is within 5 % of that of the 5 before. At least 3
+    passes, however long they take, and at most 50.
     """
     end = clock() + seconds
     taken: list[float] = []
@@ -107,19 +107,19 @@ def time_in_rounds(
 ) -> Iterator[tuple[Key, Timing | Failure]]:
     """Time the `wanted` of `samplers` round by round; each is yielded as soon as it is done.
 
-    A network is done when the 95 % interval of its latency ratio (the baseline: of its latency) has a
-    relative half-width under `target` at two looks in a row, and then leaves the rounds, or when
-    `seconds` are over or 2000 rounds done. At least 10 rounds in any case, 20 to be done early. The
-    baseline takes part in every round, wanted or not. A sampler that raises is a `Failure`; the
-    baseline's failure is everyone's. `on_round` is called after every round.
+    A network is done, and leaves the rounds, when the 95 % interval of its latency ratio (the baseline: of
+    its latency) has a relative half-width under `target` at two checks in a row, or when `seconds` are over
+    or 2000 rounds done. At least 10 rounds in any case, 20 to stop early. The baseline takes part in every
+    round, wanted or not. A sampler that raises is a `Failure`; if the baseline fails, all fail. `on_round` is
+    called after every round.
 
-    `on_raw_round` is given what each round took before anything else is done with it. What it was given in
-    a run that was broken off is `kept` of the next: these rounds are not run again, and decide as they did;
-    neither callback is told of them.
+    `on_raw_round` is called first with each round's raw times. Those of an interrupted run are `kept` of the
+    next one: these rounds are not run again, and are evaluated as before; neither callback is called for
+    them.
 
-    One that takes the GPU's context with it ends the round, and nobody else has failed: raises
-    `ContextLostError` once its `Failure` is yielded. If it is a baseline that isn't wanted, nobody can be
-    compared with it: its failure is everyone's then too.
+    One that loses the GPU's context ends the round, and no other network has failed: raises
+    `ContextLostError` once its `Failure` is yielded. If it is a baseline that isn't wanted, all fail, as
+    nothing can be compared with it.
     """
     dice = dice or random.Random(0)
     timings = {key: Timing(baseline_ms=None if key == baseline else []) for key in wanted}
@@ -138,7 +138,7 @@ def time_in_rounds(
         else:
             taken, elapsed = again, kept[rounds].seconds
             begun = clock() - elapsed
-            # The dice stand where they stood.
+            # Restores the state of the shuffling.
             dice.shuffle(list(range(kept[rounds].size)))
         lost = next((key for key, sample in taken.items() if _is_lost(sample)), None)
         if lost is not None:
@@ -165,9 +165,9 @@ def time_in_rounds(
         if rounds >= MAX_ROUNDS or (rounds >= MIN_ROUNDS and spent >= 1):
             break
         if rounds >= next_check:
-            # Each look at the interval costs time that no pass gets.
+            # Each check of the interval takes time from the passes.
             next_check = rounds + max(5, rounds // 8)
-            # Who stops at the first narrow interval stops at those that are narrow by chance.
+            # Stopping at the first narrow interval would select intervals that are narrow by chance.
             narrow_before, narrow = narrow, {key for key in timings if _is_narrow(timings[key], target)}
             for key in [key for key in timings if key in narrow & narrow_before]:
                 timings[key].stopped_by = "target"
@@ -178,7 +178,7 @@ def time_in_rounds(
 
 
 def _replayed(kept: RawRound[Key], keys: tuple[Key, ...]) -> dict[Key, float | Failure] | None:
-    """The samples of `keys` in a kept round; None if it lacks one, so that the round has to be run."""
+    """The samples of `keys` in a kept round; None if it lacks one and must be run again."""
     found = {key: sample for key in keys if (sample := kept.samples_ms.get(key)) is not None}
     return {**found} if len(found) == len(keys) else None
 
@@ -193,7 +193,7 @@ def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key
         except NETWORK_ERRORS as error:
             taken[key] = failure = Failure.of(error)
             if failure.context_lost:
-                # Whoever comes next would fail too, for no reason of its own.
+                # The next networks would fail too, through no fault of their own.
                 break
     return taken
 
@@ -204,7 +204,7 @@ def _is_lost(outcome: float | Failure) -> bool:
 
 def _is_narrow(timing: Timing, target: float) -> bool:
     deciding = timing.deciding
-    # The order statistics are had at once and tell when the bootstrap is worth asking.
+    # The order statistics are cheap and show when the bootstrap is worth computing.
     return (
         median_interval(deciding).half_width < 1.25 * target
         and bootstrap_interval(deciding).half_width < target

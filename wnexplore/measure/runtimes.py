@@ -1,4 +1,4 @@
-"""Runtimes: what executes a network. A new one is a small class and a line in `RUNTIMES`."""
+"""Runtimes, which execute a network. A new one is a small class and a line in `RUNTIMES`."""
 
 from __future__ import annotations
 
@@ -27,65 +27,67 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over one batch, ready to be run again and again."""
+    """One pass over one batch, ready to be run repeatedly."""
 
     run: Step
     step: Step | None
-    """The same work, run in a way in which its memory can be counted; None if there is no such way now."""
+    """The same work, run such that its memory can be counted; None if that isn't possible."""
     held: Callable[[], list[Tensor]]
-    """The tensors alive between two runs: weights, buffers, images, and what training keeps."""
+    """The tensors alive between two runs: weights, buffers, images, gradients and optimiser state."""
     prepared_s: float | None
-    """Seconds that the runtime took to get ready, the first pass included; None if it had nothing to do."""
+    """Seconds of the runtime's preparation, the first pass included; None if there is none."""
     recorded_peak: int | None = None
-    """Peak memory of the pass as it ran before it was recorded, as `peak_memory` counts it."""
+    """Peak memory of the pass before it was recorded, as `peak_memory` counts it."""
 
 
 class Runtime:
     """Eager: torch runs operator by operator."""
 
     prepares = False
-    """Whether it has work to do before the first pass that is worth a figure of its own."""
+    """Whether its preparation before the first pass is reported as a figure."""
     in_torch_memory = True
-    """Whether it works, once prepared, in memory that torch hands out, and knows of."""
+    """Whether it works, once prepared, in memory allocated by torch."""
     only: ClassVar[Mapping[str, str]] = {}
-    """Axis of the latency protocol -> the one value that it can do."""
+    """Axis of the latency protocol -> the only value that it supports."""
 
     def require(self, device: str) -> None:
         """Raise `InputError` if it can't run here on `device`."""
 
     def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """What to call in place of `network`."""
+        """The callable that runs `network`."""
         return network
 
     def begin(self, step: Step) -> None:
-        """What goes before `prepare`, and before the memory of a pass that is then recorded is counted."""
+        """Runs before `prepare`, and before the memory of a pass to be recorded is counted."""
 
     def recorded_peak(self, step: Step, held: Callable[[], list[Tensor]]) -> int | None:
-        """Peak memory of a pass that `prepare` records: its replay allocates nothing. None if it doesn't."""
+        """Peak memory of a pass that `prepare` records, whose replay allocates nothing; None for other
+        runtimes.
+        """
         return None
 
     def prepare(self, step: Step) -> Step:
-        """What to run in place of `step`, made ready."""
+        """The prepared callable that replaces `step`."""
         return step
 
 
 class Compile(Runtime):
-    """torch.compile, one graph or nothing: a network that breaks into several is an error.
+    """torch.compile with one graph: a graph break is an error.
 
-    What was compiled before, in this process or another, is not reused: the time is a first start's.
+    Earlier compilations, in this process or another, are not reused: the time is that of a first start.
     """
 
     prepares = True
 
     def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """`network`, to be compiled for the shape that it is called with first."""
+        """`network`, compiled for the shape of its first call."""
 
         def forward(images: Tensor) -> Tensor:
             output: Tensor = network(images)
             return output
 
-        # What is compiled is kept by code object: of one that networks share, each call would try the
-        # others' first, and there would be a limit to how many there may be.
+        # Compiled code is cached by code object: if networks shared one, each call would try the others'
+        # entries first, up to a limit on their number.
         copied = FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
         # Without fullgraph, a network that can't be compiled would silently be timed in eager mode.
         compiled: Callable[[Tensor], Tensor] = torch.compile(copied, fullgraph=True, dynamic=False)
@@ -93,9 +95,9 @@ class Compile(Runtime):
 
     def prepare(self, step: Step) -> Step:
         """`step`, after its first run."""
-        # What compiling imports tells on standard error that there is no CUDA where there is none.
+        # Compiling imports modules that print to standard error where there is no CUDA.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        # Two seconds to import, and needed here alone.
+        # Takes two seconds to import, and is needed only here.
         from torch._inductor import config
 
         with warnings.catch_warnings(), config.patch(force_disable_caches=True):
@@ -105,27 +107,27 @@ class Compile(Runtime):
 
 
 class CudaGraph(Runtime):
-    """The launches of one step recorded once and replayed: no time of Python or of the host."""
+    """The launches of one step recorded once and replayed, without time in Python or on the host."""
 
     prepares = True
     in_torch_memory = False
 
     def begin(self, step: Step) -> None:
-        # Handles and workspaces are made, and gradients allocated, before anything is recorded.
+        # Creates handles and workspaces, and allocates gradients, before anything is recorded.
         with _on(_side_stream(torch.cuda.current_device())):
             for _ in range(3):
                 step()
 
     def recorded_peak(self, step: Step, held: Callable[[], list[Tensor]]) -> int | None:
-        # Before the recording: afterwards gradients lie in the graph's own memory, where a step that
-        # runs by itself would replace them.
+        # Before the recording: afterwards gradients are in the graph's memory, and an eager step would
+        # replace them.
         with _on(_side_stream(torch.cuda.current_device())):
             return peak_memory(step, "cuda", held())
 
     def prepare(self, step: Step) -> Step:
-        """A replay of `step` as it ran now; its inputs and outputs stay where they are."""
+        """A replay of `step` as recorded now; its inputs and outputs keep their addresses."""
         side, graph = _side_stream(torch.cuda.current_device()), torch.cuda.CUDAGraph()
-        # Outside too: a recording that fails leaves its stream the current one.
+        # Outside too: a failed recording leaves its stream the current one.
         with _on(side), torch.cuda.graph(graph, stream=side):
             step()
         return graph.replay
@@ -133,13 +135,13 @@ class CudaGraph(Runtime):
 
 @cache
 def _side_stream(device: int) -> torch.cuda.Stream:
-    """The one stream on which networks are recorded: each has a cuBLAS workspace of its own for good."""
+    """The single stream on which networks are recorded: each stream keeps its cuBLAS workspace forever."""
     return torch.cuda.Stream(device)
 
 
 @contextmanager
 def _on(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Work inside goes to `stream`, after what was given before, and what comes after waits for it."""
+    """Work inside goes to `stream`, after earlier work, and later work waits for it."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield
@@ -147,7 +149,7 @@ def _on(stream: torch.cuda.Stream) -> Iterator[None]:
 
 
 class OnnxRuntime(Runtime):
-    """onnxruntime runs the network, exported to ONNX: another library, which can't train."""
+    """onnxruntime on the network exported to ONNX; inference only."""
 
     prepares = True
     in_torch_memory = False
@@ -161,7 +163,7 @@ class OnnxRuntime(Runtime):
         require_onnx(device)
 
     def network(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """`network`, to be exported for the images that it is called with first, and for no others."""
+        """`network`, exported for the images of its first call, and usable only with these."""
         run: Callable[[], Tensor] | None = None
 
         def forward(images: Tensor) -> Tensor:
@@ -187,12 +189,11 @@ RUNTIMES: dict[str, Runtime] = {
 
 
 def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pass:
-    """A pass of `network` over `images` (N, 3, H, W) by one of `RUNTIMES`, made ready.
+    """A prepared pass of `network` over `images` (N, 3, H, W) in one of `RUNTIMES`.
 
     `mode` "inference": a forward pass, in evaluation and inference mode. "train": forward, cross-
-    entropy, backward and an update by SGD with momentum, in training mode. The learning rate is 0:
-    the same work, and weights that never drift to where it would be another. The network is left in
-    that mode.
+    entropy, backward and an update by SGD with momentum, in training mode. The learning rate is 0: the same
+    work, with constant weights. The network is left in that mode.
     """
     executor = RUNTIMES[runtime]
     make = _inference if mode == "inference" else _training
@@ -247,7 +248,7 @@ def _training(
 
 
 def _onnxruntime_pass(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
-    """A pass over `images` from where they are to logits that each pass writes to the same place."""
+    """A pass over `images` in place, with logits written to the same buffer in each pass."""
     device = images.device
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"

@@ -1,4 +1,4 @@
-"""Rounds of networks that are timed together, kept in a file as they come: a kill loses one at most."""
+"""Rounds of a timing, saved to a file as they are measured: a kill loses at most one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from wnexplore.files import make_folder, told, write_all
 from wnexplore.measure.rounds import RawRound
 
 MAX_BYTES = 64 * 2**20
-"""Of a file that is read; 2000 rounds of 17 networks take less than 4 MiB."""
+"""Largest file that is read, in bytes; 2000 rounds of 17 networks take less than 4 MiB."""
 
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a damaged file may raise."""
+"""The errors of reading a damaged file."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class KeptRounds(Generic[Key]):
-    """The file at `path` for the networks of one group, called by the `names` of their records in it.
+    """The file at `path` for one group of networks, identified in it by the `names` of their records.
 
-    Its first line says what was timed together and how, and each further line is a round. A last line that
-    was cut off is ignored, and so is everything of a group other than `group` (what JSON can hold).
+    Its first line gives the networks timed together and their protocol; each further line is a round. A
+    truncated last line is ignored, and so is a file of a group other than `group` (JSON values).
     """
 
     def __init__(self, path: Path, group: Mapping[str, Any], names: Mapping[Key, str]) -> None:
@@ -38,14 +38,14 @@ class KeptRounds(Generic[Key]):
         self.together = 0
         """How many networks were timed together."""
         self.keys: tuple[Key, ...] = ()
-        """Those of them that are still known, in their order, without those that failed in a round."""
+        """The known ones among them, in order, without those that failed in a round."""
         self.rounds: tuple[RawRound[Key], ...] = ()
-        """What is kept of a run before."""
+        """The rounds saved by a previous run."""
         with suppress(OSError, *_DAMAGED):
             self._read()
 
     def begin(self, residents: tuple[Key, ...], *, go_on: bool) -> None:
-        """Add to the rounds that are kept, or begin anew with `residents`; raises as `write_whole`."""
+        """Append to the saved rounds, or start a new file with `residents`; raises as `write_whole`."""
         self.close()
         make_folder(self._path.parent)
         with told(self._path):
@@ -57,28 +57,28 @@ class KeptRounds(Generic[Key]):
                 self._write({"group": self._group, "keys": [self._names[key] for key in residents]})
 
     def add(self, taken: RawRound[Key]) -> None:
-        """Keep one more round; raises as `write_whole`."""
+        """Save one more round; raises as `write_whole`."""
         samples = {self._names[key]: sample for key, sample in taken.samples_ms.items()}
         with told(self._path):
             self._write({"seconds": taken.seconds, "ms": samples})
 
     def close(self) -> None:
-        """Close the file, which stays."""
+        """Close the file and keep it."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def remove(self) -> None:
-        """Remove the file, and its folder with the last one."""
+        """Remove the file, and the folder if it becomes empty."""
         self.close()
         with told(self._path):
             self._path.unlink(missing_ok=True)
-        with suppress(OSError):  # other groups have theirs there
+        with suppress(OSError):  # other groups' files are there
             self._path.parent.rmdir()
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self._file is not None
-        # Without a buffer: what is written outlives the process.
+        # Unbuffered: written data survives the process.
         write_all(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def _read(self) -> None:

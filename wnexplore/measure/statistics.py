@@ -1,4 +1,4 @@
-"""Medians with an error bar, and what samples tell about how far to trust them. Pure arithmetic."""
+"""Medians with intervals, and diagnostics of samples. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -51,14 +51,13 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
 
 
 def bootstrap_interval(samples: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The median of samples in the order they were taken, and its bootstrap percentile interval.
+    """The median of samples in order of measurement, and its bootstrap percentile interval.
 
-    Where neighbouring samples resemble each other (a burst of load slows several in a row), whole
-    blocks of them are drawn, from a circle, so that the interval is as wide as the fewer independent
-    facts deserve (Politis and Romano, A circular block-resampling procedure for stationary data,
-    1992; the length of a block as Politis and White, Automatic block-length selection, 2004, have it
-    for a first-order process). The draws are seeded: the same samples give the same interval. Raises
-    `InputError` as `median_interval` does.
+    Where neighbouring samples resemble each other (a burst of load slows several in a row), blocks of them
+    are drawn, on a circle, so that the interval reflects the smaller effective sample size (Politis and
+    Romano, A circular block-resampling procedure for stationary data, 1992; the length of a block as in
+    Politis and White, Automatic block-length selection, 2004, for a first-order process). The draws are
+    seeded: the same samples give the same interval. Raises `InputError` as `median_interval` does.
     """
     plain = median_interval(samples, confidence)
     values = np.asarray(samples, dtype=np.float64)
@@ -73,7 +72,7 @@ def bootstrap_interval(samples: Sequence[float], confidence: float = 0.95) -> In
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """The ratios a_i / b_i of samples taken in the same rounds: what slows a whole round cancels.
+    """The ratios a_i / b_i of samples of the same rounds: a slowdown of a complete round cancels.
 
     Raises `InputError` if the lengths differ or a denominator is 0.
     """
@@ -87,18 +86,18 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[f
 def slow_outliers(samples: Sequence[float]) -> int:
     """How many samples lie far above the median: by more than 5 standard deviations.
 
-    The deviation is estimated by 1.4826 times the median absolute deviation, which the outliers
-    themselves hardly move (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+    The deviation is estimated by 1.4826 times the median absolute deviation, which is robust to outliers
+    (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
     """
     values = np.asarray(samples, dtype=np.float64)
     return int((values > _far_above(values)).sum())
 
 
 def slow_start(samples: Sequence[float]) -> float | None:
-    """How many times the median the first samples took, if they lie far above the later ones.
+    """The first samples over the median, if they lie far above the later ones.
 
-    The first 3 by their median, as one outlier is no slow start; None if they don't, or if there are
-    fewer than 12 samples.
+    The median of the first 3, as one outlier is no slow start; None if they don't, or for fewer than 12
+    samples.
     """
     values = np.asarray(samples, dtype=np.float64)
     first, later = np.median(values[:_FIRST]), values[_FIRST:]
@@ -108,10 +107,10 @@ def slow_start(samples: Sequence[float]) -> float | None:
 
 
 def drift(samples: Sequence[float], least: float = 0.05) -> float | None:
-    """How much slower the last third of the samples is than the first, relative to it; None if alike.
+    """The relative slowdown from the first to the last third of the samples; None if there is none.
 
-    They differ if their medians' 95 % intervals part and the medians differ by more than `least`.
-    Negative where the last third is the faster. None for fewer than 30 samples.
+    They differ if their medians' 95 % intervals are disjoint and the medians differ by more than `least`.
+    Negative for a speed-up. None for fewer than 30 samples.
     """
     third = len(samples) // 3
     if third < 10:
@@ -126,7 +125,7 @@ _RESAMPLES = 1000
 
 
 def _block_length(values: _Samples) -> int:
-    """How many neighbours to draw together: 1 where the ranks of neighbours aren't correlated."""
+    """The block length: 1 where the ranks of neighbours aren't correlated."""
     n = len(values)
     # Equal samples share the mean of their ranks.
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -145,6 +144,6 @@ _FAR = 5.0
 
 def _far_above(values: _Samples) -> float:
     median = np.median(values)
-    # Times of a clock's own grain may all be the same: 1 % is not far, however alike the rest are.
+    # Times at the clock's resolution may all be equal: a difference of 1 % isn't far, whatever the deviation.
     deviation = max(1.4826 * float(np.median(np.abs(values - median))), 0.01 * float(median))
     return float(median) + _FAR * deviation

@@ -1,4 +1,4 @@
-"""A stopwatch for one pass: CUDA events on a GPU, a monotonic clock on a CPU."""
+"""Timing one pass: with CUDA events on a GPU, a monotonic clock on a CPU."""
 
 from __future__ import annotations
 
@@ -40,12 +40,11 @@ def sampler(step: Step, device: str, before: Step | None = None) -> Sampler:
 
 
 def before_sample(step: Step, device: str, cache: str, flush: Step | None = None) -> Step | None:
-    """What leaves the caches as `cache` says before each sample of `step`.
+    """The step that prepares the caches as `cache` says before each sample of `step`; None if there is none.
 
-    "cold": something larger than the last-level cache is written, by `flush` if it is given: networks
-    can share it, and the memory that it writes to. "warm": on a GPU the step itself,
-    since the pass that came last was another network's; on a CPU nothing, where it would double the
-    time and made no difference (`python -m tests.benchmarks.warm_cache`).
+    "cold": a buffer larger than the last-level cache is written, by `flush` if given, which networks can
+    share. "warm": on a GPU the step itself, since the previous pass was another network's; on a CPU nothing,
+    since it would double the time and made no difference (`python -m tests.benchmarks.warm_cache`).
     """
     if cache == "cold":
         return flush or flusher(device)
@@ -53,12 +52,12 @@ def before_sample(step: Step, device: str, cache: str, flush: Step | None = None
 
 
 def flusher(device: str) -> Callable[[], object]:
-    """A function that replaces the content of the last-level cache: by twice its size in zeros."""
+    """A function that flushes the last-level cache by writing twice its size in zeros."""
     return torch.empty(2 * cache_bytes(device), dtype=torch.uint8, device=device).zero_
 
 
 def cache_bytes(device: str) -> int:
-    """Size of the device's last-level cache; where nothing tells, that of a large server's."""
+    """Bytes of the device's last-level cache; where unknown, those of a large server."""
     if device == "cuda":
         size: int | None = getattr(torch.cuda.get_device_properties(), "L2_cache_size", None)
     else:
@@ -67,7 +66,7 @@ def cache_bytes(device: str) -> int:
 
 
 def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
-    """Size of the processor's largest cache, as Linux tells it in `folder`; None where it doesn't."""
+    """Bytes of the processor's largest cache by Linux's files in `folder`; None where unknown."""
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     found = []
     for path in folder.glob("index*/size"):

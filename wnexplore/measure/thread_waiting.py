@@ -1,12 +1,12 @@
-"""How torch's threads wait for each other, and how many a training takes, while others use the machine.
+"""How torch's threads wait for each other, and how many a training uses, on a busy machine.
 
-A pass of a small network is hundreds of short pieces of work, after each of which torch's threads wait for
-the slowest. GNU's OpenMP (libgomp, in torch's wheels) has them spin for a while: the fastest way on an idle
-machine, and on a busy one the slowest by far, as the thread that is waited for can't get the core that is
-spun on. libgomp lets threads sleep almost at once when a process has more of them than cores (GOMP_SPINCOUNT
-in its manual). So while other programs keep cores busy that torch's threads need, this module keeps one more
-team of threads, which does nothing. Neither the number of threads that compute nor a result changes by it.
-What it is worth: python -m tests.benchmarks.busy.
+A pass of a small network is hundreds of short parallel regions, after each of which torch's threads wait for
+the slowest. GNU's OpenMP (libgomp, in torch's wheels) has them spin for a while: fastest on an idle machine,
+and by far slowest on a busy one, where the slowest thread can't get the core that another one spins on.
+libgomp lets threads sleep almost at once when a process has more threads than cores (GOMP_SPINCOUNT in its
+manual). So while other programs keep cores busy that torch's threads need, this module keeps one more, idle
+team of threads. Neither the number of computing threads nor any result changes. Benchmark: python -m
+tests.benchmarks.busy.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from wnexplore.measure.environment import usable_cores, wait_policy
 from wnexplore.measure.machine_load import cpu_times
 
 SMALL_STEP = 30e6
-"""Multiply-adds of a training step's forward passes below which a second thread costs more than it does."""
+"""Multiply-adds of a training step's forward passes below which a second thread costs more than it gains."""
 
 
 def yield_to_others(*, at_once: bool = False) -> None:
-    """Have torch's threads sleep or spin while they wait, by what other programs did in the last second.
+    """Make torch's waiting threads sleep or spin, depending on other programs' load in the last second.
 
-    Called between steps and passes, it looks at the load once a second. `at_once`: look now, for a quarter
-    of a second if nothing is known yet, before work begins. Nothing changes where the person has set how
-    threads wait, with one thread, or where the system doesn't tell the load.
+    Called between steps and passes, it reads the load once per second. `at_once`: read it now, for a quarter
+    of a second if nothing is known yet, before work starts. Nothing changes where the user has set how
+    threads wait, with one thread, or where the load is unknown.
     """
     _machine.look(at_once)
 
 
 def training_threads(jobs: int, multiply_adds: float) -> int:
-    """How many threads each of `jobs` trainings at once takes on a CPU.
+    """How many threads each of `jobs` concurrent trainings uses on a CPU.
 
-    Torch's own number divided by `jobs`, without the cores that other programs keep busy, which is looked at
-    for up to a second; and one for steps of fewer than `SMALL_STEP` `multiply_adds`, those of a forward pass
-    of a batch. Where the person has set OMP_NUM_THREADS, that number divided by `jobs`.
+    Torch's number divided by `jobs`, without the cores that other programs keep busy, observed for up to a
+    second; one for steps of fewer than `SMALL_STEP` `multiply_adds`, those of a batch's forward pass. Where
+    the user has set OMP_NUM_THREADS, that number divided by `jobs`.
     """
     threads = torch.get_num_threads()
     if threads == 1 or os.environ.get("OMP_NUM_THREADS"):
@@ -57,26 +57,26 @@ def training_threads(jobs: int, multiply_adds: float) -> int:
 
 _LOOK_S = 1.0
 _FIRST_S = 0.25
-"""Ticks are 10 ms: what lies between two readings must be many of them."""
+"""Least seconds between two readings: ticks are 10 ms."""
 _BUSY, _IDLE = 0.3, 0.15
-"""Cores that others take beyond what torch's threads leave free, from which on they sleep, and spin again."""
+"""Cores taken beyond those that torch's threads leave free, from which on they sleep, and spin again."""
 
 
 class _Machine:
-    """The load that others are, and what is done about it in this process."""
+    """Other programs' load, and this process's reaction to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sleepers: list[_Sleeper] = []
         self._before: _Reading | None = None
         self._taken: tuple[float, float, int] | None = None
-        """When it was looked, when it was last asked for, and the cores."""
+        """Time of the reading, time of the last call, and the cores."""
 
     def taken(self, threads: int) -> int:
-        """Cores of the `threads` that torch would use that others keep busy.
+        """Cores, of the `threads` that torch would use, that other programs keep busy.
 
-        Asked again within a second, for one network of a plan after another, it answers as before, for ten
-        seconds at most; what has worked meanwhile, such as a training, is followed by another look.
+        Called again within a second, as for the networks of a plan, it returns the same value, for at most
+        ten seconds; after longer work, such as a training, it reads the load again.
         """
         now = time.perf_counter()
         if self._taken is None or now > min(self._taken[0] + 10 * _LOOK_S, self._taken[1] + _LOOK_S):
@@ -106,7 +106,7 @@ class _Machine:
                 return
             beyond = others - (usable_cores() - threads)
             if beyond > _BUSY:
-                # More threads than cores in all, whatever torch leaves free.
+                # More threads than cores in total, whatever torch leaves free.
                 self._set(math.ceil((usable_cores() - threads + 1) / (threads - 1)))
             elif beyond < _IDLE:
                 self._set(0)
@@ -119,7 +119,7 @@ class _Machine:
 
 
 class _Sleeper:
-    """A team of OpenMP's threads that has worked once and sleeps until it is ended."""
+    """A team of OpenMP threads that has worked once and sleeps until `end`."""
 
     def __init__(self) -> None:
         self._over, made = threading.Event(), threading.Event()
@@ -143,7 +143,7 @@ class _Sleeper:
 class _Reading:
     clock_s: float
     others_s: float | None
-    """Processor time that others took, from whenever; None where nothing tells."""
+    """Other programs' processor time, from an arbitrary origin; None where unknown."""
 
 
 def _reading() -> _Reading:
@@ -154,14 +154,14 @@ def _reading() -> _Reading:
 
 
 def _others(before: _Reading | None, after: _Reading) -> float | None:
-    """Cores that others kept busy in between, on average."""
+    """Average number of cores that other programs kept busy between two readings."""
     if before is None or before.others_s is None or after.others_s is None:
         return None
     return max(0.0, after.others_s - before.others_s) / (after.clock_s - before.clock_s)
 
 
 def _children_s() -> float:
-    """Processor time of the processes that this one has started: they decode its images."""
+    """Processor time of this process's children, which decode its images."""
     found = sum(os.times()[2:4])
     for child in multiprocessing.active_children():
         with suppress(psutil.Error):
@@ -170,10 +170,10 @@ def _children_s() -> float:
 
 
 def _taken_by_others(threads: int) -> int:
-    """Cores of the `threads` that torch would use that other programs keep busy now.
+    """Cores, of the `threads` that torch would use, that other programs keep busy now.
 
-    It looks for a quarter of a second and, if it sees any, for the rest of a second: what is over within
-    that second doesn't count.
+    It observes for a quarter of a second and, if there are any, for the rest of the second: shorter load
+    doesn't count.
     """
     taken = threads
     for seconds in (_FIRST_S, 1.0 - _FIRST_S):

@@ -1,4 +1,4 @@
-"""What a timing itself tells about how far to trust it, each time with advice. Pure arithmetic."""
+"""Warnings about a timing's reliability, each with advice. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from wnexplore.measure.rounds import Timing
 from wnexplore.measure.statistics import bootstrap_interval, drift, slow_outliers, slow_start
 
 MANY_OUTLIERS = 0.05
-"""The share of the samples from which on outliers are worth a word."""
+"""The share of outliers among the samples from which they are reported."""
 
 
 @dataclass(frozen=True)
 class Warning:
-    """One reason to doubt a figure, and what to do about it."""
+    """One reason to doubt a figure, with advice."""
 
     kind: str
     text: str
 
 
 def warnings_of(timing: Timing, target: float, conditions: Conditions) -> list[Warning]:
-    """Every reason to doubt `timing`, whose ratio was to be known to within `target` of itself."""
+    """Every reason to doubt `timing`, measured to a relative half-width `target` of its ratio."""
     return [*_of_samples(timing), *_of_machine(conditions), *_of_interval(timing, target)]
 
 
@@ -39,15 +39,15 @@ def _of_samples(timing: Timing) -> Iterator[Warning]:
     if slower is not None:
         yield Warning(
             "slow_start",
-            f"the first passes took {slower:.2g} times the median even after the warm-up: measure again,"
-            " and if it stays look for caches or clocks that need longer",
+            f"the first passes took {slower:.2g} times the median even after the warm-up: measure again, and"
+            " if it persists look for caches or clocks that need a longer warm-up",
         )
     change = drift(samples)
     if change is not None:
         yield Warning(
             "drift",
             f"the last rounds were {abs(change):.0%} {'slower' if change > 0 else 'faster'} than the first:"
-            " trust latency_ratio, which this cancels in, rather than latency_ms",
+            " trust latency_ratio, in which drift cancels, rather than latency_ms",
         )
 
 
@@ -55,8 +55,8 @@ def _of_machine(conditions: Conditions) -> Iterator[Warning]:
     if conditions.throttled_by:
         yield Warning(
             "throttled",
-            f"the GPU held its clocks down ({', '.join(conditions.throttled_by)}): let it cool,"
-            " or say in print that it ran throttled",
+            f"the GPU held its clocks down ({', '.join(conditions.throttled_by)}): let it cool, or report"
+            " that it ran throttled",
         )
     if conditions.other_gpu_processes:
         yield Warning(
@@ -67,8 +67,8 @@ def _of_machine(conditions: Conditions) -> Iterator[Warning]:
     if busy is not None and free is not None and busy > free + _SPARE_CORES:
         yield Warning(
             "busy_machine",
-            f"other programs kept {busy:.1f} cores busy where the timing left {free:g} free: close them,"
-            " or give fewer --threads",
+            f"other programs kept {busy:.1f} cores busy, and the timing left {free:g} free: close them, or"
+            " use fewer --threads",
         )
 
 
@@ -83,4 +83,4 @@ def _of_interval(timing: Timing, target: float) -> Iterator[Warning]:
 
 
 _SPARE_CORES = 0.1
-"""What the operating system itself takes now and then is nobody's doing."""
+"""Load below this is the operating system's own."""

@@ -1,4 +1,4 @@
-"""What a measurement asks of torch for as long as it runs: threads, precision, names of dtypes."""
+"""Torch's settings for a measurement: threads, precision, names of dtypes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DTYPES = {
     "float16": torch.float16,
 }
 PRECISION = "float32"
-"""Of products in trainings, tests and answers, without TF32: with it, torch's own choice of where it is used
-would have plain and generated convolutions computed differently."""
+"""The precision of trainings, tests and predictions, without TF32: torch's defaults would use it in plain
+convolutions only, not in generated ones."""
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def place(network: nn.Module, device: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    """Move `network` there, in place; of its tensors those of four dimensions have a `memory_format`.
+    """Move `network` to `device` and `dtype` in place, its 4-dimensional tensors in `memory_format`.
 
-    `nn.Module.to` would ask it of those of five too, experts' kernels and 3d ones, which can't have it.
+    `nn.Module.to` would apply it to 5-dimensional tensors too, experts' and 3d kernels, and fail.
     """
     network.to(device=device, dtype=dtype)
     for tensor in (*network.parameters(), *network.buffers()):
@@ -35,7 +35,7 @@ def place(network: nn.Module, device: str, dtype: torch.dtype, memory_format: to
 
 @contextmanager
 def threads_set(count: int | None) -> Iterator[None]:
-    """Run with `count` threads on the CPU (None: as many as before), then as before."""
+    """Run inside with `count` threads on the CPU (None: unchanged), then restore."""
     before = torch.get_num_threads()
     try:
         if count is not None:
@@ -47,9 +47,9 @@ def threads_set(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def precision_set(dtype: str) -> Iterator[None]:
-    """Let CUDA's convolutions and matrix products use TF32 if `dtype` is "tf32" and not otherwise.
+    """Let CUDA's convolutions and matrix products use TF32 if and only if `dtype` is "tf32".
 
-    Torch's own default is mixed: TF32 in convolutions, float32 in matrix products.
+    Torch's default is mixed: TF32 in convolutions, float32 in matrix products.
     """
     with tf32_set(dtype == "tf32"):
         yield

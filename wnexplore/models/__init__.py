@@ -1,4 +1,4 @@
-"""The networks: backbones whose convolutions a method makes, and `build`, which makes one of a point."""
+"""The networks: backbones whose convolutions a method makes, and `build`, which builds a design point."""
 
 from wnexplore.models.build import build as build
 from wnexplore.models.convert import Conversion as Conversion

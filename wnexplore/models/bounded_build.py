@@ -1,4 +1,4 @@
-"""A network built within bounds: one that would hold more numbers than it may is not made."""
+"""Building a network within bounds: one with too many elements is refused."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.overrides import TorchFunctionMode
 
 
 class TooManyNumbersError(Exception):
-    """More tensors were asked for than may be."""
+    """More elements were requested than the limit allows."""
 
 
 class NumbersAtMost(TorchFunctionMode):
-    """Inside it, torch makes new tensors of at most `most` numbers in all, and refuses before it allocates.
+    """Inside it, torch makes new tensors of at most `most` elements in all, and refuses before allocating.
 
-    Layers make all that they hold by these functions. Only tensors that are asked for by their sizes count,
-    not what is computed from others. Unlike torch's "meta" device it needs no further libraries, which take
-    longer to load than a small network to build.
+    Layers allocate their parameters and buffers by these functions. Only tensors requested by size count, not
+    those computed from others. Unlike torch's "meta" device it imports no further libraries, which would take
+    longer than building a small network.
     """
 
     def __init__(self, most: int) -> None:
@@ -27,7 +27,7 @@ class NumbersAtMost(TorchFunctionMode):
 
     @property
     def exceeded(self) -> bool:
-        """Whether more was asked for, which others may have caught."""
+        """Whether more was requested, even if the error was caught elsewhere."""
         return self._left < 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -43,9 +43,9 @@ _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 
 
 def _numbers(args: tuple[Any, ...], given: dict[str, Any]) -> int:
-    """How many numbers a tensor has that is asked for so."""
+    """The number of elements of the tensor that a call requests."""
     size = given.get("size", args[0] if args and not isinstance(args[0], int) else args)
     try:
         return math.prod(int(length) for length in size)
-    except (TypeError, ValueError):  # torch will say what is wrong with them
+    except (TypeError, ValueError):  # torch reports what is wrong with them
         return 0

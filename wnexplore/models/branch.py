@@ -1,4 +1,4 @@
-"""What the blocks of all backbones are put together from."""
+"""Building blocks shared by all backbones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from wnexplore.nn import ActivationVectors, GeneratedConv2d, WeightNetConv2d, normalised
 
 Alphas = Mapping[nn.Module, Tensor]
-"""The activation vectors (N, M·C_out) of those layers of a block that read its context."""
+"""The activation vectors (N, M·C_out) of the layers of a block that read its context."""
 
 _NO_ALPHAS: Alphas = {}
 
 
 class Branch(nn.Sequential):
-    """Layers one after another; those that read the block's context get their activation vectors.
+    """Layers in sequence; those that read the block's context get their activation vectors.
 
-    No convolution is the last.
+    The last layer is no convolution.
     """
 
     def forward(self, x: Tensor, alphas: Alphas = _NO_ALPHAS, gate: nn.Module | None = None) -> Tensor:
@@ -35,13 +35,15 @@ class Branch(nn.Sequential):
 
 
 def activation_vectors(block: nn.Module) -> ActivationVectors | None:
-    """What computes the activation vectors of all layers of `block`; None if none reads its context."""
+    """The module that computes the activation vectors of all layers of `block`; None if none reads its
+    context.
+    """
     layers = [module for module in block.modules() if isinstance(module, WeightNetConv2d)]
     return ActivationVectors(layers) if layers else None
 
 
 def classifier(features: int, num_classes: int) -> nn.Linear:
-    """The last linear layer, weights as PyTorch starts them (published: std 0.01), bias zero."""
+    """The last linear layer, weights as PyTorch initialises them (published: std 0.01), bias zero."""
     fc = nn.Linear(features, num_classes)
     nn.init.zeros_(fc.bias)
     return fc

@@ -48,16 +48,15 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
 
     Maps images (N, 3, H, W) to logits (N, num_classes), in training mode, on PyTorch's default device;
     its parameters follow from `torch.manual_seed`. A backbone "timm:NAME", "torchvision:NAME" or
-    "path/to/file.py:function" is that network, its convolutions but the first replaced by the method's
-    (see `wnexplore.convert`); of several heads in training the main one's logits alone are given. Raises
-    `InputError` for an axis that is wrong and `IllegalPointError`, naming the layer, for an (M, G) that some
-    layer can't have, before anything is built; `InputError` too if its weights are more than the machine's
-    memory.
+    "path/to/file.py:function" is that network, all its convolutions but the first replaced by the method's
+    (see `wnexplore.convert`); with several heads in training, only the main head's logits are returned.
+    Raises `InputError` for a wrong axis and `IllegalPointError`, naming the layer, for an (M, G) illegal in
+    some layer, before anything is built; also `InputError` if the weights exceed the machine's memory.
     """
     if isinstance(backbone, str):
         point = DesignPoint.of(backbone, *args, **axes)
     elif args or axes:
-        raise InputError("a design point has all its axes: give the point alone, or the axes without it")
+        raise InputError("a design point has all its axes: give either the point or the axes")
     else:
         point = backbone
     if torch.get_default_device().type == "cpu":

@@ -1,4 +1,4 @@
-"""What an image meets on its way through a network of which nothing is known: its convolutions, in order."""
+"""The convolutions of an arbitrary network in the order in which they run, with the shapes that they see."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from wnexplore.models.multiply_adds import Products, counted
 from wnexplore.models.recurrent import OneStep
 
 RESOLUTIONS = (224, 256, 192, 128, 96, 64, 48, 32, 28, 288, 299, 320, 384, 448, 512)
-"""Those at which a network is looked at that states none, in pixels: at the first on which it can run."""
+"""In pixels: a network that states no size is examined at the first of these on which it can run."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a convolution: the shapes that it got and gave."""
+    """One call of a convolution: its input and output shapes."""
 
     input: torch.Size
     output: torch.Size
@@ -41,9 +41,9 @@ class SeenConv:
     """Its module's dotted name."""
     module: nn.Module
     calls: tuple[Call, ...]
-    """Its runs in one pass; none if an image doesn't get there."""
+    """Its calls in one forward pass; empty if it isn't reached."""
     stage: int
-    """How often the image has been halved at its output: log2 of the ratio of the heights, rounded."""
+    """How often the image is halved at its output: log2 of the ratio of the heights, rounded."""
 
 
 @dataclass(frozen=True)
@@ -51,39 +51,39 @@ class Layout:
     """The convolutions of a network: in the order in which they run, then those that don't run."""
 
     resolution: int
-    """In pixels, of the images that stages are counted from."""
+    """In pixels: the image size that defines the stages."""
     convs: tuple[SeenConv, ...]
     channels: int = 3
-    """Of the images that the network reads."""
+    """Channels of the network's input images."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one image, or one batch, has met."""
+    """The result of one forward pass."""
 
     calls: dict[str, list[Call]]
-    """Convolution -> its runs; in the order of their first ones."""
+    """Convolution -> its calls, in the order of the first ones."""
     products: Products
-    """What multiplied matrices; nothing if it wasn't counted."""
+    """The counted products; empty if nothing was counted."""
     channels: int
     """Of the images."""
     made: bool
-    """Whether parameters or buffers are there that weren't before."""
+    """Whether the pass created parameters or buffers."""
 
 
 def layout(model: nn.Module, resolution: int | None = None, *, known_size: int | None = None) -> Layout:
-    """Where the convolutions of `model` stand, for images of `resolution` pixels.
+    """The convolutions of `model` in order, for images of `resolution` pixels.
 
-    Left out, it is the first on which the network can run of 224, `known_size` (the size of its images,
-    if known), the sizes that it states (`wnexplore.models.input_sizes`), `RESOLUTIONS` and the
-    one that fits its last layers. Where its code asks for numbers, `known_size` comes first: a pass takes time
-    and memory then. The network is left as it was, but for lazy layers, which get the size that they meet. Raises
-    `InputError` if it can't run, or if it has lazy layers and no size was said.
+    Without `resolution`, it is the first on which the network can run of 224, `known_size` (the size of its
+    images, if known), the sizes that the network states (`wnexplore.models.input_sizes`), `RESOLUTIONS` and
+    the size that fits its last layers. Where the network's code reads tensor values, `known_size` comes
+    first, since a pass then takes time and memory. The network is left unchanged, except that lazy layers are
+    initialised. Raises `InputError` if it can't run, or if it has lazy layers and no resolution is given.
     """
     if is_unsized(model):
         if resolution is None:
             raise InputError(
-                "the network has lazy layers without a size: say the resolution, or run it on an image first"
+                "the network has uninitialised lazy layers: give the resolution, or run it on an image first"
             )
         give_sizes(model, resolution)
     found = _Looks(model)
@@ -102,7 +102,7 @@ def layout(model: nn.Module, resolution: int | None = None, *, known_size: int |
         return seen
     first, *rest = found.tried
     nor = f", nor of {', '.join(map(str, rest))}" if rest else ""
-    wanted = "; say resolution=, the height of the images that it is for" if resolution is None else ""
+    wanted = "; give resolution=, the height of its images" if resolution is None else ""
     raise InputError(f"the network can't run on images of {first} pixels{nor}: {found.reason}{wanted}")
 
 
@@ -114,37 +114,37 @@ def one_pass(
     batch_size: int = 1,
     channels: Sequence[int] | None = None,
 ) -> Pass:
-    """Images of `resolution` pixels through `model` in evaluation mode; the network is left as it was.
+    """One forward pass of `model` in evaluation mode on images of `resolution` pixels; `model` is unchanged.
 
-    Runs a copy without numbers (meta tensors), or where its code asks for numbers the network itself, on
-    random images, the same ones each time. These have the first number of `channels` on which it can run: 3,
-    1, or what one of its convolutions reads if it is left out. Raises `RuntimeError`, one line, if it can't
-    run, and torch's or Python's own error if there is not the memory.
+    Runs a copy on the meta device or, where the code reads tensor values, the network itself, on fixed random
+    images. These have the first number of `channels` on which it can run: by default 3, 1, or the input
+    channels of one of its convolutions. Raises `RuntimeError` with one line if it can't run, and torch's or
+    Python's error if memory runs out.
     """
     reasons: list[str] = []
     for count in _each(channels, model, resolution):
         for look in (_seen_without_numbers, _seen_with_numbers):
             try:
                 return look(model, count, resolution, counted, batch_size)
-            # Anybody's code: it may even want to leave.
+            # Arbitrary code: it may even call sys.exit.
             except (Exception, SystemExit) as error:
                 if _is_out_of_memory(error):
                     raise
                 reasons.append(_reason(error))
-    # That of the first number of channels, with numbers: the others are guesses.
+    # The error for the first number of channels, with tensor values: the others are guesses.
     raise RuntimeError(reasons[1])
 
 
 def is_unsized(model: nn.Module) -> bool:
-    """Whether `model` has lazy layers that no image has yet given a size."""
+    """Whether `model` has uninitialised lazy layers."""
     return any(is_lazy(tensor) for tensor in itertools.chain(model.parameters(), model.buffers()))
 
 
 def give_sizes(model: nn.Module, resolution: int) -> None:
-    """Make the lazy layers of `model` for images (N, 3, `resolution`, `resolution`), in place.
+    """Initialise the lazy layers of `model` in place for images (N, 3, `resolution`, `resolution`).
 
-    Layers that it makes itself when it meets its first image are made likewise. Raises `InputError` if it
-    can't run on them.
+    Layers that the network creates in its first forward pass are created too. Raises `InputError` if it can't
+    run on such images.
     """
     like = next((p for p in model.parameters() if not is_lazy(p) and p.is_floating_point()), torch.empty(0))
     image = torch.zeros(1, 3, resolution, resolution, device=like.device, dtype=like.dtype)
@@ -155,8 +155,8 @@ def give_sizes(model: nn.Module, resolution: int) -> None:
         if _is_out_of_memory(error):
             raise
         raise InputError(
-            f"the network can't run on images of {resolution} pixels, which would give its lazy layers their"
-            f" size: {_reason(error)}"
+            f"the network can't run on images of {resolution} pixels, which would initialise its lazy"
+            f" layers: {_reason(error)}"
         ) from None
 
 
@@ -164,25 +164,25 @@ _Look = Callable[[nn.Module, int, int, bool, int], Pass]
 
 
 class _Looks:
-    """Looks at a network, on images of one size after another."""
+    """Examines a network on images of several sizes in turn."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._channels: list[int] = []
         self.tried: dict[int, None] = {}
-        """The sizes at which it was looked at in vain."""
+        """The sizes on which it couldn't run."""
         self.reason = ""
-        """Why it couldn't run the first time, with numbers if it was looked at with them."""
+        """Why the first attempt failed, with tensor values if it was run with them."""
         self._has_numbers = False
 
     def first(self, look: _Look, sizes: Sequence[int]) -> Layout | None:
-        """The layout at the first of `sizes` at which it runs, 3 channels before others."""
+        """The layout at the first of `sizes` on which it runs, trying 3 channels before others."""
         if not sizes:
             return None
         for channels, size in ((count, size) for count in self._likely(sizes) for size in sizes):
             try:
                 return _layout(self._model, size, look(self._model, channels, size, False, 1))
-            # Anybody's code: it may even want to leave.
+            # Arbitrary code: it may even call sys.exit.
             except (Exception, SystemExit) as error:
                 self.tried[size] = None
                 is_first = look is _seen_with_numbers and not self._has_numbers
@@ -191,7 +191,7 @@ class _Looks:
         return None
 
     def sought(self) -> Layout | None:
-        """The layout at a size found by how the network fails."""
+        """The layout at a size inferred from how the network fails."""
         for channels in self._channels:
             size = sought_size(self._model, channels, RESOLUTIONS[0])
             if size is not None and (seen := self.first(_seen_without_numbers, [size])) is not None:
@@ -200,7 +200,7 @@ class _Looks:
 
     def _likely(self, sizes: Sequence[int]) -> Iterator[int]:
         yield 3
-        # Only now: these take passes of their own.
+        # Last, since these take additional passes.
         self._channels = self._channels or likely_channels(self._model, sizes[0])
         yield from self._channels[1:]
 
@@ -227,7 +227,7 @@ def _seen_with_numbers(
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # The CPU's allocator reports it as an error like others.
+    # The CPU's allocator raises a plain RuntimeError.
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
@@ -259,7 +259,7 @@ def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, ba
         calls.setdefault(name, []).append(Call(x.shape, output.shape))
 
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    # Where a network decides by what it sees, it is to see something.
+    # Random images, since a network's control flow may depend on them.
     dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
     shape = batch_size, channels, resolution, resolution
     images = torch.randn(shape, generator=dice, device=like.device, dtype=like.dtype)
@@ -270,7 +270,7 @@ def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, ba
         if isinstance(module, CONVOLUTIONS)
     ]
     try:
-        # What it prints is not our output.
+        # Its prints must not go to our standard output.
         with (
             torch.no_grad(),
             uncompiled(),

@@ -1,4 +1,4 @@
-"""Any network's convolutions replaced by a method's, in place, the weights kept where that is exact."""
+"""Replaces any network's convolutions by a method's, in place, keeping the weights where that is exact."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from wnexplore.nn.generated import at_least, size_pair
 
 @dataclass(frozen=True)
 class Where:
-    """Which convolutions; what is None leaves none out."""
+    """Which convolutions; None means no restriction."""
 
     names: str | None = None
-    """A regular expression, searched for in the dotted name."""
+    """A regular expression that the dotted name must contain."""
     stages: Stages | None = None
-    """How often the image has been halved: 2 where a feature map is a quarter of its height."""
+    """How often the image is halved: 2 where the feature map has a quarter of its height."""
     kernel_sizes: int | Sequence[Size2d] | None = None
     """The larger side of the kernel, or both: [3, (1, 7)]."""
     stem: bool = False
-    """Whether the first convolution is one of them."""
+    """Whether to include the first convolution."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What happened to a convolution, and why."""
+    """What was done with one convolution, and why."""
 
     name: str
     what: str
-    """The layer that stands there now."""
+    """The layer now in its place."""
     reason: str
-    """Why it was left, or what became of its weights."""
+    """Why it was left unchanged, or whether its weights were kept."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A network converted in place, and the account of it."""
+    """A network converted in place, and the list of changes."""
 
     model: nn.Module
     replaced: tuple[Change, ...]
@@ -75,27 +75,27 @@ def convert(
 ) -> Conversion:
     """Replace the convolutions of `model`, in place, by those of `method` with M, G and its other `axes`.
 
-    `where` says which, a `Where` or a regular expression on their names: all but the stem if it is left out.
-    A convolution makes its context from its own input or, for a method that has a gate, is
-    kept with its weights and followed by the gate. Its bias, if it has one, is added as before, and its
-    settings (stride, kernel_size, ...) can be asked for as before. Left are also those whose module is no
-    ordinary `nn.Conv2d` padded with zeros, shares its weight or computes it, has hooks or a forward of its
-    own, is used never or more than once, or works on pooled features; and those of which the network wants
-    more than to run them: it reads the weight, or computes something else if another class stands there.
-    That is seen by trying it, in evaluation and as a training step.
+    `where` selects them, a `Where` or a regular expression on their names; by default all but the stem. A new
+    convolution computes its context from its input; for a method with a gate the convolution is kept with its
+    weights and followed by the gate. A bias is kept and added as before, and settings (stride, kernel_size,
+    ...) can be read as before. Left unchanged are those whose module is no ordinary zero-padded `nn.Conv2d`,
+    shares or computes its weight, has hooks or an overridden forward, is used never or more than once, or
+    works on pooled features; and those that the network uses in other ways than calling them: it reads the
+    weight, or computes something else if the class differs. This is found by running it, in evaluation and as
+    a training step.
 
-    A generator with one input a group (lambda = M/G = 1) keeps the convolution's kernel K: fc1 starts at
-    weight 0, so that alpha has one value alpha0 for every image, and B = K/alpha0, which gives the output
-    from before. alpha0 is 1/2 for a sigmoid, where 2·K is exact; at 1 it would be saturated and never learn.
-    Every other generated kernel is drawn anew. Device, dtype and mode stay; what was frozen stays so where
-    it is kept, and what is new learns.
+    A generator with one input per group (lambda = M/G = 1) keeps the convolution's kernel K: fc1 starts at
+    weight 0, so that alpha is a constant alpha0 for every image, and B = K/alpha0, which reproduces the
+    output. alpha0 is 1/2 for a sigmoid, where 2·K is exact; at 1 it would be saturated and never learn. All
+    other generated kernels are initialised at random. Device, dtype and mode are kept; kept parameters stay
+    frozen if they were, and new ones are trainable.
 
-    Stages are those of images of `resolution` pixels, 224 if left out. If the network can't run on these, it
-    is the first on which it can of the sizes that it states, of `conv_calls.RESOLUTIONS`, and of one that
-    its last layers tell. The images have 3 channels, or the number on which it can run.
+    Stages are those of images of `resolution` pixels, by default 224. If the network can't run on these, it
+    is the first on which it can of the sizes that it states, `conv_calls.RESOLUTIONS`, and the size that fits
+    its last layers. The images have 3 channels, or the number on which it can run.
 
-    Raises `InputError` for an axis that is wrong, stages that the network doesn't have, or if it can't run,
-    and `IllegalPointError` naming the layer for an (M, G) that it can't have; then nothing is changed.
+    Raises `InputError` for a wrong axis, for stages that the network doesn't have, or if it can't run, and
+    `IllegalPointError` naming the layer for an illegal (M, G); then nothing is changed.
     """
     chosen_method = _method(method, M, G, axes)
     chosen = Where(names=where) if isinstance(where, str) else where or Where()
@@ -107,7 +107,7 @@ def convert(
 def convert_seen(
     model: nn.Module, chosen_method: Method, chosen: Where, found: Layout, why_never: Mapping[str, str]
 ) -> Conversion:
-    """As `convert`, of a network whose layout and whose convolutions to leave are known."""
+    """As `convert`, with known layout and known convolutions to leave unchanged."""
     why_not = _chooser(chosen)
     _check_stages(chosen_method, chosen, {seen.stage for seen in found.convs if seen.name not in why_never})
     made: dict[str, nn.Module] = {}
@@ -128,7 +128,7 @@ def convert_seen(
 
 
 class Gated(nn.Module):
-    """A convolution and the gate behind it: (N, C_in, H, W) -> (N, C_out, H_out, W_out)."""
+    """A convolution followed by a gate: (N, C_in, H, W) -> (N, C_out, H_out, W_out)."""
 
     def __init__(self, conv: nn.Conv2d, gate: Gate) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Gated(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The convolution's own."""
+        """The convolution's bias."""
         return self.conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Gated(nn.Module):
 
 
 class Biased(nn.Module):
-    """A layer of a method and the bias of the convolution `old` that it replaced."""
+    """A method's layer with the bias of the convolution `old` that it replaces."""
 
     def __init__(self, conv: nn.Module, old: nn.Conv2d) -> None:
         super().__init__()
@@ -159,21 +159,21 @@ class Biased(nn.Module):
             y: Tensor = self.conv(x, shift=self.bias)
             return y
         shifted: Tensor = self.conv(x)
-        # Under autocast the bias must not make the images float32.
+        # Under autocast the bias must not change the dtype to float32.
         return shifted + self.bias.to(shifted.dtype)[:, None, None]
 
 
 def _method(method: str | Method, M: Written | None, G: Written | None, axes: dict[str, Any]) -> Method:
     if isinstance(method, Method):
         if axes or M is not None or G is not None:
-            raise InputError("a Method has its axes: give it alone, or a method's name with them")
+            raise InputError("a Method has its axes: give either the Method, or a method's name with axes")
         return method
     given = method_axes(method, {"M": M, "G": G, **axes})
     return method_of(DesignPoint(backbone="", method=method, stem="", resolution=1, num_classes=1, **given))
 
 
 def _chooser(where: Where) -> Callable[[SeenConv], str | None]:
-    """What says why an ordinary convolution isn't one of `where`; None if it is."""
+    """A function that returns why a convolution isn't selected by `where`; None if it is."""
     try:
         pattern = re.compile(where.names or "")
     except (re.error, TypeError) as error:
@@ -198,7 +198,7 @@ def _chooser(where: Where) -> Callable[[SeenConv], str | None]:
 
 
 def _check_stages(method: Method, where: Where, known: set[int]) -> None:
-    """Raise `InputError` if stages are asked for of which one is none of `known`."""
+    """Raise `InputError` if a requested stage is not in `known`."""
     asked = [None if where.stages is None else parse_stages(where.stages, None)]
     if isinstance(method, MethodByStage):
         asked.append(method.point.stages)
@@ -209,7 +209,7 @@ def _check_stages(method: Method, where: Where, known: set[int]) -> None:
 
 
 def _replacement(seen: SeenConv, method: Method) -> tuple[nn.Module, str] | None:
-    """What stands in for a convolution, and what became of its weights; None if that is nothing else."""
+    """The replacement of a convolution, and whether its weights were kept; None if it is left unchanged."""
     old = _conv(seen)
     try:
         new, gate = _made(method, old)
@@ -225,7 +225,7 @@ def _replacement(seen: SeenConv, method: Method) -> tuple[nn.Module, str] | None
     new.to(old.weight)
     kept = isinstance(new, MethodConv2d) and new.keep_kernel(old.weight)
     made = new if old.bias is None else Biased(new, old)
-    # Also where it was written otherwise ("same"): the network may ask for it.
+    # As it was written ("same"): the network may read it.
     take_settings(made, old)
     return made.train(old.training), "kernel kept" if kept else "kernels drawn anew"
 
@@ -237,7 +237,7 @@ def _kind(new: nn.Module) -> str:
 
 
 def _made(method: Method, conv: nn.Conv2d) -> tuple[nn.Module, Gate | None]:
-    """What the method has for a convolution like `conv`, and the gate behind it."""
+    """The method's layer for a convolution like `conv`, and the gate that follows it."""
     made = method.conv(
         conv.in_channels,
         conv.out_channels,

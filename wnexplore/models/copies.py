@@ -1,4 +1,4 @@
-"""Copies of a network, on which it can be tried: with its numbers, or without (meta tensors)."""
+"""Copies of a network to run trials on: with its values, or on the meta device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def without_numbers(model: nn.Module) -> nn.Module:
-    """A copy on the meta device; the weights themselves are never copied."""
+    """A copy on the meta device; the weights are never copied."""
     known = _computed(model, lambda tensor: torch.empty_like(tensor, device="meta"))
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         empty = torch.empty_like(tensor, device="meta")
@@ -25,14 +25,14 @@ def without_numbers(model: nn.Module) -> nn.Module:
 
 
 def with_numbers(model: nn.Module) -> nn.Module:
-    """A copy as `copy.deepcopy` makes it, also of a network that keeps a tensor computed from others."""
+    """A deep copy, also of a network that holds tensors computed from others."""
     made: nn.Module = copy.deepcopy(model, _computed(model, torch.clone))
     return made
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and afterwards in the mode that it was in."""
+    """Every module in evaluation mode inside, and in its previous mode afterwards."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -43,16 +43,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """What a network compiles itself runs as it is written: compiled, its operators can't be seen."""
-    # Who has compiled something has imported this, which takes a second.
+    """Disable a network's own use of torch.compile: compiled, its operators can't be observed."""
+    # Imported by anyone who has compiled something; the import takes a second.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def as_written(model: nn.Module) -> nn.Module:
     """The network without `torch.compile` around it or parts of it, in place.
 
-    It is measured as it is written or compiled as a whole, whichever runtime is asked for. A compiled part
-    has other names, and what it computes can't be seen.
+    The runtime of a measurement decides whether the network is compiled. A compiled part has other names, and
+    its operators can't be observed.
     """
     for module in list(model.modules()):
         if module._compiled_call_impl is not None:
@@ -68,7 +68,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def _computed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> dict[int, object]:
-    """What `copy.deepcopy` refuses to copy, the weights of the old `weight_norm` for one -> its copy."""
+    """Tensors that `copy.deepcopy` refuses, such as the weights of the old `weight_norm` -> their copies."""
     return {
         id(tensor): change(tensor.detach())
         for module in model.modules()

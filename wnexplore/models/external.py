@@ -1,4 +1,4 @@
-"""Networks that a person brings: torchvision's, timm's, or a file's of their own; nothing is downloaded."""
+"""External backbones: from torchvision, timm, or a Python file; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from wnexplore.models.unconvertible import why_left
 def load(name: str, num_classes: int) -> nn.Module:
     """The network called "torchvision:NAME", "timm:NAME" or "path/to/file.py:function", untrained.
 
-    A function of one's own is called with `num_classes` if it takes that; its file may import others of its
-    folder. What it compiles itself is as it was before. Nothing is ever downloaded. Raises `InputError` if
-    there is no such network, its library is not installed or it can't be made.
+    A file's function is called with `num_classes` if it takes that; the file may import others of its folder.
+    `torch.compile` wrappers are removed. Nothing is ever downloaded. Raises `InputError` if there is no such
+    network, its library is not installed or it can't be built.
     """
     check_name(name)
     origin, _, network = name.rpartition(":")
@@ -46,17 +46,17 @@ def load(name: str, num_classes: int) -> nn.Module:
 
 
 def brought_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
-    """The network with its convolutions replaced by those of `method` as `convert` does it if told no more.
+    """The network with its convolutions replaced by those of `method` as `convert` does by default.
 
-    It is for images of 3 channels and `resolution` pixels, which is the size that lazy layers get. It gives
-    logits (N, num_classes), of its main head where it has auxiliary ones; what it prints goes to standard
-    error. Raises `InputError` as `load` and `convert` do, or if it gives something else on such images, and
+    It takes images of 3 channels and `resolution` pixels, for which lazy layers are initialised. It returns
+    logits (N, num_classes), only those of its main head if it has auxiliary ones; its prints go to standard
+    error. Raises `InputError` as `load` and `convert` do, or if it returns something else on such images, and
     `IllegalPointError` naming the layer.
     """
     model, known = _sized(name, num_classes, resolution)
     gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     if type(method) is not PlainMethod:
-        # Stages are those of large images wherever it can run on them.
+        # Stages are those of large images if it can run on them.
         found = layout(model, known_size=resolution)
         convert_seen(model, method, Where(), found, _left(model, resolution, found, known))
     if gives.has_more:
@@ -69,21 +69,21 @@ def brought_network(name: str, method: Method, num_classes: int, resolution: int
 
 
 def check_brought(name: str, resolution: int, classes: int) -> None:
-    """Raise `InputError` unless the network called `name` can be trained on so many classes."""
+    """Raise `InputError` unless the network called `name` can be trained on `classes` classes."""
     with torch.random.fork_rng(devices=()):
         model, known = _sized(name, classes, resolution)
     known.once(("trained", resolution), lambda: check_trainable(model, name, resolution, classes))
 
 
 def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
-    """The walk of the plain network for images of `resolution` pixels.
+    """The skeleton of the plain network for images of `resolution` pixels.
 
-    Each convolution that `convert` may replace is a block of its own, in the stage that it has there.
-    Raises `InputError` as `load` does, or if its convolutions can't be seen or it is for images of other than
-    3 channels, and `RuntimeError`, one line, if the network can't run on such images.
+    Each convolution that `convert` may replace is a separate block, in the stage that `convert` assigns.
+    Raises `InputError` as `load` does, or if its convolutions can't be observed or its images don't have 3
+    channels, and `RuntimeError` with one line if the network can't run on such images.
     """
-    # A walk is for counting: random numbers drawn after it are those that were drawn without it. What a
-    # network's numbers decide is decided alike each time.
+    # A skeleton is for counting: making it must not change the random numbers drawn afterwards, and control
+    # flow that depends on random weights must be the same each time.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         model, known = _sized(name, num_classes, resolution)
@@ -96,11 +96,11 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
 
 
 def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Walk:
-    """The walk of a network of the layout `found`, of which the convolutions in `left` are not replaced."""
+    """The skeleton of a network of the layout `found`, whose convolutions in `left` are not replaced."""
     seen = one_pass(model, resolution, counted=True, channels=(3,))
 
     def block(conv: SeenConv) -> Block:
-        # What may be replaced runs once.
+        # A replaceable convolution is called once.
         (call,) = seen.calls[conv.name]
         samples, pixels = call.output[0], call.output[2] * call.output[3]
         site = _site(conv, pixels)
@@ -118,7 +118,7 @@ def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container
 
 
 class _Known:
-    """What trials of a network have shown, each once: they take longer than to build it."""
+    """Cached results of trial runs of a network, which take longer than building it."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Any, ...], Any] = {}
@@ -136,7 +136,7 @@ _MOST_KNOWN = 256
 
 
 def _known_of(name: str, num_classes: int, model: nn.Module) -> _Known:
-    """What is known of a library's network, or of those of a file's function that are like `model`."""
+    """The cache of a library's network, or of a file's networks with the fingerprint of `model`."""
     key: object = (name, num_classes)
     if name.rpartition(":")[0] not in LIBRARIES:
         like = likeness(model)
@@ -149,7 +149,7 @@ def _known_of(name: str, num_classes: int, model: nn.Module) -> _Known:
 
 
 def _forget(known: _Known) -> None:
-    """Of a network that decides by numbers, the next one of its kind may be another."""
+    """Drop the cache of a network whose control flow depends on its values: the next one may differ."""
     for key in [key for key, cached in _known.items() if cached is known]:
         del _known[key]
 
@@ -159,7 +159,7 @@ def _left(model: nn.Module, resolution: int, found: Layout, known: _Known) -> di
 
 
 def _sized(name: str, num_classes: int, resolution: int) -> tuple[nn.Module, _Known]:
-    """The network with all layers that images of `resolution` pixels make, and what is known of it."""
+    """The network, its lazy layers initialised on images of `resolution` pixels, and its cache."""
     model = load(name, num_classes)
     known = _known_of(name, num_classes, model)
     try:
@@ -168,7 +168,7 @@ def _sized(name: str, num_classes: int, resolution: int) -> tuple[nn.Module, _Kn
         try:
             seen = known.once(("images", resolution), lambda: _images(model, resolution))
         except RuntimeError:
-            # Who runs it says why it can't.
+            # Running it will report why it can't.
             return model, known
         channels, makes_layers = seen
         if channels == 3 and makes_layers:
@@ -177,14 +177,14 @@ def _sized(name: str, num_classes: int, resolution: int) -> tuple[nn.Module, _Kn
         raise InputError(f"backbone '{shown(name)}': {error}") from None
     if channels != 3:
         raise InputError(
-            f"backbone '{shown(name)}' is for images of {channels} channel{'s' * (channels > 1)}:"
-            " wnexplore's have 3, so expected a network that reads those"
+            f"backbone '{shown(name)}' is for images of {channels} channel{'s' * (channels > 1)}: expected a"
+            " network for images of 3 channels"
         )
     return model, known
 
 
 def _images(model: nn.Module, resolution: int) -> tuple[int, bool]:
-    """The channels of its images, and whether layers are made when it meets the first one."""
+    """The channels of its images, and whether its first forward pass creates layers."""
     seen = one_pass(model, resolution)
     return seen.channels, seen.made
 
@@ -197,7 +197,7 @@ def _site(seen: SeenConv, pixels: int) -> Site:
 
 
 def _from_torchvision(network: str, num_classes: int) -> nn.Module:
-    # Those for other tasks take a backbone's weights from the net even where they are told to take none.
+    # Networks for other tasks download a backbone's weights even with weights=None.
     known = torchvision.models.list_models(module=torchvision.models)
     if network not in known:
         raise _no_such("torchvision", network, known)
@@ -238,23 +238,23 @@ def _from_file(path: Path, function: str, num_classes: int) -> nn.Module:
     if same is not None:
         _new_each_time.discard((module.__name__, function))
         raise InputError(
-            f"backbone '{shown(name)}' gives {same} each time it is called: expected a new network, as"
+            f"backbone '{shown(name)}' gives {same} each time it is called: expected a new network, since"
             " training or converting one would change the next"
         )
     return model
 
 
 _new_each_time: set[tuple[str, str]] = set()
-"""Module and function that was seen to give a new network each time."""
+"""Module and function known to return a new network each time."""
 
 
 def _same(model: nn.Module, make: Callable[[], object]) -> str | None:
-    """What the networks of a function have in common that a training of one would change in the next."""
+    """What two networks of a function share, so that training one would change the next; None if nothing."""
     other = make()
     if (shared := _shared(model, other)) is not None:
         return f"the same {shared}"
     assert isinstance(other, nn.Module)
-    # As a training leaves weights: not as they were.
+    # Change the weights, as a training would.
     learned = [p for p in other.parameters() if not is_lazy(p) and p.is_floating_point()]
     with torch.no_grad():
         for parameter in learned:
@@ -269,11 +269,11 @@ def _same(model: nn.Module, make: Callable[[], object]) -> str | None:
 
 
 _MARK = 12345.678
-"""A weight that no network starts with."""
+"""A value that no network's initial weights have."""
 
 
 def _shared(model: nn.Module, other: object) -> str | None:
-    """What two networks have in common, of what belongs to one; modules without weights may be shared."""
+    """What two networks share of what should belong to one; modules without weights may be shared."""
     if other is model or not isinstance(other, nn.Module):
         return "module"
     places = {_place(tensor) for tensor in _tensors(other)}
@@ -291,7 +291,7 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _place(tensor: torch.Tensor) -> object:
-    """Where a tensor's numbers are; itself where it has none yet."""
+    """The storage of a tensor; the tensor if it has none yet."""
     if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
         return id(tensor)
     return tensor.untyped_storage().data_ptr()
@@ -321,7 +321,7 @@ def _takes(make: Callable[..., object], argument: str) -> bool:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """Whatever a network raises while it is made, in one line."""
+    """Translate any error while a network is built into an `InputError` of one line."""
     try:
         # What it prints is not our output.
         with redirect_stdout(sys.stderr):

@@ -1,4 +1,4 @@
-"""What two networks of one function have in common that run the same code on the same shapes."""
+"""A fingerprint that two networks share if they run the same code on the same shapes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 
 def likeness(model: nn.Module) -> Hashable | None:
-    """What equal networks have equal: classes, code, settings and shapes, without the numbers of tensors.
+    """Classes, code, settings and shapes of a network, without the values of tensors.
 
-    None if something of it can't be told from outside. Classes and code are those of one run of their file:
-    they are others when it has changed. Code that reads what lies elsewhere, such as a global variable that
-    changes, is not seen.
+    None if some state can't be inspected. Classes and code are those of one import of their file and change
+    with it. State outside the network, such as a global variable, is not part of it.
     """
     try:
         return _of(model, {})
@@ -27,7 +26,7 @@ def likeness(model: nn.Module) -> Hashable | None:
 
 
 class _OpaqueError(Exception):
-    """Something has a state that can't be told."""
+    """Some state can't be inspected."""
 
 
 _AS_THEY_ARE = (
@@ -38,9 +37,9 @@ _AS_THEY_ARE = (
 
 
 def _of(value: Any, known: dict[int, int]) -> Hashable:
-    """`known` numbers what was met before: it may hold itself, and shared is not the same as equal."""
+    """`known` numbers the objects met before: there may be cycles, and shared differs from equal."""
     if isinstance(value, _AS_THEY_ARE):
-        # 1, 1.0 and True are equal, and numbers that are not a number aren't.
+        # 1, 1.0 and True compare equal, and NaN is unequal to itself.
         return type(value), repr(value) if isinstance(value, float | complex | slice) else value
     if id(value) in known:
         return "again", known[id(value)]
@@ -66,7 +65,7 @@ def _of(value: Any, known: dict[int, int]) -> Hashable:
     if isinstance(value, Set):
         return type(value), frozenset(parts(value))
     if isinstance(value, nn.Module):
-        # Hooks are kept by numbers that are new each time.
+        # Hooks are keyed by numbers that differ each time.
         held = (
             (name, parts(attribute.values()) if "_hooks" in name and attribute else _of(attribute, known))
             for name, attribute in vars(value).items()

@@ -1,4 +1,4 @@
-"""Which images a network may be for: what it says of itself, and what its layers tell when they refuse."""
+"""The input sizes of a network: those that it states, and those inferred from how it fails."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from wnexplore.models.copies import uncompiled, without_numbers
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 LARGEST = 4096
-"""Pixels beyond which a number is taken for something else than an image's height."""
+"""Numbers above this aren't taken for an image's height, in pixels."""
 
 
 def stated_sizes(model: nn.Module) -> list[int]:
-    """The heights of images that a network states: in its configuration, its attributes, those of its parts.
+    """The image heights that a network states in its configuration, its attributes or those of its modules.
 
     As timm (`pretrained_cfg`), torchvision (`image_size`), transformers (`config.image_size`) and others do.
     """
@@ -35,7 +35,7 @@ def stated_sizes(model: nn.Module) -> list[int]:
 def likely_channels(model: nn.Module, resolution: int) -> list[int]:
     """The numbers of channels that images of `model` may have, likeliest first.
 
-    3, and of those that some convolution reads (and 1) the two with which most of its modules run.
+    3, and the two that let most of its modules run among 1 and the input channels of its convolutions.
     """
     read = [module.in_channels for module in model.modules() if isinstance(module, CONVOLUTIONS)]
     others = [fromkey for fromkey in dict.fromkeys((1, *read)) if fromkey != 3]
@@ -46,10 +46,10 @@ def likely_channels(model: nn.Module, resolution: int) -> list[int]:
 
 
 def sought_size(model: nn.Module, channels: int, start: int) -> int | None:
-    """A height of images on which `model` can run, which can't on those of `start` pixels; None if not found.
+    """An image height on which `model` can run, which can't at `start` pixels; None if not found.
 
-    Told by the sizes of its position embeddings, and by how many features the linear layer at which it stops
-    gets and wants: those of a feature map grow with the square of the height.
+    Inferred from the sizes of its position embeddings, and from the number of features that the linear layer
+    at which it fails gets and expects: those of a feature map grow with the square of the height.
     """
     tried = _Tried(model)
     first = tried(channels, start)
@@ -61,7 +61,7 @@ def sought_size(model: nn.Module, channels: int, start: int) -> int | None:
         if now.ran:
             return size
         if now.refused is None:
-            # Too small for a layer before: only on the way.
+            # Too small for an earlier layer: an intermediate step.
             if size >= start:
                 return None
             low, guess = size, 0
@@ -82,7 +82,7 @@ _SIZES = (
     *("input_shape", "crop_size"),
 )
 _LEVELS = 2
-"""How deep the parts of a network are asked."""
+"""How deep a network's modules are searched."""
 _MOST_STATED = 8
 _MOST_OTHERS = 2
 _MOST_TRIES = 12
@@ -91,7 +91,7 @@ _MOST_TRIES = 12
 def _of(holder: Any, name: str) -> Any:
     if isinstance(holder, Mapping):
         return holder.get(name)
-    # A property of anybody's may raise anything.
+    # An arbitrary property may raise anything.
     with suppress(Exception):
         return getattr(holder, name, None)
     return None
@@ -109,24 +109,24 @@ def _height(value: Any) -> int | None:
 
 @dataclass
 class _Attempt:
-    """How far one image came."""
+    """How far one trial run got."""
 
     ran: bool = False
     progress: int = 0
-    """Modules that gave something."""
+    """Modules that returned an output."""
     heights: list[int] = field(default_factory=list)
-    """Of the feature maps and of squares of tokens on the way, each once."""
+    """Heights of the feature maps and squares of tokens on the way, each once."""
     refused: tuple[int, int] | None = None
-    """Features that the linear layer wanted at which it stopped, and that it got."""
+    """Features that the failing linear layer expects, and that it got."""
 
 
 class _Tried:
-    """Attempts on one copy without numbers: for guesses, which who asks confirms on the network."""
+    """Attempts on one copy on the meta device: guesses, which the caller confirms on the network."""
 
     def __init__(self, model: nn.Module) -> None:
         self._now = _Attempt()
         self._copy: nn.Module | None = None
-        # What can't be copied is not guessed about.
+        # No guesses about networks that can't be copied.
         with suppress(Exception):
             self._copy = without_numbers(model).eval()
             for module in self._copy.modules():
@@ -160,7 +160,7 @@ class _Tried:
 
 
 def _of_positions(model: nn.Module, seen: _Attempt, start: int) -> Iterator[int]:
-    """The sizes for which the position embeddings would fit: a side of theirs times the stride of a map."""
+    """The sizes that would fit the position embeddings: their side times the stride of a feature map."""
     sides: dict[int, None] = {}
     for name, named_buffer in (*model.named_parameters(), *model.named_buffers()):
         if "pos" not in name.lower() or named_buffer.dim() < 2:
@@ -168,7 +168,7 @@ def _of_positions(model: nn.Module, seen: _Attempt, start: int) -> Iterator[int]
         tokens = named_buffer.shape[-2]
         if named_buffer.dim() == 4:
             sides[tokens] = None
-        # One or two of them may be no pixels: a class, a distillation token.
+        # One or two of them may be class or distillation tokens.
         sides.update(
             {math.isqrt(n): None for n in (tokens, tokens - 1, tokens - 2) if n > 0 and _is_square(n)}
         )

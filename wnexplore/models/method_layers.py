@@ -1,4 +1,4 @@
-"""From a method's entry in `wnexplore.design.methods` to what makes the convolutions of a block."""
+"""Builds the convolutions and gates of a method from its entry in `wnexplore.design.methods`."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ from wnexplore.nn.init import kaiming_std
 
 @dataclass(frozen=True)
 class ConvSizes:
-    """A convolution without bias, as the layers of methods take it."""
+    """The sizes of a convolution without bias, as methods' layers take them."""
 
     in_channels: int
     out_channels: int
     kernel_size: tuple[int, int]
     stride: Size2d = 1
     padding: Size2d | None = None
-    """None keeps its input's size at stride 1."""
+    """None keeps the input's size at stride 1."""
     dilation: Size2d = 1
     groups: int = 1
 
     @property
     def depthwise(self) -> bool:
-        """Whether each channel has a filter of its own."""
+        """Whether each channel has its own filter."""
         return self.groups == self.in_channels == self.out_channels
 
 
 class Method(ABC):
-    """What a block asks for when it is built."""
+    """Builds the layers of a block."""
 
     def at(self, stage: int) -> Method:
-        """What makes the convolutions of this stage."""
+        """The method for this stage."""
         return self
 
     def context(self, channels: int) -> Context | None:
-        """What makes the context (N, R) that a whole block shares, pooled from `channels` channels."""
+        """The module that makes a block's shared context (N, R) from `channels` channels; None if there is
+        none.
+        """
         return None
 
     def conv(
@@ -61,10 +63,9 @@ class Method(ABC):
         groups: int = 1,
         context_features: int | None = None,
     ) -> nn.Module:
-        """A convolution without bias; `padding` None keeps its input's size at stride 1.
+        """A convolution without bias; `padding` None keeps the input's size at stride 1.
 
-        `context_features` is the R of the block's context; None if there is none, and a layer that needs
-        one makes its own.
+        `context_features` is the R of the block's context; with None, a layer that needs a context makes one.
         """
         size = pair(kernel_size)
         sizes = ConvSizes(in_channels, out_channels, size, stride, padding, dilation, groups)
@@ -72,10 +73,10 @@ class Method(ABC):
 
     @abstractmethod
     def make(self, sizes: ConvSizes, context_features: int | None) -> nn.Module:
-        """The convolution that `conv` is asked for."""
+        """The convolution for `conv`."""
 
     def gate(self, channels: int) -> Gate | None:
-        """What scales the end of a block's main branch, after its last normalisation."""
+        """The gate after the last normalisation of a block's main branch; None if there is none."""
         return None
 
 
@@ -88,7 +89,7 @@ class PlainMethod(Method):
 
 @dataclass(frozen=True)
 class LayerMethod(PlainMethod):
-    """What `design` has in place of ordinary convolutions, or at the end of a block's main branch."""
+    """A method other than plain, in all stages alike."""
 
     design: StageDesign
 
@@ -120,7 +121,7 @@ class LayerMethod(PlainMethod):
 
 @dataclass(frozen=True)
 class MethodByStage(PlainMethod):
-    """What a design point has in each stage, where they differ."""
+    """A method with different settings by stage."""
 
     point: DesignPoint
 
@@ -129,20 +130,20 @@ class MethodByStage(PlainMethod):
 
 
 def method_of(point: DesignPoint) -> Method:
-    """The method of a design point, with the point's values of the axes that it reads."""
+    """The method of a design point, with the point's values of the method's axes."""
     differs = point.stages is not None or any(isinstance(setting, PerStage) for setting in (point.M, point.G))
     return MethodByStage(point) if differs else _method(stage_design(point, 0))
 
 
 @cache
 def layer_class(path: str) -> Any:
-    """The class of a method's layer, which its entry names as "module:class"."""
+    """The class of a method's layer, given as "module:class"."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
 
 def layer_spec(module: nn.Module) -> MethodSpec | None:
-    """The entry of the method whose layer `module` is; None if it is none's."""
+    """The entry of the method whose layer `module` is; None if there is none."""
     names = (f"{base.__module__}:{base.__qualname__}" for base in type(module).__mro__)
     return next((_BY_LAYER[name] for name in names if name in _BY_LAYER), None)
 
@@ -157,10 +158,10 @@ def plain_conv(
     dilation: Size2d = 1,
     groups: int = 1,
 ) -> nn.Conv2d:
-    """An ordinary convolution without bias; `padding` None keeps its input's size at stride 1 (odd kernels).
+    """An ordinary convolution without bias; `padding` None keeps the input's size at stride 1 (odd kernels).
 
-    Starts normal with variance 2/F (He et al., ICCV 2015, section 2.2); the published WeightNet code
-    starts its first convolution with std 0.01 and the last one with 1/C_in instead.
+    Initialised normal with variance 2/F (He et al., ICCV 2015, section 2.2); the published WeightNet code
+    uses std 0.01 in the first convolution and 1/C_in in the last one.
     """
     (high, wide), (down, across) = pair(kernel_size), pair(dilation)
     if padding is None:

@@ -57,9 +57,9 @@ class MobileNetV2(nn.Module):
 
 
 class MobileNetV2Block(nn.Module):
-    """An inverted residual: expanded, convolved channel by channel, projected without an activation.
+    """An inverted residual: 1x1 expansion, depthwise convolution, linear 1x1 projection.
 
-    `scale` is what the output has of a normalised signal at the start.
+    `scale` is the initial scale of the last normalisation.
     """
 
     def __init__(self, spec: InvertedResidualSpec, method: Method, *, scale: float) -> None:
@@ -99,11 +99,10 @@ class MobileNetV2Block(nn.Module):
 
 
 def start_scales(blocks: Sequence[InvertedResidualSpec]) -> list[float]:
-    """What the last normalisation of each block starts with, so that signals keep order one.
+    """The initial scale of each block's last normalisation, such that signals stay of order one.
 
-    A kernel of variance 2/F keeps their size if an activation comes before and after: the last one of a
-    block has none after it and doubles the variance. What the L blocks with a shortcut add to it is
-    of order one together, as in ResNet.
+    A kernel of variance 2/F preserves the scale between two activations; a block's last kernel has none after
+    it and doubles the variance. The L residual branches add up to order one, as in ResNet.
     """
     shortcuts = max(1, sum(block.residual for block in blocks))
     return [math.sqrt(0.5 / shortcuts if block.residual else 0.5) for block in blocks]

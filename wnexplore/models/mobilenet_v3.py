@@ -20,8 +20,8 @@ from wnexplore.nn.init import SMALL_GAIN, init_linear_
 _norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 
 _HARD_SWISH_LOSS = 1.32
-"""What two kernels of variance 2/F, each before a hard-swish, take of a signal of order one: with z normal,
-E[h(sqrt(2) z)²] is 0.78, and again after the next kernel 0.57 = 1.32^-2."""
+"""The factor that two kernels of variance 2/F, each before a hard-swish, cost a signal of order one: with z
+normal, E[h(sqrt(2) z)²] is 0.78, and after the next kernel 0.57 = 1.32^-2."""
 
 
 class MobileNetV3(nn.Module):
@@ -71,10 +71,10 @@ class MobileNetV3(nn.Module):
 
 
 class MobileNetV3Block(nn.Module):
-    """An inverted residual, in some blocks squeezed and excited before it is projected.
+    """An inverted residual, in some blocks with squeeze-and-excitation before the projection.
 
     That squeeze-and-excitation belongs to the network whatever the method; `se` is the method's gate, at the
-    end. `scale` is what the output has of a normalised signal at the start.
+    end. `scale` is the initial scale of the last normalisation.
     """
 
     def __init__(self, spec: InvertedResidualSpec, method: Method, *, scale: float) -> None:

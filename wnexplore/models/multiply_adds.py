@@ -1,14 +1,14 @@
-"""The multiply-adds of a pass, counted as it runs: every operator that multiplies matrices, by a formula.
+"""The multiply-adds of a forward pass, counted while it runs, by a formula for each operator that multiplies
+matrices.
 
-One function for everything that is counted: a profile, a sweep, a walk. A mode sees each operator after torch
-has taken it apart, whether a module, a function or a script called it, and whether or not its result is
-used.
+Profiles, sweeps and skeletons all count with this module. A dispatch mode sees each operator after torch has
+decomposed it, whether a module, a function or a script called it, and whether or not its result is used.
 
-What counts: convolutions (also deformable, not what they interpolate), linear and recurrent layers, products
-of matrices and vectors, the two products of an attention, masked or not, in whatever kernel it runs. A
-bilinear layer is the product with its weight and the one with its second input; Euclidean distances (cdist,
-p = 2) are the product of their matrix form, whichever way they are computed. What only scales, such as outer
-products and an einsum that sums over nothing that both operands have, is elementwise work and does not count.
+Counted are convolutions (also deformable ones, without their interpolation), linear and recurrent layers,
+products of matrices and vectors, and the two products of an attention, masked or not, in any kernel. A
+bilinear layer counts the product with its weight and the one with its second input; Euclidean distances
+(cdist, p = 2) count as the product of their matrix form, however they are computed. Pure scaling, such as
+outer products and an einsum without a contracted index, is elementwise work and is not counted.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from torch.utils._pytree import tree_leaves
 from wnexplore.models.recurrent import OneStep
 
 Place = tuple[str, ...]
-"""The modules inside of which an operator ran, outermost first, by dotted name."""
+"""The modules in which an operator ran, outermost first, by dotted name."""
 
 
 @dataclass
 class Products:
-    """What multiplies matrices in one pass."""
+    """The matrix products of one forward pass."""
 
     flops: Counter[Place] = field(default_factory=Counter)
-    """Multiply-adds of the whole batch."""
+    """Multiply-adds of the batch."""
     bytes: Counter[Place] = field(default_factory=Counter)
-    """What these operators read and write, each tensor once an operator."""
+    """Bytes that these operators read and write, each tensor once per operator."""
     uncounted: Counter[str] = field(default_factory=Counter)
-    """Operator that may multiply matrices and has no formula -> how often it ran."""
+    """Operators that may multiply matrices but have no formula -> how often they ran."""
 
     @property
     def total(self) -> int:
@@ -52,7 +52,7 @@ class Products:
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Products]:
-    """Count what runs until the context ends, by the modules of `model` that it runs in."""
+    """Count what runs inside the context, by the modules of `model` in which it runs."""
     products = Products()
     place: list[str] = []
 
@@ -61,7 +61,7 @@ def counted(model: nn.Module) -> Iterator[Products]:
 
     def leave(name: str) -> Callable[..., None]:
         def end(*_: Any) -> None:
-            # Below it may lie modules that an exception, caught further up, has left.
+            # Above it on the stack may be modules left by an exception that was caught further up.
             while place and place.pop() != name:
                 pass
 
@@ -73,7 +73,7 @@ def counted(model: nn.Module) -> Iterator[Products]:
             if not isinstance(module, torch.jit.ScriptModule):
                 undo.callback(module.register_forward_pre_hook(enter(name)).remove)
                 undo.callback(module.register_forward_hook(leave(name)).remove)
-        # In inference, torch runs whole encoder layers as one operator.
+        # In inference, torch runs an encoder layer as one operator.
         undo.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
         mode = _Mode(products, place)
@@ -93,7 +93,7 @@ class _Mode(TorchDispatchMode):
 
     @contextmanager
     def repeated(self, times: int) -> Iterator[None]:
-        """Count what runs inside so many times."""
+        """Count what runs inside `times` times."""
         before, self._times = self._times, times
         try:
             yield
@@ -106,7 +106,7 @@ class _Mode(TorchDispatchMode):
         kwargs = kwargs or {}
         rule, composite, suspicious = _known(func)
         if composite:
-            # Seen whole under torch.inference_mode alone.
+            # Not decomposed only under torch.inference_mode.
             with self:
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
@@ -129,12 +129,12 @@ class _Mode(TorchDispatchMode):
 
 
 Rule = Callable[[Sequence[Any], Mapping[str, Any], Any], int]
-"""Arguments, named arguments and result of an operator -> multiply-adds."""
+"""Arguments, keyword arguments and result of an operator -> multiply-adds."""
 
 
 @cache
 def _known(func: Any) -> tuple[Rule | None, bool, bool]:
-    """The formula of an operator, whether it is only made of others, whether it may multiply matrices."""
+    """The formula of an operator, whether it decomposes into others, whether it may multiply matrices."""
     if not isinstance(func, torch._ops.OpOverload):
         return None, False, True
     space, _, name = func._schema.name.partition("::")
@@ -159,7 +159,7 @@ _PRODUCT = re.compile(
     r"^_fft_|(^|_)([a-z]*mm|mv|linalg|cholesky|lu|svd|qr|ormqr|eig|inverse|solve|matrix_exp|rnn|lstm|gru"
     r"|attention|conv[a-z]*\d?d?|convolution|linear|multi_head)(_|$)"
 )
-"""Names of torch's own operators that multiply matrices, those that have a formula left out."""
+"""Names of torch's operators that multiply matrices and have no formula."""
 
 _NO_PRODUCTS = frozenset(
     {
@@ -175,7 +175,7 @@ _NO_PRODUCTS = frozenset(
         *("torchvision::ps_roi_align", "torchvision::ps_roi_pool"),
     }
 )
-"""Operators whose names say otherwise, and torchvision's that interpolate or choose."""
+"""Operators with misleading names, and torchvision's that interpolate or select."""
 
 
 def _product(left: int) -> Rule:
@@ -205,13 +205,13 @@ def _convolution_of_sequences(args: Sequence[Any], kwargs: Mapping[str, Any], re
 def _attention(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
     """Queries (..., L, E), keys (..., S, E), values (..., S, V): L·S·(E + V) for each head of the queries."""
     queries, keys, values = (tensor.shape for tensor in args[:3])
-    # Keys and values may have fewer heads than queries, or one batch for all.
+    # Keys and values may have fewer heads than queries, or be broadcast over the batch.
     heads = prod(max(sizes) for sizes in zip(queries[:-2], keys[:-2], values[:-2], strict=True))
     return int(heads * queries[-2] * keys[-2] * (queries[-1] + values[-1]))
 
 
 def _layer_of_mkldnn(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
-    """One direction of one recurrent layer: both weights, for each step of each sequence (T, N, C)."""
+    """One direction of one recurrent layer: both weights, per step of each sequence (T, N, C)."""
     return int(args[0].shape[0] * args[0].shape[1] * (args[1].numel() + args[2].numel()))
 
 
@@ -239,7 +239,7 @@ def _affine_grid(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) ->
 
 
 def _multi_head(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
-    """torch's own fused module, where a network calls it: (N, L, E) queries, keys and values."""
+    """torch's fused module, where a network calls it: (N, L, E) queries, keys and values."""
     query, key, value, width, _, qkv, _, projection = args[:8]
     batch, length, source = query.shape[0], query.shape[1], key.shape[1]
     share = qkv.numel() // 3

@@ -1,4 +1,4 @@
-"""ONNX: a network as a file that other programs run, and onnxruntime, which runs it here."""
+"""ONNX: export a network, and run it in onnxruntime."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "images", "logits"
 POINT = "wnexplore.design_point"
-"""Key of the file's metadata under which its design point stands, as JSON."""
+"""Metadata key of the design point, as JSON."""
 TOLERANCE = 1e-4
-"""Largest difference between two libraries' logits, relative to the largest logit, that is rounding."""
+"""Largest difference between two libraries' logits, relative to the largest logit, attributed to rounding."""
 FACTOR = 10
-"""How many times torch's own difference in float32 onnxruntime's may be, of a network that float32 computes
-badly: both round as many times, in another order."""
+"""Largest ratio of onnxruntime's difference to torch's own float32 difference, for numerically sensitive
+networks: both round as often, in another order."""
 MOST = 0.1
-"""More than this is never taken for rounding: the logits of two such networks would say nothing."""
+"""A larger difference is never attributed to rounding."""
 SMALLEST = 1e-3
-"""Logits that are smaller are compared as if they were this large: classes are then equally likely."""
+"""Smaller logits are compared as if they were this large: all classes are then about equally likely."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What an .onnx file is found to be: how far its logits in onnxruntime are from the exact ones.
+    """How far an .onnx file's logits in onnxruntime are from the exact ones.
 
     Those are torch's in float64, or in float32 where the network can't be computed in float64. Differences
     are relative to the largest of them, and where that is below `SMALLEST`, to `SMALLEST`.
@@ -51,11 +51,11 @@ class Check:
     difference: float
     """The largest."""
     torch_difference: float = 0.0
-    """The largest of torch's own logits in float32."""
+    """The largest of torch's logits in float32."""
 
     @property
     def is_rounding(self) -> bool:
-        """Whether the difference is that of rounding: small, or not much larger than torch's own."""
+        """Whether rounding explains the difference: it is small, or not much larger than torch's own."""
         return self.difference <= max(TOLERANCE, min(FACTOR * self.torch_difference, MOST))
 
 
@@ -70,16 +70,16 @@ def export_onnx(
     """Write `network` in evaluation mode, in which it is left, to the .onnx file `path`.
 
     Its input "images" is (batch, 3, resolution, resolution) in float32, its output "logits" (batch,
-    classes), for any batch. `opset` is torch's own choice if left out. `point` goes into the metadata.
+    classes), for any batch. `opset` defaults to torch's choice. `point` goes into the metadata.
 
-    Raises `InputError` if onnx or onnxscript is not installed, `path` can't be written or `opset` not be
-    had, `RunError` if the network can't be exported; the file appears whole or not at all.
+    Raises `InputError` if onnx or onnxscript is not installed, `path` can't be written or `opset` isn't
+    supported, `RunError` if the network can't be exported. The file is written atomically.
     """
     require_onnx()
     check_writable(path)
     model = _model(network, resolution, opset)
     if opset is not None and _opset(model) != opset:
-        raise InputError(f"opset is '{opset}': torch can export this network in opset {_opset(model)} alone")
+        raise InputError(f"opset is '{opset}': torch can export this network only in opset {_opset(model)}")
     if point is not None:
         model.metadata_props.add(key=POINT, value=json.dumps(point.to_dict()))
     try:
@@ -90,9 +90,9 @@ def export_onnx(
 
 
 def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
-    """Run the file `path` in onnxruntime beside `network`, from which it was exported, on random images.
+    """Compare the file `path` in onnxruntime with `network`, from which it was exported, on random images.
 
-    With batches of 1 and 7, neither of which is the exporter's, on the CPU. Both are compared with `network`
+    With batch sizes 1 and 7, neither of which is the exporter's, on the CPU. Both are compared with `network`
     in float64; differences are NaN where logits are.
     """
     import onnx
@@ -109,25 +109,25 @@ def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
         apart = torch.stack(
             [(those - expected).abs().max() for those in (torch.from_numpy(logits), in_torch)]
         )
-        # torch.maximum gives a NaN where there is one.
+        # torch.maximum propagates NaN.
         found = torch.maximum(found, apart / expected.abs().max().clamp(min=SMALLEST))
     difference, torch_difference = found.tolist()
     return Check(_opset(onnx.load(path)), difference, torch_difference)
 
 
 def _in_float64(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """What gives the logits of `network` in float64 for images in float32, or, where it can't be computed
-    so, those that it is given.
+    """A function from images in float32 and their logits to the logits in float64, or to the given ones where
+    the network can't run in float64.
     """
     try:
         exact = copy.deepcopy(network).double()
-    except Exception:  # anybody's code, parts of which may not be copied
+    except Exception:  # arbitrary code, parts of which may not be copyable
         return lambda images, fallback: fallback.double()
 
     def run(images: Tensor, fallback: Tensor) -> Tensor:
         try:
             found: Tensor = exact(images.double())
-        except Exception:  # it may make tensors of its own in float32
+        except Exception:  # it may create tensors in float32
             return fallback.double()
         return found if found.dtype == torch.float64 and found.isfinite().all() else fallback.double()
 
@@ -137,7 +137,7 @@ def _in_float64(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
 def open_session(path: Path, device: str) -> InferenceSession:
     """The file `path` ready to run in onnxruntime on "cpu" or "cuda", with as many threads as torch.
 
-    Raises `RunError` if it can't be had on that device.
+    Raises `RunError` if it can't start on that device.
     """
     import onnxruntime
 
@@ -145,18 +145,20 @@ def open_session(path: Path, device: str) -> InferenceSession:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    # Threads that go on spinning after a pass would slow whatever is timed next.
+    # Threads that keep spinning after a pass would slow the next measurement.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     wanted = _PROVIDERS[device]
     session = onnxruntime.InferenceSession(path, options, providers=[wanted])
-    # One that doesn't start is replaced by the CPU's, with no more than a word on standard error.
+    # A provider that doesn't start is silently replaced by the CPU's.
     if wanted[0] not in session.get_providers():
-        raise RunError(f"onnxruntime has {wanted[0]}, but can't start it: is its CUDA that of torch?")
+        raise RunError(
+            f"onnxruntime has {wanted[0]}, but can't start it: does its CUDA version match torch's?"
+        )
     return session
 
 
 def require_onnx(device: str = "cpu") -> None:
-    """Raise `InputError` if a network can't be exported, or onnxruntime not run it on `device`."""
+    """Raise `InputError` if a network can't be exported, or if onnxruntime can't run it on `device`."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise InputError(f'ONNX needs {", ".join(missing)}: pip install "wnexplore[onnx]"')
@@ -176,9 +178,9 @@ def _model(network: nn.Module, resolution: int, opset: int | None) -> ModelProto
     network.eval()
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad():
-            # Two images: what the exporter is shown one of, it takes for a size that never changes.
+            # Two images: the exporter takes a size of one for constant.
             images = torch.zeros(2, 3, resolution, resolution, device=device)
-            # Not left to torch.onnx.export, which in its older versions falls back to freezing the batch.
+            # Not by torch.onnx.export directly, which in older versions falls back to a fixed batch size.
             graph = torch.export.export(network, (images,), dynamic_shapes=any_batch, strict=False)
             program = torch.onnx.export(
                 graph,
@@ -190,7 +192,7 @@ def _model(network: nn.Module, resolution: int, opset: int | None) -> ModelProto
             )
             assert program is not None
             for node in program.model.graph:
-                # Lines of source with the paths of this machine.
+                # Source lines with paths of this machine.
                 node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
             return _with_named_batch(program.model_proto)
     except Exception as error:  # of torch's compiler, of onnxscript, or out of memory
@@ -208,7 +210,7 @@ def _with_named_batch(model: ModelProto) -> ModelProto:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what an error comes from: the exporter's own are pages long."""
+    """The first line of an error's cause: the exporter's messages are pages long."""
     while error.__cause__ is not None:
         error = error.__cause__
     told = str(error).strip()
@@ -221,7 +223,7 @@ def _opset(model: ModelProto) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what torch and onnxscript log and warn of while they export."""
+    """Suppress the logs and warnings of torch and onnxscript during the export."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -234,6 +236,6 @@ def _quiet() -> Iterator[None]:
 
 _PROVIDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpu": ("CPUExecutionProvider", {}),
-    # TF32 is what it would use by itself.
+    # onnxruntime uses TF32 by default.
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }

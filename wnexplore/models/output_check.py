@@ -1,4 +1,4 @@
-"""What a brought network gives: logits (N, classes), or a line that says what it gives instead."""
+"""Checks that an external backbone returns logits (N, classes)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _BATCH = 2
 
 
 class Output(NamedTuple):
-    """What a trial shows of a network that gives logits."""
+    """What a trial run shows of a network that returns logits."""
 
     has_more: bool = False
-    """Whether it has them among others in training, as `main_logits` takes them."""
+    """Whether training returns several heads, of which `main_logits` takes the main one."""
     prints: bool = False
     decides: bool = False
-    """Whether its code asks for numbers: another network of its kind may do something else."""
+    """Whether its code reads tensor values, so that another instance may behave differently."""
 
 
 def check_output(model: nn.Module, name: str, resolution: int) -> Output:
-    """What `model`, called `name`, gives on images of `resolution` pixels.
+    """Run `model`, called `name`, on images of `resolution` pixels and check its output.
 
     Raises `InputError` unless it maps them to logits (N, classes) in evaluation.
     """
@@ -36,7 +36,7 @@ def check_output(model: nn.Module, name: str, resolution: int) -> Output:
     try:
         in_training = try_out(model, resolution, training=True, backward=False)
     except RuntimeError:
-        # Who trains it is told by `check_trainable`.
+        # `check_trainable` reports this before a training.
         return Output(prints=found.printed, decides=True)
     return Output(
         has_more=_logits(in_training.output) is not in_training.output,
@@ -48,8 +48,8 @@ def check_output(model: nn.Module, name: str, resolution: int) -> Output:
 def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) -> None:
     """Raise `InputError` unless `model` can be trained on `classes` classes.
 
-    It is in float32, gives logits of that many in evaluation and in training, and some of its parameters get
-    gradients.
+    It must be in float32, return logits for that many classes in evaluation and in training, and some of its
+    parameters must get gradients.
     """
     for parameter, value in model.named_parameters():
         if value.dtype != torch.float32:
@@ -66,20 +66,22 @@ def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) 
                 " network that gives as many (a function is called with num_classes if it takes that)"
             )
         if training and len(found.without_gradient) == sum(p.requires_grad for p in model.parameters()):
-            raise InputError(f"backbone '{shown(name)}' can't be trained: no parameter of it gets a gradient")
+            raise InputError(
+                f"backbone '{shown(name)}' can't be trained: none of its parameters gets a gradient"
+            )
 
 
 def main_logits(module: nn.Module, images: object, output: Any) -> Any:
-    """A forward hook: of a network with auxiliary heads, the main one's logits alone.
+    """A forward hook that returns only the main head's logits of a network with auxiliary heads.
 
-    Networks such as torchvision's googlenet and inception_v3 give a named tuple in training, its first field
-    "logits". Auxiliary heads then learn nothing: what is compared is the network that is deployed.
+    Networks such as torchvision's googlenet and inception_v3 return a named tuple in training, its first
+    field "logits". Auxiliary heads are then not trained: the deployed network is what is compared.
     """
     return _logits(output)
 
 
 def quiet(model: nn.Module) -> None:
-    """Let what `model` prints while it runs go to standard error."""
+    """Redirect the prints of `model` while it runs to standard error."""
     held: list[Any] = []
 
     def begin(*_: object) -> None:

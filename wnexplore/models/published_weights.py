@@ -1,7 +1,7 @@
 """Weights of the published WeightNet networks, under the names of their two public implementations.
 
 The authors' MegEngine code (https://github.com/megvii-model/WeightNet) and the PyTorch port
-(https://github.com/DequanWang/weightnet.pytorch) name and shape the same numbers in different ways.
+(https://github.com/DequanWang/weightnet.pytorch) use different names and shapes for the same parameters.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ _ENDS = {
 """The layers before and after the blocks: first the port's names, then the authors'."""
 
 _FOLDED = {"conv1.0.bias": "conv1.1.running_mean", "conv5.0.bias": "conv5.1.running_mean"}
-"""A bias before a normalisation (the authors' code has one there) is the same as a mean without it."""
+"""A bias before a normalisation, as in the authors' code, is folded into the running mean."""
 
 
 def load_published_state_dict(
     model: nn.Module, state_dict: Mapping[str, Any] | str | os.PathLike[str]
 ) -> None:
-    """Load weights of a published network into `model`, which takes on the published channel order.
+    """Load weights of a published network into `model`, which switches to the published channel order.
 
     `state_dict` is a mapping of names to tensors, or a file that `torch.load(weights_only=True)` can
-    read; either may hold the mapping under "state_dict", "model_state" or "model". Dimensions of size 1
-    don't matter, nor whether a grouped layer's weight names its groups in a dimension of their own.
+    read; either may hold the mapping under "state_dict", "model_state" or "model". Dimensions of size 1 don't
+    matter, nor whether a grouped layer's weight has a separate dimension for its groups.
 
     Raises `InputError` for a model that isn't a `ShuffleNetV2`, a file that can't be read, and a mapping
-    that doesn't fit. The first line of the message says which widths the weights have and which are wanted;
-    where these are equal it goes on with the first keys that are missing, unexpected or of the wrong shape.
-    The model is left as it was.
+    that doesn't fit. The first line of the message gives the widths of the weights and of the model; where
+    these are equal, the first keys that are missing, unexpected or of the wrong shape follow. The model is
+    then unchanged.
     """
     if not isinstance(model, ShuffleNetV2):
         raise InputError(f"published weights are for a ShuffleNetV2, not a {type(model).__name__}")
@@ -120,7 +120,7 @@ def _unwrap(content: Any) -> Mapping[Any, Any]:
 def _rename(
     published: Mapping[Any, Any], names: Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, Any]], list[str]]:
-    """Our key -> (published key, value), and a fault for each key that has no place or a taken one."""
+    """Our key -> (published key, value), and an error for each key that is unknown or a duplicate."""
     given: dict[str, tuple[str, Any]] = {}
     faults: list[str] = []
     for published_key, value in published.items():
@@ -134,7 +134,7 @@ def _rename(
 
 
 def _names(model: ShuffleNetV2) -> dict[str, str]:
-    """Published module -> module of ours, for the whole network and both ways of naming."""
+    """Published module -> module of ours, for the network in both naming schemes."""
     names = dict(_ENDS)
     blocks = [(s, i) for s, repeats in enumerate(model.spec.repeats) for i in range(repeats)]
     for flat, (stage, index) in enumerate(blocks):
@@ -146,7 +146,7 @@ def _names(model: ShuffleNetV2) -> dict[str, str]:
 
 
 def _expected(model: ShuffleNetV2, with_biases: Set[str]) -> dict[str, Tensor]:
-    """What must be given: the model's own state, and biases shaped like the means they are folded into."""
+    """The required tensors: the model's state, and biases shaped like the means they are folded into."""
     state: dict[str, Tensor] = model.state_dict()
     state.pop("published_order", None)
     return state | {bias: state[_FOLDED[bias]] for bias in with_biases}
@@ -155,7 +155,7 @@ def _expected(model: ShuffleNetV2, with_biases: Set[str]) -> dict[str, Tensor]:
 def _refusal(given: Mapping[str, tuple[str, Any]], model: ShuffleNetV2, faults: list[str]) -> str:
     state = {key: value for key, (_, value) in given.items() if isinstance(value, Tensor)}
     found, wanted = _width(state), _width(model.state_dict())
-    # Widths alone don't make a network: a channel or a class more is told key by key.
+    # Equal widths aren't enough: a different number of channels or classes is reported key by key.
     if found != wanted and None not in found:
         fitting = [name for name, spec in BACKBONES.items() if _is_of(spec, found)]
         hint = f", for {fitting[0]}," if fitting else ""
@@ -172,14 +172,14 @@ def _refusal(given: Mapping[str, tuple[str, Any]], model: ShuffleNetV2, faults: 
 
 
 _TOLD = 8
-"""Keys that a message names."""
+"""Number of keys in a message."""
 
 _Width = tuple[int | None, ...]
-"""Channels of the stages, and before the classifier; None where the weights don't tell."""
+"""Channels of the stages, and before the classifier; None where the weights don't show them."""
 
 
 def _width(state: Mapping[str, Tensor]) -> _Width:
-    """A stage's first block tells its width: by the norms at the ends of its two branches."""
+    """A stage's width is that of the norms at the ends of its first block's two branches."""
 
     def channels(*keys: str) -> int | None:
         parts = [state.get(key) for key in keys]

@@ -1,4 +1,4 @@
-"""Recurrent layers on tensors without numbers: one step of a sequence stands for all of them."""
+"""Recurrent layers on the meta device: one step of a sequence stands for all steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class OneStep(TorchFunctionMode):
-    """While it is on, recurrent layers on meta tensors run one step, and repeat what it gives.
+    """Inside it, recurrent layers on meta tensors run one step, and repeat its output.
 
-    For these torch has no operator for a whole sequence: it runs it step by step, operator by operator, which
-    takes minutes where many layers read long sequences, most of it in their gradients. All steps are the same
-    operators on the same shapes. `repeated` is entered for the one step with the number of those that it
-    stands for; of packed sequences, which end one by one, with their steps together, each of one sequence.
+    On the meta device torch has no operator for a sequence: it runs step by step, operator by operator, which
+    takes minutes where many layers read long sequences, mostly in backward. All steps run the same operators
+    on the same shapes. `repeated` is entered for the one step with the number of steps that it stands for;
+    for packed sequences, which end at different steps, with the sum of their lengths, at batch size 1.
     """
 
     def __init__(self, repeated: Callable[[int], AbstractContextManager[object]] = nullcontext) -> None:
@@ -40,7 +40,9 @@ class OneStep(TorchFunctionMode):
         return (output.transpose(0, 1) if batch_first else output, *states)
 
     def _packed(self, func: Any, data: Tensor, sizes: Tensor, states: Any, *others: Any) -> Any:
-        """Steps (S, C) of all sequences, `sizes` how many have each of them; states (layers, N, features)."""
+        """Steps (S, C) of all sequences, `sizes` the number of sequences at each step; states (layers, N,
+        features).
+        """
         if not data.is_meta or len(data) < 2:
             return func(data, sizes, states, *others)
         first = tree_map(lambda state: state[:, :1], states)
@@ -51,4 +53,4 @@ class OneStep(TorchFunctionMode):
 
 
 _WHOLE = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-"""torch's functions of a whole sequence, as `nn.LSTM` and the others call them."""
+"""torch's functions of a sequence, as `nn.LSTM` and the others call them."""

@@ -21,9 +21,9 @@ class ResNet(nn.Module):
 
     `stem` is "imagenet" (7x7 at stride 2, then max pooling) or "small" (3x3, for 32x32 images).
 
-    The last normalisation of each of the L blocks starts with scale 1/sqrt(L), so that what the blocks
-    add to the shortcut stays of order one at any depth, whether or not the normalisations have seen data
-    yet (the idea of De & Smith, NeurIPS 2020, https://arxiv.org/abs/2002.10444).
+    The last normalisation of each of the L blocks starts with scale 1/sqrt(L), so that the residual branches
+    add up to order one at any depth, whether or not the normalisations have seen data yet (the idea of De &
+    Smith, NeurIPS 2020, https://arxiv.org/abs/2002.10444).
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class ResNet(nn.Module):
 
 
 class ResNetBlock(nn.Module):
-    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, beside a shortcut.
+    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, with a shortcut.
 
-    The stride is on the (first) 3x3 convolution. `scale` is what the last normalisation starts with.
+    The stride is on the (first) 3x3 convolution. `scale` is the initial scale of the last normalisation.
     """
 
     def __init__(

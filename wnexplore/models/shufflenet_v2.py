@@ -21,10 +21,10 @@ class ShuffleNetV2(nn.Module):
 
     `stem` is "imagenet" (stride 2, then max pooling) or "small" (stride 1, for 32x32 images).
 
-    Channels are ordered as in torchvision: a block shuffles the channels it gives. The networks of the
-    WeightNet authors take every other channel at a block's start and shuffle nothing at its end, which
-    is another function of the same parameters. `use_published_order` switches to it, and the state dict
-    then says so in the entry `published_order`: loading a state dict restores the order it was made in.
+    Channels are ordered as in torchvision: a block shuffles its output channels. The networks of the
+    WeightNet authors take every other channel at a block's start and don't shuffle at its end, which is
+    another function of the same parameters. `use_published_order` switches to it, and the state dict then has
+    the entry `published_order`: loading a state dict restores its order.
     """
 
     published_order: Tensor | None
@@ -69,7 +69,7 @@ class ShuffleNetV2(nn.Module):
         return logits
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The order belongs to the blocks' weights: it follows whenever any of these are loaded.
+        # The order belongs to the blocks' weights: it changes whenever any of these are loaded.
         if f"{prefix}published_order" in state_dict:
             self.use_published_order()
         elif any(key.startswith(f"{prefix}stage") for key in state_dict):
@@ -78,9 +78,9 @@ class ShuffleNetV2(nn.Module):
 
 
 class ShuffleNetV2Block(nn.Module):
-    """One block: some channels kept (or projected, where it halves the resolution), the others convolved.
+    """One block: some channels pass through (or are projected, at stride 2), the others are convolved.
 
-    `into` channels enter the main branch and `kept` leave the other one; `width` leave the block.
+    `into` channels enter the main branch, `kept` leave the other branch, `width` leave the block.
     """
 
     def __init__(self, into: int, kept: int, width: int, method: Method, *, downsample: bool) -> None:
@@ -116,10 +116,10 @@ class ShuffleNetV2Block(nn.Module):
         self.reset_norms()
 
     def reset_norms(self) -> None:
-        """Start the normalisations so that a block keeps the size of its input before they see any data.
+        """Initialise the normalisations so that a block preserves the scale of its input before training.
 
-        A kernel of variance 2/F keeps it if a ReLU comes before, which is missing after a depthwise
-        convolution; and a gate may start below 1.
+        A kernel of variance 2/F preserves it after a ReLU, which is missing after a depthwise convolution;
+        and a gate may start below 1.
         """
         for norm in ("branch2.4",) if self.branch1 is None else ("branch1.1", "branch2.4"):
             nn.init.constant_(self.get_parameter(f"{norm}.weight"), math.sqrt(0.5))
@@ -150,6 +150,6 @@ def _stage(spec: ShuffleNetV2Spec, index: int, in_channels: int, method: Method)
 
 
 def _shuffle(x: Tensor) -> Tensor:
-    """Take channels from the two halves by turns: 0, C/2, 1, C/2 + 1, ..."""
+    """Interleave the two halves of the channels: 0, C/2, 1, C/2 + 1, ..."""
     batch, channels, height, width = x.shape
     return x.view(batch, 2, channels // 2, height, width).transpose(1, 2).flatten(1, 2)

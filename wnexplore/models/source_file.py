@@ -1,4 +1,4 @@
-"""A Python file run from its path, the other files of its folder importable as a script's neighbours are."""
+"""Runs a Python file from its path; the other files of its folder can be imported, as from a script."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from types import ModuleType
 
 @contextmanager
 def module_of(path: Path) -> Iterator[ModuleType]:
-    """The module that the file `path` is, under a name of its own; its folder is importable in the meantime.
+    """The module of the file `path`, under a unique name; inside, its folder can be imported from.
 
-    It is run once, and again when it or a neighbour that was imported has changed: its classes are the
-    same ones for all networks that it makes. Raises whatever the file raises.
+    It is run once, and again when it or an imported neighbour has changed: all its networks share its
+    classes. Raises whatever the file raises.
     """
     path = path.resolve()
     with _importable(path.parent) as unchanged:
@@ -29,31 +29,31 @@ def module_of(path: Path) -> Iterator[ModuleType]:
 
 
 _files: dict[Path, tuple[ModuleType, bytes]] = {}
-"""File that was run -> its module, and what the file said."""
+"""File that was run -> its module, and the file's content."""
 _neighbours: dict[Path, dict[str, tuple[ModuleType, bytes]]] = {}
-"""Folder -> name -> module that was imported from it, and what its file said."""
+"""Folder -> name -> module that was imported from it, and its file's content."""
 _PREFIX = "_wnexplore_brought_"
 _numbers = itertools.count()
 
 
 def _run(path: Path, source: bytes) -> ModuleType:
-    # Each under a new name: a network that was made by an earlier state of the file still finds its own.
+    # A new name each time: networks of an earlier version of the file keep their module.
     name = f"{_PREFIX}{next(_numbers)}"
     loader = SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # Not by way of the bytecode on disk, which can be that of a file changed in the same second.
+    # Not from cached bytecode, which misses changes within the same second.
     exec(loader.source_to_code(source, str(path)), module.__dict__)
     return module
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[bool]:
-    """`folder` first of all to import from; says whether what was imported from it before is unchanged.
+    """Put `folder` first on the import path; yields whether what was imported from it before is unchanged.
 
-    Two folders may have files of the same name: only one folder's are known at a time.
+    Two folders may have files of the same name: only one folder's modules are in sys.modules at a time.
     """
     for names in _neighbours.values():
         for name in names:
@@ -77,7 +77,7 @@ def _importable(folder: Path) -> Iterator[bool]:
 
 
 def _is_of(folder: Path, name: str, module: ModuleType) -> bool:
-    """Whether a module is a file of `folder` or of a package there, not of an environment below it."""
+    """Whether a module is a file in `folder` or in a package there, not in an environment below it."""
     file = getattr(module, "__file__", None)
     if file is None or name.startswith(_PREFIX):
         return False

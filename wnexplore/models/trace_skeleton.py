@@ -1,4 +1,4 @@
-"""The walk of a plain network: built without memory (meta tensors), run once, written down."""
+"""The skeleton of a plain network: built on the meta device, run once, recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wnexplore.nn import Context, Gate
 
 
 def walk(point: DesignPoint) -> Walk:
-    """The walk of the plain network of `point`: its backbone, stem, resolution and classes.
+    """The skeleton of the plain network of `point`: its backbone, stem, resolution and classes.
 
     Raises `RuntimeError` as torch does if the network can't run on such images.
     """
@@ -50,7 +50,7 @@ def walk(point: DesignPoint) -> Walk:
 
 
 class _Record:
-    """What one block asked its method for."""
+    """What one block requested from its method."""
 
     def __init__(self, stage: int, context_channels: int) -> None:
         self.stage = stage
@@ -60,7 +60,7 @@ class _Record:
 
 
 class _SeenGate(Gate):
-    """A gate that hands on what it gets: only its place is wanted."""
+    """An identity gate, which marks the position of a gate."""
 
     initial_scale = 1.0
 
@@ -69,7 +69,7 @@ class _SeenGate(Gate):
 
 
 class _Recorder(Method):
-    """The plain method, which notes what it is asked for: a block's context first."""
+    """The plain method, which records the requests: a block's context first."""
 
     def __init__(self, stage: int = 0, blocks: list[_Record] | None = None) -> None:
         self.stage = stage
@@ -108,7 +108,7 @@ def _block(record: _Record, names: dict[nn.Module, str], pixels: dict[nn.Module,
 
 
 def _common(names: list[str]) -> str:
-    """The dotted name that all of `names` begin with."""
+    """The longest dotted prefix of all `names`."""
     parts = [name.split(".")[:-1] for name in names]
     return ".".join(
         levels[0] for levels in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*parts, strict=False))

@@ -1,4 +1,4 @@
-"""A copy of a network run once as evaluation and training run it, before anything relies on it."""
+"""Trial runs: a copy of a network run once, as in evaluation or training, before anything relies on it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from wnexplore.models.copies import uncompiled, with_numbers, without_numbers
 from wnexplore.models.recurrent import OneStep
 
 SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-"""What a network may ask a convolution for: whatever stands in its place gives the same answer."""
+"""Attributes of a convolution that a network may read: its replacement has the same values."""
 
 
 @dataclass
 class Trial:
-    """What one run of a network showed."""
+    """The result of one trial run."""
 
     output: Any = None
     steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    """The operators that ran, in order, with those of their arguments that are no tensors."""
+    """The operators that ran, in order, with their non-tensor arguments."""
     calls: Counter[str] = field(default_factory=Counter)
-    """How often each of the modules ran that were looked at."""
+    """How often each observed module was called."""
     asked: dict[str, list[str]] = field(default_factory=dict)
-    """Stand-in -> what the network asked of its convolution beside running it."""
+    """Stand-in -> the attributes of its convolution that the network accessed."""
     without_gradient: tuple[str, ...] = ()
-    """Parameters that learn, but got no gradient."""
+    """Trainable parameters without a gradient."""
     printed: bool = False
-    """Whether it wrote to standard output."""
+    """Whether it printed to standard output."""
     decided: bool = False
-    """Whether its code asked for numbers, so that another network of its kind may do something else."""
+    """Whether its code read tensor values, so that another instance may behave differently."""
 
 
 def try_out(
@@ -52,36 +52,36 @@ def try_out(
     stood_in: Collection[str] = (),
     channels: int = 3,
 ) -> Trial:
-    """One run of a copy of `model` on two images of `resolution` pixels; the network is left as it was.
+    """Run a copy of `model` once on two images of `resolution` pixels; `model` is unchanged.
 
-    In evaluation mode, or as a training step: forward and, with `backward`, the gradients of what it gives.
-    The images have so many `channels`, and random numbers, the same ones each time. The copy has no numbers
-    (meta tensors) unless the network's code asks for them. Convolutions named in `stood_in` are each put into
-    another module, as a conversion puts something else in their place. What it prints goes to standard error.
-    Raises `RuntimeError`, one line with the error's own name, if it can't run.
+    In evaluation mode, or as a training step: forward and, with `backward`, the gradients of its output. The
+    images have `channels` channels and fixed random values. The copy is on the meta device unless the
+    network's code reads tensor values. Convolutions named in `stood_in` are each wrapped in another module,
+    as if a conversion had replaced them. Its prints go to standard error. Raises `RuntimeError` with one line
+    that starts with the error's name if it can't run.
     """
     reason = ""
     for copied in (without_numbers, with_numbers):
         try:
             found = _run(copied(model), channels, resolution, training, backward, stood_in)
-        # The networks are anybody's: they may raise anything, and even want to leave.
+        # Arbitrary code: it may raise anything, and even call sys.exit.
         except (Exception, SystemExit) as error:
             reason = told(error)
         else:
             found.decided = copied is with_numbers
             return found
-    # With numbers: without, it may only say that there are none.
+    # The error with tensor values: without, it may only say that there are none.
     raise RuntimeError(reason)
 
 
 def told(error: BaseException) -> str:
-    """An error in one line: its name, and the first line of what it says."""
+    """An error in one line: its name, and the first line of its message."""
     line = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:
-    """All tensors of what a network gives."""
+    """All tensors in a network's output."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
@@ -93,9 +93,9 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
 
 
 class StandIn(nn.Module):
-    """A convolution inside another module: what it computes, of another class, and without a weight.
+    """A wrapper around a convolution: the same output from another class, without a weight.
 
-    It answers whatever else it is asked as the convolution does, and notes that it was asked.
+    Other attributes are forwarded to the convolution, and each access is recorded.
     """
 
     def __init__(self, conv: nn.Conv2d, asked: list[str]) -> None:
@@ -103,7 +103,7 @@ class StandIn(nn.Module):
         self._stands_for = conv
         self.bias = conv.bias
         take_settings(self, conv)
-        # From here on, what is set is set by the network.
+        # From here on, attributes are set by the network.
         self.__dict__["_asked"] = asked
 
     def __getattr__(self, name: str) -> Any:
@@ -128,7 +128,7 @@ class StandIn(nn.Module):
 
 
 def take_settings(to: nn.Module, conv: nn.Module) -> None:
-    """Give `to` the settings of `conv` that a network may ask for."""
+    """Copy the settings of `conv` that a network may read to `to`."""
     for name in SETTINGS:
         setattr(to, name, getattr(conv, name))
 
@@ -147,12 +147,12 @@ def _run(
         parent, _, leaf = name.rpartition(".")
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        # Its runs are counted on the stand-in: who holds the convolution itself goes past it.
+        # Calls are counted on the stand-in: code that holds the convolution itself bypasses it.
         made = StandIn(conv, found.asked.setdefault(name, [])).train(training)
         made.register_forward_hook(lambda *_, name=name: found.calls.update([name]))
         setattr(model.get_submodule(parent), leaf, made)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    # Where a network decides by what it sees, it is to see something.
+    # Random images, since a network's control flow may depend on them.
     dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
     shape = 2, channels, resolution, resolution
     images = torch.randn(shape, generator=dice, device=like.device, dtype=like.dtype)
@@ -179,7 +179,7 @@ def _without_gradient(model: nn.Module, output: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Random numbers from one seed in the meantime, and as if none had been drawn afterwards."""
+    """Random numbers from a fixed seed inside; the generators' states are restored afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=()):
@@ -193,7 +193,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 class _Steps(TorchDispatchMode):
-    """Notes the operators that run."""
+    """Records the operators that run."""
 
     supports_higher_order_operators = True
 

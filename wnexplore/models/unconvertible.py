@@ -1,4 +1,4 @@
-"""The convolutions of a network that nothing else can stand in for, each with the reason."""
+"""The convolutions of a network that can't be replaced, with reasons."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def why_left(
 ) -> dict[str, str]:
     """The convolutions of `model` that `convert` can't replace -> the reason, by dotted name.
 
-    `found` is the network's layout, `stem` whether the first convolution may be replaced. It is tried on
-    images of `resolution` pixels, those of the layout if left out.
+    `found` is the network's layout, `stem` whether the first convolution may be replaced. Trial runs use
+    images of `resolution` pixels, by default those of the layout.
     """
     at = found.resolution if resolution is None else resolution
     reasons = _by_themselves(model, found, stem)
@@ -33,17 +33,17 @@ def why_left(
 def wanted_otherwise(
     model: nn.Module, resolution: int, names: Sequence[str], channels: int = 3
 ) -> dict[str, str]:
-    """Those of the convolutions `names` of which `model` wants more than to run them -> what, by dotted name.
+    """The convolutions among `names` that `model` does more with than calling them -> what, by dotted name.
 
-    In evaluation or training, on images of `resolution` pixels. With another module around each of the others
-    the network computes the same, operator by operator.
+    In evaluation or training, on images of `resolution` pixels. With each of the others wrapped in another
+    module, the network runs the same operators.
     """
     if not names:
         return {}
     tried = partial(try_out, model, resolution, channels=channels)
     before: dict[bool, Trial] = {}
     for training in (False, True):
-        # What can't be trained as it is can't be compared.
+        # A network that can't be trained unchanged can't be compared.
         with suppress(RuntimeError):
             before[training] = tried(training=training)
     reasons: dict[str, str] = {}
@@ -54,7 +54,7 @@ def wanted_otherwise(
                 break
             reasons |= found
             continue
-        # The shortest beginning of the list that makes a difference ends with one of which it comes.
+        # The shortest prefix of the list that makes a difference ends with a convolution that causes it.
         low, high = 1, len(rest)
         while low < high:
             middle = (low + high) // 2
@@ -68,7 +68,7 @@ def wanted_otherwise(
 
 
 def padding_of(conv: nn.Conv2d) -> tuple[int, int] | None:
-    """Zeros above and to the left; None if there are not as many below and to the right."""
+    """Padding at the top and left; None if that at the bottom and right differs."""
     if not isinstance(conv.padding, str):
         return of_two(conv.padding)
     if conv.padding == "valid":
@@ -84,7 +84,7 @@ def of_two(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _run_otherwise(model: nn.Module, found: Layout, at: int, known: Container[str]) -> dict[str, str]:
-    """Those that run once in the layout, but not so on images of `at` pixels -> the reason."""
+    """The convolutions called once in the layout but not on images of `at` pixels -> the reason."""
     try:
         calls = one_pass(model, at, channels=(found.channels,)).calls
     except RuntimeError:
@@ -100,9 +100,10 @@ def _run_otherwise(model: nn.Module, found: Layout, at: int, known: Container[st
 def _difference(
     tried: Callable[..., Trial], names: Collection[str], before: Mapping[bool, Trial]
 ) -> dict[str, str] | str:
-    """What differs with another module around each of `names`: convolution -> reason where it is known which.
+    """What differs with each of `names` wrapped in another module: convolution -> reason where it is known
+    which.
 
-    A reason alone where it is not; nothing if the network computes the same.
+    Just a reason where it is not; empty if the network computes the same.
     """
     reasons: dict[str, str] = {}
     for training, plain in before.items():
@@ -114,15 +115,15 @@ def _difference(
         for name, asked in trial.asked.items():
             reasons.setdefault(name, f"the network reads its {asked[0]}{when}")
         if not training and not reasons:
-            reasons = {name: "it is run from elsewhere too" for name in names if not trial.calls[name]}
-        # A network may draw what it does.
+            reasons = {name: "it is also called from elsewhere" for name in names if not trial.calls[name]}
+        # A network's control flow may be random.
         if not reasons and trial.steps != plain.steps and tried(training=training).steps == plain.steps:
             return f"with another layer in its place the network computes something else{when}"
     return reasons
 
 
 def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str]:
-    """Those that can't be replaced for what they are themselves -> the reason."""
+    """The convolutions that can't be replaced because of their own properties -> the reason."""
     holders = _holders(model, "_modules")
     owners = _holders(model, "_parameters")
     parts = {
@@ -141,7 +142,7 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
         if parametrize.is_parametrized(module):
             yield "its weight is parametrised"
         if type(module) is not nn.Conv2d:
-            yield f"it is a {type(module).__name__}, no ordinary Conv2d"
+            yield f"it is a {type(module).__name__}, not an ordinary Conv2d"
             return
         if not all(
             parameter is None or isinstance(parameter, nn.Parameter)
@@ -160,7 +161,7 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
         if any(vars(module).get(name) for name in _HOOKS) or any(map(_has_hooks, module.parameters())):
             yield "it has hooks, which would be lost"
         if changed := [name for name in vars(module) if callable(getattr(nn.Conv2d, name, None))]:
-            yield f"it has a {changed[0]} of its own, which would be lost"
+            yield f"its {changed[0]} is overridden, which would be lost"
         held = {
             name: value
             for kind in ("_parameters", "_buffers", "_modules")
@@ -181,7 +182,7 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
             yield "its padding is not the same on both sides"
         image, made = seen.calls[0].input, seen.calls[0].output
         if len(image) != 4:
-            yield "its input is no batch of images"
+            yield "its input is not a batch of images"
         if image[2:] == made[2:] == (1, 1):
             yield "it works on pooled features"
 
@@ -190,7 +191,7 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
 
 
 _HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs"))]
-"""Where a module keeps the hooks that were put on it."""
+"""The attributes in which a module keeps its hooks."""
 
 
 def _has_hooks(tensor: Tensor) -> bool:

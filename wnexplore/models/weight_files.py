@@ -1,4 +1,4 @@
-"""Weights in files of torch.save, as people's trainings leave them: read, unwrapped, and refused by name."""
+"""Weights in files of torch.save: read without running code, and unwrapped."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from wnexplore.errors import InputError, shown
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
-    """What torch.save wrote to the file `path`, on the CPU; nothing in the file is run.
+    """The content of the torch.save file `path`, on the CPU, without running code from the file.
 
-    Raises `InputError`, which names what else the file holds where that is why it can't be read so.
+    Raises `InputError`, which names the object in the file that prevents reading it so.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint can fail in any way
+    except Exception as error:  # a file that is no checkpoint can fail in any way
         why = _reason(error, Path(path))
         raise InputError(f"can't read weights from {shown(os.fspath(path), 300)}: {why}") from None
 
 
 def read_tensors(path: Path) -> Mapping[str, Any]:
-    """As `load_tensors`, of names and what they stand for. Raises `InputError` if that is not in the file."""
+    """As `load_tensors` for a mapping of names to tensors. Raises `InputError` if the file holds something
+    else.
+    """
     state = load_tensors(path)
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise InputError(
@@ -44,13 +46,14 @@ def unwrapped(
 ) -> Mapping[str, Any]:
     """The weights in `state` under the names of a network, which are `names`.
 
-    - A training's file holds them beside other things: they are what stands under "state_dict", "model" or
-      another usual key; the weights as trained before their moving average, which is taken where it is alone.
-      `weights` is the key of others, and `tell` gets a line where there were several to choose from.
-    - Wrappers put a word before every name, as DataParallel puts "module." and torch.compile "_orig_mod.": it
-      goes where all names have it and the network's don't. "n_averaged" of a moving average goes, too.
+    - A training's file holds them among other things, under "state_dict", "model" or another usual key; the
+      trained weights are preferred to their moving average, which is taken where it is the only one.
+      `weights` selects another key, and `tell` gets a line where there were several to choose from.
+    - Wrappers prefix every name, as DataParallel with "module." and torch.compile with "_orig_mod.": the
+      prefix is removed where all names have it and the network's don't. "n_averaged" of a moving average is
+      removed too.
 
-    A state dict in the network's own names is given back as it is. Raises `InputError` if there is nothing
+    A state dict in the network's own names is returned unchanged. Raises `InputError` if there is nothing
     under `weights`.
     """
     left, seen = weights, list[str]()
@@ -65,7 +68,7 @@ def unwrapped(
         if taken == left:
             left = None
         if len(keys) > 1:
-            tell(f"the weights under '{shown(taken)}' are taken, of {_listed(keys)}")
+            tell(f"using the weights under '{shown(taken)}', of {_listed(keys)}")
         state = state[taken]
     if left is not None:
         held = f"those under {_listed(seen)}" if seen else "none under a name"
@@ -85,7 +88,9 @@ def _is_state(value: object) -> bool:
 
 
 def _common_prefix(state: Mapping[str, Any], names: Set[str]) -> str:
-    """The first word of all names in `state`, its dot included; empty if it differs or the network has it."""
+    """The common first component of all names in `state`, with its dot; empty if there is none or the network
+    has it.
+    """
     words = {key.partition(".")[0] for key in state}
     if len(words) != 1 or not all("." in key for key in state):
         return ""
@@ -94,7 +99,7 @@ def _common_prefix(state: Mapping[str, Any], names: Set[str]) -> str:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """Why torch.load refuses a file; its own text is a page, and recommends to run what is in the file."""
+    """Why torch.load refuses a file; its message is a page long and recommends running the file's code."""
     if isinstance(error, OSError):
         return error.strerror or "it can't be read"
     found = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
@@ -102,8 +107,8 @@ def _reason(error: Exception, path: Path) -> str:
         name = found[1] or found[2]
         what = _KNOWN.get(name.replace("_core", "core"), "an object")
         return (
-            f"{_NOT} alone: it holds {what} ({shown(name)}) too, and reading such could run code; save the"
-            " state_dict() by itself"
+            f"{_NOT} alone: it holds {what} ({shown(name)}) too, and reading it could run code; save only"
+            " the state_dict()"
         )
     with path.open("rb") as file:
         start = file.read(64)
@@ -124,4 +129,4 @@ _KEYS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights"),
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
 )
-"""Under which keys trainings keep weights, the likeliest first."""
+"""The usual keys of weights in training files, the likeliest first."""

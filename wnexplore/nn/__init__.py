@@ -1,4 +1,4 @@
-"""The layers, one method a file: what others build on. A method's own layer is imported from its file."""
+"""The layers, one method per file. Layers that several rooms build on are exported here."""
 
 from wnexplore.nn.activations import ActivationVectors as ActivationVectors
 from wnexplore.nn.condconv import CondConv2d as CondConv2d

@@ -20,16 +20,16 @@ from wnexplore.nn.weightnet import WeightNetConv2d
 class ActivationVectors(nn.Module):
     """Context (N, R) -> each layer of a block with its activation vectors (N, M·C_out).
 
-    The layers keep their own fc1; this has no parameters. It lays the fc1s' weights side by side in memory,
-    so that inference, and training on a GPU, reads them as one matrix; where they lie so no longer, and in
-    training on a CPU, they are put side by side on the way. The layers have one activation function in
-    common, and were made with `context_features` R. Layers in the published formulation are left to autograd,
-    as they are there to be compared with.
+    The layers keep their own fc1; this has no parameters. It packs the fc1 weights contiguously in memory, so
+    that inference, and training on a GPU, read them as one matrix. Where they are no longer contiguous, and
+    in training on a CPU, they are concatenated in each forward pass. All layers share one activation function
+    and were made with `context_features` R. Layers in the published formulation use plain autograd: they are
+    the reference for comparisons.
     """
 
     def __init__(self, layers: Iterable[WeightNetConv2d]) -> None:
         super().__init__()
-        # In a tuple: these are the block's modules, not a second time this one's.
+        # In a tuple, so that they aren't registered as submodules a second time.
         self._layers = tuple(layers)
         self._fc1s = tuple(layer.fc1 for layer in self._layers)
         self._sizes = [fc1.out_features for fc1 in self._fc1s]
@@ -40,7 +40,7 @@ class ActivationVectors(nn.Module):
         self._lay()
 
     def parameters_read(self) -> list[nn.Parameter]:
-        """The layers' parameters that a pass reads."""
+        """The layers' parameters that a forward pass reads."""
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
@@ -55,7 +55,7 @@ class ActivationVectors(nn.Module):
                 for layer, part in zip(self._layers, z.split(self._sizes, 1), strict=True)
             ]
         elif trains and any(layer.formulation in ("auto", "shared") for layer in self._scaled):
-            # Each in one piece by one operator for all: `Scaled`'s gradients would copy them one by one.
+            # One operator makes all of them contiguous: `Scaled`'s gradients would copy them one at a time.
             parts = Parts.apply(self._layers[0].activate(z), self._sizes)
         else:
             parts = self._layers[0].activate(z).split_with_sizes(self._sizes, 1)
@@ -69,18 +69,18 @@ class ActivationVectors(nn.Module):
         self._lay()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        # A block's layers come before this, and have moved.
+        # A block's layers come before this module and have been moved already.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._lay()
         return self
 
     def _lay(self) -> None:
-        """Move the fc1s' parameters side by side."""
+        """Move the fc1 parameters into one contiguous buffer."""
         self._laid: dict[str, _Laid] = {}
         for name in ("weight", "bias"):
             parameters = [fc1._parameters.get(name) for fc1 in self._fc1s]
             found = [parameter for parameter in parameters if parameter is not None]
-            # Memory that other processes read stays where it is.
+            # Memory shared with other processes stays where it is.
             shared = any(parameter.device.type == "cpu" and parameter.is_shared() for parameter in found)
             if len(found) == len(parameters) and not shared:
                 self._laid[name] = _Laid(found, self._sizes)
@@ -94,7 +94,7 @@ class ActivationVectors(nn.Module):
         )
 
     def _side_by_side(self, context: Tensor) -> Tensor | None:
-        """fc1's outputs (N, sum of M·C_out), read where they lie; None if they don't lie side by side."""
+        """fc1's outputs (N, sum of M·C_out) without a copy; None if the parameters aren't contiguous."""
         current = {name: [parameter(fc1, name) for fc1 in self._fc1s] for name in ("weight", "bias")}
         laid = {name: self._laid.get(name) for name in current}
         wholes = [
@@ -115,15 +115,17 @@ class ActivationVectors(nn.Module):
 
 
 LONG = 128
-"""Features from which a matrix is worth a product by parts: shorter rows are read as fast as they are."""
+"""Features from which splitting the product pays: shorter rows are read fast enough."""
 LARGE = 2**18
-"""Numbers that such a matrix has at least."""
+"""Smallest number of elements of such a matrix."""
 _PARTS = 8
-"""As many threads as it can keep busy."""
+"""Largest number of threads it can keep busy."""
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`functional.linear`; of one vector by parts of the matrix, which a CPU else reads by one core."""
+    """`functional.linear`; for a single vector in parts of the matrix, which a CPU would otherwise read on
+    one core.
+    """
     rows, features = weight.shape
     large = features >= LONG and rows * features >= LARGE and rows % _PARTS == 0
     one = x.shape[0] == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
@@ -135,12 +137,12 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _is_traced() -> bool:
-    """Whether what runs is written down: only the parameters themselves are known there."""
+    """Whether a tracer or compiler is recording: it knows the parameters only by themselves."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 class _Laid:
-    """Parameters side by side in memory, which nothing else gets as long as this keeps it."""
+    """Parameters packed into one buffer, which this object keeps alive."""
 
     def __init__(self, parameters: list[nn.Parameter], sizes: list[int]) -> None:
         self.whole = torch.cat([parameter.detach() for parameter in parameters])
@@ -149,6 +151,6 @@ class _Laid:
         self._addresses = [parameter.data_ptr() for parameter in parameters]
 
     def holds(self, parameters: list[Tensor]) -> bool:
-        """Whether these are the ones, where they were."""
+        """Whether `parameters` are the packed ones and still in their places."""
         addresses = [parameter.data_ptr() for parameter in parameters if type(parameter) is nn.Parameter]
         return addresses == self._addresses

@@ -1,4 +1,4 @@
-"""Efficient channel attention (ECA-Net): each channel scaled by what its neighbours' means say.
+"""Efficient channel attention (ECA-Net): each channel scaled by a function of its neighbours' means.
 
 Source: Wang, Wu, Zhu, Li, Zuo, Hu, ECA-Net: Efficient Channel Attention for Deep Convolutional Neural
 Networks, CVPR 2020, section 3, https://arxiv.org/abs/1910.03151

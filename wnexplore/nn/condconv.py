@@ -26,7 +26,7 @@ class CondConv2d(GeneratedConv2d):
     Parameters: `routing.weight` (experts, C_in or R), `routing.bias` (experts) and `weight`
     (experts, C_out, C_in/g, kh, kw).
 
-    Raises `InputError` for a size that can't be had.
+    Raises `InputError` for an impossible size.
     """
 
     def __init__(

@@ -19,15 +19,15 @@ def reduced_channels(channels: int, reduction: int) -> int:
 
 
 _SUMMED = (torch.float32, torch.float64)
-"""The dtypes in which a sum over an image's pixels can't overflow; autocast casts it to another."""
+"""The dtypes in which a sum over an image's pixels can't overflow."""
 
 
 class Context(nn.Linear):
     """Mean over space, then one biased linear layer: (N, C, H, W) -> (N, R), R = max(16, C // reduction).
 
-    Kept in an attribute `reduce`, a block's parameters are `reduce.weight` (R, C) and `reduce.bias` (R).
-    They start at the variance that keeps the size of the means; the published code starts them with
-    std 1/C.
+    A block keeps it in an attribute `reduce`, so its parameters are `reduce.weight` (R, C) and `reduce.bias`
+    (R). They are initialised with the variance that keeps the scale of the means; the published code uses std
+    1/C.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -41,7 +41,7 @@ class Context(nn.Linear):
         """The context of a batch: (N, C, H, W) -> (N, R)."""
         if x.dtype not in _SUMMED or is_cast(x.device.type):
             return super().forward(x.mean((2, 3)))
-        # The division of the mean is the product's factor: one operator less for each block.
+        # The mean's division is folded into the matrix product: one operator fewer per block.
         pixels = x.shape[2] * x.shape[3]
         weight, bias = parameter(self, "weight"), parameter(self, "bias")
         return torch.addmm(bias, x.sum((2, 3)), weight.t(), alpha=1 / pixels)

@@ -21,13 +21,13 @@ class DynamicConv2d(GeneratedConv2d):
     """A convolution whose kernel is the sum of `experts` kernels, each times its attention.
 
     The attention is softmax(z / temperature), z = fc2(relu(fc1(mean of x over space))), of the layer's
-    own input; fc1 leaves R = max(16, C_in // reduction) features. `temperature` stays what it is, whereas
-    the paper anneals it from 30 to 1 in the first 10 epochs.
+    own input; fc1 leaves R = max(16, C_in // reduction) features. `temperature` is constant; the paper
+    anneals it from 30 to 1 in the first 10 epochs.
 
     Parameters: `fc1.weight` (R, C_in), `fc1.bias`, `fc2.weight` (experts, R), `fc2.bias` and `weight`
     (experts, C_out, C_in/g, kh, kw).
 
-    Raises `InputError` for a size that can't be had.
+    Raises `InputError` for an impossible size.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class DynamicConv2d(GeneratedConv2d):
     def reset_parameters(self) -> None:
         """Draw the starting parameters: attention near 1/experts, mixed kernels of variance 2/F."""
         init_linear_(self.fc1)
-        # What softmax sees is small at any temperature.
+        # Small logits at any temperature.
         init_linear_(self.fc2, min(1.0, SMALL_GAIN * self.temperature))
         nn.init.normal_(self.weight, std=kaiming_std(self.fan_in) * math.sqrt(self.experts))
 

@@ -1,4 +1,4 @@
-"""What every module at the end of a block's main branch has in common."""
+"""The base class of gates, the modules at the end of a block's main branch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from wnexplore.nn.generated import at_least
 
 
 class Gate(nn.Module):
-    """(N, C, H, W) -> (N, C, H, W): x changed by what the whole image says of its channels and pixels.
+    """(N, C, H, W) -> (N, C, H, W): x reweighted by statistics of the image.
 
     Raises `InputError` for a size below 1.
     """
 
     initial_scale: ClassVar[float]
-    """What x is multiplied by at the start, approximately."""
+    """The approximate factor of x at initialisation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the convolutions of methods have in common, and those with generated kernels."""
+"""The base classes of the methods' convolutions, with and without generated kernels."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from wnexplore.nn.formulations.layer_shape import Size2d, pair
 
 
 class MethodConv2d(nn.Module):
-    """What every convolution of a method has in common: its sizes, and that it has no bias.
+    """The base class of every method's convolution: its sizes, without bias.
 
     `padding` None keeps the size of the input at stride 1, dilation·(k-1)/2 on each side. Raises `InputError`
     for sizes that fit no convolution.
     """
 
     bias: None = None
-    """There is none, as a convolution without one says it."""
+    """None, as in an `nn.Conv2d` without bias."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class MethodConv2d(nn.Module):
         return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
 
     def keep_kernel(self, kernel: Tensor) -> bool:
-        """Compute what an ordinary convolution with `kernel` does, if the layer can do so and still learn.
+        """Reproduce an ordinary convolution with `kernel`, if the layer can do so and still learn.
 
-        Whether it does; if not, it is left as it was.
+        Returns whether it does; if not, the layer is unchanged.
         """
         return False
 
@@ -84,7 +84,7 @@ class MethodConv2d(nn.Module):
     def _same_padding(self) -> tuple[int, int]:
         (high, wide), (down, across) = self.kernel_size, self.dilation
         if high % 2 == 0 or wide % 2 == 0:
-            raise InputError(f"kernel_size = {self.kernel_size} is even: say which padding it gets")
+            raise InputError(f"kernel_size = {self.kernel_size} is even: give its padding")
         return down * (high - 1) // 2, across * (wide - 1) // 2
 
     def _check_images(self, x: Tensor) -> None:
@@ -93,14 +93,14 @@ class MethodConv2d(nn.Module):
 
 
 class GeneratedConv2d(MethodConv2d, ABC):
-    """A convolution without bias whose kernel is made from a context, anew for each image.
+    """A convolution without bias whose kernel is generated from a context for each image.
 
-    With `context_features` R, the context (N, R) is handed over by the block that the layer stands in;
-    without (None) the layer makes its own from its input. Sizes are as in `MethodConv2d`.
+    With `context_features` R, the layer's block passes the context (N, R); with None the layer computes a
+    context from its input. Sizes are as in `MethodConv2d`.
 
-    A subclass says in `activations` what multiplies its weights, in `generator_weight` which these are,
-    and at the end of its constructor calls `_set_generator`. `formulation` may be set at any time to any
-    of `wnexplore.nn.formulations.legal_formulations(layer.shape)` or "auto": the same output.
+    A subclass defines the activation vectors in `activations` and the generator's weights in
+    `generator_weight`, and calls `_set_generator` at the end of its constructor. `formulation` may be set at
+    any time to any of `wnexplore.nn.formulations.legal_formulations(layer.shape)` or "auto": the same output.
     """
 
     formulation: str
@@ -124,13 +124,13 @@ class GeneratedConv2d(MethodConv2d, ABC):
 
     @property
     def activation_range(self) -> tuple[float, float] | None:
-        """Between what the activation vectors lie; None if they may be any numbers."""
+        """The bounds of the activation vectors; None if they are unbounded."""
         return 0.0, 1.0
 
     @property
     @abstractmethod
     def generator_weight(self) -> Tensor:
-        """What makes the kernels of the activation vector: (C_out·F, lambda)."""
+        """The generator's weight (C_out·F, lambda)."""
 
     @abstractmethod
     def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -151,9 +151,9 @@ class GeneratedConv2d(MethodConv2d, ABC):
     ) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H_out, W_out), each image with its own kernel.
 
-        `context` is (N, R), and given if and only if the layer was made with `context_features`; a block
-        that has computed the activation vectors of all its layers gives `alpha` (N, P·lambda) instead.
-        `shift` (C_out,) is added to the output. Raises `InputError` for tensors of the wrong shape.
+        `context` (N, R) is given if and only if the layer was made with `context_features`; a block that has
+        computed the activation vectors of all its layers passes `alpha` (N, P·lambda) instead. `shift`
+        (C_out,) is added to the output. Raises `InputError` for tensors of the wrong shape.
         """
         if alpha is None:
             self._check(x, context)
@@ -161,7 +161,7 @@ class GeneratedConv2d(MethodConv2d, ABC):
         return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation, shift)
 
     def formulation_of(self, x: Tensor) -> str:
-        """The formulation that runs for images `x` (N, C_in, H, W) as things stand."""
+        """The formulation that runs for images `x` (N, C_in, H, W) in the current mode."""
         if self.formulation != "auto":
             return self.formulation
         return choose_formulation(x, self.generator_weight, self.shape)
@@ -170,7 +170,7 @@ class GeneratedConv2d(MethodConv2d, ABC):
         return f"{super().extra_repr()}, context_features={self.context_features}"
 
     def _set_generator(self, groups: int, inputs_per_group: int, formulation: str) -> None:
-        """Say how the kernels are made: P groups of lambda inputs."""
+        """Set the generator: P groups of lambda inputs."""
         self.shape = LayerShape(
             self.in_channels,
             self.out_channels,
@@ -192,7 +192,9 @@ class GeneratedConv2d(MethodConv2d, ABC):
         self._check_images(x)
         if self.context_features is None:
             if context is not None:
-                raise InputError("a context was given to a layer that makes its own (context_features=None)")
+                raise InputError(
+                    "a context was given to a layer that computes its own (context_features=None)"
+                )
         elif context is None:
             raise InputError(f"context is missing: expected shape (N, {self.context_features})")
         elif context.shape != (x.shape[0], self.context_features):

@@ -1,4 +1,4 @@
-"""The global context block (GCNet): what an attention over all pixels finds is added to each of them.
+"""The global context block (GCNet): an attention-weighted mean over all pixels is added to each of them.
 
 Source: Cao, Xu, Lin, Wei, Hu, GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond,
 ICCV Workshops 2019, section 3.3, https://arxiv.org/abs/1904.11492
@@ -20,9 +20,9 @@ class GlobalContext(Gate):
     """x plus fc2(relu(norm(fc1(weighted mean of x over space)))): (N, C, H, W) -> (N, C, H, W).
 
     The weights of the pixels are the softmax of `attention`, a 1x1 convolution to one channel; fc1 leaves
-    max(16, C // reduction) features, norm is layer normalisation, and all have biases. That of
-    `attention`, kept as published, changes nothing: softmax cancels it and its gradient is zero but for
-    rounding. Raises `InputError` for a size below 1.
+    max(16, C // reduction) features, norm is layer normalisation, and all have biases. The bias of
+    `attention`, kept as published, has no effect: softmax cancels it and its gradient is zero up to rounding.
+    Raises `InputError` for a size below 1.
     """
 
     initial_scale = 1.0
@@ -37,7 +37,7 @@ class GlobalContext(Gate):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the starting parameters: the weights of pixels near equal, what is added small.
+        """Draw the starting parameters: the weights of pixels near equal, the added term small.
 
         The paper's code starts fc2 at zero.
         """

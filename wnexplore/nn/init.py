@@ -22,5 +22,5 @@ def init_linear_(linear: nn.Linear, gain: float = 1.0) -> None:
 
 
 SMALL_GAIN = 0.1
-"""Before a sigmoid: leaves it near 1/2, and kernels so nearly independent of the image that a large
-activation can't make larger kernels, which make larger activations, before normalisation has seen data."""
+"""Gain before a sigmoid: keeps it near 1/2, and kernels nearly independent of the image, so that large
+activations and large kernels can't amplify each other before normalisation has seen data."""

@@ -16,21 +16,22 @@ from wnexplore.nn.formulations import apply_generated
 from wnexplore.nn.generated import GeneratedConv2d
 
 WORTH_FOLDING = 2**17
-"""Numbers of a batch's input from which, on a CPU, a pass over the output costs more than a few calls for
-each channel. On other devices, where that was not measured, it takes the fewest calls."""
+"""Elements of a batch's input from which, on a CPU, a pass over the output costs more than a few calls per
+channel. On other devices, where this was not measured, the variant with the fewest calls is taken."""
 
 
 def normalised(conv: nn.Module, norm: nn.Module, x: Tensor, alpha: Tensor | None = None) -> Tensor:
-    """norm(conv(x)); `alpha` (N, P·lambda) are the activation vectors of `conv` if its block has made them.
+    """norm(conv(x)); `alpha` (N, P·lambda) are the activation vectors of `conv` if its block has computed
+    them.
 
-    In inference the normalisation costs no pass over the output of a layer with generated kernels, unless
-    a hook of one of the two wants to see what lies between them.
+    In inference the normalisation is folded into a layer with generated kernels, at no pass over its output,
+    unless a hook on one of the two modules needs the tensor between them.
     """
     if alpha is None:
         return cast(Tensor, norm(conv(x)))
     if not isinstance(conv, GeneratedConv2d) or not _in_one(norm, conv):
         return cast(Tensor, norm(conv(x, alpha=alpha)))
-    # Straight to the functions: for a small image, calling modules takes as long as what they do.
+    # Functions instead of modules: for a small image, calling modules takes as long as their work.
     weight, bias, mean, variance = _tensors(norm)
     if x.device.type != "cpu" or x.numel() < WORTH_FOLDING:
         y = apply_generated(x, alpha, conv.generator_weight, conv.shape, conv.formulation)
@@ -44,7 +45,7 @@ def normalised(conv: nn.Module, norm: nn.Module, x: Tensor, alpha: Tensor | None
 
 
 def _in_one(norm: nn.Module, conv: GeneratedConv2d) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether nobody needs what lies between the two."""
+    """Whether nothing needs the tensor between the two."""
     return (
         type(norm) is nn.BatchNorm2d
         and not norm.training

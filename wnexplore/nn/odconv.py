@@ -1,4 +1,4 @@
-"""ODConv: a kernel mixed for each image from a few, attended along all four of its dimensions.
+"""ODConv: a kernel mixed for each image from a few experts, with attention along all four kernel dimensions.
 
 Source: Li, Zhou, Yao, Omni-Dimensional Dynamic Convolution, ICLR 2022, section 3,
 https://openreview.net/forum?id=DmpCfq6Mg39, and the authors' code, https://github.com/OSVAI/ODConv
@@ -23,7 +23,7 @@ from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
 
 class Attentions(NamedTuple):
-    """What each image's kernel is multiplied by, along its dimensions; None where there is no attention."""
+    """The attentions of each image's kernel, by dimension; None where there is none."""
 
     channels: Tensor
     """(N, C_in)."""
@@ -36,7 +36,7 @@ class Attentions(NamedTuple):
 
 
 class ODConv2d(MethodConv2d):
-    """A convolution whose kernel is a sum of `experts` kernels, each number of it weighed four times.
+    """A convolution whose kernel is a sum of `experts` kernels weighted by four attentions.
 
     With v = relu(fc1(mean of x over space)) of the layer's own input, R = max(16, C_in // reduction)
     features, and z = fc2(v) / temperature, it is the kernel
@@ -45,16 +45,16 @@ class ODConv2d(MethodConv2d):
 
     p a position of the kernel, where `experts` is the softmax of its part of z and the others are the
     sigmoid of theirs. As in the authors' code there is no attention over the positions of a 1x1 kernel, none
-    over the filters of a depthwise convolution, each of which has one channel that is attended already, and
-    none over one single expert. `temperature` stays what it is, whereas the authors anneal it from 30 to 1
-    in the first 10 epochs. Their attention has batch normalisation after fc1, which has no bias there: it
-    can't train on a batch of one image, which has one number a feature, and is left out here.
+    over the filters of a depthwise convolution, whose only channel has attention already, and none over a
+    single expert. `temperature` is constant; the authors anneal it from 30 to 1 in the first 10 epochs. Their
+    attention has batch normalisation after fc1, which has no bias there: it can't train on a batch of one
+    image, with one value per feature, and is left out here.
 
     Parameters: `fc1.weight` (R, C_in), `fc1.bias`, `fc2.weight` (A, R), `fc2.bias`, A the numbers of all
     attentions in the order channels, filters, positions, experts; and `weight`
     (experts, C_out, C_in/g, kh, kw).
 
-    Raises `InputError` for a size that can't be had.
+    Raises `InputError` for an impossible size.
     """
 
     def __init__(
@@ -99,18 +99,18 @@ class ODConv2d(MethodConv2d):
     def reset_parameters(self) -> None:
         """Draw the starting parameters: sigmoids near 1/2, experts near equal, kernels of variance 2/F.
 
-        The authors start every kernel at the variance of a plain one, and leave the scale to the
+        The authors initialise every kernel with the variance of a plain one and leave the scale to the
         normalisation that follows.
         """
         init_linear_(self.fc1)
-        # What softmax and sigmoid see is small at any temperature.
+        # Small logits at any temperature.
         init_linear_(self.fc2, min(1.0, SMALL_GAIN * self.temperature))
         halved = len(self._sizes.keys() - {"experts"})
         std = kaiming_std(self.fan_in) * 2**halved * math.sqrt(self.experts)
         nn.init.normal_(self.weight, std=std)
 
     def attentions(self, x: Tensor) -> Attentions:
-        """What the kernels for images `x` (N, C_in, H, W) are weighed by."""
+        """The attentions for images `x` (N, C_in, H, W)."""
         z = self.fc2(self.fc1(x.mean((2, 3))).relu()) / self.temperature
         parts = dict(zip(self._sizes, z.split(list(self._sizes.values()), 1), strict=True))
         experts = parts.pop("experts").softmax(1) if "experts" in parts else None
@@ -120,8 +120,8 @@ class ODConv2d(MethodConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H_out, W_out), each image with its own kernel.
 
-        Channels and filters are weighed in the images, which is the same. Raises `InputError` for a tensor
-        of the wrong shape.
+        The attentions over channels and filters are applied to the images, which is equivalent. Raises
+        `InputError` for a tensor of the wrong shape.
         """
         self._check_images(x)
         channels, filters, positions, experts = self.attentions(x)
@@ -141,10 +141,10 @@ class ODConv2d(MethodConv2d):
         return f"{super().extra_repr()}, experts={self.experts}, temperature={self.temperature}"
 
     def _convolved(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """Each image of `x` with its own of `kernels` (N, C_out·F)."""
+        """Each image of `x` convolved with its own row of `kernels` (N, C_out·F)."""
         if not self.shape.pointwise and not torch.compiler.is_compiling():
             return convolve_folded(x, kernels, self.shape, None)
-        # What is traced for any batch can't have groups for its images.
+        # A trace for any batch size can't have groups per image.
         size = self.shape.output_size(*x.shape[2:])
         matrices = kernels.reshape(-1, self.out_channels // self.groups, self.fan_in)
         columns = columns_of(x, self.shape).reshape(-1, self.fan_in, size[0] * size[1])

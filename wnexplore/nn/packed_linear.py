@@ -1,7 +1,7 @@
-"""A block's activation vectors in training on a GPU, by fewer operators than autograd would have.
+"""A block's activation vectors in training on a GPU, with fewer operators than autograd.
 
-A GPU waits for calls: weights that lie side by side in memory are read as one matrix, where `torch.cat` would
-put them together in each pass, and vectors are taken apart by one operator.
+Small networks are bound by kernel launches: weights packed contiguously are read as one matrix, without a
+`torch.cat` in each pass, and one operator splits the vectors.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from wnexplore.nn.precision import is_cast
 class SideBySide(torch.autograd.Function):
     """context (N, R), weight (S, R), bias (S,), sizes, parameters -> (N, S): `functional.linear`.
 
-    `parameters` are the parts of `weight` and then those of `bias`, (sizes[i], R) and (sizes[i],), in whose
-    memory these lie: the gradients are theirs. Under autocast all is cast as a linear layer casts it.
+    `parameters` are the parts of `weight` and then of `bias`, (sizes[i], R) and (sizes[i],), views of the
+    same memory, and receive the gradients. Under autocast all tensors are cast as by a linear layer.
     """
 
     @staticmethod
@@ -30,7 +30,7 @@ class SideBySide(torch.autograd.Function):
         if is_cast(device):
             dtype = torch.get_autocast_dtype(device)
             context, weight, bias = context.to(dtype), weight.to(dtype), bias.to(dtype)
-        # The parameters too, which nothing reads: autograd sees by them whether they are as they were.
+        # The parameters are saved too, so that autograd detects modifications in place.
         ctx.save_for_backward(context, weight, *parameters)
         ctx.sizes = sizes
         return torch.addmm(bias, context, weight.t())
@@ -50,12 +50,12 @@ class SideBySide(torch.autograd.Function):
 
 
 class Parts(torch.autograd.Function):
-    """z (N, S) -> (N, sizes[i]) each, in memory of their own, by one operator."""
+    """z (N, S) -> contiguous (N, sizes[i]) for each i, in one operator."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
         parts = tuple(z.new_empty(len(z), size) for size in sizes)
-        # One kernel on CUDA. Without `out`, and while a graph is captured, it is a copy for each part.
+        # One kernel on CUDA. Without `out`, and while a graph is captured, it is one copy per part.
         torch.split_with_sizes_copy(z, sizes, 1, out=parts)
         return parts
 

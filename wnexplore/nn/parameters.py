@@ -1,4 +1,4 @@
-"""Parameters of a module, found fast: a small network spends its time in Python."""
+"""Fast access to a module's parameters: small networks are bound by Python."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 def parameter(module: nn.Module, name: str) -> Tensor:
-    """`module.name`, as it is now: a parameter, or what a parametrisation makes in its place.
+    """The current `module.name`: a parameter, or the tensor that a parametrisation computes.
 
-    `nn.Module` looks in three places before it finds a parameter.
+    `nn.Module.__getattr__` searches three dictionaries for it.
     """
     found = module._parameters.get(name)
     return cast(Tensor, getattr(module, name)) if found is None else found

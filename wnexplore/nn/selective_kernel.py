@@ -1,4 +1,4 @@
-"""Selective kernels (SKNet): two convolutions of different reach, mixed channel by channel.
+"""Selective kernels (SKNet): two convolutions with different receptive fields, mixed channel by channel.
 
 Source: Li, Wang, Hu, Yang, Selective Kernel Networks, CVPR 2019, section 3.1,
 https://arxiv.org/abs/1903.06586
@@ -21,7 +21,7 @@ class SelectiveKernelConv2d(MethodConv2d):
     """A weighted sum of two paths: (N, C_in, H, W) -> (N, C_out, H_out, W_out).
 
     Each path is a convolution without bias, normalisation and ReLU, the second one at twice the dilation
-    of the first (the paper's efficient form of 5x5 beside 3x3). For each channel the two weights are the
+    of the first (the paper's efficient form of 5x5 next to 3x3). For each channel the two weights are the
     softmax of fc2(relu(norm(fc1(v)))), v the mean over space of the sum of the paths, fc1 to
     max(16, C_out // reduction) features; fc1 and fc2 have no biases. `padding` is the first path's; None
     keeps the size of the input at stride 1.
@@ -29,8 +29,7 @@ class SelectiveKernelConv2d(MethodConv2d):
     `norm` normalises over the batch: as in every implementation, a training step on one single image
     raises torch's `ValueError`.
 
-    Raises `InputError` for a size that can't be had, such as a 1x1 kernel, whose two paths would be the
-    same.
+    Raises `InputError` for an impossible size, such as a 1x1 kernel, whose two paths would be equal.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class SelectiveKernelConv2d(MethodConv2d):
     ) -> None:
         kernel = size_pair("kernel_size", kernel_size)
         if kernel == (1, 1):
-            raise InputError("kernel_size is 1x1: selective kernels are for larger ones")
+            raise InputError("kernel_size is 1x1: selective kernels need a larger one")
         if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
             raise InputError(f"kernel_size = {kernel} is even: its two paths can't give the same size")
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups)
@@ -62,7 +61,7 @@ class SelectiveKernelConv2d(MethodConv2d):
                 nn.ReLU(inplace=True),
             )
 
-        # What the second one reaches further is padded, so that the pixels of both lie alike.
+        # The second path's larger receptive field is padded, so that both outputs align.
         further = high + reach[0], wide + reach[1]
         self.paths = nn.ModuleList(
             [path((high, wide), (down, across)), path(further, (2 * down, 2 * across))]
@@ -89,7 +88,7 @@ class SelectiveKernelConv2d(MethodConv2d):
         near, far = self.paths[0](x), self.paths[1](x)
         pooled = near.mean((2, 3)) + far.mean((2, 3))
         z = self.fc2(self.norm(self.fc1(pooled)).relu())
-        # Under autocast softmax gives float32, which must not make the images so too.
+        # Under autocast softmax returns float32, which must not change the dtype of the images.
         weights = z.view(-1, 2, self.out_channels, 1, 1).softmax(1).to(near.dtype)
         mixed: Tensor = near * weights[:, 0] + far * weights[:, 1]
         return mixed

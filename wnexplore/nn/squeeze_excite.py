@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: each channel scaled by a number that the whole image decides.
+"""Squeeze-and-excitation: each channel scaled by a function of the global average.
 
 Source: Hu, Shen, Sun, Squeeze-and-Excitation Networks, CVPR 2018, section 3,
 https://arxiv.org/abs/1709.01507

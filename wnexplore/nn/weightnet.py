@@ -1,4 +1,4 @@
-"""WeightNet: kernels made from a context by two fully-connected layers, the second one grouped.
+"""WeightNet: kernels generated from a context by two fully-connected layers, the second one grouped.
 
 Source: Ma, Zhang, Huang, Sun, WeightNet: Revisiting the Design Space of Weight Networks, ECCV 2020,
 section 3, https://arxiv.org/abs/2007.11823
@@ -32,16 +32,16 @@ class WeightNetConv2d(GeneratedConv2d):
     from there to C_out·F in G·C_out groups of lambda = M/G inputs; `M` and `G` may be whole numbers,
     decimals or fractions ("1/48"). `context_features` None adds the layer's own `reduce`, a `Context`
     with `reduction`. `activation` is sigmoid (published), hard_sigmoid, tanh, identity, or softmax over
-    the lambda inputs of each group (all ones where lambda is 1). `formulation` says how the output is
-    computed: "auto", or one of "published", "kernel", "shared" and "fused" that the layer can have.
+    the lambda inputs of each group (all ones where lambda is 1). `formulation` selects how the output is
+    computed: "auto", or one of "published", "kernel", "shared" and "fused" that is legal for the layer.
 
-    Parameters: `fc1.weight` (M·C_out, R), `fc1.bias`, `fc2.weight` (C_out·F, lambda) and, when it stands
-    alone, `reduce.weight` (R, C_in), `reduce.bias`.
+    Parameters: `fc1.weight` (M·C_out, R), `fc1.bias`, `fc2.weight` (C_out·F, lambda) and, without
+    `context_features`, `reduce.weight` (R, C_in), `reduce.bias`.
 
     A depthwise convolution is no special case here; the published networks give it (M/G, 1), see
     `wnexplore.design.stage_design.StageDesign.pair`.
 
-    Raises `InputError` for an (M, G), a name or a size that can't be had.
+    Raises `InputError` for an illegal (M, G), name or size.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class WeightNetConv2d(GeneratedConv2d):
     def reset_parameters(self) -> None:
         """Draw the starting parameters.
 
-        fc1 is small, so that alpha starts near one value alpha0 (see `resting_alpha`), and fc2 such that
-        the kernels, sums of lambda terms alpha0·B, start with the variance 2/F of a plain convolution's.
-        The published code draws fc1 and fc2 with std 1 over the second dimension of their weights
-        instead, 1/R and 1/lambda, whatever the kernel's fan-in, and leaves the scale to batch
-        normalisation, whose bias it starts at 0.0001.
+        fc1 is small, so that alpha starts near a constant alpha0 (see `resting_alpha`); fc2 is such that the
+        kernels, sums of lambda terms alpha0·B, start with a plain convolution's variance 2/F. The published
+        code draws fc1 and fc2 with std 1 over the second dimension of their weights instead, 1/R and
+        1/lambda, whatever the kernel's fan-in, and leaves the scale to batch normalisation, whose bias it
+        starts at 0.0001.
         """
         if self.reduce is not None:
             self.reduce.reset_parameters()
@@ -132,7 +132,7 @@ class WeightNetConv2d(GeneratedConv2d):
 
 
 def resting_alpha(activation: str, inputs_per_group: int) -> tuple[float, float]:
-    """The bias of fc1 at which a layer starts, and alpha0, the value of the activation function there.
+    """The initial bias of fc1, and alpha0, the value of the activation function there.
 
     1/2, where sigmoid is steepest and tanh is far from its zero; 1 for identity, 1/lambda for softmax.
     """
@@ -152,11 +152,11 @@ _ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer without bias in `groups` groups that know nothing of one another.
+    """A linear layer without bias in `groups` independent groups.
 
     (N, in_features) -> (N, out_features); `groups` divides both. Its `weight` has shape
-    (out_features, in_features/groups), row i reading group i // (out_features/groups), and is drawn by
-    the layer that owns it, who alone knows what the outputs are.
+    (out_features, in_features/groups), row i reading group i // (out_features/groups), and is initialised by
+    the layer that owns it.
     """
 
     def __init__(self, in_features: int, out_features: int, groups: int) -> None:

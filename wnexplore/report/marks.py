@@ -13,7 +13,7 @@ ADVICE = {
     "outliers": "single passes took far longer than the median: close other programs, or give --seconds more",
     "slow_start": "the first passes were slow even after the warm-up: measure again",
     "drift": "the machine's speed changed while it was timed: trust latency_ratio, not latency_ms",
-    "throttled": "the GPU held its clocks down: let it cool, or say in print that it ran throttled",
+    "throttled": "the GPU held its clocks down: let it cool, or report that it ran throttled",
     "gpu_shared": "other processes had the GPU open: measure when it is free",
     "busy_machine": "other programs kept the cores busy: close them, or give fewer --threads",
     "wide_interval": "known less well than the target: give --seconds more, or a wider --target",

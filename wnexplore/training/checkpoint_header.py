@@ -70,7 +70,7 @@ def check_regular(path: Path) -> None:
     except ValueError:  # a NUL in the name
         raise OSError(0, "it is not a file name") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise OSError(0, "it is no regular file")
+        raise OSError(0, "it is not a regular file")
 
 
 def named(path: Path) -> str:

@@ -93,7 +93,7 @@ def predict(
         with torch.inference_mode(), precision_set(PRECISION):
             shares = network(images).float().softmax(1)[0].cpu()
         if not shares.isfinite().all():
-            answers[path] = "the network gives values for it that are no finite numbers"
+            answers[path] = "its outputs are not finite"
             continue
         likeliest = shares.topk(min(5, len(shares)))
         answers[path] = [

@@ -1,8 +1,8 @@
 """The formulations: several ways to compute one function of images, activation vectors and weights.
 
 For a layer of `LayerShape`, each maps x (N, C_in, H, W), alpha (N, P·lambda) and weight (C_out·F, lambda)
-to (N, C_out, H_out, W_out): generate a kernel for each image, convolve the image with it. They differ in
-time and memory alone. Which are legal for a layer: `why_not`.
+to (N, C_out, H_out, W_out): generate a kernel for each image, convolve the image with it. They differ only in
+time and memory. `why_not` says which are legal for a layer.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def apply_generated(
 ) -> Tensor:
     """The output of `layer` in `formulation`; "auto": in the one that `choose_formulation` names.
 
-    `shift` (C_out,) is added to the output. Under autocast, all tensors are cast as a convolution casts
-    its own. Raises `InputError` for tensors of the wrong shape.
+    `shift` (C_out,) is added to the output. Under autocast, all tensors are cast as by a convolution. Raises
+    `InputError` for tensors of the wrong shape.
     """
     device = x.device.type
     if is_cast(device):
@@ -67,7 +67,7 @@ def apply_generated(
     training = torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad or weight.requires_grad)
     contiguous = x.is_contiguous()
     if training and not contiguous:
-        # Of a view, such as half of the channels, backward would keep the whole.
+        # For a view, such as half of the channels, backward would keep the full tensor alive.
         x = x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
     run = _plan(layer, formulation, x.shape, alpha.shape, training, device, x.dtype, contiguous)
     return run(x, alpha, weight, shift)

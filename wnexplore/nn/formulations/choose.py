@@ -1,4 +1,4 @@
-"""Which formulation a layer runs in: a model of what each costs, never a trial."""
+"""Which formulation a layer runs in, from a cost model, never from timing it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def choose(
 ) -> str:
     """The name of the formulation that costs least for images (batch, C_in, height, width).
 
-    `training`: a backward pass will follow.
+    `training`: whether a backward pass follows.
     """
     rows, columns = layer.output_size(height, width)
     pixels = rows * columns
@@ -31,10 +31,10 @@ def choose(
     if layer.slices is None:
         return "kernel"
     if as_matrices(layer, batch, height, width, training):
-        # The multiply-adds of the kernel formulation, and no kernel made.
+        # As many multiply-adds as the kernel formulation, without making a kernel.
         return "shared"
     if training and _kept_by_shared(layer, pixels) > layer.weights:
-        # The published formulation keeps the kernels: never more than that.
+        # The published formulation keeps the kernels: never keep more than that.
         return "kernel"
     costs = {
         "kernel": _kernel_ms(layer, batch, pixels, training),
@@ -44,15 +44,15 @@ def choose(
 
 
 def choose_compiled(layer: LayerShape) -> str:
-    """The same under torch.compile and torch.export, where the batch size must decide nothing."""
+    """As `choose` under torch.compile and torch.export, where the batch size must not matter."""
     if layer.slices is None:
         return "kernel"
     return "shared" if layer.slices * layer.inputs_per_group == 1 or layer.groups > 1 else "kernel"
 
 
-# Of GPUs nothing has been measured yet: what follows keeps to as few operators as the published one has.
+# Not measured on GPUs yet: the choice launches at most as many operators as the published formulation.
 _FUSED_READS = 1.0
-"""Numbers of an image that cost as much as one number of a kernel written and read. Unmeasured."""
+"""Image elements that cost as much as writing and reading one kernel element. Not measured."""
 
 
 def _on_gpu(layer: LayerShape, pixels: int, training: bool, device: str, dtype: torch.dtype) -> str:
@@ -60,29 +60,29 @@ def _on_gpu(layer: LayerShape, pixels: int, training: bool, device: str, dtype: 
         # One convolution for all images, and a scale.
         return "shared"
     if device == "cuda" and fuses(layer) and dtype in DTYPES and is_available():
-        # What it saves is writing and reading kernels: where these are more than the images.
+        # It saves writing and reading kernels, which pays where these are larger than the images.
         images = (layer.in_channels + layer.out_channels) * pixels
         if layer.weights > _FUSED_READS * images:
             return "fused"
-    # A batched product has a gradient operator more than a convolution of many groups, and no stride.
+    # A batched product has one gradient operator more than a grouped convolution, and no stride.
     return "kernel" if layer.pointwise and layer.stride == (1, 1) and not training else "published"
 
 
-# Milliseconds on two cores of an AMD EPYC; only their ratios decide.
+# Milliseconds on two cores of an AMD EPYC; only their ratios matter.
 _CALL = 0.002
-"""Of one operator."""
+"""Per operator."""
 _PRODUCT = 1 / 92e6
-"""Of a multiply-add in a matrix product of some size."""
+"""Per multiply-add in a large matrix product."""
 _CONVOLUTION = 1 / 104e6
-"""Of a multiply-add in a convolution of some size."""
+"""Per multiply-add in a large convolution."""
 _MADE = 1 / 5e6
-"""Of a number of a kernel made, written and read."""
+"""Per kernel element made, written and read."""
 _MOVED = 1 / 5.5e6
-"""Of a number read and written again."""
+"""Per element read and written back."""
 _FOLDED = 1 / 2.9e6
-"""Of a number of an image whose channels are groups beside those of other images."""
+"""Per image element where images are folded into groups."""
 _STACKED = 1 / 1.6e6
-"""Of a weight put in another order: in large pieces of memory, cleared anew for each call."""
+"""Per weight reordered, in large buffers that are cleared for each call."""
 
 
 def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> float:
@@ -95,7 +95,7 @@ def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> fl
     applied_ms, reordered = applied * _CONVOLUTION, _reordered(layer, batch, pixels)
     if single:
         return calls + made + applied_ms + reordered * _MOVED
-    # Each image's kernel, too, is put in the order that the convolution wants.
+    # Each image's kernel is also reordered for the convolution.
     made += batch * layer.weights * _STACKED
     return calls + made + applied_ms + reordered * _FOLDED
 
@@ -110,10 +110,10 @@ def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:
 
 
 def _reordered(layer: LayerShape, batch: int, pixels: int) -> int:
-    """Numbers that a convolution puts in another order: where it has few channels, most of its time."""
+    """Elements that a convolution reorders: most of its time where it has few channels."""
     return batch * (layer.in_channels + layer.out_channels) * pixels
 
 
 def _kept_by_shared(layer: LayerShape, pixels: int) -> int:
-    """Numbers for each image that backward needs beside the layer's input."""
+    """Elements per image that backward needs in addition to the layer's input."""
     return (layer.slices or 1) * layer.inputs_per_group * layer.out_channels * pixels

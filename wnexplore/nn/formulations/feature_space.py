@@ -1,4 +1,6 @@
-"""The shared formulation: kernels that no image decides, and a sum of their outputs that it does."""
+"""The shared formulation: kernels that don't depend on the image, and an image-dependent sum of their
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,17 @@ from wnexplore.nn.formulations.scaled_conv import Scaled
 from wnexplore.nn.formulations.tiles import chunk_size
 
 LARGE = 2**19
-"""Numbers of a kernel of one image beyond which its slices are not worth making."""
+"""Elements of one image's kernel beyond which making its slices doesn't pay."""
 
 OUTPUT_BYTES = 2**22
-"""Of outputs that wait to be scaled and added up on a CPU: more are memory that is cleared anew."""
+"""Bytes of outputs held before they are scaled and summed on a CPU: a larger buffer is cleared for each
+call."""
 
 _KERNEL_READS = 8
-"""How many times as large as the kernels these outputs are at least: each time, kernels are read anew."""
+"""Smallest ratio of these outputs to the kernels, which are read again for each chunk."""
 
 _Outputs = Callable[[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
-"""Images and their activation vectors -> what is to be added up: outputs and what scales them."""
+"""Images and their activation vectors -> the terms of the sum: outputs and their scales."""
 
 
 def shared(
@@ -33,7 +36,7 @@ def shared(
     """(N, C_in, H, W) -> (N, C_out, H_out, W_out), by ordinary convolutions and a scaled sum.
 
     y[n, o] = sum over slices s and inputs j of alpha[n, o, s, j] · conv(x[n, slice s], B[o, s, j]):
-    lambda times the multiply-adds of the convolution, nothing but outputs for each image. For layers
+    lambda times the multiply-adds of the convolution, no kernels per image. For layers
     where each group of the generator covers whole input-channel slices (`LayerShape.slices`).
     """
     slices = layer.slices
@@ -65,10 +68,10 @@ def shared(
 
 
 def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training: bool) -> bool:
-    """Whether slices of the kernels are applied as matrices to columns of the one image (im2col).
+    """Whether slices of the kernels are applied as matrices to columns of the image (im2col).
 
-    Where they are large and the image small: a slice is a matrix as it lies there, and a convolution
-    would need it in one piece, in its gradient too.
+    This pays where they are large and the image small: a slice is a matrix without a copy, while a
+    convolution and its gradient would need it contiguous.
     """
     rows, columns = layer.output_size(height, width)
     sliced = layer.groups == 1 and layer.slices is not None and layer.slices > 1
@@ -77,7 +80,7 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
 
 
 def _images_at_a_time(x: Tensor, layer: LayerShape, slices: int) -> int:
-    """Images whose outputs wait together."""
+    """Images per chunk."""
     rows, columns = layer.output_size(*x.shape[2:])
     outputs = slices * layer.inputs_per_group * layer.out_channels * rows * columns * x.element_size()
     kernels = layer.weights * layer.inputs_per_group * x.element_size()
@@ -87,7 +90,7 @@ def _images_at_a_time(x: Tensor, layer: LayerShape, slices: int) -> int:
 def _multiplied(
     x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
 ) -> Tensor:
-    """One product for each slice of the input channels."""
+    """One product per slice of the input channels."""
     matrices = weight.view(layer.out_channels, layer.fan_in).chunk(slices, 1)
     columns = columns_of(x, layer)[0].chunk(slices)
     scales = _of_filters(alpha.view(1, -1, slices), layer)
@@ -97,7 +100,7 @@ def _multiplied(
 
 
 def _outputs_of(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
-    """What `layer` makes of images, its kernels ready."""
+    """A function that applies `layer` to images with prepared kernels."""
     if slices * layer.inputs_per_group == 1:
         kernels = weight.view(layer.kernel_shape)
         return lambda x, alpha: [_with_scales(_convolve(x, kernels, layer, layer.groups), alpha)]
@@ -105,14 +108,14 @@ def _outputs_of(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
 
 
 def _with_scales(y: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (N, C_out, H_out, W_out) and what scales them, filters that have the same side by side."""
+    """Outputs (N, C_out, H_out, W_out) and their scales, filters with the same scale adjacent."""
     groups = alpha.shape[1]
     by_group = y if groups == y.shape[1] else y.unflatten(1, (groups, -1))
     return by_group, alpha.view(*alpha.shape, *(1,) * (by_group.dim() - 2))
 
 
 def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
-    """One 1x1 convolution for each slice of the input channels: in groups they are slow."""
+    """One 1x1 convolution per slice of the input channels: a grouped one is slow."""
     terms = layer.inputs_per_group
     parted = weight.view(layer.out_channels, slices, *_slice_shape(layer, slices), terms)
     kernels = [
@@ -131,7 +134,7 @@ def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
 
 
 def _by_group(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
-    """One convolution: groups of the layer's are outermost, then slices, and inside each input j."""
+    """One convolution: the layer's groups are outermost, then slices, then inputs j."""
     terms = layer.inputs_per_group
     kernels = weight.view(layer.groups, -1, slices, *_slice_shape(layer, slices), terms)
     kernels = kernels.permute(0, 2, 6, 1, 3, 4, 5).reshape(-1, *_slice_shape(layer, slices))
@@ -155,25 +158,25 @@ def _slice_shape(layer: LayerShape, slices: int) -> tuple[int, int, int]:
 
 
 def _repeated(alpha: Tensor, times: int) -> Tensor:
-    """(N, P, ...) -> (N, P·times, ...), each row as often; torch's own of some versions indexes."""
+    """(N, P, ...) -> (N, P·times, ...), as `repeat_interleave`, which in some versions of torch indexes."""
     if times == 1:
         return alpha
     return alpha.unsqueeze(2).expand(-1, -1, times, *alpha.shape[2:]).flatten(1, 2)
 
 
 def _of_filters(alpha: Tensor, layer: LayerShape) -> Tensor:
-    """(N, groups of filters, ...) -> (N, C_out, ..., 1, 1): filters of one group have the same."""
+    """(N, groups of filters, ...) -> (N, C_out, ..., 1, 1): filters of one group share a value."""
     alpha = _of_each_filter(alpha, layer)
     return alpha.view(*alpha.shape, 1, 1)
 
 
 def _of_each_filter(alpha: Tensor, layer: LayerShape) -> Tensor:
-    """The same without the last two sizes."""
+    """As `_of_filters` without the last two dimensions."""
     return _repeated(alpha, layer.out_channels // alpha.shape[1])
 
 
 def _sum(outputs: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """Outputs (N, ..., H_out, W_out) times what scales them, plus `shift`, as (N, C_out, H_out, W_out).
+    """Outputs (N, ..., H_out, W_out) times their scales, summed, plus `shift`: (N, C_out, H_out, W_out).
 
     Written to `out`, if given, where nothing needs a gradient.
     """
@@ -182,7 +185,7 @@ def _sum(outputs: list[tuple[Tensor, Tensor]], shift: Tensor | None, out: Tensor
     if out is not None:
         y = torch.mul(first, scales, out=out.view(first.shape))
     else:
-        # In place if it is all that there is and no gradient needs it again.
+        # In place if it is the only term and no gradient needs it.
         y = first * scales if rest or keeps else first.mul_(scales)
     for part, scales in rest:
         y = y.addcmul(part, scales) if keeps else y.addcmul_(part, scales)

@@ -6,7 +6,8 @@ p = (o·F + f) // (C_out·F / P):
     W[n, o, f] = sum_j weight[o·F + f, j] · alpha[n, p·lambda + j]        y[n] = W[n] @ x[n]
 
 A filter is cut into slices of gcd(F, C_out·F / P) input channels. Each lies in one group of the generator,
-whatever P is: a tile of a kernel inside a slice needs lambda activations a filter, not a number.
+whatever P is: a tile of a kernel inside a slice needs lambda activations per filter instead of a stored
+element.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ except ImportError:
 
 
 def fused_conv1x1(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """x (N, C_in, H, W) -> (N, C_out, H, W), each image by a kernel of its own, at stride 1.
+    """x (N, C_in, H, W) -> (N, C_out, H, W), each image with its own kernel, at stride 1.
 
-    `alpha` is (N, P·lambda), `weight` (C_out·C_in, lambda), `groups` P, any divisor of C_out·C_in. Each is
-    float32, bfloat16 or float16, need not be like the others, and gets a gradient like itself; the output has
-    the dtype and the memory format of `x`. Kernels are made in float32 and applied in the dtype of `x`, sums
-    are float32; float32 products use TF32 where cuDNN's convolutions do (`convolutions_use_tf32`). Under
-    autocast `x` is cast as a convolution casts it. Any strides will do: `x` is copied only where its pixels
-    are not evenly apart, as those of x[:, :, ::2, ::2]. The gradients are the same in every run, and have no
-    gradients themselves.
+    `alpha` is (N, P·lambda), `weight` (C_out·C_in, lambda), `groups` P, any divisor of C_out·C_in. Each may
+    be float32, bfloat16 or float16, independently of the others, and gets a gradient of its dtype; the output
+    has the dtype and the memory format of `x`. Kernels are made in float32 and applied in the dtype of `x`,
+    sums are float32; float32 products use TF32 where cuDNN's convolutions do (`convolutions_use_tf32`). Under
+    autocast `x` is cast as a convolution casts it. Any strides are supported: `x` is copied only where its
+    pixels are not evenly spaced, such as x[:, :, ::2, ::2]. The gradients are deterministic; second
+    derivatives are not available.
 
-    Raises `InputError` for wrong shapes and dtypes, for 2**31 numbers an image or weight, and where
+    Raises `InputError` for wrong shapes and dtypes, for 2**31 elements or more per image or weight, and where
     `is_available` says no or the tensors are on another device.
     """
     if is_cast(x.device.type) and x.is_floating_point():
@@ -65,9 +66,9 @@ def fuses(layer: LayerShape) -> bool:
 
 
 MOST_TERMS = 8
-"""lambda: of more, registers spill, up to 13.8 kB a thread."""
+"""Largest lambda: beyond, registers spill, up to 13.8 kB per thread."""
 LEAST_SLICE = 16
-"""Input channels of a slice: less than what a product takes at least is mostly padding."""
+"""Fewest input channels of a slice: below the smallest size of `tl.dot` it would be mostly padding."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -95,7 +96,7 @@ def _check(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> None:
 
 
 _MOST = 2**31
-"""Numbers that offsets of 32 bits reach."""
+"""Elements that 32-bit offsets can address."""
 
 
 class _Sizes(NamedTuple):
@@ -106,9 +107,9 @@ class _Sizes(NamedTuple):
     terms: int
     """lambda, the generator's inputs per group."""
     per_group: int
-    """C_out·F / P, the numbers of a kernel that one group of the generator makes."""
+    """C_out·F / P, the kernel elements that one group of the generator makes."""
     slice_size: int
-    """Input channels that one group has of a filter, or a part of these."""
+    """Input channels of a filter that lie in one group, or a divisor of these."""
 
     @property
     def slices(self) -> int:
@@ -128,7 +129,7 @@ def _sizes(pixels: Tensor, fan_in: int, weight: Tensor, groups: int) -> _Sizes:
     schema="(Tensor x, Tensor alpha, Tensor weight, SymInt groups, bool channels_last) -> Tensor",
 )
 def _product(x: Tensor, alpha: Tensor, weight: Tensor, groups: int, channels_last: bool) -> Tensor:
-    """x (N, C_in, L) -> (N, C_out, L), the numbers of a pixel side by side if `channels_last`."""
+    """x (N, C_in, L) -> (N, C_out, L), a pixel's channels adjacent if `channels_last`."""
     sizes = _sizes(x, x.shape[1], weight, groups)
     y = _empty(x, sizes.out_channels, channels_last)
     block_l = _block(sizes.pixels, 64 if sizes.pixels <= 256 else 128)
@@ -206,8 +207,8 @@ def _generator_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradient (N, C_out, L) of the output -> those of alpha and weight.
 
-    Each program has a tile of all kernels and goes through some of the images, one kernel's tile after
-    another. What the programs find is added up afterwards, in the same order in every run.
+    Each program handles one tile of the kernels for some of the images, one image after another. The partial
+    sums are added afterwards in a fixed order.
     """
     sizes = _sizes(x, x.shape[1], weight, groups)
     block_j = 1 << (min(sizes.terms, 8) - 1).bit_length()
@@ -278,16 +279,16 @@ def _empty(like: Tensor, channels: int, channels_last: bool) -> Tensor:
 
 
 _PROGRAMS = 128
-"""That many keep a GPU busy."""
+"""Programs that keep a GPU busy."""
 
 
 def _block(size: int, most: int) -> int:
-    """The smallest power of two that covers `size`, between what `tl.dot` takes at least and `most`."""
+    """The smallest power of two that covers `size`, between the smallest size of `tl.dot` and `most`."""
     return max(16, min(most, 1 << (size - 1).bit_length()))
 
 
 def _filled(size: int, others: int) -> int:
-    """The block of the rows of a product: smaller where the `others` alone leave a GPU idle."""
+    """The block size of a product's rows: smaller where the `others` alone leave a GPU idle."""
     block = _block(size, 64)
     while block > 16 and _tiles(size, block) * others < _PROGRAMS:
         block //= 2
@@ -295,7 +296,7 @@ def _filled(size: int, others: int) -> int:
 
 
 def _inner(x: Tensor, size: int) -> int:
-    # Products of float32 have a whole row of a tile in registers.
+    # Float32 products keep a full row of a tile in registers.
     return _block(size, 16 if x.dtype == torch.float32 else 32)
 
 
@@ -304,7 +305,7 @@ def _tiles(size: int, block: int) -> int:
 
 
 def _options(x: Tensor, loads: int, warps: int) -> dict[str, Any]:
-    """What every kernel is compiled with; a step of its loop loads `loads` tiles of weights."""
+    """Compile options of every kernel; a step of its loop loads `loads` tiles of weights."""
     return {
         "PRECISION": "tf32" if convolutions_use_tf32() else "ieee",
         "WIDEN": _INTERPRETED,
@@ -345,7 +346,7 @@ def _kernel_tile(
 
 @_jit
 def _dot(a: tensor, b: tensor, sums: tensor, PRECISION: constexpr, WIDEN: constexpr) -> tensor:
-    # Triton's interpreter would multiply the bits of bfloat16 numbers as whole numbers.
+    # Triton's interpreter would multiply the bits of bfloat16 numbers as integers.
     if WIDEN:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, sums, input_precision=PRECISION)
@@ -527,8 +528,9 @@ def _generator_gradients_kernel(
 ) -> None:
     """One program: BLOCK_J terms of a tile (BLOCK_O, BLOCK_F) of `images_each` kernels, inside a slice.
 
-    of_alpha (N, tiles of a slice, C_out, slices, lambda) gets what each tile and image add to alpha's
-    gradient, of_weight (parts of the batch, C_out·F, lambda) what the part adds to the weight's.
+    of_alpha (N, tiles of a slice, C_out, slices, lambda) gets the contribution of each tile and image to
+    alpha's gradient, of_weight (parts of the batch, C_out·F, lambda) that of each part of the batch to the
+    weight's.
     """
     slices, slice_tiles = fan_in // slice_size, tl.cdiv(slice_size, BLOCK_F)
     tile = tl.program_id(0)
@@ -581,4 +583,4 @@ def _generator_gradients_kernel(
 
 
 _INTERPRETED = triton is not None and not isinstance(_product_kernel, triton.runtime.JITFunction)
-"""Whether Triton runs kernels on the CPU, number by number (TRITON_INTERPRET=1)."""
+"""Whether Triton interprets kernels on the CPU (TRITON_INTERPRET=1)."""

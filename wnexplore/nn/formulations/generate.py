@@ -1,9 +1,9 @@
 """The generator: activation vectors to kernels, one for each image.
 
-Source: Ma et al., ECCV 2020, section 3: a grouped fully-connected layer without bias. In all of these
-`alpha` is (N, P·lambda), `weight` (C_out·F, lambda) and `groups` P, which divides C_out·F; each group of
-lambda inputs makes L = C_out·F/P consecutive numbers of the kernel: part of a filter, a filter, or several
-(CondConv's one group makes them all). lambda·C_out·F multiply-adds per image.
+Source: Ma et al., ECCV 2020, section 3: a grouped fully-connected layer without bias. Throughout, `alpha` is
+(N, P·lambda), `weight` (C_out·F, lambda) and `groups` P, which divides C_out·F; each group of lambda inputs
+makes L = C_out·F/P consecutive elements of the kernel: part of a filter, a filter, or several (CondConv's
+single group makes all). lambda·C_out·F multiply-adds per image.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from torch.nn import functional
 
 
 def generate_kernels(alpha: Tensor, weight: Tensor, groups: int, out: Tensor | None = None) -> Tensor:
-    """(N, C_out·F), each image's kernel in one piece; for lambda = 1 written to `out` (N, P, L), if given."""
+    """(N, C_out·F), each image's kernel contiguous; for lambda = 1 written to `out` (N, P, L), if given."""
     if weight.shape[1] == 1:
         return torch.mul(alpha.unsqueeze(2), weight.view(groups, -1), out=out).flatten(1)
     return generate_by_group(alpha, weight, groups).transpose(0, 1).flatten(1)
 
 
 def generate_by_group(alpha: Tensor, weight: Tensor, groups: int, out: Tensor | None = None) -> Tensor:
-    """(P, N, L), the images' pieces of one group side by side: one matrix product a group, no copy.
+    """(P, N, L), grouped first: one matrix product per group, no copy.
 
     Written to `out`, if given.
     """
     terms = weight.shape[1]
     by_group = alpha.view(-1, groups, terms).transpose(0, 1)
-    # The batch is the rows of the product, so that a batch of one needs no copy to put it first again.
+    # The batch is the rows of the product: a batch of one then needs no copy to be moved to the front.
     return torch.bmm(by_group, weight.view(groups, -1, terms).transpose(1, 2), out=out)
 
 
 def generate_published(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """(N, C_out·F), as the authors' code has it: a 1x1 convolution of one pixel in P groups."""
+    """(N, C_out·F), as in the authors' code: a 1x1 convolution of one pixel in P groups."""
     kernels: Tensor = functional.conv2d(alpha[:, :, None, None], weight[:, :, None, None], groups=groups)
     return kernels.flatten(1)

@@ -1,4 +1,4 @@
-"""Images as columns, each of what one output pixel sees (im2col), and their gradients back to images."""
+"""Images as columns, one per output pixel (im2col), and their gradients back to images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_COLUMNS = 256
 """Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
 
 WORTH_TURNING = 8
-"""Images from which a CPU multiplies kernels and so few columns faster the other way round, by long rows."""
+"""Images from which a CPU multiplies kernels and so few columns faster transposed, with long rows."""
 
 
 def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
@@ -35,38 +35,38 @@ def columns_of(x: Tensor, layer: LayerShape) -> Tensor:
             *(layer.stride[0] * of_row, layer.stride[1] * of_pixel),
         ),
     )
-    # Faster than torch's own unfold on a CPU: twice to three times.
+    # Two to three times faster than torch's unfold on a CPU.
     return windows.reshape(x.shape[0], -1, height * width)
 
 
 def columns_of_tile(x: Tensor, tile: Tile, layer: LayerShape) -> Tensor:
-    """(n, numbers, H_out·W_out), what the numbers of a tile multiply."""
+    """(n, numbers, H_out·W_out), the columns that a tile's elements multiply."""
     channels, inside = _channels(tile, layer)
     return columns_of(x[:, channels], layer)[:, inside]
 
 
 class ImageGradients:
-    """What sends gradients back through `columns_of_tile`, tile by tile, chunk of images by chunk.
+    """The backward pass of `columns_of_tile`, tile by tile and chunk of images by chunk.
 
-    `begin` names the gradients `to` (n, C_in, H, W) of a chunk, of any contents yet. Then `room` of a tile
-    gives the memory that its columns' gradients are written to, and `add` takes them from there; after
-    the last tile `finish` leaves in `to` what they add up to.
+    `begin` takes the uninitialised gradients `to` (n, C_in, H, W) of a chunk. Then `room` of a tile returns
+    the memory for its columns' gradients, and `add` accumulates them from there; after the last tile `finish`
+    writes their sum to `to`.
     """
 
     def __init__(self, x: Tensor, layer: LayerShape) -> None:
         self._layer, self._size = layer, layer.output_size(*x.shape[2:])
         self._taps = _taps(layer)
         self._scratch = Scratch(x)
-        # What is added up in several steps is rounded once.
+        # Sums over several steps are rounded once.
         self._sums = Scratch(x.new_empty(0, dtype=x.dtype if x.dtype in EXACT else torch.float32))
 
     def begin(self, to: Tensor) -> None:
-        """Go on with the images whose gradients are `to`."""
+        """Start the images whose gradients are `to`."""
         self._to, pointwise = to, self._layer.pointwise
         channels_last = not to.is_contiguous() and to.is_contiguous(memory_format=torch.channels_last)
         few = len(to) >= WORTH_TURNING and self._size[0] * self._size[1] <= MOST_COLUMNS
         self._turned = channels_last or (few and to.device.type == "cpu")
-        # Rooms are the images' own memory: laid out like it, and each number written once.
+        # The gradients' own memory serves as room: same layout, and each element is written once.
         self._in_place = pointwise and self._layer.stride == (1, 1) and self._turned == channels_last
         if not pointwise:
             (high, wide), (batch, channels, height, width) = self._layer.padding, to.shape
@@ -75,7 +75,7 @@ class ImageGradients:
             to.zero_()
 
     def room(self, tile: Tile) -> Tensor:
-        """(n, numbers, H_out·W_out) to be written to."""
+        """A buffer (n, numbers, H_out·W_out) to write to."""
         channels, inside = _channels(tile, self._layer)
         batch, pixels = len(self._to), self._size[0] * self._size[1]
         if self._in_place:
@@ -86,12 +86,12 @@ class ImageGradients:
         else:
             self._sent = self._scratch.take(batch, numbers, pixels)
         if inside.stop - inside.start < numbers:
-            # Other tiles have the rest of the first or last channel.
+            # The rest of the first or last channel belongs to other tiles.
             self._sent.zero_()
         return self._sent[:, inside]
 
     def add(self, tile: Tile) -> None:
-        """Add what was written to the room of this tile, the last one."""
+        """Add what was written to the room of this tile, which was the last one requested."""
         if self._in_place:
             return
         channels, _ = _channels(tile, self._layer)
@@ -115,7 +115,7 @@ class ImageGradients:
 
 
 def _channels(tile: Tile, layer: LayerShape) -> tuple[slice, slice]:
-    """The input channels that a tile's numbers are of, and which of these channels' numbers they are."""
+    """The input channels of a tile's elements, and which of these channels' elements they are."""
     taps = _taps(layer)
     first, last = tile.columns.start // taps, -(-tile.columns.stop // taps)
     return slice(first, last), slice(tile.columns.start - first * taps, tile.columns.stop - first * taps)

@@ -1,4 +1,4 @@
-"""The kernel formulation: each image's kernel is made, then applied, a few images at a time."""
+"""The kernel formulation: each image's kernel is generated, then applied, a few images at a time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from wnexplore.nn.formulations.tiled_product import Product
 from wnexplore.nn.formulations.tiles import chunk_size
 
 SMALL_BYTES = 2**22
-"""Of a batch's kernels that are worth neither tiles nor making them anew for backward."""
+"""Bytes of a batch's kernels up to which neither tiling nor recomputing them for backward pays."""
 
 CHUNK_BYTES = 2**24
-"""Of kernels of images that are folded into the groups of one convolution."""
+"""Bytes of kernels folded into the groups of one convolution."""
 
 FOLDED_BYTES = 6 * 2**20
-"""Of their outputs: a convolution that puts more of them in order does it in memory that is cleared anew."""
+"""Bytes of their outputs: a convolution reorders larger ones in buffers that are cleared for each call."""
 
 WORTH_SLICING = 96
-"""Input channels of a slice from which one product a slice costs less than putting slices together."""
+"""Input channels of a slice from which one product per slice costs less than concatenating slices."""
 
 
 def kernel(
@@ -30,9 +30,9 @@ def kernel(
 ) -> Tensor:
     """(N, C_in, H, W) -> (N, C_out, H_out, W_out), any layer.
 
-    A 1x1 kernel is a matrix, and so is a larger one to columns of the image (im2col), which cost less
-    than reordering the kernel where it is large and the image small. Others are applied with the images
-    of a chunk folded into the groups of one convolution.
+    A 1x1 kernel is applied as a matrix, and a large kernel to a small image as a matrix to its columns
+    (im2col), which cost less than reordering the kernel. Other kernels are applied with a chunk of images
+    folded into the groups of one convolution.
     """
     if torch.compiler.is_compiling():
         return _traced(x, alpha, weight, layer, shift)
@@ -54,12 +54,12 @@ def kernel(
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether what is made of `tensors` will be asked for a gradient."""
+    """Whether anything computed from `tensors` needs a gradient."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
-    """Images that are folded into one convolution."""
+    """Images folded into one convolution."""
     rows, columns = layer.output_size(*x.shape[2:])
     outputs = layer.out_channels * rows * columns * x.element_size()
     kernels = layer.weights * x.element_size()
@@ -87,12 +87,12 @@ def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shi
 
 
 def _matrices(alpha: Tensor, weight: Tensor, layer: LayerShape) -> list[Tensor]:
-    """Each slice of the kernels, (N, C_out, C_in/slices), or all in one where that takes no longer."""
+    """The slices of the kernels, (N, C_out, C_in/slices), or all in one where that is as fast."""
     slices = layer.slices or 0
     if layer.inputs_per_group == 1 or slices * layer.out_channels != layer.generator_groups:
         whole = True
     else:
-        # As they are made, kernels lie by group, and putting them together is a copy.
+        # Kernels are generated grouped; concatenating the groups is a copy.
         whole = slices > 1 and layer.in_channels < slices * WORTH_SLICING
     if whole:
         kernels = generate_kernels(alpha, weight, layer.generator_groups)
@@ -113,7 +113,7 @@ def _products(pairs: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tenso
 def _in_few_calls(
     x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None
 ) -> Tensor:
-    """All kernels by one operator, and all outputs by another: a GPU waits for calls."""
+    """One operator for all kernels and one for all outputs: a GPU waits for launches."""
     make = generate_kernels if layer.inputs_per_group == 1 else generate_published
     kernels = make(alpha, weight, layer.generator_groups)
     if not layer.pointwise or layer.stride != (1, 1):
@@ -133,7 +133,7 @@ def _folded(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: 
 
 
 def _traced(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
-    """One product for each image and group: neither loops over the batch nor groups for its images."""
+    """One product per image and group, with neither a loop over the batch nor groups per image."""
     height, width = layer.output_size(*x.shape[2:])
     kernels = generate_kernels(alpha, weight, layer.generator_groups)
     matrices = kernels.reshape(-1, layer.out_channels // layer.groups, layer.fan_in)

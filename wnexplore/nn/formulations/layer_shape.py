@@ -1,4 +1,4 @@
-"""The numbers that say what a layer with generated kernels computes."""
+"""The shape of a layer with generated kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pair(size: Size2d) -> tuple[int, int]:
 class LayerShape:
     """A convolution and the grouped fully-connected layer that makes its kernels.
 
-    Equal to itself alone, so that looking up what was decided for it takes no time.
+    Compared by identity, so that it is a fast key of caches.
 
     Source of the letters: Ma et al., ECCV 2020, section 3. F = C_in/g · kh · kw is the length of a
     filter, P the number of groups of the generator, lambda its inputs per group.
@@ -44,21 +44,21 @@ class LayerShape:
     fan_in: int = field(init=False)
     """F."""
     weights: int = field(init=False)
-    """C_out·F, the numbers in one image's kernel."""
+    """C_out·F, the elements of one image's kernel."""
     outputs_per_group: int = field(init=False)
-    """L = C_out·F/P, the numbers of a kernel that one group of the generator makes."""
+    """L = C_out·F/P, the kernel elements that one group of the generator makes."""
     slices: int | None = field(init=False)
-    """Parts of a filter that have a group each, if these are whole input channels; None otherwise.
+    """Slices of a filter with one group each, if these are complete input channels; None otherwise.
 
     G where the paper's G is whole and divides C_in/g; 1 also where a group makes several filters.
     """
     pointwise: bool = field(init=False)
     """Whether each output pixel is a matrix times one input pixel."""
     depthwise: bool = field(init=False)
-    """Whether each channel is convolved by itself."""
+    """Whether each channel is convolved separately."""
 
     def __post_init__(self) -> None:
-        # Attributes rather than properties: a network of small layers at batch 1 waits for Python.
+        # Attributes rather than properties: small layers at batch 1 are bound by Python.
         per_group, (high, wide) = self.in_channels // self.groups, self.kernel_size
         found = {
             "kernel_shape": (self.out_channels, per_group, high, wide),
@@ -80,7 +80,7 @@ class LayerShape:
 Formulation = Callable[[Tensor, Tensor, Tensor, LayerShape, Tensor | None], Tensor]
 """x (N, C_in, H, W), alpha (N, P·lambda), weight (C_out·F, lambda), the layer -> (N, C_out, H_out, W_out).
 
-What comes last, if not None, is a shift (C_out,) that is added to the output.
+The last argument, if not None, is a shift (C_out,) added to the output.
 """
 
 

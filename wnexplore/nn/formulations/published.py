@@ -17,7 +17,7 @@ def published(
 
 
 def convolve_folded(x: Tensor, kernels: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
-    """Each image of `x` with its own of `kernels` (N, C_out·F): N·g groups of one image."""
+    """Each image of `x` convolved with its own row of `kernels` (N, C_out·F), as N·g groups of one image."""
     batch = x.shape[0]
     weight = kernels.reshape(batch * layer.out_channels, *layer.kernel_shape[1:])
     folded = x.reshape(1, batch * layer.in_channels, *x.shape[2:])

@@ -1,4 +1,4 @@
-"""The shared formulation of one term, trained on a GPU: a convolution and a scale, by few operators."""
+"""The shared formulation with one term, in training on a GPU: a convolution and a scale, in few operators."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from wnexplore.nn.formulations.layer_shape import LayerShape
 class Scaled(torch.autograd.Function):
     """x (N, C_in, H, W), scales (N, P), kernels (C_out, C_in/g, kh, kw) -> (N, C_out, H_out, W_out).
 
-    `conv(x, kernels)`, each C_out/P channels in a row times one of `scales`. Four operators in forward and
-    backward together: the gradients of scale and convolution are one each, where autograd has two products
-    and a sum for the first.
+    `conv(x, kernels)`, each run of C_out/P channels times one of `scales`. Four operators in forward and
+    backward together: one gradient operator each for scale and convolution, where autograd has two products
+    and a sum for the former.
     """
 
     @staticmethod
@@ -46,13 +46,13 @@ class Scaled(torch.autograd.Function):
 def _of_product(
     grad: Tensor, y: Tensor, scales: Tensor, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of y (N, C, H, W) and of scales (N, P), of which `grad` is the product's."""
+    """The gradients of y (N, C, H, W) and of scales (N, P), given that of their product."""
     if not (y.is_contiguous() and grad.is_contiguous()):
         by_scale = _by_scale(grad, scales)
         of_y = by_scale.mul(scales[:, :, None, None, None]).flatten(1, 2) if needed[0] else None
         products = by_scale * _by_scale(y, scales) if needed[1] else None
         return of_y, None if products is None else products.sum((2, 3, 4), dtype=scales.dtype)
-    # A 1x1 convolution with a group for each image's each scale, whose channels lie below one another.
+    # A 1x1 convolution with one group per image and scale.
     groups, folded = scales.numel(), (1, scales.numel(), -1, y.shape[3])
     of_y, of_scales, _ = torch.ops.aten.convolution_backward(
         *(grad.view(folded), y.view(folded), scales.reshape(groups, 1, 1, 1), None),

@@ -1,4 +1,4 @@
-"""The kernel formulation of one image, by as few calls as can be: a small network spends its time in them."""
+"""The kernel formulation for a batch of one, in as few calls as possible: they dominate small networks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.tiles import REGISTER, Scratch, pieces
 
 Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""A `Formulation` of a layer and image size that are known: without the layer among its arguments."""
+"""A `Formulation` specialised to a layer and image size."""
 
 SINGLE_NUMBERS = 2**18
-"""A kernel of more is better made and applied in tiles."""
+"""Larger kernels are faster in tiles."""
 
 TILE_BYTES = 2**22
-"""Of filters that exist at a time: memory of this size is used again, larger pieces are cleared anew."""
+"""Bytes of filters that exist at a time: the allocator reuses buffers of this size and clears larger ones."""
 
 
 def runs_single(layer: LayerShape, device: str) -> bool:
-    """Whether `single` is for `layer` in the kernel formulation."""
+    """Whether `single` supports `layer` in the kernel formulation."""
     return device != "cpu" or layer.weights < SINGLE_NUMBERS or _in_tiles(layer, device)
 
 
 def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch.dtype) -> Run:
     """`layer` for one contiguous image (1, C_in, height, width) without a backward pass.
 
-    Its numbers are worked out here, once, and not at every call.
+    Everything that depends only on the arguments is computed here, once.
     """
     if layer.pointwise and layer.stride == (1, 1):
         return _matrix(layer, height, width)
@@ -43,7 +43,7 @@ def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch
 
 
 def _maker(layer: LayerShape, shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
-    """What makes the kernel, C_out·F numbers as `shape`, whose first size is C_out."""
+    """A function that generates the kernel, C_out·F elements as `shape`, whose first size is C_out."""
     groups, terms = layer.generator_groups, layer.inputs_per_group
     if terms == 1 and groups == layer.out_channels:
         broadcast = (groups, *(1 for _ in shape[1:]))
@@ -69,13 +69,13 @@ def _matrix(layer: LayerShape, height: int, width: int) -> Run:
 
 
 _EXACT = (torch.float32, torch.float64)
-"""The dtypes in which a product of matrices adds up as precisely as a convolution."""
+"""The dtypes in which a matrix product accumulates as precisely as a convolution."""
 
 MOST_WINDOWS = 2**20
-"""Numbers to copy up to which windows of an image cost less than what torch does before it convolves."""
+"""Elements up to which copying an image's windows costs less than a convolution's overhead."""
 
 _PIECE = 32
-"""Numbers that a row of a window costs besides its own."""
+"""Overhead per row of a window, in elements."""
 
 
 def _has_few_windows(layer: LayerShape, height: int, width: int) -> bool:
@@ -84,7 +84,7 @@ def _has_few_windows(layer: LayerShape, height: int, width: int) -> bool:
 
 
 def _windows(layer: LayerShape, height: int, width: int) -> Run:
-    """A depthwise kernel as rows, each times what the output pixels of its channel see (im2col)."""
+    """A depthwise kernel as rows, each times the windows of its channel (im2col)."""
     channels, taps = layer.out_channels, layer.fan_in
     make = _maker(layer, (channels, 1, taps))
     (high, wide), (down, across), (below, beside) = layer.padding, layer.stride, layer.dilation
@@ -110,7 +110,7 @@ def _in_tiles(layer: LayerShape, device: str) -> bool:
 
 
 def _tiled(layer: LayerShape, dtype: torch.dtype) -> Run:
-    """Some filters after the others, each in the memory of those before it."""
+    """Groups of filters one after another in the same buffer."""
     per_filter, terms = layer.generator_groups // layer.out_channels, layer.inputs_per_group
     most = max(1, TILE_BYTES // (layer.fan_in * dtype.itemsize))
     tiles = [

@@ -21,14 +21,14 @@ from wnexplore.nn.formulations.tiles import (
 )
 
 _SHORT = 4
-"""Numbers of a product's row: those of fewer are all about as slow."""
+"""Elements of a product's row below which all products are about equally slow."""
 
 
 class Product(torch.autograd.Function):
     """x (N, C_in, H, W), alpha, weight -> (N, C_out, H_out, W_out), of convolutions without groups.
 
-    Backward makes kernels and columns anew: what is kept for it is what came in, and not the kernels,
-    which are many times as large.
+    Backward recomputes kernels and columns: only the inputs are saved, not the kernels, which are many times
+    as large.
     """
 
     @staticmethod
@@ -100,9 +100,9 @@ class Product(torch.autograd.Function):
 def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, anew: bool = True) -> None:
     """Write a (n, I, K) times b (n, K, J), plus `begin` (I, 1), to `to` (n, I, J), or add it to it.
 
-    On a CPU one image after another: then each thread takes the filters whose kernels it has made or goes
-    on with. A batched product gives each thread images, and sends the numbers from core to core, far
-    slower where they share no cache.
+    On a CPU one image at a time: each thread then keeps the filters whose kernels it has generated. A batched
+    product would assign images to threads and move the data between cores, far slower where these share no
+    cache.
     """
     chunk = 1 if a.device.type == "cpu" else len(a)
     images = zip(a.split(chunk), b.split(chunk), to.split(chunk), strict=True)
@@ -127,14 +127,14 @@ def _send(kernels: Tensor, grad: Tensor, to: Tensor, anew: bool) -> None:
 
 
 def _of_groups(by_filter: Tensor, layer: LayerShape) -> Tensor:
-    """(N, C_out, S, lambda) -> (N, P·lambda): a group has the gradients of all parts that it makes."""
+    """(N, C_out, S, lambda) -> (N, P·lambda): a group sums the gradients of all parts that it generates."""
     parts = parts_of(layer)
     of_parts = by_filter.view(len(by_filter), layer.generator_groups, parts.of_group, -1)
     return (of_parts[:, :, 0] if parts.of_group == 1 else of_parts.sum(2)).flatten(1)
 
 
 class _GeneratorGradients:
-    """What kernels' gradients, tile by tile, send back to what `by_part` gives."""
+    """Accumulates the gradients of the tensors of `by_part` from those of the kernels, tile by tile."""
 
     def __init__(self, vectors: Tensor, weights: Tensor, needs_alpha: bool, needs_weight: bool) -> None:
         self.alpha = torch.empty_like(vectors) if needs_alpha else None
@@ -144,7 +144,7 @@ class _GeneratorGradients:
 
     def add(self, part: slice, tile: Tile, filters: slice, grad: Tensor, columns: Tensor) -> None:
         """Of images `part`: `grad` (n, filters, H_out·W_out), `columns` (n, numbers, H_out·W_out)."""
-        # Each group's numbers of every image's kernel.
+        # Each group's elements of every image's kernel.
         of_groups = self._sent.take(grad.shape[1], len(grad), columns.shape[1])
         _multiply(grad, columns.mT, of_groups.transpose(0, 1))
         if self.alpha is not None:
@@ -162,7 +162,7 @@ class _GeneratorGradients:
 
 
 def _times(of_groups: Tensor, made_by: Tensor) -> Tensor:
-    """(filters, n, numbers) times (filters, numbers, lambda): the way round that gives longer rows."""
+    """(filters, n, numbers) times (filters, numbers, lambda): in the order that gives longer rows."""
     images, terms = of_groups.shape[1], made_by.shape[2]
     if images < max(_SHORT, terms):
         return torch.bmm(of_groups, made_by)

@@ -19,12 +19,12 @@ except ImportError:
 
 
 LEAST_CAPABILITY = (8, 0)
-"""Of a GPU: older ones have neither bfloat16 nor TF32 in their products."""
+"""Lowest compute capability: older GPUs have neither bfloat16 nor TF32 products."""
 
 
 @cache
 def works() -> bool:
-    """Whether Triton's kernels run on the GPU of this process, tried once; if not, a warning says why."""
+    """Whether Triton's kernels run on this process's GPU, tried once; if not, a warning says why."""
     if triton is None or not torch.cuda.is_available():
         return False
     if torch.cuda.get_device_capability() < LEAST_CAPABILITY:
@@ -33,10 +33,10 @@ def works() -> bool:
         raise RuntimeError("the first pass must come before a CUDA graph is captured")
     try:
         _launch()
-    except Exception as error:  # whatever compilers, linkers and drivers may raise
+    except Exception as error:  # compilers, linkers and drivers may raise anything
         why = " ".join(str(error).split()) or type(error).__name__
         warnings.warn(
-            "Triton can't compile here, so that other formulations run in place of 'fused': it needs a C"
+            "Triton can't compile here, so other formulations replace 'fused': it needs a C"
             f" compiler and Python's headers ({why[:200]})",
             Notice,
             stacklevel=1,
