@@ -32,11 +32,13 @@ def stops_raised() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in STOPS if number != signal.SIGINT}
-    before = {number: own for number, own in before.items() if own != signal.SIG_IGN}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.SIG_IGN)
+        for signal_number in before:
+            signal.signal(
+                signal_number, signal.SIG_DFL if signal_number == signal.SIGTERM else signal.SIG_IGN
+            )
         raise KeyboardInterrupt
 
     for number in before:
@@ -44,8 +46,8 @@ def stops_raised() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, own in before.items():
-            signal.signal(number, own)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -91,23 +91,25 @@ def _expected() -> dict[str, dict[str, Any]]:
 
 
 def _of_columns(table: str, wanted: list[_Column], found: list[_Column]) -> Iterator[str]:
-    own, there = {column[0]: column for column in wanted}, {column[0]: column for column in found}
-    yield from (f"table '{table}' has no column '{name}'" for name in own if name not in there)
-    yield from (f"table '{table}' has an unknown column '{shown(n)}'" for n in there if n not in own)
-    for name, column in own.items():
+    expected, there = {column[0]: column for column in wanted}, {column[0]: column for column in found}
+    yield from (f"table '{table}' has no column '{name}'" for name in expected if name not in there)
+    yield from (f"table '{table}' has an unknown column '{shown(n)}'" for n in there if n not in expected)
+    for name, column in expected.items():
         if there.get(name, column) != column:
             kind = shown(there[name][1]) or "of no type"
             yield f"column '{name}' of table '{table}' is {kind}: expected {column[1]} as it was made"
-    if list(own) != list(there):
+    if list(expected) != list(there):
         yield f"the columns of table '{table}' stand in another order"
 
 
 def _of_indexes(table: str, wanted: set[tuple[str, ...]], found: set[tuple[str, ...]]) -> Iterator[str]:
     yield from (
-        f"table '{table}' has no unique index of '{', '.join(own)}'" for own in sorted(wanted - found)
+        f"table '{table}' has no unique index of '{', '.join(index)}'" for index in sorted(wanted - found)
     )
     extra = sorted(found - wanted)
-    yield from (f"table '{table}' has a unique index too many, of '{shown(', '.join(own))}'" for own in extra)
+    yield from (
+        f"table '{table}' has a unique index too many, of '{shown(', '.join(index))}'" for index in extra
+    )
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[_Column]:
@@ -121,7 +123,7 @@ def _unique(connection: sqlite3.Connection, table: str) -> set[tuple[str, ...]]:
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     names = [name for _, name, unique, *_ in listed if unique and name in there]
     columns = ("SELECT coalesce(name, '') FROM pragma_index_info(?)",)
-    return {tuple(own for (own,) in connection.execute(*columns, (name,))) for name in names}
+    return {tuple(index_name for (index_name,) in connection.execute(*columns, (name,))) for name in names}
 
 
 def _declared(connection: sqlite3.Connection, table: str) -> str:

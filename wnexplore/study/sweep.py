@@ -108,11 +108,11 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
     _check_count(len(expansion.points), 1 + len(latencies) + seeds)
     sources = {point: _source(point) for point in expansion.points}
     measurements = (
-        *(Measurement("complexity", point, own) for point, own in sources.items()),
+        *(Measurement("complexity", point, source) for point, source in sources.items()),
         *(
-            Measurement("latency", point, replace(protocol, **own))
+            Measurement("latency", point, replace(protocol, **source))
             for protocol in latencies
-            for point, own in sources.items()
+            for point, source in sources.items()
         ),
         *_trainings(spec.train, sources, threads, images),
     )
@@ -129,9 +129,9 @@ def check_sizes(spec: SweepSpec, plan: Plan, todo: Iterable[Measurement]) -> Non
     for measurement in plan.measurements:
         latencies.setdefault(_sized(measurement), []).append(measurement)
     asked = {_sized(measurement) for measurement in todo}
-    for sizes, own in latencies.items():
-        if sizes in asked and own[0].figure == "latency":
-            check_fits_somewhere(latency_misfit(m.point, m.timing) for m in own)
+    for sizes, group in latencies.items():
+        if sizes in asked and group[0].figure == "latency":
+            check_fits_somewhere(latency_misfit(m.point, m.timing) for m in group)
     if spec.train is not None and ("training",) in asked:
         train, device = spec.train, resolve_device(spec.train.device)
         check_fits_somewhere(training_misfit(train, point, device) for point in plan.points)
@@ -144,10 +144,10 @@ def _sized(measurement: Measurement) -> tuple[Any, ...]:
     return "latency", measurement.timing.batch_size, measurement.timing.dtype
 
 
-def _check_count(points: int, each: int) -> None:
+def _check_count(points: int, per_point: int) -> None:
     """Raise `InputError` if there is more to measure than can be listed: `each` of so many `points`."""
-    if points * each > _MOST:
-        raise InputError(f"{points * each:,} measurements: expected at most {_MOST:,}")
+    if points * per_point > _MOST:
+        raise InputError(f"{points * per_point:,} measurements: expected at most {_MOST:,}")
 
 
 _MOST = 1_000_000
@@ -392,10 +392,10 @@ def _trainings(
         return
     device = resolve_device(spec.device)
     chosen = dict(threads)
-    for point, own in sources.items():
+    for point, source in sources.items():
         plain = point.baseline()
         if device == "cpu" and plain not in chosen:
             chosen[plain] = threads_of(spec, plain)
-        shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | own
+        shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | source
         for seed in range(spec.seeds):
             yield Measurement("training", point, shared | {"seed": seed})

@@ -343,7 +343,7 @@ def _interrupts() -> Iterator[list[int]]:
     """
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in STOPS}
-    before = {n: own for n, own in before.items() if n == signal.SIGINT or own != signal.SIG_IGN}
+    before = {n: handler for n, handler in before.items() if n == signal.SIGINT or handler != signal.SIG_IGN}
 
     def note(number: int, frame: Any) -> None:
         came.append(number)
