@@ -42,11 +42,11 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     """
     by_point = _by_point(records)
     trained: dict[DesignPoint, list[Training]] = {}
-    for training in trainings(record for own in by_point.values() for record in own):
+    for training in trainings(record for point_records in by_point.values() for record in point_records):
         trained.setdefault(training.point, []).append(training)
     values: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for point, own in by_point.items():
-        for row in _rows(point, own, trained):
+    for point, point_records in by_point.items():
+        for row in _rows(point, point_records, trained):
             for name, column in values.items():
                 column.append(row.get(name))
     return pd.DataFrame(
@@ -91,7 +91,7 @@ def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) ->
     What goes without saying ("warm cache") is said only if `usual`.
     """
     values = {name: distinct(frame, name) for name in names}
-    alike = {name: own[0] for name, own in values.items() if len(own) == 1}
+    alike = {name: value[0] for name, value in values.items() if len(value) == 1}
     said = (n for n, value in alike.items() if usual or value != COLUMNS[n].usual)
     return " · ".join(COLUMNS[name].say(alike[name]) for name in said)
 
@@ -149,7 +149,7 @@ def _rows(
     counted = _Part.of(axes | (_visible(complexity[0].value) if complexity else {}), complexity)
     timings = _timings(record for record in records if record.figure == "latency")
     baseline = point.baseline() if point in trained else point
-    plain = {each.identity: each for each in trained.get(baseline, ()) if baseline != point}
+    plain = {training.identity: training for training in trained.get(baseline, ()) if baseline != point}
     learned = [
         _Part.of(_training(own) | _difference(own, plain.get(own.identity)), own.records)
         for own in newest(trained.get(point, ()))
@@ -196,8 +196,8 @@ def _training(training: Training) -> dict[str, Any]:
 
 def _difference(training: Training, baseline: Training | None) -> dict[str, Any]:
     """What a training has over the plain network's, over the seeds that succeeded in both."""
-    own, other = training.top1, {} if baseline is None else baseline.top1
-    differences = [own[seed] - other[seed] for seed in own if seed in other]
+    top1, other = training.top1, {} if baseline is None else baseline.top1
+    differences = [top1[seed] - other[seed] for seed in top1 if seed in other]
     if not differences:
         return {}
     low, high = paired_interval(differences) or (None, None)
