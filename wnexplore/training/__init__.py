@@ -1,1 +1,1 @@
-"""One network trained, tested, kept, resumed and looked at."""
+"""Training one network: loop, tests, checkpoints, resuming, evaluation and kernel analysis."""

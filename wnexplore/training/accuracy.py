@@ -1,4 +1,4 @@
-"""How good a network is on the images of a split."""
+"""Tests the accuracy of a network on a split."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from wnexplore.training.weight_average import Average
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of a split."""
+    """The result of a network on a split."""
 
     top1: float
-    """Share of the images whose class came first, in percent."""
+    """Top-1 accuracy in percent."""
     top5: float
-    """Share of the images whose class was among the first five, or among all if there are fewer."""
+    """Top-5 accuracy in percent; of all classes if there are fewer than five."""
     loss: float
     """Mean cross-entropy, in nats, without label smoothing."""
     images: int
-    """How many there were; damaged ones don't count."""
+    """Number of images, without damaged ones."""
 
 
 class StoppedError(Exception):
@@ -57,12 +57,12 @@ def evaluate(
 ) -> Evaluation:
     """Test `model`, put in evaluation mode, on every image of `split` once.
 
-    All products are float32, on a GPU too. Of `world` processes each tests its part, `batch_size` images at a
-    time, and all get the same result. Raises `RunError` if not one image can be read, `StoppedError` in all
-    of them once `stop` says so in one.
+    All products are float32, on a GPU too. Each of `world` processes tests its part, `batch_size` images at a
+    time, and all get the same result. Raises `RunError` if no image can be read, `StoppedError` in all
+    processes once `stop` returns true in one.
     """
     model.eval()
-    # Correct first, correct among five, sum of the losses, images, processes that were stopped.
+    # Correct top-1, correct top-5, sum of losses, images, stopped processes.
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     yield_to_others(at_once=True)
     with torch.inference_mode(), precision_set(PRECISION):
@@ -83,7 +83,7 @@ def evaluate(
     if stopped:
         raise StoppedError
     if not count:
-        raise RunError("not one image of the test could be read")
+        raise RunError("no test image could be read")
     return Evaluation(100 * first / count, 100 * five / count, loss / count, round(count))
 
 
@@ -99,11 +99,11 @@ def ready_for_test(
     average: Average | None = None,
     stop: Callable[[], bool] = _never,
 ) -> Iterator[bool]:
-    """`network` inside as it is tested and kept, and outside as its training left it, to the last bit.
+    """Inside, `network` in the state that is tested and saved; restored bit by bit afterwards.
 
-    Inside it has the weights of `average`, if there is one, and the statistics of batch normalisation are
-    `refresh_batch_norm`'s from the training images of `split`, if the recipe says so; all of it is the same
-    in all `world` processes. Gives False if `stop` ended that early: then it is not to be tested or kept.
+    Inside it has the weights of `average`, if there is one, and the statistics of batch normalisation by
+    `refresh_batch_norm` from the training images of `split`, if the recipe says so; equal in all `world`
+    processes. Yields False if `stop` ended this early: then it must not be tested or saved.
     """
     before = Snapshot(network, parameters=average is not None)
     generators = generator_states(device)
@@ -131,15 +131,15 @@ def refresh_batch_norm(
 ) -> bool:
     """Set the running statistics of batch normalisation to their mean over augmented training batches.
 
-    The batches hold at least 512 images or all of `split`. Nothing else of `model` changes, and frozen layers
-    keep their statistics: those that are in evaluation mode or whose momentum is 0. Gives False, and leaves
-    all as it was, if `stop` says so before the end. "Precise BN" of Wu and Johnson, Rethinking "Batch" in
-    BatchNorm, 2021, section 3.
+    The batches hold at least 512 images or all of `split`. Nothing else in `model` changes, and frozen layers
+    keep their statistics: those in evaluation mode or with momentum 0. Returns False, without any change, if
+    `stop` returns true before the end. "Precise BN" of Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021,
+    section 3.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _follows(m)]
     if not norms:
         return True
-    # Some networks write their own weights in a forward pass in training: a teacher's, normalised filters.
+    # Some networks write their weights in a training forward pass: a teacher's, normalised filters.
     before = Snapshot(model, parameters=True)
     for norm in norms:
         _begin_anew(norm)
@@ -152,7 +152,7 @@ def refresh_batch_norm(
             if stopped:
                 break
             _forward(model, images)
-    # Only those that counted batches: whether a layer is frozen may show no earlier than in a forward pass.
+    # Only those that counted batches: a layer may be frozen only during a forward pass.
     found = [(norm, _statistics(norm)) for norm in norms if norm.num_batches_tracked]
     before.put_back()
     if stopped:
@@ -165,7 +165,7 @@ def refresh_batch_norm(
 
 
 def _agree(network: nn.Module) -> None:
-    """Give all processes the first one's buffers: each has gone on with its own since the last step began."""
+    """Broadcast rank 0's buffers: the processes' buffers have diverged since the last step began."""
     with torch.no_grad():
         for buffer in network.buffers():
             if overlaps(buffer):
@@ -177,23 +177,23 @@ def _agree(network: nn.Module) -> None:
 
 
 def is_too_few(error: Exception) -> bool:
-    """Whether `error` is batch normalisation's that can't train on one number for each channel."""
+    """Whether `error` is batch normalisation's error for one value per channel."""
     return isinstance(error, ValueError) and "more than 1 value per channel when training" in str(error)
 
 
 def _follows(norm: nn.modules.batchnorm._BatchNorm) -> bool:
-    """Whether `norm` keeps running statistics that a training changes."""
+    """Whether `norm` has running statistics that training updates."""
     tensors = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
     return norm.momentum != 0 and all(isinstance(tensor, Tensor) for tensor in tensors)
 
 
 def _begin_anew(norm: nn.modules.batchnorm._BatchNorm) -> None:
-    """Have the next batch replace the statistics of `norm`, and further ones be averaged with it."""
+    """Make the next batch replace the statistics of `norm`, and average later batches."""
     mean, variance, count = _statistics(norm, copies=False)
     count.zero_()
     norm.momentum = None
     if not (mean.isfinite().all() and variance.isfinite().all()):
-        # Nothing times zero: what they are would stay.
+        # With a factor of zero the old values would otherwise remain.
         mean.zero_()
         variance.fill_(1)
 
@@ -205,7 +205,7 @@ def _statistics(norm: nn.modules.batchnorm._BatchNorm, *, copies: bool = True) -
 
 
 def _forward(model: nn.Module, images: Tensor) -> None:
-    """Run `model` on `images`; what damaged images left may be too few."""
+    """Run `model` on `images`, ignoring batches that damaged images left too small."""
     try:
         model(images)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The kernels that a trained network generates, looked at with the test images of a data set."""
+"""Analyses the kernels that a trained network generates for a data set's test images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from wnexplore.training.kernel_statistics import activation_vectors, kernel_map,
 def analyze(
     trained: Trained, data: Data, *, samples: int, layer: str | None, seed: int, device: str
 ) -> KernelAnalysis:
-    """What `wnexplore analyze` shows of a network and up to `samples` test images of all classes.
+    """The analysis of a network on up to `samples` test images of all classes.
 
-    `layer` is the dotted name of the one that is mapped by t-SNE, which `seed` starts; the last one to run if
-    left out. `data` has the network's classes, as `evaluation.test_data` gives it. Raises `InputError` if the
-    network has no such layer or none that generates kernels, or another number of classes.
+    `layer` is the dotted name of the layer mapped by t-SNE, seeded by `seed`; by default the last one to run.
+    `data` has the network's classes, as returned by `evaluate.test_data`. Raises `InputError` if the network
+    has no such layer or none that generates kernels, or another number of classes.
     """
     network, point = trained.network.to(device), trained.origin.point
     if data.num_classes != point.num_classes:
         raise InputError(
             f"data set '{data.name}' has {data.num_classes} classes, and this network {point.num_classes}:"
-            f" expected one such as '{shown(trained.origin.data)}'"
+            f" expected a data set such as '{shown(trained.origin.data)}'"
         )
     try:
         layers = generated_layers(network, layer)
@@ -56,11 +56,11 @@ def analyze(
 
 
 def _spread(data: Data, samples: int, device: str) -> Iterator[Batch]:
-    """At most `samples` test images from all over the split, the same ones every time.
+    """At most `samples` test images spread over the split, the same ones every time.
 
-    Image files come class by class, and drawn images one class after another, of which images at equal
-    distances can miss classes: so one is drawn from each of as many stretches. Where there are many more,
-    only those at a distance that shares no divisor with the number of classes are read.
+    Image files are sorted by class and synthetic images cycle through the classes, so equally spaced images
+    could miss classes: one image is drawn from each of `samples` intervals. For a much larger split, only
+    images at a stride coprime to the number of classes are read.
     """
     step = max(1, len(data.test) // samples)
     step = next(distance for distance in range(step, 0, -1) if math.gcd(distance, data.num_classes) == 1)

@@ -35,19 +35,19 @@ from wnexplore.training.network_state import lacks_layers, load_beside, make_wri
 
 SUFFIX = ".safetensors"
 KEY = "wnexplore"
-"""Key of a file's metadata under which all that is known of its weights stands, as JSON."""
+"""Key of the checkpoint metadata in a file's header, as JSON."""
 _BESIDE = "wnexplore.beside"
-"""Key under which stands what the network holds beside its state dict, if that has changed."""
+"""Key of the network's state that is not in its state dict, if it has changed."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from."""
+    """The checkpoint metadata: the network, data and recipe of the weights."""
 
     point: DesignPoint
-    """The network, with as many classes as its data has."""
+    """The network, with the number of classes of its data."""
     data: str
-    """The data set, as `--data` takes it."""
+    """The data set, in the form of `--data`."""
     classes: tuple[str, ...]
     """The names of the classes, in the order of the logits."""
     preparation: Preparation
@@ -56,9 +56,9 @@ class Origin:
     step: int
     epoch: float
     top1: float | None = None
-    """Share of the test images whose class came first, in percent; None where that was not tested."""
+    """Top-1 accuracy in percent; None if not tested."""
     source: str | None = None
-    """`source_hash` of the file that the network is in; None if it is in none, and in old checkpoints."""
+    """`source_hash` of the network's Python file; None if there is none, and in old checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class Trained:
 def save_checkpoint(
     path: Path, network: nn.Module, origin: Origin, beside: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the weights of `network` and their origin to the .safetensors file `path`, whole.
+    """Write the weights of `network` and their metadata atomically to the .safetensors file `path`.
 
-    `beside` is what the network holds beside its state dict, as `Beside.changed` finds it. Raises
+    `beside` is the state that is not in the state dict, from `Beside.changed`. Raises
     `InputError` if it can't be written, `RunError` if the disk is full.
     """
-    # Copies: weights that two layers share, for which the format has no word, are written twice.
+    # Copies: the format doesn't support weights shared by two layers, which are written twice.
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
-        if isinstance(tensor, Tensor)  # a layer's extra state may be anything, and is in `beside`
+        if isinstance(tensor, Tensor)  # a layer's extra state may have any type, and is in `beside`
     }
     content = asdict(origin) | {"point": origin.point.to_dict(), "version": VERSION}
     metadata = {"format": "pt", KEY: json.dumps(content, sort_keys=True)}
@@ -91,17 +91,18 @@ def save_checkpoint(
 
 
 def open_checkpoint(path: Path, backbone: str | None = None) -> Trained:
-    """The network of a file that `save_checkpoint` wrote, built anew with its weights.
+    """Build the network of a file that `save_checkpoint` wrote, with its weights.
 
-    Nothing that the file names is run but what `backbone` names, as `read_origin` says. Raises `InputError`
-    as that does, and if its weights are another network's or it doesn't run. No memory is taken for a network
-    that its weights can't fit, as far as `build_held` can tell.
+    No code named by the file is run unless `backbone` names it too, see `read_origin`. Raises `InputError` as
+    that does, and if the weights are of another network or it doesn't run. No memory is allocated for a
+    network that the weights can't fit, as far as `build_held` can tell.
     """
     origin = read_origin(path, backbone)
     held = read_header(path).shapes
     network = build_held(path, origin.point, held)
     if lacks_layers(network, held):
-        # Some are only made for the first images. If they can't be, loading says what is missing.
+        # Some layers are only created by the first forward pass. If it fails, loading reports what is
+        # missing.
         with torch.no_grad(), suppress(Exception):
             network(torch.zeros(2, 3, origin.point.resolution, origin.point.resolution))
     load_checkpoint(network, path)
@@ -110,14 +111,14 @@ def open_checkpoint(path: Path, backbone: str | None = None) -> Trained:
 
 
 def read_origin(path: Path, backbone: str | None = None) -> Origin:
-    """What a file that `save_checkpoint` wrote says of its weights.
+    """The metadata of a file that `save_checkpoint` wrote.
 
-    A checkpoint can come from anybody, and must not run code: where it names a Python file as its backbone,
-    `backbone` has to name that file (wherever it is now) and its function, and the file's hash has to be the
-    one in the checkpoint.
+    Checkpoints are untrusted and must not run code: where one names a Python file as its backbone, `backbone`
+    must name that file (at its current path) and its function, and the file's hash must match the
+    checkpoint's.
 
-    Raises `InputError` if it isn't, if the file can't be read, is something else, damaged or from a newer
-    version.
+    Raises `InputError` if they don't match, or if the checkpoint can't be read, has another format, is
+    damaged or from a newer version.
     """
     text = read_header(path).metadata.get(KEY)
     if text is None:
@@ -156,9 +157,8 @@ def load_checkpoint(
 ) -> None:
     """Load the weights in the file `path`: .safetensors, or what a training saved by `torch.save`.
 
-    They may stand among other things and under a wrapper's names, as `unwrapped` says, which is told which
-    `weights` to take. Raises `InputError` if
-    it can't be read, or doesn't fit: then the network is not to be used.
+    They may be among other things and under a wrapper's names, see `unwrapped`, to which `weights` is passed.
+    Raises `InputError` if it can't be read or doesn't fit; then the network must not be used.
     """
     if path.suffix != SUFFIX:
         read = read_tensors(path)
@@ -182,21 +182,21 @@ def load_checkpoint(
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors, numbers and text, in mappings and lists, to the file `path`, whole."""
+    """Write tensors, numbers and text, in mappings and lists, atomically to the file `path`."""
     data = io.BytesIO()
     torch.save(dict(state), data)
     write_whole(path, data.getvalue())
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU; nothing in the file is run. Raises `InputError`."""
+    """Read a state written by `save_state` to the CPU, without running code from it. Raises `InputError`."""
     return dict(read_tensors(path))
 
 
 _MOST_BESIDE = 64 * 2**20
-"""Bytes of what a network holds beside its state dict."""
+"""Largest state outside of the state dict, in bytes."""
 _MOST_PICKLED = 2**19
-"""Bytes of it that are no numbers of tensors."""
+"""Largest part of it that isn't tensor data, in bytes."""
 
 
 def _as_text(beside: Mapping[str, Any]) -> str:
@@ -204,14 +204,14 @@ def _as_text(beside: Mapping[str, Any]) -> str:
     torch.save(dict(beside), data)
     if data.tell() > _MOST_BESIDE:
         raise InputError(
-            f"the network holds {data.tell() // 2**20} MiB beside its state dict: expected at most"
+            f"the network holds {data.tell() // 2**20} MiB outside its state dict: expected at most"
             f" {_MOST_BESIDE // 2**20}, or buffers that are persistent"
         )
     return base64.b64encode(zlib.compress(data.getvalue())).decode("ascii")
 
 
 def _read_beside(path: Path) -> dict[str, Any]:
-    """What `_as_text` wrote into the file `path`; {} if nothing. Nothing in it is run."""
+    """What `_as_text` wrote into the file `path`, or {}; no code in it is run."""
     text = read_header(path).metadata.get(_BESIDE)
     if text is None:
         return {}
@@ -219,11 +219,11 @@ def _read_beside(path: Path) -> dict[str, Any]:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MOST_BESIDE)
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
             names = [part for part in parts.infolist() if part.filename.endswith("data.pkl")]
-        # Tensors apart: it takes a microsecond or more for each byte.
+        # Without tensors: it takes a microsecond or more per byte.
         if not names or any(part.file_size > _MOST_PICKLED for part in names):
             raise ValueError
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # bytes that are something else can fail in any way
+    except Exception:  # other bytes can fail in any way
         found = None
     if not isinstance(found, dict):
         raise InputError(f"checkpoint {path} is damaged: its '{_BESIDE}' can't be read")

@@ -1,4 +1,4 @@
-"""The checkpoints of a training in its run directory: the last two, and the best."""
+"""The checkpoints of a training in its run directory: the last two and the best."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _KEPT = 2
 
 
 class Checkpoints:
-    """step_N.state with all that going on needs, step_N.safetensors with the weights to test.
+    """step_N.state has the state for resuming, step_N.safetensors the weights to test.
 
-    Where a run was stopped, the state may be alone: going on makes the weights anew.
+    A stopped run may have only the state: resuming creates the weights again.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -30,37 +30,39 @@ class Checkpoints:
 
     @property
     def last(self) -> Path | None:
-        """The state of the last step that was kept; None if there is none."""
+        """The state of the last saved step; None if there is none."""
         states = self._all(".state")
         return states[-1] if states else None
 
     def clean(self) -> None:
-        """Remove what a process that was killed while it wrote has left; nobody else may be writing."""
+        """Remove unfinished files of a killed process; no other process may be writing."""
         remove_unfinished(self.folder)
 
     def has_weights(self, step: int) -> bool:
-        """Whether the weights of that step are kept."""
+        """Whether the weights of that step are saved."""
         return self._path(step).exists()
 
     def save_state(self, step: int, state: Mapping[str, Any]) -> None:
-        """Keep all that going on from `step` needs, and of the steps before it only the one before."""
+        """Save the state for resuming from `step`, and remove all earlier states but the last."""
         make_folder(self.folder)
         save_state(self._path(step).with_suffix(".state"), state)
         self._forget(".state")
 
     def save(self, network: nn.Module, origin: Origin, beside: Mapping[str, Any]) -> None:
-        """Keep the weights of a step, and of those before it only the ones before."""
+        """Save the weights of a step, and remove all earlier weights but the last."""
         make_folder(self.folder)
         save_checkpoint(self._path(origin.step), network, origin, beside)
         self._forget(SUFFIX)
 
     def save_best(self, network: nn.Module, origin: Origin, beside: Mapping[str, Any]) -> None:
-        """Keep the best weights so far."""
+        """Save the best weights so far."""
         make_folder(self.folder)
         save_checkpoint(self.best, network, origin, beside)
 
     def state(self) -> dict[str, Any] | None:
-        """What the last step needs to go on; None if there is none. Raises `InputError` if it is damaged."""
+        """The state of the last step for resuming; None if there is none. Raises `InputError` if it is
+        damaged.
+        """
         return None if self.last is None else read_state(self.last)
 
     def _path(self, step: int) -> Path:
@@ -72,5 +74,5 @@ class Checkpoints:
                 old.unlink()
 
     def _all(self, suffix: str) -> list[Path]:
-        """The files of steps, the oldest first."""
+        """The files of steps, oldest first."""
         return sorted(self.folder.glob(f"step_*{suffix}"), key=lambda path: (len(path.name), path.name))

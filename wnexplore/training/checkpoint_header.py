@@ -1,4 +1,4 @@
-"""A .safetensors file before its tensors are read: what its header says, whether a network can have them."""
+"""The header of a .safetensors file, and whether a network fits it, checked before tensors are read."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the tensors."""
+    """The header before the tensors."""
 
     metadata: Mapping[str, str]
     shapes: Mapping[str, _Shape]
 
     @property
     def numbers(self) -> int:
-        """In all tensors; the format sees to it that the file holds as many."""
+        """Elements of all tensors; the format guarantees that the file holds as many."""
         return sum(map(math.prod, self.shapes.values()))
 
 
 def read_header(path: Path) -> Header:
-    """The header of the file `path`. Raises `InputError` if it can't be read or is none."""
+    """The header of the file `path`. Raises `InputError` if it can't be read or is invalid."""
 
     def read() -> Header:
         with safe_open(path, framework="pt") as file:
@@ -51,7 +51,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_told(path: Path, what: str, read: Callable[[], _Read]) -> _Read:
-    """What `read` reads from the file `path`; what goes wrong as an `InputError` that names it."""
+    """The result of `read`, with errors translated into an `InputError` that names the file."""
     try:
         check_regular(path)
         return read()
@@ -60,7 +60,7 @@ def read_told(path: Path, what: str, read: Callable[[], _Read]) -> _Read:
     except MemoryError:
         raise InputError(f"can't read {what} {named(path)}: it doesn't fit in memory") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise InputError(f"{what} {named(path)} is damaged: not a whole .safetensors file") from None
+        raise InputError(f"{what} {named(path)} is damaged: not a complete .safetensors file") from None
 
 
 def check_regular(path: Path) -> None:
@@ -74,15 +74,15 @@ def check_regular(path: Path) -> None:
 
 
 def named(path: Path) -> str:
-    """`path` as a message shows it."""
+    """`path` for messages."""
     return shown(path, 4096)
 
 
 def named_point(path: Path, point: DesignPoint, source: str | None, backbone: str | None) -> DesignPoint:
-    """`point`, its backbone as the person names it, who alone decides which file is run.
+    """`point` with the backbone that the user names, who alone decides which file is run.
 
-    Raises `InputError` if `point` is of a network in a file and `backbone` doesn't name that function of a
-    file with the hash `source`, or if `backbone` is another one.
+    Raises `InputError` if the backbone of `point` is in a Python file and `backbone` doesn't name that
+    function in a file with the hash `source`, or if `backbone` is a different one.
     """
     recorded = point.backbone
     if not is_in_file(recorded):
@@ -105,8 +105,8 @@ def named_point(path: Path, point: DesignPoint, source: str | None, backbone: st
         )
     if source is None:
         raise InputError(
-            f"checkpoint {named(path)} doesn't hold the hash of {shown(recorded)}, so that nobody can tell"
-            " whether this is the file that it was trained with: train again, or load its weights into"
+            f"checkpoint {named(path)} doesn't hold the hash of {shown(recorded)}, so it is unknown whether"
+            " this is the file that it was trained with: train again, or load its weights into"
             " wnexplore.build's network in Python"
         )
     if source_hash(backbone) != source:
@@ -118,15 +118,15 @@ def named_point(path: Path, point: DesignPoint, source: str | None, backbone: st
 
 
 def is_in_file(backbone: str) -> bool:
-    """Whether `backbone` is a function of a Python file, which is run to make the network."""
+    """Whether `backbone` is a function of a Python file, which is run to build the network."""
     return is_brought(backbone) and backbone.rpartition(":")[0] not in LIBRARIES
 
 
 def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> nn.Module:
-    """The network of `point`, of which tensors of `shapes` can be those. Raises `InputError` if they can't.
+    """Build the network of `point`. Raises `InputError` if it can't have tensors of `shapes`.
 
-    No network is made that is much larger than its file. Of a network of one's own only the classifier is
-    known before it is built, and of timm's and torchvision's the number of its numbers.
+    No network much larger than its file is built. For an external backbone only the classifier can be checked
+    before, and for timm's and torchvision's the number of elements.
     """
     if point.resolution > _LARGEST_TRAINED:
         raise InputError(
@@ -157,9 +157,9 @@ def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
 
 
 def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
-    """Run `network` once and leave it as it was. Raises `InputError` if it can't, or has other classes.
+    """Run `network` once, without changing it. Raises `InputError` if it fails, or has other classes.
 
-    Not on images so large that this alone would take seconds.
+    Large images are avoided: they would take seconds.
     """
     size = point.resolution
     if size > _TRIED:
@@ -168,7 +168,7 @@ def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
     try:
         with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=()):
             logits = network(torch.zeros(1, 3, size, size))
-    except Exception as error:  # anybody's code, or what a damaged file made of it
+    except Exception as error:  # arbitrary code, or a network from a damaged file
         raise InputError(
             f"checkpoint {named(path)} is damaged: point: its network can't run on images of {size} pixels:"
             f" {shown(error)}"
@@ -179,12 +179,13 @@ def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
 
 
 _LARGEST_TRAINED = 4096
-"""Pixels: an image of more takes half a gigabyte before the first layer, and nobody trains so here."""
+"""Largest resolution: a larger image takes half a gigabyte before the first layer."""
 _TRIED = 640
 _TIMES = 8
-"""How many times the numbers of its file a network that was brought may ask for: parts are built twice."""
+"""Largest ratio of elements that an external backbone allocates to those in its file: parts may be built
+twice."""
 _SLACK = 2**22
-"""Numbers that a network may ask for beyond those of its file: they are none that memory lacks."""
+"""Elements that a network may allocate beyond those of its file, which are too few to matter."""
 
 
 def _unfit(path: Path, reason: str) -> InputError:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its weights, read as text of anybody's and checked field by field before use."""
+"""Parses a checkpoint's metadata, which is untrusted text and validated field by field."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from wnexplore.errors import InputError, shown
 
 VERSION = 1
 MOST_BYTES = 4 * 2**20
-"""Of the text: a hundred thousand classes take half of it."""
+"""Largest text: a hundred thousand classes take half of it."""
 MOST_VALUES = 1000
-"""Of one field, the names of classes apart."""
+"""Most values of one field, except the class names."""
 MOST_DEEP = 5
-"""Lists and objects within one another in a field."""
+"""Deepest nesting of lists and objects in a field."""
 
 
 class DamagedError(Exception):
-    """A field of a checkpoint is not what it has to be."""
+    """A field of a checkpoint is invalid."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -68,7 +68,7 @@ class PreparationMetadata(_Strict):
     std: tuple[_Deviation, _Deviation, _Deviation]
     grey: bool = False
     crop: Annotated[float, Field(ge=0.05, le=1)] = 1.0
-    # Files of before 16-bit images were scaled have none.
+    # Absent from files written before 16-bit images were scaled.
     ranges: dict[str, Annotated[tuple[_Limit, _Limit], AfterValidator(_ordered)]] = {}
 
 
@@ -85,7 +85,7 @@ class Metadata(_Strict):
     step: _Count
     epoch: Annotated[float, Field(ge=0)]
     top1: Annotated[float, Field(ge=0, le=100)] | None = None
-    # Files of before it was kept have none.
+    # Absent from older files.
     source: Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")] | None = None
 
     @model_validator(mode="after")
@@ -96,10 +96,10 @@ class Metadata(_Strict):
         return self
 
     def design_point(self) -> DesignPoint:
-        """The network. Raises `DamagedError` if there is none such."""
+        """The network. Raises `DamagedError` if it is invalid."""
         try:
             point = DesignPoint.from_dict(self.point)
-            # The layers of a network that was brought are seen when it is built.
+            # The layers of an external backbone are known when it is built.
             if not is_brought(point.backbone):
                 check_legal(point)
             return point
@@ -110,9 +110,9 @@ class Metadata(_Strict):
 
 
 def read_metadata(text: str) -> Metadata:
-    """What `text`, JSON of any origin, says.
+    """Parse `text`, untrusted JSON.
 
-    Raises `DamagedError` for anything that no training writes, `NewerError` for another version's.
+    Raises `DamagedError` for anything that no training writes, `NewerError` for a later version.
     """
     if len(text) > MOST_BYTES:
         raise DamagedError("metadata", f"{len(text):,} characters, expected at most {MOST_BYTES:,}")
@@ -129,7 +129,7 @@ def read_metadata(text: str) -> Metadata:
         raise NewerError
     _check_bounds(content)
     try:
-        # As JSON once more, in which a list stands for a tuple.
+        # As JSON, in which pydantic accepts a list for a tuple.
         return Metadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
@@ -139,7 +139,7 @@ def read_metadata(text: str) -> Metadata:
 
 
 def _check_bounds(content: Mapping[str, Any]) -> None:
-    """Raise `DamagedError` for more than any training writes: a check of each field tells of every value."""
+    """Raise `DamagedError` for more data than any training writes: pydantic would list every value."""
     for name, value in content.items():
         if name == "classes" and isinstance(value, list):
             wrong = next((name_ for name_ in value if not isinstance(name_, str)), None)
@@ -172,4 +172,4 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> Mapping[str, Any]:
-    raise DamagedError("metadata", f"{name} is no number")
+    raise DamagedError("metadata", f"{name} is not a number")

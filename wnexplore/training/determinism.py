@@ -1,4 +1,4 @@
-"""Seeded generators and deterministic algorithms for as long as a training runs."""
+"""Seeded generators and deterministic algorithms during a training."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from wnexplore.training.plain_values import packed, unpacked
 
 
 def require_cublas_workspace() -> None:
-    """Set the workspace with which cuBLAS is deterministic, unless somebody chose one.
+    """Set the workspace with which cuBLAS is deterministic, unless it is already set.
 
-    cuBLAS reads it once, when it is first used, and torch asks for it in deterministic mode: it must be
-    there before anything runs on a GPU.
+    cuBLAS reads it once, on first use, and torch requires it in deterministic mode: it must be set before
+    anything runs on a GPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextmanager
 def reproducible(seed: int, device: str) -> Iterator[None]:
-    """Seeded generators and deterministic algorithms inside, everything as it was outside.
+    """Seeded generators and deterministic algorithms inside; restored afterwards.
 
-    The generators are torch's, and Python's and numpy's, which some networks draw from. On a GPU an
-    operation that has no deterministic form makes torch warn, and float32 is float32: torch's own default,
-    TF32 in convolutions alone, would give plain convolutions another precision than generated ones, whose
-    products are matrices.
+    The generators are torch's, Python's and numpy's, which some networks use. On a GPU torch warns about
+    operations without a deterministic implementation, and TF32 is off: torch's default, TF32 only in
+    convolutions, would give plain convolutions another precision than generated ones, which are matrix
+    products.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
@@ -41,14 +41,14 @@ def reproducible(seed: int, device: str) -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     if device == "cuda":
         require_cublas_workspace()
-    # All GPUs, also for a training on the CPU: torch.manual_seed seeds every one of them.
+    # All GPUs, even for a training on the CPU: torch.manual_seed seeds all of them.
     others = _other_generators()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), precision_set(PRECISION):
         try:
             seed_generators(seed)
             torch.use_deterministic_algorithms(True, warn_only=True)
             cudnn.deterministic, cudnn.benchmark = True, False
-            # Deterministic mode would write to every tensor twice; nothing here reads unwritten memory.
+            # Deterministic mode would fill every new tensor; nothing here reads uninitialised memory.
             memory.fill_uninitialized_memory = False
             yield
         finally:
@@ -66,7 +66,7 @@ def seed_generators(seed: int) -> None:
 
 
 def generator_states(device: str) -> dict[str, Any]:
-    """Where the generators stand that a training on `device` draws from: torch's, Python's and numpy's."""
+    """The states of the generators that a training on `device` uses: torch's, Python's and numpy's."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state(), **_other_generators()}
     if device == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
@@ -74,7 +74,7 @@ def generator_states(device: str) -> dict[str, Any]:
 
 
 def set_generator_states(states: dict[str, Any]) -> None:
-    """Put the generators where `generator_states` found them."""
+    """Restore the states from `generator_states`."""
     torch.set_rng_state(states["cpu"].cpu())
     _set_other_generators(states)
     if "cuda" in states and torch.cuda.is_available():

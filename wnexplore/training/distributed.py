@@ -1,4 +1,4 @@
-"""The processes that train one network together, as torchrun starts them."""
+"""The processes, started by torchrun, that train one network together."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from wnexplore.errors import InputError, shown
 
 @dataclass(frozen=True)
 class Processes:
-    """How many there are, and which of them this is; the first one writes and speaks."""
+    """The number of processes, and the rank of this one; rank 0 writes and prints."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def any(self, flag: bool, device: str) -> bool:
-        """Whether `flag` is set in one of them: all of them must ask."""
+        """Whether `flag` is set in any process; all processes must call this."""
         if self.world == 1:
             return flag
         told = torch.tensor(float(flag), device=device)
@@ -35,14 +35,14 @@ class Processes:
         return bool(told.item())
 
     def mean(self, value: torch.Tensor) -> float:
-        """The mean of their values (): all of them must ask."""
+        """The mean of the processes' values (); all processes must call this."""
         if self.world > 1:
             value = value.clone()
             distributed.all_reduce(value)
         return value.item() / self.world
 
     def gather(self, value: Any) -> list[Any]:
-        """What each of them has: all of them must ask."""
+        """The values of all processes, by rank; all processes must call this."""
         if self.world == 1:
             return [value]
         found = [None] * self.world
@@ -52,9 +52,9 @@ class Processes:
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """This process as one of those that torchrun started, each on a GPU of its own; alone without it.
+    """Join the processes started by torchrun, each on its own GPU; a single process without torchrun.
 
-    Raises `InputError` if there are fewer GPUs than processes, or torchrun's variables are no numbers.
+    Raises `InputError` if there are fewer GPUs than processes, or if torchrun's variables aren't numbers.
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1 or "RANK" not in os.environ:
@@ -63,7 +63,7 @@ def joined(device: str) -> Iterator[Processes]:
     if device == "cuda":
         gpu = own_gpu()
         torch.cuda.set_device(gpu)
-        # Told its GPU, NCCL connects now, where what is wrong is still this process's own.
+        # With the GPU given, NCCL connects now, where an error still belongs to this process.
         distributed.init_process_group("nccl", device_id=gpu)
     else:
         distributed.init_process_group("gloo")
@@ -74,7 +74,7 @@ def joined(device: str) -> Iterator[Processes]:
 
 
 def own_gpu() -> torch.device:
-    """This process's GPU among those of its machine, by torchrun's number; `InputError` if it is none."""
+    """This process's GPU by torchrun's local rank; `InputError` if it doesn't exist."""
     local, count = _number("LOCAL_RANK", 0), torch.cuda.device_count()
     if local >= count:
         raise InputError(

@@ -1,4 +1,4 @@
-"""A trained network on images: those of a data set's test, or single files."""
+"""Runs a trained network on a data set's test images, or on single files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from wnexplore.measure.torch_settings import PRECISION, precision_set
 from wnexplore.training.checkpoint import Trained
 
 Answer = list[tuple[str, float]]
-"""Names of classes with their probabilities, the likeliest first."""
+"""Class names with probabilities, in descending order."""
 
 
 def test_data(
     trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
 ) -> Data:
-    """The data set `source` as `images_for` gives it, with the labels of the network by the classes' names.
+    """The data set `source` from `images_for`, its labels mapped to the network's by class name.
 
-    It may lack some of the network's classes. `tell` gets a line for each thing that a person should know of
-    the result. Raises `InputError` if the data set has classes that the network doesn't know.
+    It may lack some of the network's classes. `tell` gets a line per caveat about the result. Raises
+    `InputError` if the data set has classes that the network lacks.
     """
     data = images_for(trained, source, resolution, tell)
     classes = trained.origin.classes
@@ -48,12 +48,11 @@ def test_data(
 def images_for(
     trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
 ) -> Data:
-    """The data set `source` (None: the one it was trained on) in images of the network's size, or another.
+    """The data set `source` (None: that of the training) at the network's resolution, or at `resolution`.
 
-    Its test images are prepared as those that the network was trained for: normalisation, greys and crop are
-    the checkpoint's. Of image files only path/val is looked at, and takes the place of the training too.
-    `tell` gets a line if there are images of a kind that the training had none of. Raises `InputError` if it
-    can't be had.
+    Its test images get the checkpoint's preprocessing: normalisation, greyscale and crop. Of image files only
+    path/val is read, also as the training split. `tell` gets a line if there are images of a kind that the
+    training lacked. Raises `InputError` if it can't be loaded.
     """
     origin = trained.origin
     asked = parse_data(source or origin.data)
@@ -70,10 +69,10 @@ def images_for(
 def predict(
     trained: Trained, paths: Sequence[Path], device: str, tell: Callable[[str], None]
 ) -> dict[Path, Answer | str]:
-    """For each image file the five likeliest classes, or why it can't be read.
+    """The five most probable classes of each image file, or why it can't be read.
 
-    Each is prepared as `evaluate` prepares the images of a folder. `tell` gets a line for each kind of images
-    that the training had none of, with the first of them.
+    Preprocessing is that of `evaluate` for images of a folder. `tell` gets a line per kind of images that the
+    training lacked, with the first such file.
     """
     network, origin = trained.network.to(device), trained.origin
     known = dict(origin.preparation.ranges)
@@ -86,7 +85,7 @@ def predict(
                 _tell_of_depths(path, found, known, tell)
                 known |= found
             pixels = tested(image, origin.preparation, origin.point.resolution)
-        except Exception as error:  # whatever a decoder may raise on a broken file
+        except Exception as error:  # a decoder may raise anything on a broken file
             answers[path] = reason(error)
             continue
         images = normalised(pixels[None].to(device).float() / 255, origin.preparation)
@@ -104,7 +103,7 @@ def predict(
 
 
 def preparation(split: Split) -> Preparation:
-    """How an image file becomes what `split`, a test's, shows a network."""
+    """The preprocessing of image files that is equivalent to that of the test split `split`."""
     if isinstance(split, FolderSplit):
         return split.how
     assert isinstance(split, TensorSplit)
@@ -113,18 +112,18 @@ def preparation(split: Split) -> Preparation:
 
 
 def _tell_of_depths(where: Path, found: Ranges, known: Ranges, tell: Callable[[str], None]) -> None:
-    """Tell if images are of a kind that the training had none of, and darker than they might be."""
+    """Report images of a kind that the training lacked, which may be read too dark."""
     for kind, (low, high) in found.items():
         black, white = USUAL_RANGES[kind]
         if kind not in known and (low, high) != (black, white):
             tell(
                 f"{shown(where, 300)} has {kind} values, and the training had none: they are read as"
-                f" {black:g} (black) to {white:g} (white), and are of the range {low:g} to {high:g}"
+                f" {black:g} (black) to {white:g} (white), while their range is {low:g} to {high:g}"
             )
 
 
 def _prepared(split: Split, how: Preparation) -> Split:
-    """`split`, images in memory, normalised as `how` says."""
+    """`split`, images in memory, normalised by `how`."""
     if not isinstance(split, TensorSplit) or preparation(split) == how:
         return split
     mean, std = (torch.tensor(values).view(3, 1, 1) * split.peak for values in (how.mean, how.std))
@@ -132,7 +131,7 @@ def _prepared(split: Split, how: Preparation) -> Split:
 
 
 def _labels(data: Data, known: Sequence[str], tell: Callable[[str], None]) -> list[int]:
-    """For each class of `data` its number among those that a network knows, by name."""
+    """For each class of `data` its index among the network's classes, by name."""
     number = {name: index for index, name in enumerate(known)}
     strange = [name for name in data.classes if name not in number]
     missing = [name for name in known if name not in set(data.classes)]
@@ -140,7 +139,7 @@ def _labels(data: Data, known: Sequence[str], tell: Callable[[str], None]) -> li
         lacks = f", and lacks {_some(missing)}" if missing else ""
         raise InputError(
             f"data set '{data.name}' has {len(data.classes)} classes, and this network {len(known)}: it"
-            f" doesn't know {_some(strange)}{lacks}: expected classes by the names that it was trained with"
+            f" doesn't know {_some(strange)}{lacks}: expected the class names of its training"
         )
     if missing:
         tell(
@@ -156,7 +155,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _relabelled(split: Split, labels: Sequence[int]) -> Split:
-    """`split` with `labels[label]` in the place of each label."""
+    """`split` with each label replaced by `labels[label]`."""
     if isinstance(split, FolderSplit):
         samples = [(path, labels[label]) for path, label in split.folder.samples]
         return replace(split, folder=replace(split.folder, samples=samples))

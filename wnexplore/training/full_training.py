@@ -1,4 +1,4 @@
-"""One design point trained in full: a run directory with its log, its checkpoints and its record."""
+"""The full training of one design point in a run directory with log, checkpoints and record."""
 
 from __future__ import annotations
 
@@ -42,43 +42,43 @@ from wnexplore.training.training_record import trained_record, training_protocol
 
 @dataclass(frozen=True)
 class TrainRun:
-    """What to train, how, and where its results go."""
+    """What to train, how, and the run directory."""
 
     point: DesignPoint
-    """The network; its number of classes becomes that of the data."""
+    """The network; its number of classes is set to that of the data."""
     spec: TrainSpec
     """Data, recipe and device."""
     directory: Path
     seed: int = 0
     log_every: int = 50
-    """Steps between two rows of the log; the end of an epoch has one too."""
+    """Steps between two rows of the log; there is also one at the end of each epoch."""
     save_every: int = 1000
-    """Steps between two checkpoints at most; a test has one too."""
+    """Most steps between two checkpoints; there is also one after each test."""
     test_every: int = 1
-    """Epochs between two tests; the last epoch has one too."""
+    """Epochs between two tests; there is also one after the last epoch."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a training stands when it ends."""
+    """The state of a training when it ends."""
 
     step: int
     steps: int
     finished: bool
-    """Whether it went through the whole recipe, its tests too; otherwise it was stopped and is kept."""
+    """Whether it completed the recipe and its tests; otherwise it was stopped and saved."""
     best_top1: float | None
     best: Path
-    """The weights that had it."""
+    """The weights with that accuracy."""
     damaged: tuple[str, ...]
     """Paths of images that couldn't be read."""
     why_damaged: Mapping[str, str]
-    """For each of them why, where it is known: of those before a stop too."""
+    """The reasons, where known, including images from before a stop."""
     skipped: int
-    """Steps without training: damaged images left too few in their batch."""
+    """Skipped steps: damaged images left too few in the batch."""
 
 
 def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, steps: None) -> Outcome:
-    """Train `run.point`, from the last checkpoint of its directory if there is one.
+    """Train `run.point`, resuming from the last checkpoint of its directory if there is one.
 
     The result is that of a run that was never stopped, to the last bit on the same device with as many
     threads and processes. On an interrupt (Ctrl-C, SIGTERM, SIGHUP) the step under way is the last, and is
@@ -86,14 +86,14 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
     `on_row` is told every row of the log as it is written, and the steps in all. Under torchrun all
     processes call this and share each batch.
 
-    Raises `InputError` for data or a directory that can't be used, or one that holds another training,
-    and `RunError` if the training diverges or the disk is full; what was kept before stays.
+    Raises `InputError` for unusable data or directory, or if the directory holds another training, and
+    `RunError` if the training diverges or the disk is full; saved checkpoints are kept.
     """
     device = resolve_device(run.spec.device)
     with ExitStack() as stack:
         stack.enter_context(context_watched(f"the training of {run.point}"))
         processes = stack.enter_context(joined(device))
-        # What can't begin leaves no run directory.
+        # A training that can't start leaves no run directory.
         load(run.spec, run.point.resolution)
         check_trainable(run.spec, run.point)
         check_fits_somewhere([training_misfit(run.spec, run.point, device, processes.world)])
@@ -114,7 +114,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
 
 
 class _RunDirectory(Callbacks):
-    """A training with the folder where its log and its checkpoints are kept."""
+    """A training with its run directory of log and checkpoints."""
 
     def __init__(
         self, run: TrainRun, device: str, processes: Processes, on_row: Callable[[Row, int], None]
@@ -123,13 +123,13 @@ class _RunDirectory(Callbacks):
         self._run, self._device, self._processes, self._on_row = run, device, processes, on_row
         self._data = load(spec, run.point.resolution)
         self._point = replace(run.point, num_classes=self._data.num_classes)
-        # Taken with the file as it is run.
+        # The hash of the file as it is run.
         brought = is_brought(self._point.backbone)
         self._source = source_hash(self._point.backbone) if brought else None
 
         def make() -> nn.Module:
             network = build(self._point)
-            # What a network draws while it trains (dropout) is each process's own.
+            # Random numbers during training (dropout) differ by process.
             seed_generators(run.seed + _PRIME * processes.rank)
             return network
 
@@ -145,11 +145,11 @@ class _RunDirectory(Callbacks):
             processes=processes,
             skips=lambda network: brought and processes.world > 1 and _skips(network, self._point),
         )
-        # What can't be kept is refused before anything is written.
+        # State that can't be saved is refused before anything is written.
         self.trainer.state()
         self._checkpoints = Checkpoints(run.directory)
         self._lacks_weights = False
-        """Whether it was killed between the state and the weights of the last step."""
+        """Whether the process was killed between saving the state and the weights of the last step."""
         self.log: TrainingLog | None = None
         self.interrupts: list[int] = []
 
@@ -175,7 +175,7 @@ class _RunDirectory(Callbacks):
         self._lacks_weights = ended and not self._checkpoints.has_weights(training.step)
 
     def outcome(self) -> Outcome:
-        """Where the training stands."""
+        """The state of the training."""
         trainer, training, figure = self.trainer, self.trainer.training, self.trainer.figure
         return Outcome(
             training.step,
@@ -189,7 +189,7 @@ class _RunDirectory(Callbacks):
         )
 
     def record(self) -> Record:
-        """The record of a training that ended: as a sweep's, but of any seed."""
+        """The record of a finished training, like a sweep's but for any seed."""
         run, device = self._run, self._device
         listing = self._data.listing
         protocol = training_protocol(run.spec, device, torch.get_num_threads(), run.seed, listing)
@@ -215,9 +215,9 @@ class _RunDirectory(Callbacks):
             self.save(weights=True)
 
     def save(self, weights: bool) -> None:
-        """Save the step: first all that resuming needs, as training left it, and then the weights to test.
+        """Save the step: first the state for resuming, then the weights to test.
 
-        After an interrupt the weights are left out if they take long to prepare.
+        After an interrupt the weights are omitted if they take long to prepare.
         """
         state = self.trainer.state()
         if self._processes.first:
@@ -242,7 +242,7 @@ class _RunDirectory(Callbacks):
                 self._checkpoints.save(self.trainer.training.network, self._origin(), self._beside())
 
     def stop(self) -> bool:
-        """Whether an interrupt came."""
+        """Whether an interrupt was received."""
         return bool(self.interrupts)
 
     def _beside(self) -> dict[str, Any]:
@@ -267,20 +267,20 @@ class _RunDirectory(Callbacks):
         )
 
     def _identity(self) -> str:
-        """What makes two runs the same training, as text."""
+        """The identity of a training, as text."""
         run = self._run
         content = {"point": self._point.to_dict(), "seed": run.seed, "data": run.spec.source.text}
         return json.dumps(content | run.spec.recipe.model_dump(mode="json"), sort_keys=True)
 
     def _check_same(self, state: Mapping[str, Any]) -> None:
-        """Raise `InputError` if `state` is of another training than this."""
+        """Raise `InputError` if `state` is of another training."""
         directory = self._run.directory
         self._check_images(state)
         if state["identity"] != self._identity():
             raise InputError(
                 f"{directory} holds another training: give the same options, or another folder by --out"
             )
-        # Those of before files were looked at say nothing of theirs.
+        # Older states don't have a hash.
         source = state.get("source")
         if source not in (None, self._source):
             raise InputError(
@@ -290,22 +290,22 @@ class _RunDirectory(Callbacks):
             )
         if state["training"].get("version") != STATE_VERSION:
             raise InputError(
-                f"{directory} was trained by another version of wnexplore: go on with that one, or give"
+                f"{directory} was trained by another version of wnexplore: resume with that one, or give"
                 " another folder by --out"
             )
         processes = len(state["generators"])
         if processes != self._processes.world:
             raise InputError(
-                f"{directory} was trained by {processes} processes, and these are"
-                f" {self._processes.world}: start as many"
+                f"{directory} was trained by {processes} processes, not {self._processes.world}: start"
+                f" {processes}"
             )
 
     def _check_images(self, state: Mapping[str, Any]) -> None:
-        """Raise `InputError` if the data set is the same folder, and its files are other ones.
+        """Raise `InputError` if the data set is the same folder with different files.
 
-        With another number of them the training has other steps, and with other names other labels.
+        Another number of files changes the steps, and other names change the labels.
         """
-        # Those of before files were looked at say nothing of theirs.
+        # Older states don't have a hash.
         before, data = state.get("images"), self._run.spec.source.text
         if before not in (None, self._data.listing) and json.loads(state["identity"])["data"] == data:
             raise InputError(
@@ -319,9 +319,9 @@ def _threads(run: TrainRun, device: str) -> int | None:
 
 
 def _skips(network: nn.Module, point: DesignPoint) -> bool:
-    """Whether some parameters of a network may get no gradient in a step."""
+    """Whether some parameters of a network may lack a gradient in a step."""
     if source_hash(point.backbone) is not None:
-        # Anybody's code: it may leave out layers by chance, which one step doesn't show.
+        # Arbitrary code may skip layers at random, which one step doesn't show.
         return True
     try:
         return bool(try_out(network, point.resolution, training=True).without_gradient)
@@ -331,12 +331,12 @@ def _skips(network: nn.Module, point: DesignPoint) -> bool:
 
 _PRIME = 1_000_003
 _PATIENCE = 5.0
-"""Seconds after an interrupt to make weights ready for a test."""
+"""Seconds after an interrupt to prepare weights for a test."""
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """The interrupts that came so far, in the order they came; a second one ends the process as ever.
+    """The interrupts received so far, in order; a second one ends the process as usual.
 
     But not a second SIGHUP, which a shell sends once more when its terminal is closed; and one that the
     caller has ignored (nohup) stays ignored.

@@ -1,6 +1,6 @@
-"""How much the kernels that a network generates depend on the image.
+"""Statistics of how much generated kernels depend on the image.
 
-The kernels themselves are never made: with B_p the weights (L, lambda) of group p of the generator, those of
+The kernels are never materialised: with B_p the weights (L, lambda) of group p of the generator, those of
 two images have the inner product <W_n, W_m> = sum_p alpha_{n,p}^T (B_p^T B_p) alpha_{m,p}.
 """
 
@@ -23,10 +23,10 @@ from wnexplore.nn.generated import generated_layers
 from wnexplore.results.layer_kernels import Floats, LayerKernels
 
 SAMPLES = 512
-"""Images whose activation vectors are looked at, if not told otherwise."""
+"""Default number of images whose activation vectors are analysed."""
 
 PAIRED = 256
-"""Images of which every pair is compared; of more, this many at equal distances."""
+"""Most images of which all pairs are compared; of more, this many equally spaced ones."""
 
 DEAD = 1e-3
 """An entry is dead if its standard deviation over the images is at most this share of its range."""
@@ -35,10 +35,10 @@ SATURATED = 0.01
 """An entry is saturated if its mean is within this share of its range from one of the ends."""
 
 PERPLEXITY = 30.0
-"""Of the t-SNE, with enough images."""
+"""Perplexity of the t-SNE with enough images."""
 
 FEWEST_MAPPED = 5
-"""Images below which a t-SNE shows nothing."""
+"""Fewest images for a t-SNE."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,12 @@ class Seen:
 def activation_vectors(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], samples: int = SAMPLES
 ) -> Seen:
-    """The activation vectors that the layers of `network` use for the first `samples` images of `batches`.
+    """The activation vectors of the layers of `network` for the first `samples` images of `batches`.
 
-    Images (n, 3, H, W) are on the device of `network`, which is put in evaluation mode. Of a layer that runs
-    more than once in a pass it is the first run, and one that never runs is left out. Raises `InputError` if
-    no layer has generated kernels or there are fewer than 2 images, `RunError` if a vector is not finite.
+    Images (n, 3, H, W) are on the device of `network`, which is put in evaluation mode. A layer that is
+    called more than once per pass is recorded at its first call; one that is never called is omitted. Raises
+    `InputError` if no layer has generated kernels or there are fewer than 2 images, `RunError` if a vector is
+    not finite.
     """
     layers = generated_layers(network)
     network.eval()
@@ -80,9 +81,9 @@ def activation_vectors(
             if missing <= 0:
                 break
     if samples - missing < 2:
-        raise InputError(f"kernels of {samples - missing} images can't be compared: expected 2 at least")
+        raise InputError(f"kernels of {samples - missing} images can't be compared: expected at least 2")
     if not found:
-        raise InputError("no layer with generated kernels runs when the network does")
+        raise InputError("the network runs no layer with generated kernels")
     seen = Seen({name: torch.cat(parts) for name, parts in found.items()}, torch.cat(labels))
     for name, alpha in seen.alphas.items():
         if not alpha.isfinite().all():
@@ -91,9 +92,9 @@ def activation_vectors(
 
 
 def measure_kernels(name: str, layer: GeneratedConv2d, alpha: Tensor, labels: Tensor) -> LayerKernels:
-    """How alike the kernels of `layer` are for images with activation vectors `alpha` (N, P·lambda).
+    """The similarity of the kernels of `layer` for images with activation vectors `alpha` (N, P·lambda).
 
-    `labels` (N,) are their classes. Standard deviations are those of the images themselves (over N).
+    `labels` (N,) are their classes. Standard deviations are over the N images, without Bessel's correction.
     """
     chosen = torch.arange(min(len(alpha), PAIRED)) * len(alpha) // min(len(alpha), PAIRED)
     cosines, same_class = _pairs(layer_gram(layer, alpha[chosen]), labels[chosen])
@@ -122,13 +123,14 @@ def measure_kernels(name: str, layer: GeneratedConv2d, alpha: Tensor, labels: Te
 
 
 def layer_gram(layer: GeneratedConv2d, alpha: Tensor) -> Tensor:
-    """(N, N), float64: the inner products of the kernels that `layer` makes of `alpha` (N, P·lambda)."""
+    """(N, N), float64: the inner products of the kernels of `layer` for `alpha` (N, P·lambda)."""
     weight = layer.generator_weight.detach().cpu()
     return gram(alpha, weight, layer.shape.generator_groups)
 
 
 def gram(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """(N, N), float64: the inner products of the kernels of `alpha` (N, P·lambda), none of which is made.
+    """(N, N), float64: the inner products of the kernels of `alpha` (N, P·lambda), without materialising
+    them.
 
     `weight` (C_out·F, lambda) and `groups` P are as in `wnexplore.nn.formulations.generate_kernels`.
     """
@@ -144,11 +146,11 @@ def gram(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def kernel_map(products: Tensor, seed: int) -> Floats | None:
-    """Kernels as points (N, 2) of a plane by t-SNE, from their inner products (N, N).
+    """A two-dimensional t-SNE map (N, 2) of kernels from their inner products (N, N).
 
     Source: van der Maaten and Hinton, JMLR 9, 2008; distances are Euclidean, the perplexity 30, or a third of
-    the other images if that is less. None for fewer than `FEWEST_MAPPED` images, and where all kernels are
-    one and the same.
+    the other images if that is less. None for fewer than `FEWEST_MAPPED` images, and if all kernels are
+    equal.
     """
     if len(products) < FEWEST_MAPPED:
         return None
@@ -172,10 +174,10 @@ def _embedded(points: Floats, seed: int) -> Floats:
 
 
 _AT_ONCE = 2**22
-"""Weights in float64 at a time: 32 MiB."""
+"""Elements converted to float64 at a time: 32 MiB."""
 
 _ROUNDING = 1e-12
-"""Share of the kernels' squared lengths below which what differs between them is rounding."""
+"""Share of the kernels' squared norms below which differences are rounding."""
 
 
 def _note(name: str, run: dict[str, Tensor], layer: nn.Module, args: Any, kwargs: Any) -> None:
@@ -185,7 +187,7 @@ def _note(name: str, run: dict[str, Tensor], layer: nn.Module, args: Any, kwargs
 
 
 def _alpha(activations: Callable[[Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
-    """What a layer's `forward` is called with -> the activation vectors that it uses."""
+    """A function from the arguments of a layer's `forward` to its activation vectors."""
 
     def found(
         x: Tensor, context: Tensor | None = None, alpha: Tensor | None = None, shift: Tensor | None = None
@@ -196,7 +198,9 @@ def _alpha(activations: Callable[[Tensor, Tensor | None], Tensor]) -> Callable[.
 
 
 def _pairs(products: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of each pair of kernels, and whether its images are of one class; none of a kernel of zeros."""
+    """Cosine of each pair of kernels, and whether the images have one class; without pairs with a zero
+    kernel.
+    """
     lengths = products.diagonal().clamp_min(0).sqrt()
     first, second = torch.triu_indices(len(products), len(products), 1)
     whole = (lengths[first] > 0) & (lengths[second] > 0)

@@ -1,4 +1,4 @@
-"""The log of a training: log.csv, and TensorBoard's files beside it where that is installed."""
+"""The log of a training: log.csv, and TensorBoard's files if that is installed."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ FILE_NAME = "log.csv"
 
 @dataclass(frozen=True)
 class Row:
-    """Where a training stands, and how it went since the row before."""
+    """The progress of a training since the previous row."""
 
     step: int
     epoch: float
     lr: float
-    """Learning rate of the next step, that of kernels apart."""
+    """Learning rate of the next step, except that of kernels."""
     loss: float
-    """Mean over the steps since the row before, in nats."""
+    """Mean over the steps since the previous row, in nats."""
     images_per_second: float
-    """Of training alone."""
+    """Images per second, without tests and saves."""
     seconds: float
-    """Of training alone, since the first step."""
+    """Training time since the first step, without tests and saves."""
     test_loss: float | None = None
     top1: float | None = None
-    """Percent of the test images; None in rows without a test."""
+    """Test accuracy in percent; None in rows without a test."""
     top5: float | None = None
 
 
 class TrainingLog(AbstractContextManager["TrainingLog"]):
-    """The log of the training in `directory`, gone on with at `step`: later rows are of a lost run.
+    """The log of the training in `directory`, resumed at `step`: later rows are dropped.
 
-    All of it raises `RunError`, naming the file, if the disk is full; `InputError` if it can't be written.
+    All methods raise `RunError`, naming the file, if the disk is full; `InputError` if it can't be written.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
@@ -53,9 +53,9 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         write_whole(path, _text(self.rows, head=True).encode())
         self._path, self._folder = path, directory / "tensorboard"
         with told(path):
-            # Without a buffer: what was refused is not tried again when the file is closed.
+            # Unbuffered: a failed write isn't repeated when the file is closed.
             self._file = path.open("ab", buffering=0)
-        # TensorBoard writes in a thread, and raises there what `write` raises here after it.
+        # TensorBoard writes in a thread, whose errors `write` raises here later.
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread
         with told(self._folder):
@@ -83,7 +83,7 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
                 with told(self._folder):
                     self._board.close()
         except WnexploreError:
-            # What ended the training is told, not what else couldn't be written then.
+            # Report the error that ended the training, not a failed write after it.
             if error is None:
                 raise
         finally:
@@ -95,9 +95,9 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
 
 
 def read_log(directory: Path) -> list[Row]:
-    """The rows of the log in a run directory; a last line that was not written whole is left out.
+    """The rows of the log in a run directory, without a truncated last line.
 
-    Raises `InputError` if there is none or it is no log.
+    Raises `InputError` if there is none or it is invalid.
     """
     path = directory / FILE_NAME
     try:
@@ -107,11 +107,11 @@ def read_log(directory: Path) -> list[Row]:
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from None
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is no log of a training") from None
+        raise InputError(f"{path} is not the log of a training") from None
 
 
 def has_tensorboard() -> bool:
-    """Whether TensorBoard's files can be written."""
+    """Whether TensorBoard is installed."""
     return find_spec("tensorboard") is not None
 
 
@@ -120,7 +120,7 @@ def _board(folder: Path, step: int) -> SummaryWriter | None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    # What a lost run wrote after this step is not shown.
+    # Hides rows that a lost run wrote after this step.
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one network on its way through a recipe, step by step, to be left and taken up again."""
+"""The training loop: trains one network by a recipe, step by step; can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from wnexplore.training.weight_average import Average
 
 
 class Training:
-    """A network from (N, 3, H, W) to logits (N, classes) in training on `split`, `step` steps behind it.
+    """The training of a network from (N, 3, H, W) to logits (N, classes) on `split`, after `step` steps.
 
     Cross-entropy with label smoothing, under `recipe`. The batch size is that of all `world` processes
     together, of which this is number `rank`; with more than one, torch.distributed is initialised and the
-    gradients are averaged over them. The images of each step follow from `seed` and the number of the step
-    alone: every network of a seed sees the same ones. `skips` says that some parameters may get no gradient
-    in a step, for which the processes then look.
+    gradients are averaged over them. The images of each step depend only on `seed` and the step: every
+    network of a seed sees the same images. `skips`: some parameters may lack a gradient in a step, which the
+    processes then detect.
 
-    Raises `InputError` if batches are of one image and batch normalisation of the network needs more.
+    Raises `InputError` if batches have one image and the network's batch normalisation needs more.
     """
 
     def __init__(
@@ -58,41 +58,41 @@ class Training:
         self.steps = recipe.steps or (recipe.epochs or 0) * self.steps_per_epoch
         self.step = 0
         self.skipped = 0
-        """Steps without training: damaged images left too few in their batch."""
+        """Skipped steps: damaged images left too few in the batch."""
         self._split, self._rank, self._world = split, rank, world
-        # A run shorter than two warm-ups spends half of itself warming up.
+        # In a run shorter than two warm-ups, the warm-up is half of it.
         self._warmup = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.steps // 2)
         self._optimizer = make_optimizer(self.network, recipe)
         self._made = {name for name, parameter in self.network.named_parameters() if not is_lazy(parameter)}
         self._has_run = False
         self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
         self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
-        """What is tested and kept, if the recipe has a moving average of the weights."""
+        """The moving average of the weights, which is tested and saved; None if the recipe has none."""
         self.beside = Beside(self.network)
-        """What the network holds beside its state dict."""
+        """The network's state that is not in its state dict."""
         if min(recipe.batch_size, len(split)) // world == 1:
             self._check_one_image()
         self._called: nn.Module = self.network
         if world > 1:
-            # Gradients of some layers come in another order of memory than their parameters.
-            # It warns once where none was left out.
+            # The gradients of some layers have another memory layout than their parameters.
+            # It warns if no parameter lacked a gradient.
             warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
             self._called = DistributedDataParallel(self.network, find_unused_parameters=skips)
 
     @property
     def epoch(self) -> float:
-        """Epochs behind it."""
+        """Completed epochs."""
         return self.step / self.steps_per_epoch
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step, that of kernels apart."""
+        """The learning rate of the next step, except that of kernels."""
         return self.recipe.lr * lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule)
 
     def losses(self, until: int) -> Iterator[Tensor | None]:
-        """Train up to step `until`, giving after each step its loss (), in nats, still on the device.
+        """Train up to step `until`, yielding each step's loss (), in nats, on the device.
 
-        A step is skipped, and gives None, if damaged images left none in its batch, or only one where batch
+        A step is skipped, and yields None, if damaged images left none in its batch, or only one where batch
         normalisation needs more.
         """
         while self.step < until:
@@ -106,7 +106,7 @@ class Training:
                 world=self._world,
             )
             if start == 0:
-                # Within an epoch, what has put itself into evaluation mode stays there after a stop too.
+                # Within an epoch, modules that put themselves into evaluation mode stay so after a stop too.
                 self._called.train()
             yield_to_others(at_once=True)
             for images, labels in islice(batches, last - self.step):
@@ -117,7 +117,7 @@ class Training:
                 yield loss
 
     def state(self) -> dict[str, Any]:
-        """All that decides how it goes on: tensors, numbers and text alone, which are not copies.
+        """The complete state for resuming: only tensors, numbers and text, not copied.
 
         Raises `InputError` as `network_state` does.
         """
@@ -133,7 +133,7 @@ class Training:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave; raises as `load_network_state`."""
+        """Resume from a `state`; raises as `load_network_state`."""
         load_network_state(self.network, state["network"], self._run_once)
         self.step, self.skipped = state["step"], state["skipped"]
         self._optimizer.load_state_dict(state["optimizer"])
@@ -143,7 +143,7 @@ class Training:
         set_generator_states(state["generators"])
 
     def _advance(self, images: Tensor, labels: Tensor) -> Tensor | None:
-        """One step of the optimiser; the loss stays on the device, so that nothing waits for it."""
+        """One step of the optimiser; the loss stays on the device, without synchronisation."""
         if len(images) == 0:
             return None
         logits = self._logits(images)
@@ -165,7 +165,7 @@ class Training:
         return loss.detach()
 
     def _logits(self, images: Tensor) -> Tensor | None:
-        """Logits (N, classes); None, and nothing has happened, if one image is too few."""
+        """Logits (N, classes); None, without side effects, if one image is too few."""
         before = Snapshot(self.network) if len(images) == 1 and not self._is_unmade() else None
         generators = generator_states(self.device) if before is not None else {}
         try:
@@ -176,7 +176,7 @@ class Training:
             if before is None or not is_too_few(error):
                 raise
         if self._world > 1:
-            # The others would wait for its gradients.
+            # The other processes would wait for its gradients.
             raise RunError(
                 f"damaged images left one in a batch of process {self._rank}: batch normalisation needs more"
             )
@@ -211,7 +211,7 @@ class Training:
         )
 
     def _run_once(self) -> None:
-        """Run the network, for it makes layers or buffers when it first sees images."""
+        """Run the network once, since it may create layers or buffers in its first forward pass."""
         generators = generator_states(self.device)
         images, _ = next(self._batches_to_try(), (None, None))
         self.network.train()
@@ -222,11 +222,11 @@ class Training:
         set_generator_states(generators)
 
     def _is_unmade(self) -> bool:
-        """Whether a layer waits for the first images to know its size."""
+        """Whether a lazy layer is uninitialised."""
         return any(is_lazy(tensor) for tensor in (*self.network.parameters(), *self.network.buffers()))
 
     def _take_in_late_layers(self) -> None:
-        """Train the parameters too that the first forward pass has made."""
+        """Add parameters created in the first forward pass to the optimiser."""
         self._has_run = True
         if any(
             name not in self._made and parameter.requires_grad
@@ -241,10 +241,9 @@ class Training:
 
 
 def check_loss(loss: float, classes: int, place: str, recipe: Recipe) -> None:
-    """Raise `RunError` if `loss`, the mean in nats over the steps of `place`, shows a training that diverged.
+    """Raise `RunError` if `loss`, the mean in nats over the steps of `place`, shows that training diverged.
 
-    It did where the loss is not finite, or over ten times that of a network that takes all classes for
-    equally likely.
+    That is a loss that is not finite, or over ten times that of uniform predictions.
     """
     if math.isfinite(loss) and loss <= _HOPELESS * math.log(max(classes, 2)):
         return
@@ -254,17 +253,17 @@ def check_loss(loss: float, classes: int, place: str, recipe: Recipe) -> None:
 
 
 def check_trained(losses: int, skipped: int, split: Split) -> None:
-    """Raise `RunError` if an epoch gave no loss at all: each of its steps was skipped."""
+    """Raise `RunError` if all steps of an epoch were skipped."""
     if losses:
         return
     if split.damaged:
         raise RunError(
-            f"not one of {skipped} batches could be trained on: {len(split.damaged)} images can't be read,"
+            f"none of {skipped} batches could be trained on: {len(split.damaged)} images can't be read,"
             f" such as {split.damaged[0]}"
         )
-    raise RunError(f"not one of {skipped} batches could be trained on: they have too few images")
+    raise RunError(f"none of {skipped} batches could be trained on: they have too few images")
 
 
 STATE_VERSION = 2
-"""Of what `Training.state` gives."""
+"""Version of the format of `Training.state`."""
 _HOPELESS = 10.0

@@ -1,7 +1,7 @@
-"""All that a network holds, to be kept in a file or put back.
+"""The complete state of a network, to be saved or restored.
 
-It is more than a state dict, which knows nothing of buffers that aren't persistent, of numbers and generators
-that a layer has of its own, and of what is made in a forward pass.
+It is more than a state dict, which lacks non-persistent buffers, plain attributes and generators of layers,
+and layers created in a forward pass.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from wnexplore.training.plain_values import NotPlainError, needs_like, overlaps,
 
 
 def network_state(network: nn.Module) -> dict[str, Any]:
-    """All that decides how `network` goes on, for `load_network_state`: tensors, numbers and text alone.
+    """The complete state of `network` for `load_network_state`: only tensors, numbers and text.
 
-    The tensors of parameters and buffers are the network's own, not copies. Raises `InputError` if a layer's
-    `get_extra_state` gives what can't be kept without code.
+    The tensors of parameters and buffers are not copied. Raises `InputError` if a layer's `get_extra_state`
+    returns something that can't be saved without code.
     """
     return {
         "parameters": {
@@ -46,10 +46,10 @@ def network_state(network: nn.Module) -> dict[str, Any]:
 def load_network_state(
     network: nn.Module, state: Mapping[str, Any], run_once: Callable[[], object] = lambda: None
 ) -> None:
-    """Give `network`, built anew, all of `state`; `run_once` runs it once if it has to make layers first.
+    """Restore `state` into the newly built `network`; `run_once` runs it once if it must create layers first.
 
-    Raises `InputError` if it is another network's, and what a damaged one may raise: `KeyError`,
-    `TypeError`, `ValueError`, `AttributeError`, `RuntimeError`.
+    Raises `InputError` if it is another network's, and for a damaged state `KeyError`, `TypeError`,
+    `ValueError`, `AttributeError` or `RuntimeError`.
     """
     names = set(_buffers(network)) | {
         name for name, parameter in network.named_parameters() if not is_lazy(parameter)
@@ -59,7 +59,7 @@ def load_network_state(
     parameters = dict(network.named_parameters())
     if parameters.keys() != state["parameters"].keys():
         odd = sorted(parameters.keys() ^ state["parameters"].keys())[0]
-        raise InputError(f"the network is another one than that which was trained: parameter {odd}")
+        raise InputError(f"the network differs from the trained one: parameter {odd}")
     with torch.no_grad():
         for name, value in state["parameters"].items():
             parameters[name].copy_(value)
@@ -81,14 +81,14 @@ def load_network_state(
 
 
 class Beside:
-    """What a network holds beside its state dict, compared with what it held when this was made."""
+    """A network's state that is not in its state dict, compared with that at construction."""
 
     def __init__(self, network: nn.Module) -> None:
         self._attributes = _attributes(network)
         self._buffers = _copies(network)
 
     def changed(self, network: nn.Module) -> dict[str, Any]:
-        """What a network built anew lacks to be `network`, for `load_beside`; {} if its state dict has all.
+        """What a new network with this state dict lacks, for `load_beside`; {} if nothing.
 
         Raises `InputError` as `network_state` does.
         """
@@ -117,9 +117,9 @@ class Beside:
 def load_beside(
     network: nn.Module, beside: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Give `network` what `Beside.changed` found, and room for those of `tensors` that are made late.
+    """Restore the result of `Beside.changed` into `network`, and create buffers for late `tensors`.
 
-    Gives the state dict of which `tensors` are the tensors. Raises as `load_network_state`.
+    Returns the complete state dict for `tensors`. Raises as `load_network_state`.
     """
     unlisted = beside.get("unlisted", {})
     for name in beside.get("late", ()):
@@ -133,14 +133,14 @@ def load_beside(
 
 
 def lacks_layers(network: nn.Module, names: Iterable[str]) -> bool:
-    """Whether a state dict of these `names` has a layer that `network`, built anew, has not made yet."""
+    """Whether a state dict with `names` has a layer that the new `network` hasn't created yet."""
     modules = {name for name, _ in network.named_modules()}
     unmade = any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers()))
     return unmade or not {name.rpartition(".")[0] for name in names} <= modules
 
 
 class Snapshot:
-    """A network as it is now, to be put back: buffers, modes, layers' own values; parameters if asked for."""
+    """A network's current state, to be restored: buffers, modes, plain attributes; optionally parameters."""
 
     def __init__(self, network: nn.Module, *, parameters: bool = False) -> None:
         self._network = network
@@ -156,7 +156,7 @@ class Snapshot:
         self._extra = [(module, _extra_of(module)) for module in network.modules() if _has_extra(module)]
 
     def put_back(self) -> None:
-        """Make the network what it was."""
+        """Restore the network."""
         for module, buffers, parameters, modules, attributes in self._modules:
             for now, before in (
                 (module._buffers, buffers),
@@ -187,7 +187,7 @@ class Snapshot:
 
 
 def make_writable(network: nn.Module) -> None:
-    """Give buffers of which several elements are one number in memory (`expand`) a memory of their own."""
+    """Copy buffers whose elements overlap in memory (`expand`), so that they can be written to."""
     for owner, key, value in _buffers(network).values():
         if value is not None and not is_lazy(value) and overlaps(value):
             owner._buffers[key] = value.clone(memory_format=torch.contiguous_format)
@@ -196,7 +196,7 @@ def make_writable(network: nn.Module) -> None:
 def set_buffer(
     network: nn.Module, name: str, value: Tensor | None, device: torch.device, *, persistent: bool
 ) -> None:
-    """Make `value` the buffer `name` of `network`, written into the one that is there if it fits."""
+    """Set the buffer `name` of `network` to `value`, in place if the existing one fits."""
     owner, key = _owner(network, name)
     old = owner._buffers.get(key)
     if old is not None and value is not None and not is_lazy(old) and _alike(old, value):
@@ -207,7 +207,7 @@ def set_buffer(
         if torch.equal(old, value.to(old.device)):
             return
     if key not in owner._buffers:
-        owner.__dict__.pop(key, None)  # such as None, until it is made
+        owner.__dict__.pop(key, None)  # such as None, until it is created
         owner.register_buffer(key, None, persistent=persistent)
     owner._buffers[key] = (
         None if value is None else value.to(device if old is None else old.device, copy=True)
@@ -215,7 +215,7 @@ def set_buffer(
 
 
 def set_attributes(network: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give the layers of `network` the values that `attributes` says they have of their own."""
+    """Set plain attributes of the layers of `network`."""
     for name, module in network.named_modules():
         for key, value in attributes.get(name, {}).items():
             old = module.__dict__.get(key)
@@ -229,22 +229,22 @@ def set_attributes(network: nn.Module, attributes: Mapping[str, Mapping[str, Any
 
 
 _TORCHS = frozenset(vars(nn.Module()))
-"""What torch itself keeps in a module."""
+"""Attributes that torch keeps in every module."""
 _UNKNOWN = object()
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
-    """What `module` keeps of its own, the mode that it is in included."""
+    """The plain attributes of `module`, including its mode."""
     return {name: value for name, value in vars(module).items() if name not in _TORCHS or name == "training"}
 
 
 def _attributes(network: nn.Module) -> dict[str, dict[str, Any]]:
-    """By layer, the values of its own that can be kept; what can't is another's, or made of others."""
+    """Plain attributes that can be saved, by layer; others are references to other objects, or derived."""
     found: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
         kept = found[name] = {}
         for key, value in _own(module).items():
-            # Weight norm and spectral norm of the old style compute a weight before each forward pass.
+            # Old-style weight norm and spectral norm compute a weight before each forward pass.
             computed = f"{key}_orig" in module._parameters or f"{key}_g" in module._parameters
             if key != "training" and not computed:
                 with suppress(NotPlainError):
@@ -267,7 +267,7 @@ def _difference(
 
 
 def _buffers(network: nn.Module) -> dict[str, tuple[nn.Module, str, Tensor | None]]:
-    """Every buffer by its full name, those that are None too: the module, its name there, and it."""
+    """All buffers by full name, including None: the module, the name in it, and the buffer."""
     return {
         _join(path, name): (module, name, value)
         for path, module in network.named_modules()
@@ -284,7 +284,7 @@ def _not_persistent(network: nn.Module) -> list[str]:
 
 
 def _copies(network: nn.Module) -> dict[str, Tensor]:
-    """Buffers as they are: copies of those that no state dict has, the others themselves."""
+    """Current buffers, copied if they are not in the state dict."""
     unlisted = set(_not_persistent(network))
     return {
         name: value.detach().clone() if name in unlisted else value.detach()
@@ -316,7 +316,7 @@ def _extra(network: nn.Module) -> dict[str, Any]:
     if unknown is not None:
         given = type(network.get_submodule(unknown).get_extra_state()).__name__
         raise InputError(
-            f"get_extra_state of layer '{unknown}' gives a {given} that can't be kept without code: expected"
+            f"get_extra_state of layer '{unknown}' gives a {given} that can't be saved without code: expected"
             " tensors of at most 16 MiB, numbers and text, in lists and dictionaries"
         )
     return found
@@ -332,5 +332,5 @@ def _extra_of(module: nn.Module) -> Any:
         found = packed(module.get_extra_state())
     except NotPlainError:
         return _UNKNOWN
-    # `set_extra_state` gets one that is made anew.
+    # `set_extra_state` gets a new object.
     return _UNKNOWN if needs_like(found) else found

@@ -1,4 +1,4 @@
-"""What a recipe says of the optimiser: its parameters, and how their learning rate changes."""
+"""The optimiser of a recipe: its parameter groups and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def lr_factor(step: int, steps: int, warmup: int, schedule: LrSchedule = "cosine") -> float:
-    """What the learning rate is multiplied by in step 0, 1, ..., steps - 1.
+    """The factor of the learning rate in step 0, 1, ..., steps - 1.
 
-    It rises linearly to 1 over `warmup` steps, then falls to 0: along a line, or along half a cosine
+    It rises linearly to 1 over `warmup` steps, then falls to 0, linearly or along half a cosine
     (Loshchilov and Hutter, ICLR 2017, without restarts).
     """
     if step < warmup:
@@ -47,13 +47,13 @@ def lr_factor(step: int, steps: int, warmup: int, schedule: LrSchedule = "cosine
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters of `model` for an optimiser: kernels, other matrices, and biases and norms.
 
-    Kernels and what they are generated from have a peak learning rate `recipe.kernel_lr` times that
-    of the rest; biases and norms (one dimension) have no weight decay.
+    Kernels and the generators' weights have a peak learning rate `recipe.kernel_lr` times that of the rest;
+    biases and norms (one dimension) have no weight decay.
     """
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     groups: dict[str, list[nn.Parameter]] = {"kernels": [], "matrices": [], "vectors": []}
     for parameter in model.parameters():
-        # The size of one that is made late isn't known before the first forward pass.
+        # The size of a lazy parameter isn't known before the first forward pass.
         if parameter.requires_grad and not is_lazy(parameter):
             kind = "matrices" if id(parameter) in linear else "kernels"
             groups["vectors" if parameter.ndim <= 1 else kind].append(parameter)

@@ -1,4 +1,4 @@
-"""Values that a file can hold without code: numbers, text, tensors, containers of them, random generators."""
+"""Packs values for files that hold no code: numbers, text, tensors, containers, random generators."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from wnexplore.errors import shown
 
 
 class NotPlainError(TypeError):
-    """A value that can't be kept, or put back, without running code of its class."""
+    """A value that can't be saved, or restored, without running code of its class."""
 
 
 def packed(value: Any) -> Any:
-    """A copy of `value` of tensors, numbers, text, lists and dictionaries alone; `unpacked` undoes it.
+    """A copy of `value` in tensors, numbers, text, lists and dictionaries only; the inverse of `unpacked`.
 
-    Of an object whose class is a person's it has the attributes that can be kept so. Raises `NotPlainError`
-    for anything else: a module, a function, a tensor with a history, an object of a library's.
+    Objects of user-defined classes are packed by their attributes. Raises `NotPlainError` for anything else:
+    a module, a function, a tensor with a grad_fn, an object of a library.
     """
     try:
         return _packed(value)
@@ -36,11 +36,11 @@ def packed(value: Any) -> Any:
 
 
 def unpacked(value: Any, like: Any = None) -> Any:
-    """What `packed` was given.
+    """The inverse of `packed`.
 
-    A generator or tensor takes the place of what is in `like`, where that is one of the same kind, so that
-    others who hold it too see the change. What is of a class of its own needs such a `like`, of which it gets
-    its class. Raises `NotPlainError` without one, `TypeError` or `ValueError` for what `packed` doesn't give.
+    A generator or tensor is restored in place into `like` if that has the same kind, so that other references
+    see the change. Objects of user-defined classes need such a `like`, which provides the class. Raises
+    `NotPlainError` without one, `TypeError` or `ValueError` for anything that `packed` doesn't produce.
     """
     if not isinstance(value, dict):
         return value
@@ -67,7 +67,7 @@ def unpacked(value: Any, like: Any = None) -> Any:
 
 
 def needs_like(value: Any) -> bool:
-    """Whether a value that `packed` gave can only be put into an object that is there."""
+    """Whether a packed value can only be restored into an existing object."""
     if isinstance(value, dict):
         needed = value.get("kind") in _OF_A_CLASS and "class" in value
         return needed or any(map(needs_like, value.values()))
@@ -75,7 +75,7 @@ def needs_like(value: Any) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values that `packed` gave are equal, numbers that are none included."""
+    """Whether two packed values are equal, treating NaN as equal to NaN."""
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return (
             isinstance(one, Tensor)
@@ -91,7 +91,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 _MOST_BYTES = 16 * 2**20
-"""Of a tensor: a larger one is what a layer saw last, not what it knows."""
+"""Largest tensor, in bytes: a larger one is a cached activation, not state."""
 _PLAIN = (type(None), bool, int, float, complex, str)
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _OF_A_CLASS = ("enum", "named", "mapping", "object")
@@ -109,7 +109,7 @@ def _packed(value: Any) -> Any:
             raise NotPlainError("a tensor with a history")
         if value.nbytes > _MOST_BYTES:
             raise NotPlainError("a tensor that is large")
-        # Read back, it is on the CPU, whatever it was on.
+        # Packed for the CPU, whatever its device.
         return {"kind": "tensor", "content": value.detach().clone(), "device": value.device.type}
     if kind in (dict, OrderedDict):
         pairs = [(_packed(key), _packed(item)) for key, item in value.items()]
@@ -138,11 +138,11 @@ def _packed_numpy(value: Any) -> dict[str, Any]:
     if isinstance(value, np.generic):
         return {"kind": "number", "content": value.item(), "dtype": dtype}
     try:
-        # Its own copy, which may be written to.
+        # A writable copy.
         content = torch.from_numpy(np.array(value, order="C").astype(value.dtype.newbyteorder("=")))
     except TypeError:
         raise NotPlainError(f"numpy's {value.dtype}") from None
-    # Torch can't send those without a sign to another process; their bits are the same.
+    # Torch can't send unsigned tensors to another process; signed ones have the same bits.
     content = content.view(_SIGNED.get(content.dtype, content.dtype))
     return {"kind": "numpy", "content": content, "shape": list(value.shape), "dtype": dtype}
 
@@ -159,11 +159,11 @@ def _packed_generator(value: Any) -> dict[str, Any]:
 
 _GENERATOR_CLASSES = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 _under_way: list[int] = []
-"""Objects whose attributes are being packed: one that is among its own has no end."""
+"""Objects whose attributes are being packed, to detect cycles."""
 
 
 def _packed_of_a_class(value: Any) -> dict[str, Any]:
-    """What tells `value` from others of its class: it is not made anew, but found in the network."""
+    """The state of `value`, an object that is not created on restoring but found in the network."""
     kind = type(value)
     name = _class_name(value)
     if _IS_OF["enum"](value):
@@ -192,7 +192,7 @@ def _packed_of_a_class(value: Any) -> dict[str, Any]:
 
 def _of_a_class(kind: str, name: str, content: Any, like: Any) -> Any:
     if _class_name(like) != name or not _IS_OF[kind](like):
-        raise NotPlainError(f"nothing of the class {shown(name)} to put it into")
+        raise NotPlainError(f"no object of the class {shown(name)} to restore it into")
     if kind == "enum":
         return type(like)[content]
     if kind == "named":
@@ -209,12 +209,12 @@ def _of_a_class(kind: str, name: str, content: Any, like: Any) -> Any:
 
 
 def _class_name(value: Any) -> str:
-    # Without its module, which for a file that was brought has another name in each process.
+    # Without its module, which for an external backbone's file has another name in each process.
     return type(value).__qualname__
 
 
 def _is_object(value: Any) -> bool:
-    # A library's may lead anywhere: to files, threads, all loggers of the process.
+    # A library's objects may refer to anything: files, threads, all loggers of the process.
     if isinstance(value, Tensor | nn.Module) or not hasattr(value, "__dict__"):
         return False
     kind: type = type(value)
@@ -227,11 +227,11 @@ _IS_OF: dict[str, Callable[[Any], bool]] = {
     "mapping": lambda value: isinstance(value, dict),
     "object": _is_object,
 }
-"""What is of a class of its own -> how it is known; the first that holds."""
+"""Kinds of user-defined classes -> their tests; the first match counts."""
 
 
 def _is_persons(kind: type) -> bool:
-    """Whether a class is neither Python's nor an installed package's, nor ours."""
+    """Whether a class belongs neither to Python, nor to an installed package, nor to wnexplore."""
     if kind is SimpleNamespace:
         return True
     top = kind.__module__.partition(".")[0]
@@ -241,7 +241,7 @@ def _is_persons(kind: type) -> bool:
 
 
 def _items(content: Any, like: Any) -> list[Any]:
-    """What is in a sequence; what is of a class of its own finds that at its place in `like`."""
+    """The items of a sequence; objects of user-defined classes are taken from the same index of `like`."""
     old = list(like) if isinstance(like, list | tuple | deque) and len(like) == len(content) else None
     return [
         unpacked(item, old[at] if old and isinstance(item, dict) and item["kind"] in _OF_A_CLASS else None)
@@ -262,7 +262,7 @@ def _generator(kind: str, content: Any, device: str, like: Any) -> Any:
         old = like if isinstance(like, np.random.RandomState) else np.random.RandomState()
         old.set_state(state)
         return old
-    # One of another algorithm can't take the state.
+    # A generator of another algorithm can't take the state.
     name = state["bit_generator"]
     if not isinstance(like, np.random.Generator) or like.bit_generator.state["bit_generator"] != name:
         if name not in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"):
@@ -281,5 +281,5 @@ def _tensor(value: Tensor, device: str, like: Any) -> Tensor:
 
 
 def overlaps(tensor: Tensor) -> bool:
-    """Whether several of its elements are one number in memory, so that it can't be written to."""
+    """Whether elements overlap in memory, so that it can't be written to."""
     return any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))

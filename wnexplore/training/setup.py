@@ -1,4 +1,4 @@
-"""What a training needs before it begins: its data, a network that suits them, and its threads."""
+"""The setup of a training: its data, checks of the network, and its threads."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from wnexplore.space.skeleton_cache import walk_of
 
 @lru_cache(maxsize=8)
 def load(spec: TrainSpec, resolution: int) -> Data:
-    """The data of `spec` in images of `resolution`, loaded once in each process.
+    """The data of `spec` at `resolution`, loaded once per process.
 
-    Raises `InputError` if it can't be had.
+    Raises `InputError` if it can't be loaded.
     """
     augment = Augment(colour_jitter=spec.colour_jitter, min_crop=spec.min_crop)
     return load_data(spec.source, resolution=resolution, augment=augment, download=spec.download)
 
 
 def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
-    """Raise `InputError` unless the network of `point` gives what a training on the data of `spec` needs."""
+    """Raise `InputError` unless the network of `point` can be trained on the data of `spec`."""
     if is_brought(point.backbone):
         from wnexplore.models.external import check_brought
 
@@ -33,11 +33,11 @@ def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
 
 
 def training_misfit(spec: TrainSpec, point: DesignPoint, device: str, world: int = 1) -> str | None:
-    """Why one of `world` processes can't train the network of `point` on `device`; None if it may."""
+    """Why one of `world` processes can't train the network of `point` on `device`; None if it can."""
     data = load(spec, point.resolution)
     return split_misfit(point, (data.train, data.test), -(-spec.batch_size // world), device)
 
 
 def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
-    """Threads of a training of `plain`, and of all that is compared with it, on a CPU."""
+    """CPU threads of a training of `plain`, and of all networks compared with it."""
     return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)

@@ -1,4 +1,4 @@
-"""The trainer: one network on its way through a recipe, tested after its epochs, to be left and resumed."""
+"""The trainer: trains one network by a recipe and tests it after epochs; can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -24,40 +24,39 @@ from wnexplore.training.training_record import TrainingFigure
 
 
 class Callbacks:
-    """What a training calls, in each of its processes; these do nothing."""
+    """Hooks of a training, called in each of its processes; by default they do nothing."""
 
     def on_step(self, step: int, steps: int) -> None:
         """After each step: `step` of `steps` are done."""
 
     def on_row(self, row: Row) -> None:
-        """After the steps of a row, and after the test if there is one."""
+        """After the steps of a row and its test, if there is one."""
 
     def on_test(self) -> None:
-        """After a test, while the network still has the weights and statistics that were tested."""
+        """After a test, while the network still has the tested weights and statistics."""
 
     def on_end(self) -> None:
         """After the last step of `Trainer.advance`, unless it was stopped."""
 
     def save(self, weights: bool) -> None:
-        """Save `Trainer.state` and, with `weights`, the network as `Trainer.ready_for_test` makes it."""
+        """Save `Trainer.state` and, with `weights`, the network inside `Trainer.ready_for_test`."""
 
     def stop(self) -> bool:
-        """Whether to save and stop after this step, or at once in a test, which is made anew later."""
+        """Whether to save and stop after this step, or at once in a test, which is repeated later."""
         return False
 
 
 class Trainer:
-    """A network from (N, 3, resolution, resolution) to logits (N, num_classes) on its way through `recipe`.
+    """Trains a network from (N, 3, resolution, resolution) to logits (N, num_classes) by `recipe`.
 
-    `make_model` builds it. The same seed on the same machine, with as many threads and processes, gives the
-    same numbers to the last bit, and the same order and augmentation of the images for every network; torch's
-    generators and switches are after each call as they were before. On a GPU an operation that has no
-    deterministic form makes torch warn.
+    `make_model` builds it. The same seed on the same machine, with as many threads and processes, gives
+    bit-identical results, and the same order and augmentation of the images for every network; torch's
+    generators and switches are restored after each call. On a GPU torch warns about operations without a
+    deterministic implementation.
 
-    There is a row of the log at the end of each epoch and every `log_every` steps, if that is given; a test
-    every `test_every` epochs and after the last one; a save after each test and every `save_every` steps, if
-    that is given. All `processes` share each batch; `skips` says of the network whether some parameters may
-    get no gradient in a step.
+    There is a log row at the end of each epoch and every `log_every` steps, if given; a test every
+    `test_every` epochs and after the last one; a save after each test and every `save_every` steps, if given.
+    All `processes` share each batch; `skips`: some parameters may lack a gradient in a step.
     """
 
     def __init__(
@@ -92,32 +91,32 @@ class Trainer:
             )
             self._generators = generator_states(device)
         self._window, self._epoch = _Losses(device), _Losses(device)
-        """Of the steps since the last row, and of the epoch so far."""
+        """Losses since the last row, and of the epoch so far."""
         self._pending: dict[str, float] | None = None
-        """Loss and speed of the row that waits for the test of its epoch."""
+        """Loss and speed of the row pending its epoch's test."""
         self._damaged_before: tuple[list[str], dict[str, str]] = [], {}
         self._row_step = self._saved_step = 0
-        """The steps of the last row and of the last save in this process, or where it began."""
+        """The steps of the last row and of the last save in this process, or of its start."""
         self._began = 0.0
-        """When the steps since the last row began, without what was not training since."""
+        """Start time of the steps since the last row, adjusted for tests and saves."""
 
     @property
     def epochs(self) -> int:
-        """Epochs in all, the last of which may be cut short by `Recipe.steps`."""
+        """Number of epochs, the last of which may be cut short by `Recipe.steps`."""
         return math.ceil(self.training.steps / self.training.steps_per_epoch)
 
     @property
     def finished(self) -> bool:
-        """Whether it went through the whole recipe, its tests too."""
+        """Whether it completed the recipe and its tests."""
         return self.training.step == self.training.steps and self._pending is None
 
     def advance(self, epochs: int, callbacks: Callbacks | None = None) -> None:
-        """Train and test up to the end of epoch `epochs` (from 1), or until `callbacks` stop it.
+        """Train and test up to the end of epoch `epochs` (from 1), or until `callbacks` stops it.
 
-        A test (`ready_for_test`) does not touch the training. Without refreshed statistics of batch
-        normalisation a training of few steps is tested with those of the network it was, not the one it
-        is (ShuffleNetV2 0.5x, digits of 16 pixels, batches of 32, mean of 3 seeds: 23 % instead of 85 %
-        after one epoch, no difference after three).
+        A test (`ready_for_test`) doesn't affect the training. Without refreshed batch-normalisation
+        statistics, a training of few steps is tested with outdated ones (ShuffleNetV2 0.5x, digits of 16
+        pixels, batches of 32, mean of 3 seeds: 23 % instead of 85 % after one epoch, no difference after
+        three).
 
         Raises `RunError` naming the epoch or the step if the training diverges. All processes call this.
         """
@@ -133,9 +132,9 @@ class Trainer:
         self.figure.damaged, self.figure.why_damaged = tuple(damaged), why
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` takes, in this process or another: tensors, numbers and text, none of it a copy.
+        """The state for `load_state`, in this process or another: tensors, numbers and text, not copied.
 
-        All processes call this, after `advance` or as it calls `Callbacks.save`. Raises `InputError` as
+        All processes call this, after `advance` or inside `Callbacks.save`. Raises `InputError` as
         `Training.state`.
         """
         figure, training = self.figure, self.training.state()
@@ -163,7 +162,7 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Resume from the `state` of a training of the same network, data, recipe, seed and processes.
 
-        Raises as `Training.load_state`, and whatever a damaged state leads to; then this is not to be used.
+        Raises as `Training.load_state`, and any error of a damaged state; then the trainer must not be used.
         """
         if "figure" in state:
             state = _as_now(state)
@@ -185,9 +184,9 @@ class Trainer:
         )
 
     def ready_for_test(self, stop: Callable[[], bool]) -> AbstractContextManager[bool]:
-        """The network inside as it is tested and kept: `wnexplore.training.accuracy.ready_for_test`.
+        """The network in the state that is tested and saved: `wnexplore.training.accuracy.ready_for_test`.
 
-        For callbacks: the generators have to stand where the training left them.
+        For callbacks: the generators must be in the state of the training.
         """
         return ready_for_test(
             self.training.network,
@@ -203,7 +202,7 @@ class Trainer:
     def _train(self, until: int, callbacks: Callbacks) -> bool:
         """Train up to step `until`, where an epoch ends; False if it was stopped."""
         training = self.training
-        # First the test that was stopped.
+        # First repeat a stopped test.
         if self._pending is not None and not self._report(callbacks, tested=True):
             return False
         self._row_step, self._began, self._saved_step = training.step, perf_counter(), training.step
@@ -216,15 +215,15 @@ class Trainer:
                 callbacks.on_step(training.step, training.steps)
                 if training.step < end and not self._after_step(callbacks):
                     return False
-            # Outside the loop: the processes that read the images of the epoch have ended.
+            # Outside the loop: the workers that read the epoch's images have ended.
             if not self._after_step(callbacks, ends_epoch=True):
                 return False
         return True
 
     def _after_step(self, callbacks: Callbacks, *, ends_epoch: bool = False) -> bool:
-        """Row, test and save, where they are due after a step; False to stop the training."""
+        """Row, test and save, if due after a step; False to stop the training."""
         step, processes = self.training.step, self._processes
-        # Several processes stop together, at a row, where they exchange their losses anyway.
+        # Several processes stop together at a row, where they exchange losses anyway.
         stop = processes.world == 1 and callbacks.stop()
         if ends_epoch or (self._log_every and step % self._log_every == 0 and self._window.count):
             self._measure(ends_epoch)
@@ -238,11 +237,11 @@ class Trainer:
         return not stop
 
     def _measure(self, ends_epoch: bool) -> None:
-        """Loss and speed of the steps since the last row, and the loss of the epoch that they end."""
+        """Record loss and speed since the last row, and the loss of an epoch that ends."""
         training, processes = self.training, self._processes
         steps_of_epoch = (training.step - 1) % training.steps_per_epoch + 1
         check_trained(self._epoch.count, steps_of_epoch - self._epoch.count, self._data.train)
-        # Of the epoch, if all steps since the last row were skipped.
+        # The epoch's, if all steps since the last row were skipped.
         loss = (self._window if self._window.count else self._epoch).mean(processes)
         passed = perf_counter() - self._began
         self.figure.seconds += passed
@@ -259,7 +258,7 @@ class Trainer:
             self._epoch = _Losses(self._device)
 
     def _report(self, callbacks: Callbacks, *, tested: bool) -> bool:
-        """Test if this row is `tested`, and pass the row on; False if the test was stopped."""
+        """Test if the row is `tested`, and report the row; False if the test was stopped."""
         training, found = self.training, self._pending
         assert found is not None
         test = {}
@@ -313,7 +312,7 @@ class Trainer:
         self._began += perf_counter() - began
 
     def _damaged(self) -> tuple[list[str], dict[str, str]]:
-        """Images that couldn't be read, and why, of all processes, which all call this."""
+        """Unreadable images of all processes and the reasons; all processes call this."""
         splits = (self._data.train, self._data.test)
         damaged = [path for split in splits for path in split.damaged]
         why = {path: reason for split in splits for path, reason in split.why_damaged.items()}
@@ -322,7 +321,7 @@ class Trainer:
 
 
 class _Losses:
-    """The sum of losses (), in nats, on `device`, so that no step waits for it."""
+    """The sum of losses (), in nats, on `device`, without synchronisation."""
 
     def __init__(self, device: str, total: Tensor | None = None, count: int = 0) -> None:
         self.sum = torch.zeros((), device=device) if total is None else total.to(device, copy=True)
@@ -333,12 +332,12 @@ class _Losses:
         self.count += 1
 
     def mean(self, processes: Processes) -> float:
-        """Over all processes, which all call this."""
+        """The mean over all processes, which all call this."""
         return processes.mean(self.sum) / self.count
 
 
 def _as_now(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state of halving's older files, whose form was not yet that of run directories, in today's form."""
+    """Convert a state in the older format of halving's files."""
     figure, training = state["figure"], state["training"]
     nothing = {name: torch.zeros(()) for name in ("sum", "epoch_sum")} | {"count": 0, "epoch_count": 0}
     curves = {"loss": figure["losses"], **{name: figure[name] for name in ("tested_epochs", "tested_top1")}}

@@ -1,4 +1,4 @@
-"""The record of a training: its protocol before it begins, its figures when it ends."""
+"""The record of a training: its protocol at the start, its figures at the end."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from wnexplore.results.record import Record
 
 @dataclass
 class TrainingFigure:
-    """What one training has given so far."""
+    """The figures of a training so far."""
 
     losses: list[float] = field(default_factory=list)
     """Mean training loss of each epoch, in nats."""
     tested_epochs: list[int] = field(default_factory=list)
     tested_top1: list[float] = field(default_factory=list)
-    """Share of the test images whose class came first after those epochs, in percent."""
+    """Top-1 accuracy after those epochs, in percent."""
     seconds: float = 0.0
-    """Wall-clock time of the steps; building, testing and saving the network apart."""
+    """Wall-clock time of the steps, without building, testing and saving."""
     damaged: tuple[str, ...] = ()
     """Paths of images that couldn't be read."""
     why_damaged: dict[str, str] = field(default_factory=dict)
-    """For each of them why, where it is known."""
+    """The reason for each of them, where known."""
     skipped: int = 0
-    """Steps without training: damaged images left too few in their batch."""
+    """Skipped steps: damaged images left too few in the batch."""
 
     @property
     def top1(self) -> float:
@@ -56,9 +56,9 @@ def training_protocol(
         "path": None if spec.source.path is None else str(spec.source.path.resolve()),
         **({} if images is None else {"images": images}),
         "device": device,
-        # The order of additions, and with it the last bits, follow the number of threads.
+        # The order of additions, and with it the last bits, depends on the number of threads.
         "threads": threads if device == "cpu" else None,
-        # On a CPU there is no other, and records made before this was said stay theirs.
+        # Left out on a CPU, where there is no other value, so that older records keep their keys.
         **({} if device == "cpu" else {"precision": PRECISION}),
         **spec.recipe.model_dump(),
         **(halving if spec.schedule == "halving" else {}),
@@ -67,7 +67,7 @@ def training_protocol(
 
 
 def threads_before(records: Iterable[Record]) -> dict[DesignPoint, int]:
-    """Threads of a run directory's trainings on a CPU, by plain network: it goes on with as many."""
+    """CPU threads of a run directory's trainings, by plain network, for resuming with as many."""
     plains: dict[DesignPoint, DesignPoint] = {}
     found = {}
     for record in records:
@@ -84,9 +84,9 @@ def trained_record(
     environment: Mapping[str, Any],
     dropped_at: int | None = None,
 ) -> Record:
-    """`record`, which says what was trained, with what its training gave.
+    """`record`, which holds the protocol, completed with the figures of its training.
 
-    `dropped_at`: the epochs after which successive halving dropped it; None if it went through the recipe.
+    `dropped_at`: the epochs after which successive halving dropped it; None if it completed the recipe.
     """
     value = {
         "top1": figure.top1,

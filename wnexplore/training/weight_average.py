@@ -13,8 +13,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class Average:
     """The moving average of the weights of `network` after each step, without a second network.
 
-    Averaged are the parameters and the running statistics of normalisations. All other buffers are those that
-    the network has: the mean of counters, masks or singular vectors (spectral norm) is none itself.
+    Parameters and the running statistics of normalisations are averaged. All other buffers are taken from the
+    network: a mean of counters, masks or singular vectors (spectral norm) is meaningless.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -23,11 +23,11 @@ class Average:
         self._kept: dict[str, Tensor] = {}
 
     def update(self) -> None:
-        """Count the weights as they are."""
+        """Add the current weights to the average."""
         groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for name, now in self._averaged().items():
             kept = self._kept.get(name)
-            # The first ones, or those of a layer that was made late.
+            # The first values, or those of a layer that was created late.
             if kept is None or kept.shape != now.shape:
                 self._kept[name] = now.detach().clone()
             elif now.is_floating_point() or now.is_complex():
@@ -47,11 +47,11 @@ class Average:
                     now.copy_(self._kept[name])
 
     def state(self) -> dict[str, Tensor]:
-        """What `load_state` takes; no copies."""
+        """The state for `load_state`, without copies."""
         return self._kept
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from a `state`."""
         now = self._averaged()
         self._kept = {name: value.to(now[name].device, copy=True) for name, value in state.items()}
 
