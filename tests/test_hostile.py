@@ -246,8 +246,10 @@ def test_any_command_line(
     monkeypatch.chdir(tmp_path_factory.getbasetemp())
     with bounded(), pytest.raises(SystemExit) as stop:
         main(arguments)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert stop.value.code in (0, 1, 2)
-    assert "add --debug" not in told, told[:1000]
-    assert "Traceback" not in told
-    assert stop.value.code == 0 or (told.startswith("wnexplore: ") and told.count("\n") == 1), told[:1000]
+    assert "add --debug" not in message, message[:1000]
+    assert "Traceback" not in message
+    assert stop.value.code == 0 or (message.startswith("wnexplore: ") and message.count("\n") == 1), message[
+        :1000
+    ]

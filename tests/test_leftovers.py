@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wnexplore import files
-from wnexplore.files import remove_unfinished, write_whole
+from wnexplore.files import remove_unfinished, write_atomically
 
 WRITING = """
 import os, sys
@@ -20,7 +20,7 @@ from pathlib import Path
 from wnexplore import files
 # Where it is when it has written all but given it its name.
 os.replace = lambda *names: (print("written", flush=True), sys.stdin.read())
-files.write_whole(Path(sys.argv[1]), b"x" * 100_000)
+files.write_atomically(Path(sys.argv[1]), b"x" * 100_000)
 """
 
 needs_locks = pytest.mark.skipif(find_spec("fcntl") is None, reason="no locks")
@@ -55,12 +55,12 @@ def test_the_next_write_removes_what_a_killed_one_left(
     monkeypatch.setattr(files, "_cleaned", set())
     (left,) = _unfinished(tmp_path)
     remove_unfinished(tmp_path)
-    write_whole(tmp_path / "other.csv", b"other")
+    write_atomically(tmp_path / "other.csv", b"other")
     assert _unfinished(tmp_path) == [left], "its process is alive"
     _end(writing)
     assert _unfinished(tmp_path) == [left]
     files._cleaned.clear()
-    write_whole(tmp_path / "other.csv", b"another")
+    write_atomically(tmp_path / "other.csv", b"another")
     assert _unfinished(tmp_path) == []
     assert (tmp_path / "other.csv").read_bytes() == b"another"
     assert not (tmp_path / "out.csv").exists()
@@ -77,13 +77,13 @@ def test_what_is_no_file_of_ours_stays(tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     remove_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == before
-    write_whole(tmp_path / "out", b"x")
+    write_atomically(tmp_path / "out", b"x")
 
 
 def _write_often(folder: str, number: int) -> None:
     for count in range(60):
         files._cleaned.clear()
-        write_whole(Path(folder) / f"{number}-{count}", b"x" * 1000)
+        write_atomically(Path(folder) / f"{number}-{count}", b"x" * 1000)
 
 
 def test_processes_that_write_and_clean_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:

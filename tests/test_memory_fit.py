@@ -7,7 +7,7 @@ import pytest
 from tests.bounds import bounded
 from tests.cli.conftest import Command, command
 from tests.sweeps import TRAINED, write_sweep
-from wnexplore.data.preprocessing import Preparation
+from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size_limits import batch_misfit
 from wnexplore.design.sweep_file import load_sweep
@@ -15,7 +15,7 @@ from wnexplore.errors import InputError
 from wnexplore.models import build
 from wnexplore.results.store import read_records
 from wnexplore.study.sweep import plan
-from wnexplore.training.checkpoint import Origin, save_checkpoint
+from wnexplore.training.checkpoint import CheckpointMetadata, save_checkpoint
 
 __all__ = ["command"]
 
@@ -27,9 +27,9 @@ def test_the_sizes_are_those_of_arithmetic() -> None:
     # 3 channels, and 64 of half the size.
     needed = 16 * 4 * (3 * 224**2 + 64 * 112**2)
     assert batch_misfit(16, 224, point=point, there=needed) is None
-    told = batch_misfit(16, 224, point=point, there=needed - 1)
-    assert told is not None
-    assert "16 images of 224 pixels takes 0.1 GB at least: more than the 0.1 GB of memory here" in told
+    message = batch_misfit(16, 224, point=point, there=needed - 1)
+    assert message is not None
+    assert "16 images of 224 pixels takes 0.1 GB at least: more than the 0.1 GB of memory here" in message
     assert batch_misfit(16, 224, bytes_each=2, there=16 * 2 * 3 * 224**2) is None
     assert batch_misfit(16, 224, bytes_each=2, there=16 * 2 * 3 * 224**2 - 1) is not None
 
@@ -37,9 +37,11 @@ def test_the_sizes_are_those_of_arithmetic() -> None:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A checkpoint of a small network."""
-    how = Preparation((0.5,) * 3, (0.5,) * 3)
+    how = Preprocessing((0.5,) * 3, (0.5,) * 3)
     path = tmp_path / "best.safetensors"
-    save_checkpoint(path, build(SMALL), Origin(SMALL, "digits", tuple("0123456789"), how, {}, 0, 1, 1.0))
+    save_checkpoint(
+        path, build(SMALL), CheckpointMetadata(SMALL, "digits", tuple("0123456789"), how, {}, 0, 1, 1.0)
+    )
     return path
 
 

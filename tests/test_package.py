@@ -27,10 +27,10 @@ def test_the_wheel_holds_the_sweeps_and_finds_them_from_any_folder(tmp_path: Pat
         "import wnexplore\nfrom wnexplore.design.shipped import find_sweep, published_table\n"
         "print(wnexplore.__file__, find_sweep('quickstart'), published_table(), sep='\\n')"
     )
-    told = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert [Path(line).relative_to(tmp_path).as_posix() for line in told.stdout.split()] == [
+    assert [Path(line).relative_to(tmp_path).as_posix() for line in message.stdout.split()] == [
         "site/wnexplore/__init__.py",
         "site/wnexplore/sweeps/quickstart.yaml",
         "site/wnexplore/sweeps/published.csv",

@@ -36,7 +36,7 @@ class Notice(UserWarning):
     """What a person should know of a run that goes on all the same, one line long."""
 
 
-def tell_notices() -> None:
+def print_notices() -> None:
     """From now on print each `Notice` as errors are printed, on one line and once; others as before."""
     if not isinstance(warnings.showwarning, _Notices):
         warnings.showwarning = _Notices()

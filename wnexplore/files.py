@@ -32,7 +32,7 @@ _GIVEN_WRONG = {
 }
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path`: the file appears whole, under its name, or it stays as it was.
 
     A symbolic link is followed and kept; an existing file's permissions are kept. What is no regular
@@ -40,7 +40,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is
     full or fails. What killed processes have left of such writes in the same folder goes, once a process.
     """
-    with told(path):
+    with translate_errors(path):
         target = _resolve(path)
         if target is None:
             _write_into(path, data)
@@ -52,8 +52,8 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the `InputError` that `write_whole` would, as far as that shows before anything is written."""
-    with told(path):
+    """Raise the `InputError` that `write_atomically` would, before anything is written."""
+    with translate_errors(path):
         target = _resolve(path)
         if target is None:
             return
@@ -68,13 +68,13 @@ def make_folder(path: Path) -> None:
     Raises `InputError` if it can't be made or is no folder, `RunError` if the disk is full or fails.
     """
     check_folder(path)
-    with told(path):
+    with translate_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def check_folder(path: Path) -> None:
     """Raise the `InputError` that `make_folder` would, as far as that shows before it is made."""
-    with told(path):
+    with translate_errors(path):
         there = next(ancestor for ancestor in (path, *path.absolute().parents) if os.path.lexists(ancestor))
         if not stat.S_ISDIR(there.stat().st_mode):
             raise OSError(errno.ENOTDIR, "")
@@ -83,8 +83,8 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def told(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What goes wrong inside with writing `path`, as an error that names it; raises as `write_whole`."""
+def translate_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What goes wrong inside with writing `path`, as an error that names it; raises as `write_atomically`."""
     try:
         yield
     except OSError as error:
@@ -176,18 +176,18 @@ def _write_into(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    beside, descriptor = _begun(target)
+    temporary, descriptor = _begun(target)
     try:
         # Open until it has its name: with the file its lock would go.
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             write_all(file, data)
             os.fsync(descriptor)
             if target.exists():
-                _keep_ownership(target, beside)
-            os.replace(beside, target)
+                _keep_ownership(target, temporary)
+            os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
         raise
     _sync_folder(target.parent)
 
@@ -195,12 +195,12 @@ def _replace(target: Path, data: bytes) -> None:
 def _begun(target: Path) -> tuple[Path, int]:
     """A new file beside `target`, and its descriptor, which holds the file's lock where there are locks."""
     while True:
-        beside = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_ENDING}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_ENDING}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(_HeldError):
             _lock(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:
-            return beside, descriptor
+            return temporary, descriptor
         # Between the two calls another process took it for one that was left behind.
         os.close(descriptor)
 
@@ -225,12 +225,12 @@ _cleaned: set[Path] = set()
 """Folders that this process has looked through."""
 
 
-def _keep_ownership(target: Path, beside: Path) -> None:
+def _keep_ownership(target: Path, temporary: Path) -> None:
     old = target.stat()
     with suppress(OSError):  # only root may give a file away
-        os.chown(beside, old.st_uid, old.st_gid)
+        os.chown(temporary, old.st_uid, old.st_gid)
     with suppress(OSError):  # file systems without permissions
-        os.chmod(beside, stat.S_IMODE(old.st_mode))
+        os.chmod(temporary, stat.S_IMODE(old.st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -77,22 +77,22 @@ def main() -> None:
     options.add_argument("--setting", nargs="+", action="append", default=[], metavar="NAME KEY=VALUE")
     options.add_argument("--looks", type=int, metavar="PAIRS", help="what looking costs an idle machine")
     options.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
-    asked = options.parse_args()
-    if asked.worker:
-        kind, method, resolution, batch_size = asked.worker
+    requested = options.parse_args()
+    if requested.worker:
+        kind, method, resolution, batch_size = requested.worker
         _serve(Work(kind, method, int(resolution), int(batch_size)))
         return
-    if asked.looks:
-        _measure_looks(asked.looks, asked.seconds)
+    if requested.looks:
+        _measure_looks(requested.looks, requested.seconds)
         return
-    settings = {name: SETTINGS[name] for name in asked.settings if name in SETTINGS}
-    settings |= {name: dict(pair.split("=", 1) for pair in pairs) for name, *pairs in asked.setting}
+    settings = {name: SETTINGS[name] for name in requested.settings if name in SETTINGS}
+    settings |= {name: dict(pair.split("=", 1) for pair in pairs) for name, *pairs in requested.setting}
     print(
-        f"{device_name('cpu')}, {usable_cores()} cores, {asked.rounds} rounds of {asked.seconds:g} s",
+        f"{device_name('cpu')}, {usable_cores()} cores, {requested.rounds} rounds of {requested.seconds:g} s",
         flush=True,
     )
-    for kind, method, resolution in product(asked.kinds, asked.methods, asked.resolutions):
-        _measure(Work(kind, method, resolution, _BATCH[kind, resolution > 64]), settings, asked)
+    for kind, method, resolution in product(requested.kinds, requested.methods, requested.resolutions):
+        _measure(Work(kind, method, resolution, _BATCH[kind, resolution > 64]), settings, requested)
 
 
 _BATCH = {
@@ -107,16 +107,16 @@ _BATCH = {
 }
 
 
-def _measure(work: Work, settings: dict[str, dict[str, str]], asked: argparse.Namespace) -> None:
+def _measure(work: Work, settings: dict[str, dict[str, str]], requested: argparse.Namespace) -> None:
     rates: dict[tuple[str, bool], list[float]] = defaultdict(list)
     turns = list(product(settings, (False, True)))
     with ExitStack() as stack:
         busy = stack.enter_context(_busy_program())
         run = {turn: stack.enter_context(_process(work, settings[turn[0]])) for turn in turns}
-        for number in range(asked.rounds + 1):
+        for number in range(requested.rounds + 1):
             for name, is_busy in random.Random(number).sample(turns, len(turns)):
                 os.kill(busy, signal.SIGCONT if is_busy else signal.SIGSTOP)
-                rate = run[name, is_busy](asked.seconds)
+                rate = run[name, is_busy](requested.seconds)
                 if number:  # the first round warms up
                     rates[name, is_busy].append(rate)
     print(work)

@@ -42,13 +42,13 @@ def main() -> None:
     options.add_argument("-G", type=int, default=1)
     options.add_argument("--mode", choices=list(PASSES), default="inference")
     options.add_argument("--seconds", type=float, default=10.0, help="for each network, of the latency ratio")
-    asked = options.parse_args()
-    plain, ours = Variant(PLAIN), Variant("auto", asked.M, asked.G)
+    args = options.parse_args()
+    plain, ours = Variant(PLAIN), Variant("auto", args.M, args.G)
     calls, times = {}, {}
     for variant in (plain, ours):
-        calls[variant], times[variant] = profiled(asked.backbone, variant, asked.batch_size, asked.mode)
+        calls[variant], times[variant] = profiled(args.backbone, variant, args.batch_size, args.mode)
     print(
-        f"{asked.backbone}, ({asked.M}, {asked.G}), {asked.mode}, batch {asked.batch_size},"
+        f"{args.backbone}, ({args.M}, {args.G}), {args.mode}, batch {args.batch_size},"
         f" {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     print(f"{'':22} {'calls':>13} {'ms':>17}")
@@ -64,11 +64,11 @@ def main() -> None:
         device="cpu",
         device_name=device_name("cpu"),
         dtype="float32",
-        batch_size=asked.batch_size,
-        mode=asked.mode,
-        seconds=asked.seconds,
+        batch_size=args.batch_size,
+        mode=args.mode,
+        seconds=args.seconds,
     )
-    builds = {variant: partial(network, asked.backbone, variant) for variant in (plain, ours)}
+    builds = {variant: partial(network, args.backbone, variant) for variant in (plain, ours)}
     found = dict(measure_latencies(builds, plain, builds[plain], protocol, RESOLUTION))
     of_plain, of_ours, call = found[plain], found[ours], call_ms()
     assert not isinstance(of_plain, Failure)

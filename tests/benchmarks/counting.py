@@ -93,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.memory:
+    requested = parser.parse_args()
+    if requested.memory:
         before = _peak_mib()
         count_all()
         print(f"{_peak_mib():.0f} MiB, of which {before:.0f} were there before, torch for the most part")
@@ -109,10 +109,10 @@ def main() -> None:
         print("ptflops is not installed: left out")
     space = count_all()
     small = np.flatnonzero(space.legal & (space.params < LARGEST)).tolist()
-    drawn = random.Random(0).sample(small, asked.rounds * TRACED)
+    drawn = random.Random(0).sample(small, requested.rounds * TRACED)
     seconds: dict[str, list[float]] = {name: [] for name in ("closed form", *tools)}
     differs: dict[str, str] = {}
-    for number in range(asked.rounds):
+    for number in range(requested.rounds):
         start = perf_counter()
         space = count_all()
         seconds["closed form"].append((perf_counter() - start) / len(space))

@@ -65,15 +65,15 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=8.0, help="for all steps together")
     options.add_argument("--steps", nargs="+", choices=list(LIMITS_S), default=list(LIMITS_S), metavar="STEP")
     options.add_argument("--run", choices=list(LIMITS_S), help=argparse.SUPPRESS)
-    asked = options.parse_args()
-    if asked.run is not None:
+    requested = options.parse_args()
+    if requested.run is not None:
         from tests.benchmarks.gpu_steps import run_step
 
-        run_step(asked.run, asked.device, asked.out)
+        run_step(requested.run, requested.device, requested.out)
         return
-    out = asked.out.resolve()
+    out = requested.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    sys.exit(0 if run_all(asked.steps, asked.device, out, asked.minutes) else 1)
+    sys.exit(0 if run_all(requested.steps, requested.device, out, requested.minutes) else 1)
 
 
 def run_all(steps: list[str], device: str, out: Path, minutes: float) -> bool:
@@ -96,8 +96,8 @@ def run_all(steps: list[str], device: str, out: Path, minutes: float) -> bool:
 
 def run_in_process(step: str, device: str, out: Path, limit_s: float) -> Outcome:
     """The step in a process of its own, ended with all that it started after `limit_s` seconds."""
-    told, log = out / f"{step}.json", out / f"{step}.log"
-    told.unlink(missing_ok=True)
+    message, log = out / f"{step}.json", out / f"{step}.log"
+    message.unlink(missing_ok=True)
     itself = [sys.executable, "-m", "tests.benchmarks.gpu"]
     command = [*itself, "--run", step, "--device", device, "--out", str(out)]
     begun = monotonic()
@@ -116,7 +116,7 @@ def run_in_process(step: str, device: str, out: Path, limit_s: float) -> Outcome
             process.wait()
     seconds = monotonic() - begun
     try:
-        found = json.loads(told.read_text(encoding="utf-8"))
+        found = json.loads(message.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Outcome(step, "failed", seconds, f"ended with {code}: {_last_line(log)}")
     return Outcome(step, found["status"], seconds, found["finding"])

@@ -28,7 +28,7 @@ from tests.sweeps import OWN
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.conditions import Watch
-from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
+from wnexplore.measure.distinct_layers import DistinctLayer, distinct_layers
 from wnexplore.measure.environment import device_name, environment, resolve_device
 from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.gpu import current_gpu, energy_per_image
@@ -153,7 +153,7 @@ def formulations(bench: Bench) -> str:
 
     def compared() -> Iterator[Mapping[str, Any]]:
         for network in networks:
-            for layer in raced_layers(build(network), network.resolution):
+            for layer in distinct_layers(build(network), network.resolution):
                 for dtype in ("float32", "bfloat16"):
                     yield from _differences(bench, str(network), layer, dtype)
 
@@ -168,7 +168,7 @@ def formulations(bench: Bench) -> str:
     return f"{len(rows)} agree in output and gradients; largest difference (cells): {worst}"
 
 
-def _differences(bench: Bench, network: str, layer: RacedLayer, dtype: str) -> Iterator[Mapping[str, Any]]:
+def _differences(bench: Bench, network: str, layer: DistinctLayer, dtype: str) -> Iterator[Mapping[str, Any]]:
     shape, batch = layer.shape, 3
     torch.manual_seed(0)
     size = (batch, shape.in_channels, min(layer.height, 14), min(layer.width, 14))
@@ -285,19 +285,19 @@ def race(bench: Bench) -> str:
     if not bench.on_gpu:
         networks = [(bench.tiny, "2", "2"), (bench.tiny, "4", "1")]
         options = ["--batch-size", "2", "--seconds", "0.001", "--resolution", "32", "--num-classes", "10"]
-    told = []
+    message = []
     for number, (backbone, M, G) in enumerate(networks):
         axes = ["--backbone", backbone, "--M", M, "--G", G, "--device", bench.device]
         found = json.loads(_called(["-m", "wnexplore", "race", *axes, *options, "--json"]))
         (bench.out / f"race_{number}.table.json").write_text(json.dumps(found, indent=1) + "\n")
         regret = found["regret"]
         worst = regret["worst"]
-        told.append(
+        message.append(
             f"{Path(backbone).name} ({M}, {G}): {len(found['layers'])} layers, regret of auto"
             f" {_short(regret['geometric_mean'])}, at worst {_short(worst and worst['regret'])}"
             f" (picked {worst and worst['picked']}, fastest {worst and worst['fastest']})"
         )
-    return "; ".join(told)
+    return "; ".join(message)
 
 
 def speed(bench: Bench) -> str:
@@ -392,9 +392,9 @@ def roofline(bench: Bench) -> str:
 
     products = bench.table("roofline_products", peaks())
     idle, warmed = (row["gigabytes_per_s"] for row in rows)
-    told = "".join(f", {row['dtype']} {row['tera_multiply_adds_per_s']:.1f} TMAC/s" for row in products)
+    message = "".join(f", {row['dtype']} {row['tera_multiply_adds_per_s']:.1f} TMAC/s" for row in products)
     size = f"{COPY_BYTES / 1e9:g} GB" if bench.on_gpu else "four caches"
-    return f"copies of {size}: idle {idle:.0f} GB/s, warmed {warmed:.0f}{told}"
+    return f"copies of {size}: idle {idle:.0f} GB/s, warmed {warmed:.0f}{message}"
 
 
 def energy(bench: Bench) -> str:

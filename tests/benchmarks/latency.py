@@ -144,16 +144,16 @@ def main() -> None:
     options.add_argument("--target", type=float, help="of measure_latencies")
     options.add_argument("--seconds", type=float, default=30.0, help="of measure_latencies, for each network")
     options.add_argument("--quiet", action="store_true", help="no other process")
-    asked = options.parse_args()
-    device = resolve_device(asked.device)
-    target = asked.target or {"cpu": 0.01, "cuda": 0.003}[device]
+    requested = options.parse_args()
+    device = resolve_device(requested.device)
+    target = requested.target or {"cpu": 0.01, "cuda": 0.003}[device]
     protocol = LatencyProtocol(
         device=device,
         device_name=device_name(device),
         dtype="float32",
         batch_size=1,
         target=target,
-        seconds=asked.seconds,
+        seconds=requested.seconds,
     )
     ours = Ours(protocol)
     images = torch.randn(1, 3, RESOLUTION, RESOLUTION, device=device)
@@ -165,8 +165,8 @@ def main() -> None:
     }
     repeats: dict[str, list[Times]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
-    with nullcontext() if asked.quiet else load(), precision_set("float32"):
-        for _ in range(asked.repeats):
+    with nullcontext() if requested.quiet else load(), precision_set("float32"):
+        for _ in range(requested.repeats):
             for name, method in methods.items():
                 begun = time.perf_counter()
                 repeats[name].append(method())
@@ -182,7 +182,10 @@ def main() -> None:
         )
         print(f"{network:16}" + "".join(f"{cell:>22}" for cell in cells))
     print(f"{'largest spread':16}" + "".join(f"{max(spreads[name].values()):>22.1%}" for name in methods))
-    print(f"{'seconds a repeat':16}" + "".join(f"{seconds[name] / asked.repeats:>22.1f}" for name in methods))
+    print(
+        f"{'seconds a repeat':16}"
+        + "".join(f"{seconds[name] / requested.repeats:>22.1f}" for name in methods)
+    )
     print(
         f"ours: {min(ours.rounds)} to {max(ours.rounds)} rounds, ended by"
         f" {' and '.join(sorted(ours.stopped_by))};"

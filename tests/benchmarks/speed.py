@@ -96,23 +96,23 @@ def network(backbone: str, variant: Variant) -> nn.Module:
     return made
 
 
-def measure(backbone: str, batch: int, mode: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure(backbone: str, batch: int, mode: str, requested: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each variant of a cell, as it is known."""
-    device = resolve_device(asked.device)
-    variants = [Variant(name, M, G) for M, G in asked.pairs for name in asked.formulations]
-    if asked.timm:
+    device = resolve_device(requested.device)
+    variants = [Variant(name, M, G) for M, G in requested.pairs for name in requested.formulations]
+    if requested.timm:
         variants.append(Variant("timm"))
     plain = Variant(PLAIN)
     protocol = LatencyProtocol(
         device=device,
         device_name=device_name(device),
-        dtype=asked.dtype,
+        dtype=requested.dtype,
         batch_size=batch,
-        runtime=asked.runtime,
-        memory_format=asked.memory_format,
+        runtime=requested.runtime,
+        memory_format=requested.memory_format,
         mode=mode,
-        target=asked.target or DEFAULT_TARGETS[device],
-        seconds=asked.seconds,
+        target=requested.target or DEFAULT_TARGETS[device],
+        seconds=requested.seconds,
     )
     found = measure_latencies(
         {variant: partial(network, backbone, variant) for variant in (plain, *variants)},
@@ -126,9 +126,9 @@ def measure(backbone: str, batch: int, mode: str, asked: argparse.Namespace) -> 
             "device": device_name(device),
             "torch": torch.__version__,
             "threads": torch.get_num_threads() if device == "cpu" else "",
-            "dtype": asked.dtype,
-            "memory_format": asked.memory_format,
-            "runtime": asked.runtime,
+            "dtype": requested.dtype,
+            "memory_format": requested.memory_format,
+            "runtime": requested.runtime,
             "backbone": backbone,
             "mode": mode,
             "batch_size": batch,
@@ -163,14 +163,14 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=10.0, help="for each network of a cell")
     options.add_argument("--target", type=float)
     options.add_argument("--out", type=Path, required=True, help="CSV file; rows are added to it")
-    asked = options.parse_args()
-    for mode in asked.modes:
-        for backbone in asked.backbones:
-            for batch in asked.batch_sizes:
-                cell = list(measure(backbone, batch, mode, asked))
-                _append(asked.out, cell)
-                _tell(f"{backbone}, {mode}, batch {batch}", cell)
-    print("\n".join(summary(read(asked.out))))
+    requested = options.parse_args()
+    for mode in requested.modes:
+        for backbone in requested.backbones:
+            for batch in requested.batch_sizes:
+                cell = list(measure(backbone, batch, mode, requested))
+                _append(requested.out, cell)
+                _report(f"{backbone}, {mode}, batch {batch}", cell)
+    print("\n".join(summary(read(requested.out))))
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -195,7 +195,7 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _tell(title: str, rows: list[dict[str, Any]]) -> None:
+def _report(title: str, rows: list[dict[str, Any]]) -> None:
     print(title)
     for row in rows:
         label = row["formulation"] if row["M"] is None else f"({row['M']},{row['G']}) {row['formulation']}"

@@ -25,8 +25,8 @@ def main() -> None:
     table = table[(table["mode"] == "inference") & table["M"].notna()]
     backbones = list(dict.fromkeys(table["backbone"]))
     batches = sorted(table["batch_size"].unique())
-    least, most = table["latency_ratio_low"].min(), table["latency_ratio_high"].max()
-    levels = [level for level in _LEVELS if least < level < most]
+    least, largest = table["latency_ratio_low"].min(), table["latency_ratio_high"].max()
+    levels = [level for level in _LEVELS if least < level < largest]
     figure = Figure(figsize=(2.6 * len(backbones), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(backbones), sharex=True, sharey="row", squeeze=False)

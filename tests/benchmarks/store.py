@@ -52,15 +52,15 @@ def main() -> None:
     options.add_argument("--only", nargs="+", metavar="COMMAND", help="commands that begin so")
     options.add_argument("--keep", type=Path, metavar="DIR", help="make the run there, or show the one there")
     options.add_argument("--make", type=Path, help=argparse.SUPPRESS)
-    asked = options.parse_args()
-    if asked.make is not None:
-        make(asked.make, asked.records)
+    requested = options.parse_args()
+    if requested.make is not None:
+        make(requested.make, requested.records)
         return
     with tempfile.TemporaryDirectory() as folder:
-        run = asked.keep or Path(folder) / "run"
+        run = requested.keep or Path(folder) / "run"
         if not run.exists():
             # In another process: what this one holds would count as its children's memory.
-            own = [sys.executable, "-m", "tests.benchmarks.store", "--records", str(asked.records)]
+            own = [sys.executable, "-m", "tests.benchmarks.store", "--records", str(requested.records)]
             subprocess.run([*own, "--make", str(run)], check=True)
         size = (run / "results.sqlite").stat().st_size / 2**20
         with closing(sqlite3.connect(run / "results.sqlite")) as connection:
@@ -69,7 +69,7 @@ def main() -> None:
         print(f"at most {SECONDS} s and {MIB} MiB are wanted of each")
         print(f"{'command':22} {'wall s':>7} {'processor s':>12} {'peak MiB':>9}")
         for name, parts in COMMANDS.items():
-            if asked.only and not name.startswith(tuple(asked.only)):
+            if requested.only and not name.startswith(tuple(requested.only)):
                 continue
             wall, used, peak = cost([part.format(run=run, out=folder) for part in parts])
             mark = "" if used < SECONDS and peak < MIB else "  too much"

@@ -42,27 +42,27 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=20, help="of a round")
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--seconds", type=float, default=20.0, help="for each step timed")
-    asked = options.parse_args()
-    device = resolve_device(asked.device)
+    requested = options.parse_args()
+    device = resolve_device(requested.device)
     print(f"{device_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads, {BACKBONE}")
-    for name in asked.data:
+    for name in requested.data:
         for method in ("plain", "weightnet"):
-            _loops(name, method, asked, device)
-    _steps(asked, device)
+            _loops(name, method, requested, device)
+    _steps(requested, device)
 
 
-def _loops(name: str, method: str, asked: argparse.Namespace, device: str) -> None:
+def _loops(name: str, method: str, requested: argparse.Namespace, device: str) -> None:
     """Our loop over a bare one, and what it waits for its data."""
     data = load_data(name, resolution=RESOLUTION)
     watched = _Watched(data.train)
-    recipe = Recipe(batch_size=asked.batch_size, epochs=1000)
+    recipe = Recipe(batch_size=requested.batch_size, epochs=1000)
     torch.manual_seed(0)
     network = build(BACKBONE, method, stem="small", num_classes=data.num_classes)
     ours = Training(copy.deepcopy(network), watched, recipe, seed=0, device=device)
     bare = _bare(copy.deepcopy(network).to(device).train(), data.train, recipe, device)
     ratios, share = [], []
-    for number in range(asked.rounds + 1):
-        loops = [partial(_run_ours, ours, asked.steps), partial(_run_bare, bare, asked.steps)]
+    for number in range(requested.rounds + 1):
+        loops = [partial(_run_ours, ours, requested.steps), partial(_run_bare, bare, requested.steps)]
         watched.waited = 0.0
         taken: dict[int, float] = {}
         # Who is first changes, so that what comes after the other is nobody's advantage.
@@ -78,7 +78,7 @@ def _loops(name: str, method: str, asked: argparse.Namespace, device: str) -> No
     ratio, waited = bootstrap_interval(ratios), bootstrap_interval(share)
     print(
         f"{name}, {method}: our loop over a bare one {ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}],"
-        f" waiting for data {100 * waited.median:.2f} % of it, batch {asked.batch_size}"
+        f" waiting for data {100 * waited.median:.2f} % of it, batch {requested.batch_size}"
     )
 
 
@@ -138,7 +138,7 @@ def _run_bare(bare: Iterator[None], steps: int) -> None:
         next(bare)
 
 
-def _steps(asked: argparse.Namespace, device: str) -> None:
+def _steps(requested: argparse.Namespace, device: str) -> None:
     """Whole training steps of WeightNet and of the plain network, and their peak memory."""
     points = [DesignPoint.of(BACKBONE, method, stem="small", **axes) for method, axes in _VARIANTS]
     plain = points[0]
@@ -146,9 +146,9 @@ def _steps(asked: argparse.Namespace, device: str) -> None:
         device=device,
         device_name=device_name(device),
         dtype="float32",
-        batch_size=asked.batch_size,
+        batch_size=requested.batch_size,
         mode="train",
-        seconds=asked.seconds,
+        seconds=requested.seconds,
     )
     found = measure_latencies(
         {point: partial(build, point) for point in points}, plain, partial(build, plain), protocol, RESOLUTION
@@ -157,11 +157,11 @@ def _steps(asked: argparse.Namespace, device: str) -> None:
         if isinstance(latency, Failure):
             print(f"{point}: {latency.error}")
             continue
-        told = latency.to_dict()
+        message = latency.to_dict()
         print(
-            f"{point}: step {told['latency_ms']:.1f} ms, x{told['latency_ratio']:.3f}"
-            f" [{told['latency_ratio_low']:.3f}, {told['latency_ratio_high']:.3f}],"
-            f" peak memory {told['peak_memory_mb']:.1f} MB"
+            f"{point}: step {message['latency_ms']:.1f} ms, x{message['latency_ratio']:.3f}"
+            f" [{message['latency_ratio_low']:.3f}, {message['latency_ratio_high']:.3f}],"
+            f" peak memory {message['peak_memory_mb']:.1f} MB"
         )
 
 

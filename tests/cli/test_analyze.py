@@ -9,12 +9,12 @@ from torch import nn
 
 from tests.cli.conftest import Command
 from wnexplore.data import load_data
-from wnexplore.data.preprocessing import Preparation
+from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.models import build
 from wnexplore.nn import WeightNetConv2d
 from wnexplore.training.analyze import analyze
-from wnexplore.training.checkpoint import Origin, open_checkpoint, save_checkpoint
+from wnexplore.training.checkpoint import CheckpointMetadata, open_checkpoint, save_checkpoint
 
 
 def _checkpoint(path: Path, method: str, *, constant: bool = False) -> Path:
@@ -25,9 +25,11 @@ def _checkpoint(path: Path, method: str, *, constant: bool = False) -> Path:
         if isinstance(module, WeightNetConv2d):
             # As a training would leave it: fc1 starts out small.
             nn.init.normal_(module.fc1.weight, std=0.0 if constant else 2.0)
-    how = Preparation((0.5,) * 3, (0.5,) * 3)
+    how = Preprocessing((0.5,) * 3, (0.5,) * 3)
     classes = tuple("0123456789")
-    save_checkpoint(path, network, Origin(point, "digits", classes, how, {}, seed=0, step=1, epoch=1.0))
+    save_checkpoint(
+        path, network, CheckpointMetadata(point, "digits", classes, how, {}, seed=0, step=1, epoch=1.0)
+    )
     return path
 
 
@@ -130,7 +132,7 @@ def test_drawn_images_are_taken_from_all_classes(weightnet: Path, samples: int) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "message"),
     [
         (("--layer", "stage3.1.branch2"), "unknown layer 'stage3.1.branch2': the nearest names are stage3.1"),
         (("--samples", "1"), "--samples"),
@@ -141,15 +143,15 @@ def test_drawn_images_are_taken_from_all_classes(weightnet: Path, samples: int) 
     ],
 )
 def test_what_can_not_be_is_told_in_one_line(
-    command: Command, weightnet: Path, tmp_path: Path, asked: tuple[str, str], told: str
+    command: Command, weightnet: Path, tmp_path: Path, requested: tuple[str, str], message: str
 ) -> None:
     (tmp_path / "FILE").touch()
-    option, value = asked
+    option, value = requested
     given = tmp_path / value if option == "--out" else value
     out = () if option == "--out" else ("--out", tmp_path / "out")
     done = command("analyze", weightnet, *out, option, given)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert told in done.err
+    assert message in done.err
 
 
 def test_a_method_without_generated_kernels_is_named(command: Command, tmp_path: Path) -> None:

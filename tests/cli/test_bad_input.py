@@ -83,17 +83,17 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=lambda value: " ".join(value)[:60])
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: " ".join(value)[:60])
 def test_one_line_exit_2_nothing_written(
     command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = command(*arguments)
-    _is_one_line(outcome.err, told)
+    _is_one_line(outcome.err, message)
     assert outcome.code == 2
     assert outcome.out == ""
     assert list(tmp_path.iterdir()) == []
@@ -130,19 +130,19 @@ READING = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), READING, ids=lambda value: " ".join(value)[:60])
+@pytest.mark.parametrize(("arguments", "message"), READING, ids=lambda value: " ".join(value)[:60])
 def test_a_good_run_directory_read_wrongly(
     command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     run_directory: Path,
     arguments: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(run_directory.iterdir())
     outcome = command(*(argument.format(run_directory) for argument in arguments))
-    _is_one_line(outcome.err, told)
+    _is_one_line(outcome.err, message)
     assert outcome.code == 2
     assert list(tmp_path.iterdir()) == []
     assert sorted(run_directory.iterdir()) == before
@@ -161,18 +161,18 @@ def test_a_store_that_cannot_be_read(command: Command, tmp_path: Path, name: str
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA user_version = 99")
         connection.close()
-    told = {"newer": "newer wnexplore", "damaged": "damaged", "other": "no store of wnexplore's"}[harm]
+    message = {"newer": "newer wnexplore", "damaged": "damaged", "other": "no store of wnexplore's"}[harm]
     given = ("--backbone", "resnet18", "--out", tmp_path) if name == "sweep" else (tmp_path,)
     outcome = command(name, *given)
-    _is_one_line(outcome.err, told)
+    _is_one_line(outcome.err, message)
     assert outcome.code == 2
 
 
 def test_a_foreign_folder_and_a_file_are_no_run_directories(command: Command, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    for out, told in ((tmp_path, "holds other things"), (tmp_path / "notes.txt", "is a file")):
+    for out, message in ((tmp_path, "holds other things"), (tmp_path / "notes.txt", "is a file")):
         outcome = command("sweep", "--backbone", "resnet18", "--out", out)
-        _is_one_line(outcome.err, told)
+        _is_one_line(outcome.err, message)
         assert outcome.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -200,8 +200,8 @@ def test_a_full_disk_behind_standard_output(run_directory: Path) -> None:
     assert shown.returncode == 1
 
 
-def _is_one_line(text: str, told: str) -> None:
+def _is_one_line(text: str, message: str) -> None:
     assert text.startswith("wnexplore: "), text
     assert text.count("\n") == 1, text
-    assert told in text
+    assert message in text
     assert "Traceback" not in text

@@ -42,7 +42,7 @@ def test_a_checkpoint_has_the_accuracy_that_it_had(before: Path, command: Comman
 
 def test_a_training_goes_on_from_the_step_it_was_stopped_at(before: Path, command: Command) -> None:
     kept = before / "trained/checkpoints"
-    whole = load_file(kept / "step_00000010.safetensors")
+    full = load_file(kept / "step_00000010.safetensors")
     for path in kept.glob("step_00000010.*"):
         path.unlink()
     options = ("--method", "weightnet", "--M", "2", "--G", "1", "--resolution", "16", "--data", "digits")
@@ -53,6 +53,6 @@ def test_a_training_goes_on_from_the_step_it_was_stopped_at(before: Path, comman
     assert ended.code == 0, ended.err
     assert "step 5 of" not in ended.out + ended.err
     again = load_file(kept / "step_00000010.safetensors")
-    assert again.keys() == whole.keys()
-    for name, tensor in whole.items():
+    assert again.keys() == full.keys()
+    for name, tensor in full.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-3, atol=1e-4, msg=name)

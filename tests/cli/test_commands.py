@@ -52,9 +52,9 @@ def test_the_version(command: Command) -> None:
 
 
 def test_shell_completion() -> None:
-    asked = {"_WNEXPLORE_COMPLETE": "complete_bash", "COMP_WORDS": "wnexplore sw", "COMP_CWORD": "1"}
+    requested = {"_WNEXPLORE_COMPLETE": "complete_bash", "COMP_WORDS": "wnexplore sw", "COMP_CWORD": "1"}
     program = Path(sys.executable).with_name("wnexplore")
-    shown = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True, check=False)
+    shown = subprocess.run([program], env=os.environ | requested, capture_output=True, text=True, check=False)
     assert shown.stdout.split() == ["sweep"]
 
 
@@ -148,8 +148,8 @@ def test_every_format_goes_to_a_file(
 
 
 def test_a_table_is_filtered_sorted_and_marked(command: Command, run_directory: Path) -> None:
-    whole = command("table", run_directory, "--sort", "-params").out
-    assert "★" in whole
+    full = command("table", run_directory, "--sort", "-params").out
+    assert "★" in full
     some = command(
         "table", run_directory, "--where", "method=='weightnet' and batch_size==1", "--sort", "params"
     ).out

@@ -85,25 +85,25 @@ def test_one_json_object_and_nothing_else_on_standard_output(
 ) -> None:
     outcome = command("compare", *runs, "--json", "--fail-above", 1.2)
     assert outcome.code == 1
-    told = json.loads(outcome.out)
-    assert (told["column"], told["apart"], told["fail_above"]) == (
+    message = json.loads(outcome.out)
+    assert (message["column"], message["apart"], message["fail_above"]) == (
         "latency_ms",
         {"runtime": ["eager", "compile"]},
         1.2,
     )
-    assert {pair["method"]: (pair["ratio"], pair["failed"]) for pair in told["pairs"]} == {
+    assert {pair["method"]: (pair["ratio"], pair["failed"]) for pair in message["pairs"]} == {
         "plain": (1.25, True),
         "se": (1.0125, False),
         "weightnet": (0.5, False),
     }
-    assert [entry["method"] for entry in told["only_a"]] == ["condconv"]
-    assert [(entry["method"], entry["a"], entry["b"]) for entry in told["counts"]] == [
+    assert [entry["method"] for entry in message["only_a"]] == ["condconv"]
+    assert [(entry["method"], entry["a"], entry["b"]) for entry in message["counts"]] == [
         ("weightnet", 350_001, 350_002)
     ]
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--fail-above", "0.9"), "--fail-above is 0.9: expected a factor of at least 1"),
         (("--fail-above", "nan"), "--fail-above is nan"),
@@ -116,11 +116,11 @@ def test_one_json_object_and_nothing_else_on_standard_output(
     ],
 )
 def test_bad_input_is_one_line(
-    command: Command, runs: tuple[Path, Path], options: tuple[str, ...], told: str
+    command: Command, runs: tuple[Path, Path], options: tuple[str, ...], message: str
 ) -> None:
     outcome = command("compare", *runs, *options)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert told in outcome.err
+    assert message in outcome.err
 
 
 def test_runs_without_a_point_in_common(command: Command, tmp_path: Path) -> None:

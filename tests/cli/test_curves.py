@@ -43,7 +43,7 @@ def test_curves_are_a_plot_of_their_own_and_of_the_standard_set(command: Command
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--curves", "--x", "flops"), "--curves is a plot of its own"),
         (("--curves", "--ranks"), "--curves is a plot of its own"),
@@ -52,17 +52,17 @@ def test_curves_are_a_plot_of_their_own_and_of_the_standard_set(command: Command
         (("--curves", "--where", "epochs == 7"), "2 epochs or more"),
     ],
 )
-def test_what_has_no_curves(command: Command, run: Path, options: tuple[str, ...], told: str) -> None:
+def test_what_has_no_curves(command: Command, run: Path, options: tuple[str, ...], message: str) -> None:
     outcome = command("plot", run, *options)
     assert outcome.code == 2
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
 def test_the_table_says_what_halving_did(command: Command, run: Path) -> None:
-    whole = command("table", run).out
-    assert "dropped at" in whole
-    assert "\nhalving after 1 of 9 epochs: 12 variants, 8 dropped: " in whole
-    assert "Kendall's tau-b" in whole
+    full = command("table", run).out
+    assert "dropped at" in full
+    assert "\nhalving after 1 of 9 epochs: 12 variants, 8 dropped: " in full
+    assert "Kendall's tau-b" in full
     for part in (("--where", "epochs == 9"), ("--pareto",)):
         assert "halving after" not in command("table", run, *part).out

@@ -16,24 +16,26 @@ from tests.cli.conftest import Command
 from tests.data.files import png, tiff
 from tests.data.test_decoding import unreadable
 from wnexplore.data.folder import IMAGENET_MEAN, IMAGENET_STD
-from wnexplore.data.preprocessing import Preparation
+from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.models import build
-from wnexplore.training.checkpoint import Origin, open_checkpoint, save_checkpoint
+from wnexplore.training.checkpoint import CheckpointMetadata, open_checkpoint, save_checkpoint
 from wnexplore.training.evaluate import test_data as data_for
 
 CLASSES = ("cat", "ant", "dog")
-FOLDERS = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges={"uint16": (0, 4095)})
-DIGITS = Preparation((0.3,) * 3, (0.4,) * 3, grey=True)
+FOLDERS = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges={"uint16": (0, 4095)})
+DIGITS = Preprocessing((0.3,) * 3, (0.4,) * 3, grey=True)
 
 
-def a_checkpoint(path: Path, how: Preparation, classes: tuple[str, ...] = CLASSES) -> Path:
+def a_checkpoint(path: Path, how: Preprocessing, classes: tuple[str, ...] = CLASSES) -> Path:
     torch.manual_seed(0)
     point = DesignPoint.of("shufflenet_v2_x0_5", stem="small", resolution=32, num_classes=len(classes))
     network = build(point)
     with torch.no_grad():
         network.train()(torch.randn(16, 3, 32, 32) + 1)  # statistics that normalise
-    save_checkpoint(path, network, Origin(point, "digits", classes, how, {}, seed=0, step=1, epoch=1.0))
+    save_checkpoint(
+        path, network, CheckpointMetadata(point, "digits", classes, how, {}, seed=0, step=1, epoch=1.0)
+    )
     return path
 
 
@@ -52,15 +54,15 @@ def images(tmp_path: Path) -> Path:
         folder = tmp_path / "images" / "val" / name
         folder.mkdir(parents=True)
         pixels = random.integers(256, size=(50, 70, 4), dtype=np.uint8)
-        whole = Image.fromarray(pixels, "RGBA")
+        full = Image.fromarray(pixels, "RGBA")
         exif = Image.Exif()
         exif[0x0112] = 6
-        whole.convert("RGB").save(folder / "turned.jpg", exif=exif)
-        whole.save(folder / "transparent.png")
-        whole.convert("CMYK").save(folder / "cmyk.jpg")
-        whole.convert("1").save(folder / "bits.png")
-        whole.resize((3, 900)).save(folder / "high.png")
-        whole.resize((32, 32)).convert("L").save(folder / "as large.png")
+        full.convert("RGB").save(folder / "turned.jpg", exif=exif)
+        full.save(folder / "transparent.png")
+        full.convert("CMYK").save(folder / "cmyk.jpg")
+        full.convert("1").save(folder / "bits.png")
+        full.resize((3, 900)).save(folder / "high.png")
+        full.resize((32, 32)).convert("L").save(folder / "as large.png")
         deep = random.integers(4096, size=(40, 30, 3), dtype=np.uint16)
         (folder / "grey.png").write_bytes(png(deep[..., 0]))
         (folder / "colours.png").write_bytes(png(deep))
@@ -72,19 +74,19 @@ def images(tmp_path: Path) -> Path:
 def loss_by_predict(command: Command, checkpoint: Path, folder: Path) -> float:
     """Mean cross-entropy of the images of `folder` by what `predict` answers."""
     paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
-    told = command("predict", checkpoint, *paths, "--json", "--device", "cpu")
-    assert told.code == 0
+    message = command("predict", checkpoint, *paths, "--json", "--device", "cpu")
+    assert message.code == 0
     answers = {
         path: {answer["class"]: answer["probability"] for answer in found}
-        for path, found in json.loads(told.out).items()
+        for path, found in json.loads(message.out).items()
     }
     return sum(-math.log(found[Path(path).parent.name]) for path, found in answers.items()) / len(paths)
 
 
 def test_predict_sees_images_as_evaluate_does(command: Command, checkpoint: Path, images: Path) -> None:
-    told = command("evaluate", checkpoint, "--data", f"folder:{images}", "--json", "--device", "cpu")
-    assert told.code == 0
-    found = json.loads(told.out)
+    message = command("evaluate", checkpoint, "--data", f"folder:{images}", "--json", "--device", "cpu")
+    assert message.code == 0
+    found = json.loads(message.out)
     assert found["images"] == 30
     assert found["loss"] == pytest.approx(loss_by_predict(command, checkpoint, images), rel=1e-5)
 
@@ -92,8 +94,8 @@ def test_predict_sees_images_as_evaluate_does(command: Command, checkpoint: Path
 def test_images_that_differ_give_other_answers(command: Command, checkpoint: Path, images: Path) -> None:
     """Nothing above is white, or black, whatever it shows."""
     paths = sorted((images / "val").rglob("*.*"))
-    told = command("predict", checkpoint, *paths, "--json", "--device", "cpu")
-    answers = json.loads(told.out)
+    message = command("predict", checkpoint, *paths, "--json", "--device", "cpu")
+    answers = json.loads(message.out)
     for name in {path.name for path in paths}:
         assert len({json.dumps(answers[str(path)]) for path in paths if path.name == name}) == 3, name
 
@@ -102,14 +104,14 @@ def test_bad_files_are_told_and_the_others_answered(
     command: Command, checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad").mkdir()
-    bad = {name: told for name, told in unreadable(tmp_path / "bad").items() if "\0" not in name}
+    bad = {name: message for name, message in unreadable(tmp_path / "bad").items() if "\0" not in name}
     good = images / "val" / "cat" / "bits.png"
     paths = [f"{tmp_path}/bad/{name}" for name in bad]
-    told = command("predict", checkpoint, *paths[:5], good, *paths[5:], good, "--device", "cpu")
-    assert told.code == 1
-    assert told.out.startswith(f"{good}: ")
-    assert told.out.count("\n") == 1
-    lines = told.err.splitlines()
+    message = command("predict", checkpoint, *paths[:5], good, *paths[5:], good, "--device", "cpu")
+    assert message.code == 1
+    assert message.out.startswith(f"{good}: ")
+    assert message.out.count("\n") == 1
+    lines = message.err.splitlines()
     assert len(lines) == len(bad)
     for line, reason in zip(lines, bad.values(), strict=True):
         assert line.startswith(f"wnexplore: can't read image {tmp_path}/bad/")
@@ -122,17 +124,17 @@ def test_names_of_files_that_are_no_text_are_escaped(
 ) -> None:
     odd = images / "val" / "cat" / "a\nb\x1b[31m\udcff.png"
     shutil.copy(images / "val" / "cat" / "bits.png", odd)
-    told = command("predict", checkpoint, odd, "--device", "cpu")
-    assert told.code == 0
-    assert "a\\nb\\x1b[31m\\udcff.png: " in told.out
-    told = command("predict", checkpoint, odd, "--device", "cpu", "--json")
-    assert list(json.loads(told.out)) == [str(odd)]
+    message = command("predict", checkpoint, odd, "--device", "cpu")
+    assert message.code == 0
+    assert "a\\nb\\x1b[31m\\udcff.png: " in message.out
+    message = command("predict", checkpoint, odd, "--device", "cpu", "--json")
+    assert list(json.loads(message.out)) == [str(odd)]
 
 
 def evaluated(command: Command, checkpoint: Path, images: Path) -> tuple[dict[str, float], str]:
-    told = command("evaluate", checkpoint, "--data", f"folder:{images}", "--json", "--device", "cpu")
-    assert told.code == 0, told.err
-    return json.loads(told.out), told.err
+    message = command("evaluate", checkpoint, "--data", f"folder:{images}", "--json", "--device", "cpu")
+    assert message.code == 0, message.err
+    return json.loads(message.out), message.err
 
 
 def test_classes_are_known_by_their_names_in_any_order(
@@ -153,15 +155,15 @@ def test_a_data_set_of_some_of_the_classes_is_tested_against_all(
 ) -> None:
     checkpoint = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
     shutil.rmtree(images / "val" / "cat")
-    found, told = evaluated(command, checkpoint, images)
+    found, message = evaluated(command, checkpoint, images)
     assert found["images"] == 20
     assert found["loss"] == pytest.approx(loss_by_predict(command, checkpoint, images), rel=1e-5)
-    assert "has 2 of the network's 3 classes, without 'cat': each image is tested against all 3" in told
-    assert told.count("\n") == 1
+    assert "has 2 of the network's 3 classes, without 'cat': each image is tested against all 3" in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("renamed", "told"),
+    ("renamed", "message"),
     [
         ({"ant": "a_ant", "cat": "b_cat"}, "it doesn't know 'a_ant', 'b_cat', and lacks 'cat', 'ant'"),
         ({"ant": "Ant"}, "it doesn't know 'Ant', and lacks 'ant'"),
@@ -170,7 +172,7 @@ def test_a_data_set_of_some_of_the_classes_is_tested_against_all(
     ],
 )
 def test_other_classes_are_refused_by_name(
-    command: Command, images: Path, tmp_path: Path, renamed: dict[str, str], told: str
+    command: Command, images: Path, tmp_path: Path, renamed: dict[str, str], message: str
 ) -> None:
     checkpoint = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
     for old, new in renamed.items():
@@ -180,17 +182,17 @@ def test_other_classes_are_refused_by_name(
             shutil.copytree(images / "val" / "cat", images / "val" / new)
     done = command("evaluate", checkpoint, "--data", f"folder:{images}")
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
 
 
 def test_deep_images_that_the_training_had_none_of_are_told(
     command: Command, images: Path, tmp_path: Path
 ) -> None:
-    plain = a_checkpoint(tmp_path / "x.safetensors", Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=0.875))
-    _, told = evaluated(command, plain, images)
+    plain = a_checkpoint(tmp_path / "x.safetensors", Preprocessing(IMAGENET_MEAN, IMAGENET_STD, crop=0.875))
+    _, message = evaluated(command, plain, images)
     line = " has uint16 values, and the training had none: they are read as 0 (black) to 65535 (white), and"
-    assert f"{images / 'val'}{line} are of the range 0 to 4095" in told
+    assert f"{images / 'val'}{line} are of the range 0 to 4095" in message
     deep, colours = images / "val" / "cat" / "grey.png", images / "val" / "cat" / "colours.png"
     done = command("predict", plain, deep, colours, images / "val" / "cat" / "bits.png")
     assert done.code == 0
@@ -202,7 +204,7 @@ def test_deep_images_that_the_training_had_none_of_are_told(
 def test_the_range_of_a_training_is_in_its_checkpoint(images: Path, tmp_path: Path) -> None:
     path = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
     trained = open_checkpoint(path)
-    assert trained.origin.preparation == FOLDERS
+    assert trained.metadata.preparation == FOLDERS
     data = data_for(trained, f"folder:{images}", None, lambda line: None)
     assert data.classes == CLASSES
 
@@ -212,7 +214,7 @@ def test_a_network_that_diverged_is_told(command: Command, images: Path, tmp_pat
     trained = open_checkpoint(path)
     with torch.no_grad():
         next(trained.network.parameters()).fill_(float("nan"))
-    save_checkpoint(path, trained.network, trained.origin)
+    save_checkpoint(path, trained.network, trained.metadata)
     done = command("evaluate", path, "--json", "--data", f"folder:{images}")
     assert (done.code, done.out) == (1, "")
     assert "not finite" in done.err

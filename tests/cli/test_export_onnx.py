@@ -46,14 +46,14 @@ def test_takes_weights_from_a_checkpoint(command: Command, tmp_path: Path) -> No
     network = wnexplore.build(backbone, num_classes=10)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     path = tmp_path / "network.onnx"
-    asked = ("--backbone", backbone, "--resolution", 16, "--num-classes", 10)
-    done = command("export-onnx", *asked, "--checkpoint", tmp_path / "weights.pth", "--out", path)
+    requested = ("--backbone", backbone, "--resolution", 16, "--num-classes", 10)
+    done = command("export-onnx", *requested, "--checkpoint", tmp_path / "weights.pth", "--out", path)
     assert done.code == 0, done.err
     _same(network, path)
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "message"),
     [
         (("--method", "wightnet"), "did you mean 'weightnet'"),
         (("--method", "weightnet", "--M", "1", "--G", "2"), "groups"),
@@ -71,15 +71,15 @@ def test_what_can_not_be_is_told_in_one_line(
     command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    asked: tuple[str, ...],
-    told: str,
+    requested: tuple[str, ...],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.onnx").mkdir()
-    done = command(*SMALL, "--out", "network.onnx", *asked)
+    done = command(*SMALL, "--out", "network.onnx", *requested)
     assert done.code == 2
     assert done.out == ""
-    assert told in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     assert os.listdir(tmp_path) == ["folder.onnx"]
 
@@ -98,8 +98,8 @@ def test_where_onnx_is_not_installed_the_extra_is_named(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for asked in ((*SMALL, "--out", tmp_path / "network.onnx"), (*TIMED, "--out", tmp_path / "run")):
-        done = command(*asked)
+    for requested in ((*SMALL, "--out", tmp_path / "network.onnx"), (*TIMED, "--out", tmp_path / "run")):
+        done = command(*requested)
         assert done.code == 2
         assert done.err == 'wnexplore: ONNX needs onnxruntime: pip install "wnexplore[onnx]"\n'
         assert not os.listdir(tmp_path)

@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 from tests.bounds import bounded
 from tests.cli.conftest import Command
 from tests.examples import examples
-from wnexplore.data.preprocessing import Preparation
+from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import build
-from wnexplore.training.checkpoint import KEY, Origin, open_checkpoint, save_checkpoint
+from wnexplore.training.checkpoint import KEY, CheckpointMetadata, open_checkpoint, save_checkpoint
 
 MARKING = """\
 from pathlib import Path
@@ -43,9 +43,11 @@ def make(num_classes=10):
 
 def _save(path: Path, point: DesignPoint, source: str | None = None) -> Path:
     classes = tuple(map(str, range(point.num_classes)))
-    how = Preparation((0.5,) * 3, (0.5,) * 3, crop=0.875, ranges={"grey": (0.0, 4095.0)})
-    origin = Origin(point, "digits", classes, how, {"epochs": 2}, 0, 1, 1.0, top1=50.0, source=source)
-    save_checkpoint(path, build(point), origin)
+    how = Preprocessing((0.5,) * 3, (0.5,) * 3, crop=0.875, ranges={"grey": (0.0, 4095.0)})
+    metadata = CheckpointMetadata(
+        point, "digits", classes, how, {"epochs": 2}, 0, 1, 1.0, top1=50.0, source=source
+    )
+    save_checkpoint(path, build(point), metadata)
     return path
 
 
@@ -61,7 +63,7 @@ def foreign(tmp_path: Path) -> Path:
     return path
 
 
-def _asked(name: str, checkpoint: Path) -> list[object]:
+def _requested(name: str, checkpoint: Path) -> list[object]:
     if name == "export-onnx":
         return [name, "--checkpoint", checkpoint, "--out", checkpoint.with_name("x.onnx")]
     return [name, checkpoint, *(["x.png"] if name == "predict" else [])]
@@ -75,20 +77,20 @@ def test_a_checkpoint_runs_no_code(reader: str, foreign: Path, command: Command)
     mark, file = foreign.with_name("mark"), foreign.with_name("net.py")
     other = foreign.with_name("other.py")
     other.write_text(MARKING + "# another\n")
-    for named, told in (
+    for named, message in (
         ([], f"add --backbone {file}:make"),
         (["--backbone", f"{other}:make"], "is not the file that checkpoint"),
         (["--backbone", f"{file}:other"], "expected --backbone path/to/file.py:make"),
         (["--backbone", "resnet18"], ""),
         (["--backbone", f"{foreign.parent}/none.py:make"], "No such file"),
     ):
-        done = command(*_asked(reader, foreign), *named)
+        done = command(*_requested(reader, foreign), *named)
         assert (done.code, done.err.count("\n")) == (2, 1), done.err
-        assert told in done.err
+        assert message in done.err
         assert not mark.exists()
     # One that changed since.
     file.write_text(MARKING + "# changed\n")
-    done = command(*_asked(reader, foreign), "--backbone", f"{file}:make")
+    done = command(*_requested(reader, foreign), "--backbone", f"{file}:make")
     assert done.code == 2
     assert "is not the file that checkpoint" in done.err
     assert not mark.exists()
@@ -183,9 +185,9 @@ def test_damaged_metadata_is_one_line_with_the_field(
     place: str, value: object, ours: Path, tmp_path: Path
 ) -> None:
     path = _alter(ours, tmp_path / "x.safetensors", _put(place, value))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as message:
         open_checkpoint(path)
-    line = str(told.value)
+    line = str(message.value)
     assert "is damaged: " in line
     assert "\n" not in line
     assert len(line) < 800
@@ -220,14 +222,14 @@ def test_damaged_metadata_is_one_line_with_the_field(
 )
 def test_metadata_of_another_kind_is_one_line(text: str, ours: Path, tmp_path: Path) -> None:
     path = _with_text(ours, tmp_path / "x.safetensors", text)
-    with pytest.raises(InputError, match="is damaged: ") as told:
+    with pytest.raises(InputError, match="is damaged: ") as message:
         open_checkpoint(path)
-    assert len(str(told.value)) < 800
+    assert len(str(message.value)) < 800
 
 
 @pytest.mark.parametrize("field", ["classes", "recipe", "point", "strange", "preparation"])
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("[" + "[]," * 1_000_000 + "[]]", "expected at most 1,000|expected names, not"),
         ("{" + ",".join(f'"{n}":{{}}' for n in range(300_000)) + "}", "expected at most 1,000|should be a"),
@@ -237,14 +239,14 @@ def test_metadata_of_another_kind_is_one_line(text: str, ours: Path, tmp_path: P
     ids=["lists", "keys", "deep", "objects"],
 )
 def test_metadata_of_many_values_is_refused_at_once(
-    field: str, value: str, told: str, ours: Path, tmp_path: Path
+    field: str, value: str, message: str, ours: Path, tmp_path: Path
 ) -> None:
     with safe_open(ours, framework="pt") as file:
         content = json.loads(file.metadata()[KEY])
     content[field] = "HERE"
     text = json.dumps(content).replace('"HERE"', value)
     path = _with_text(ours, tmp_path / "x.safetensors", text)
-    with bounded(), pytest.raises(InputError, match=f"is damaged: {field}: .*({told})"):
+    with bounded(), pytest.raises(InputError, match=f"is damaged: {field}: .*({message})"):
         open_checkpoint(path)
 
 
@@ -304,13 +306,13 @@ def _tried(path: Path) -> None:
         with bounded():
             open_checkpoint(path)
     except InputError as error:
-        told = str(error)
+        message = str(error)
     else:
         return
-    assert "\n" not in told
-    assert len(told) < 1000
+    assert "\n" not in message
+    assert len(message) < 1000
     # An allocation that failed would be the gigabyte that no file may take.
-    assert "fit in memory" not in told
+    assert "fit in memory" not in message
 
 
 _settings = examples(int(os.environ.get("WNEXPLORE_EXAMPLES", "50")))
@@ -340,8 +342,8 @@ def test_altered_bytes_give_a_network_or_one_line(data: st.DataObject, ours: Pat
     header = 8 + int.from_bytes(content[:8], "little")
     for _ in range(data.draw(st.integers(1, 4))):
         kind = data.draw(st.sampled_from(["flip", "flip", "cut", "length", "insert", "digit"]))
-        most = header if data.draw(st.booleans()) else len(content)
-        at = data.draw(st.integers(0, max(0, min(most, len(content)) - 1)))
+        largest = header if data.draw(st.booleans()) else len(content)
+        at = data.draw(st.integers(0, max(0, min(largest, len(content)) - 1)))
         if kind == "cut":
             del content[at:]
         elif kind == "length":

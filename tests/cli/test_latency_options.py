@@ -16,10 +16,10 @@ SMALL = (
 @pytest.mark.slow
 def test_every_axis_is_an_option_and_a_column(command: Command, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    asked = ("--dtype", "float32,bfloat16", "--memory-format", "channels_last", "--cache", "cold")
+    requested = ("--dtype", "float32,bfloat16", "--memory-format", "channels_last", "--cache", "cold")
     done = command(
         *SMALL,
-        *asked,
+        *requested,
         "--mode",
         "train",
         "--threads",
@@ -44,8 +44,8 @@ def test_every_axis_is_an_option_and_a_column(command: Command, tmp_path: Path) 
 
 
 def test_what_is_to_be_timed_is_told_by_a_dry_run(command: Command, tmp_path: Path) -> None:
-    asked = ("--runtime", "eager,compile", "--mode", "train", "--batch-size", "1,16")
-    done = command(*SMALL, *asked, "--dry-run", "--out", tmp_path / "run")
+    requested = ("--runtime", "eager,compile", "--mode", "train", "--batch-size", "1,16")
+    done = command(*SMALL, *requested, "--dry-run", "--out", tmp_path / "run")
     assert done.code == 0
     plain = done.out.splitlines()[0]
     assert plain.startswith("shufflenet_v2_x0_5 plain: counting; latency, float32, batch 1, train")
@@ -54,7 +54,7 @@ def test_what_is_to_be_timed_is_told_by_a_dry_run(command: Command, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "message"),
     [
         (("--target", "3"), "option --target: latency.target is '3.0': expected less than 1"),
         (("--target", "0"), "option --target: latency.target is '0.0': expected greater than 0"),
@@ -73,11 +73,11 @@ def test_what_is_to_be_timed_is_told_by_a_dry_run(command: Command, tmp_path: Pa
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_can_not_be_is_told_in_one_line(
-    command: Command, tmp_path: Path, asked: tuple[str, ...], told: str
+    command: Command, tmp_path: Path, requested: tuple[str, ...], message: str
 ) -> None:
-    done = command(*SMALL, *asked, "--out", tmp_path / "run")
+    done = command(*SMALL, *requested, "--out", tmp_path / "run")
     assert done.code == 2
     assert done.out == ""
-    assert told in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     assert not (tmp_path / "run").exists()

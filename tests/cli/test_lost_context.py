@@ -19,7 +19,7 @@ from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.models import build
 from wnexplore.nn import formulations
-from wnexplore.training.checkpoint import Origin, save_checkpoint
+from wnexplore.training.checkpoint import CheckpointMetadata, save_checkpoint
 from wnexplore.training.evaluate import preparation
 
 LOST = "CUDA error: an illegal memory access was encountered"
@@ -69,9 +69,11 @@ def a_checkpoint(networks: Path, function: str, method: str) -> tuple[Path, str]
     point = DesignPoint.of(name, method, *pair, resolution=8, num_classes=10)
     data = load_data(parse_data("digits"), resolution=8)
     source = source_hash(point.backbone)
-    origin = Origin(point, "digits", data.classes, preparation(data.test), {}, 0, 1, 1.0, source=source)
+    metadata = CheckpointMetadata(
+        point, "digits", data.classes, preparation(data.test), {}, 0, 1, 1.0, source=source
+    )
     path = networks.with_name("best.safetensors")
-    save_checkpoint(path, build(point), origin)
+    save_checkpoint(path, build(point), metadata)
     return path, name
 
 

@@ -164,7 +164,7 @@ FULL = "wnexplore: can't write standard output: No space left on device\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         ("--version >&-", 1, CLOSED),
         ("--version >/dev/full", 1, FULL),
@@ -175,10 +175,12 @@ FULL = "wnexplore: can't write standard output: No space left on device\n"
         ("nonsense 2>&1 >&- | true", 2, ""),
     ],
 )
-def test_closed_and_full_streams_are_told_where_anything_can_be(arguments: str, code: int, told: str) -> None:
+def test_closed_and_full_streams_are_told_where_anything_can_be(
+    arguments: str, code: int, message: str
+) -> None:
     script = f"{sys.executable} -m wnexplore {arguments}; exit ${{PIPESTATUS[0]}}"
     shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert (shown.returncode, shown.stdout, shown.stderr) == (code, "", told)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (code, "", message)
 
 
 @pytest.mark.slow

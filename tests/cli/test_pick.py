@@ -61,17 +61,17 @@ def test_the_last_line_builds_the_network_to_take(
 def test_one_json_object_and_nothing_else(command: Command, run: Path) -> None:
     outcome = command("pick", run, "--objective", "latency_ms", "--where", "batch_size==16", "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    told = json.loads(outcome.out)
-    assert (told["take"]["method"], told["take"]["latency_ms"]) == ("plain", 48.0)
-    assert (told["rows"], told["satisfy"], told["points"]) == (8, 4, 4)
-    assert told["runner_up"]["latency_ms_low"] == 0.99 * 64
-    assert told["protocol"]["batch_size"] == 16
-    assert told["python"] == 'wnexplore.build("shufflenet_v2_x0_5", stem="small", num_classes=10)'
-    assert told["why"].startswith("smallest latency of 4 points with batch_size==16: 48.0 ± 1.0 ms")
+    message = json.loads(outcome.out)
+    assert (message["take"]["method"], message["take"]["latency_ms"]) == ("plain", 48.0)
+    assert (message["rows"], message["satisfy"], message["points"]) == (8, 4, 4)
+    assert message["runner_up"]["latency_ms_low"] == 0.99 * 64
+    assert message["protocol"]["batch_size"] == 16
+    assert message["python"] == 'wnexplore.build("shufflenet_v2_x0_5", stem="small", num_classes=10)'
+    assert message["why"].startswith("smallest latency of 4 points with batch_size==16: 48.0 ± 1.0 ms")
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ((), "Missing option '--objective'"),
         (("--objective", "latency_ms"), 'such as --where "batch_size == 1"'),
@@ -81,7 +81,7 @@ def test_one_json_object_and_nothing_else(command: Command, run: Path) -> None:
         (("--objective", "top1", "--where", "params<"), "filter, character 8"),
     ],
 )
-def test_bad_input_is_one_line(command: Command, run: Path, options: tuple[str, ...], told: str) -> None:
+def test_bad_input_is_one_line(command: Command, run: Path, options: tuple[str, ...], message: str) -> None:
     outcome = command("pick", run, *options)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert told in outcome.err
+    assert message in outcome.err

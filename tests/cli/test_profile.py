@@ -19,8 +19,15 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_axis_of_a_latency_is_an_entry(command: Command) -> None:
-    asked = ("--memory-format", "contiguous,channels_last", "--mode", "inference,train", "--batch-size", "2")
-    done = command(*SMALL, *asked, "--json")
+    requested = (
+        "--memory-format",
+        "contiguous,channels_last",
+        "--mode",
+        "inference,train",
+        "--batch-size",
+        "2",
+    )
+    done = command(*SMALL, *requested, "--json")
     assert done.code == 0, done.err
     entries = json.loads(done.out)["latency"]
     assert [(e["memory_format"], e["mode"]) for e in entries] == [

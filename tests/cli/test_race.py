@@ -30,11 +30,11 @@ def test_prints_one_json_object(command: Command) -> None:
     assert result["environment"]["threads"] == 1
     regrets = []
     for layer in result["layers"]:
-        assert [race["batch_size"] for race in layer["races"]] == [1, 4]
+        assert [benchmark["batch_size"] for benchmark in layer["races"]] == [1, 4]
         assert layer["crossover"][0][0] == 1
-        for race in layer["races"]:
-            assert all(entry["agrees"] for entry in race["formulations"].values())
-            regrets.append(race["regret"])
+        for benchmark in layer["races"]:
+            assert all(entry["agrees"] for entry in benchmark["formulations"].values())
+            regrets.append(benchmark["regret"])
     worst = result["regret"]["worst"]
     assert worst["regret"] == max(regrets)
     assert min(regrets) <= result["regret"]["geometric_mean"] <= worst["regret"]
@@ -62,7 +62,7 @@ def test_a_disagreement_fails(command: Command, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "message"),
     [
         ((*RESNET, "--method", "plain"), "no layer of this network has generated kernels"),
         ((*RESNET, "--method", "se"), "no layer of this network has generated kernels"),
@@ -80,9 +80,11 @@ def test_a_disagreement_fails(command: Command, monkeypatch: pytest.MonkeyPatch)
     ],
     ids=lambda value: " ".join(value[5:]) if isinstance(value, tuple) else "",
 )
-def test_what_can_not_be_is_told_in_one_line(command: Command, asked: tuple[str, ...], told: str) -> None:
-    done = command(*asked)
+def test_what_can_not_be_is_told_in_one_line(
+    command: Command, requested: tuple[str, ...], message: str
+) -> None:
+    done = command(*requested)
     assert done.code == 2
     assert done.out == ""
-    assert told in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1

@@ -115,7 +115,7 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ((), "no space: name a sweep file"),
         (("nothing",), "unknown sweep 'nothing'"),
@@ -132,11 +132,11 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
         ((*TINY_SPACE, "--out", "/nowhere/at/all.csv"), "its folder does not exist"),
     ],
 )
-def test_bad_input_is_one_line(command: Command, options: tuple[object, ...], told: str) -> None:
+def test_bad_input_is_one_line(command: Command, options: tuple[object, ...], message: str) -> None:
     outcome = command("space", *options)
     assert outcome.code == 2
-    assert outcome.out == "" or told == "no point is left"
-    assert told in outcome.err
+    assert outcome.out == "" or message == "no point is left"
+    assert message in outcome.err
     assert outcome.err.count("\n") == 1
 
 

@@ -90,12 +90,12 @@ def test_an_image_that_cant_be_read_is_told_and_the_others_are_answered(
 ) -> None:
     Image.new("RGB", (30, 20), "white").save(tmp_path / "white.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
-    told = command(
+    message = command(
         "predict", *named(trained), tmp_path / "bad.png", tmp_path / "white.png", tmp_path / "none.png"
     )
-    assert told.code == 1
-    assert told.out.startswith(f"{tmp_path / 'white.png'}: ")
-    lines = told.err.splitlines()
+    assert message.code == 1
+    assert message.out.startswith(f"{tmp_path / 'white.png'}: ")
+    lines = message.err.splitlines()
     assert [line.partition(": ")[2].partition(" image ")[2].partition(": ")[0] for line in lines] == [
         str(tmp_path / "bad.png"),
         str(tmp_path / "none.png"),
@@ -104,8 +104,8 @@ def test_an_image_that_cant_be_read_is_told_and_the_others_are_answered(
 
 def test_a_checkpoint_says_which_network_to_export(trained: Path, command: Command, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    told = command("export-onnx", "--checkpoint", *named(trained), "--out", tmp_path / "x.onnx")
-    assert told.code == 0, told.err
+    message = command("export-onnx", "--checkpoint", *named(trained), "--out", tmp_path / "x.onnx")
+    assert message.code == 0, message.err
     (point,) = (p.value for p in onnx.load(tmp_path / "x.onnx").metadata_props if "design_point" in p.key)
     assert json.loads(point)["num_classes"] == 10
 
@@ -128,18 +128,18 @@ def test_bad_input_is_one_line(
     command: Command, arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = command(*arguments)
-    assert told.code == 2
-    assert told.err.count("\n") == 1
-    assert line in told.err
+    message = command(*arguments)
+    assert message.code == 2
+    assert message.err.count("\n") == 1
+    assert line in message.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_data_set_must_have_the_classes_of_the_network(trained: Path, command: Command) -> None:
-    told = command("evaluate", *named(trained), "--data", "shapes:20")
-    assert told.code == 2
-    assert "has 20 classes, and this network 10" in told.err
-    told = command("evaluate", *named(trained), "--data", "shapes")
-    assert told.code == 2
-    assert "it doesn't know '" in told.err
-    assert told.err.count("\n") == 1
+    message = command("evaluate", *named(trained), "--data", "shapes:20")
+    assert message.code == 2
+    assert "has 20 classes, and this network 10" in message.err
+    message = command("evaluate", *named(trained), "--data", "shapes")
+    assert message.code == 2
+    assert "it doesn't know '" in message.err
+    assert message.err.count("\n") == 1

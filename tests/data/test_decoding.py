@@ -88,8 +88,8 @@ def test_colours_of_16_bits_reach_from_black_to_white(
 
 def test_a_dark_image_stays_dark_beside_a_bright_one(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("bright.png", "dark.png")]
-    for path, most in zip(paths, (4000, 40), strict=True):
-        Path(path).write_bytes(png(np.array([[0, most]], np.uint16)))
+    for path, largest in zip(paths, (4000, 40), strict=True):
+        Path(path).write_bytes(png(np.array([[0, largest]], np.uint16)))
     ranges = ranges_of(paths)
     assert ranges == {"uint16": (0, 4095)}
     brightest = [np.asarray(read_image(path, ranges)).max() for path in paths]
@@ -233,17 +233,17 @@ def unreadable(folder: Path) -> dict[str, str]:
         "\n\x1b[31m.png": "No such file",
         "a\0b": "null",
     }
-    return {name: told for name, (_, told) in files.items()} | others
+    return {name: message for name, (_, message) in files.items()} | others
 
 
 def test_what_is_no_image_is_told_in_a_line(tmp_path: Path) -> None:
-    for name, told in unreadable(tmp_path).items():
+    for name, message in unreadable(tmp_path).items():
         line = ""
         try:
             read_image(f"{tmp_path}/{name}", {})
         except Exception as error:  # whatever a decoder may raise
             line = reason(error)
-        assert told in line, name
+        assert message in line, name
         assert line.isprintable()
         assert 3 < len(line) < 400
 

@@ -123,12 +123,12 @@ def test_damaged_images_are_left_out_and_named(folder: Path) -> None:
 
 def test_other_images_are_as_without_the_damaged_ones(folder: Path) -> None:
     split = load_data(f"folder:{folder}", resolution=16, augment=Augment(colour_jitter=0.4)).train
-    whole = list(split.batches(5, "cpu", Pass(7, 0)))
+    full = list(split.batches(5, "cpu", Pass(7, 0)))
     _, order = everything(split, Pass(7, 0), batch_size=10)
     (folder / "train" / "dog" / "3.png").write_bytes(b"not a picture")
     rest = list(split.batches(5, "cpu", Pass(7, 0)))
     lost = 0
-    for (images, _), (fewer, _) in zip(whole, rest, strict=True):
+    for (images, _), (fewer, _) in zip(full, rest, strict=True):
         kept = [any(torch.equal(image, other) for other in fewer) for image in images]
         assert sum(kept) == len(fewer)
         lost += len(images) - len(fewer)
@@ -208,15 +208,15 @@ def test_folder_without_what_it_needs_is_refused(tmp_path: Path) -> None:
 
 
 def test_deep_images_are_scaled_alike_in_training_and_test(tmp_path: Path) -> None:
-    for part, most in (("train", 900), ("val", 3000)):
+    for part, largest in (("train", 900), ("val", 3000)):
         (tmp_path / part / "x").mkdir(parents=True)
-        for number, value in enumerate((100, most)):
+        for number, value in enumerate((100, largest)):
             image = Image.fromarray(np.full((20, 20), value, np.uint16))
             image.save(tmp_path / part / "x" / f"{number}.png")
     data = load_data(f"folder:{tmp_path}", resolution=16)
     (trained, _), (tested, _) = everything(data.train, Pass(0, 0)), everything(data.test)
-    for images, most in ((trained, 900), (tested, 3000)):
+    for images, largest in ((trained, 900), (tested, 3000)):
         pixels = images * STD.view(3, 1, 1) + MEAN.view(3, 1, 1)
         found = sorted(pixels.mean((1, 2, 3)).tolist())
-        assert found == pytest.approx([100 / 4095, most / 4095], abs=1e-5)
+        assert found == pytest.approx([100 / 4095, largest / 4095], abs=1e-5)
         assert pixels.std((1, 2, 3)).max() < 1e-5

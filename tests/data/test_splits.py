@@ -42,16 +42,16 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 def check_resume_and_shares(
     split: Split, seed: int, epoch: int, batch_size: int, start: int, world: int
 ) -> None:
-    whole = list(split.batches(batch_size, "cpu", Pass(seed, epoch)))
-    assert len(whole) == split.batches_per_pass(batch_size) == max(1, len(split) // batch_size)
-    start %= len(whole)
-    assert same(list(split.batches(batch_size, "cpu", Pass(seed, epoch, start))), whole[start:])
-    assert list(split.batches(batch_size, "cpu", Pass(seed, epoch, len(whole)))) == []
+    full = list(split.batches(batch_size, "cpu", Pass(seed, epoch)))
+    assert len(full) == split.batches_per_pass(batch_size) == max(1, len(split) // batch_size)
+    start %= len(full)
+    assert same(list(split.batches(batch_size, "cpu", Pass(seed, epoch, start))), full[start:])
+    assert list(split.batches(batch_size, "cpu", Pass(seed, epoch, len(full)))) == []
     world = min(world, batch_size, len(split))
     parts = [
         list(split.batches(batch_size, "cpu", Pass(seed, epoch), rank=r, world=world)) for r in range(world)
     ]
-    for number, batch in enumerate(whole):
+    for number, batch in enumerate(full):
         for together, *shares in zip(batch, *(part[number] for part in parts), strict=True):
             for rank, share in enumerate(shares):
                 assert torch.equal(share, together[rank::world])

@@ -60,11 +60,11 @@ def test_channels_of_a_mobilenet_are_multiples_of_8_and_lose_no_tenth() -> None:
 
 @given(st.sampled_from(sorted(FAMILIES)), st.integers(300, 4000))
 def test_a_width_has_one_name(family: str, thousandths: int) -> None:
-    whole, rest = divmod(thousandths, 1000)
+    full, rest = divmod(thousandths, 1000)
     digits = f"{rest:03}".rstrip("0") or "0"
-    full_name = family if thousandths == 1000 and family in BACKBONES else f"{family}_x{whole}_{digits}"
+    full_name = family if thousandths == 1000 and family in BACKBONES else f"{family}_x{full}_{digits}"
     assert backbone_spec(full_name) == FAMILIES[family](Fraction(thousandths, 1000))
-    for other in {family, f"{family}_x{whole}_{digits}", f"{family}_x{whole}_{digits}0"} - {
+    for other in {family, f"{family}_x{full}_{digits}", f"{family}_x{full}_{digits}0"} - {
         full_name,
         *BACKBONES,
     }:
@@ -78,7 +78,7 @@ def test_every_stage_has_layers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("shufflenet_v2_x1_50", "did you mean 'shufflenet_v2_x1_5'"),
         ("shufflenet_v2_x0_2", "at 0.2 times the width: expected 0.3 to 8"),
@@ -92,6 +92,6 @@ def test_every_stage_has_layers(name: str) -> None:
         ("mobilenet_v3_small_x4_1", "expected 0.1 to 4"),
     ],
 )
-def test_a_name_that_is_none_is_told(name: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_name_that_is_none_is_told(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         backbone_spec(name)

@@ -18,9 +18,9 @@ from wnexplore.design.counts import Counts, count, parts, total
 from wnexplore.design.legality import IllegalPointError, check_legal
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Block, Site, Walk
+from wnexplore.design.skeleton import Block, Site, Skeleton
 from wnexplore.design.stage_design import stage_design
-from wnexplore.models.trace_skeleton import walk
+from wnexplore.models.trace_skeleton import skeleton
 
 MULTIPLIERS = [1, 2, 4, 6, 8, "1/2", "1/8", "1/C", "4/C"]
 
@@ -60,8 +60,8 @@ def _random_point(dice: random.Random, backbone: str, method: str) -> DesignPoin
 
 
 @cache
-def _walk(baseline: DesignPoint) -> Walk:
-    return walk(baseline)
+def _walk(baseline: DesignPoint) -> Skeleton:
+    return skeleton(baseline)
 
 
 def _equals_what_building_and_running_gives(point: DesignPoint) -> None:
@@ -108,7 +108,7 @@ def test_one_block_by_hand() -> None:
 
 def test_a_walk_is_what_it_was_after_a_trip_through_json() -> None:
     found = _walk(DesignPoint.of("resnet18", stem="small", num_classes=10))
-    assert Walk.from_dict(found.to_dict()) == found
+    assert Skeleton.from_dict(found.to_dict()) == found
     assert found.stages == (1, 2, 3, 4)
 
 

@@ -31,7 +31,7 @@ def test_text_names_a_data_set(text: str, path: str | None, source: DataSource, 
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "told"),
+    ("text", "path", "message"),
     [
         ("cifar", None, "did you mean 'cifar10'"),
         ("", None, "unknown data set"),
@@ -53,8 +53,8 @@ def test_text_names_a_data_set(text: str, path: str | None, source: DataSource, 
         ("shapes:٣", None, "such as shapes:20x5000"),
     ],
 )
-def test_what_names_none_is_refused(text: str, path: str | None, told: str) -> None:
-    with pytest.raises(InputError, match=told) as error:
+def test_what_names_none_is_refused(text: str, path: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         parse_data(text, None if path is None else Path(path))
     assert "\n" not in str(error.value)
 

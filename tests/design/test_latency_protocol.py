@@ -47,8 +47,8 @@ def test_only_networks_of_a_file_have_a_source() -> None:
     assert "source" not in plain
     with pytest.raises(KeyError):
         plain["source"]
-    brought = LatencyProtocol(**plain, source="abc")
-    assert (list(brought)[-1], brought["source"], len(brought)) == ("source", "abc", len(plain) + 1)
+    external = LatencyProtocol(**plain, source="abc")
+    assert (list(external)[-1], external["source"], len(external)) == ("source", "abc", len(plain) + 1)
 
 
 def test_axes_are_crossed_and_what_is_written_twice_is_taken_once() -> None:

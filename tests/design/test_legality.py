@@ -31,7 +31,7 @@ def test_legal_is_what_the_divisions_say(M: Fraction, G: Fraction, out_channels:
 
 
 @pytest.mark.parametrize(
-    ("M", "G", "fan_in", "told"),
+    ("M", "G", "fan_in", "message"),
     [
         (1, 2, 8, r"less than one input a group"),
         (2, 2, 9, r"G·C_out = 16 groups don't divide C_out·F = 8·9 = 72 outputs"),
@@ -39,8 +39,8 @@ def test_legal_is_what_the_divisions_say(M: Fraction, G: Fraction, out_channels:
         ("1/3", 1, 9, r"M·C_out = 1/3·8 = 8/3 is not a whole number"),
     ],
 )
-def test_the_failing_division_is_told(M: int | str, G: int, fan_in: int, told: str) -> None:
-    with pytest.raises(IllegalPointError, match=told):
+def test_the_failing_division_is_told(M: int | str, G: int, fan_in: int, message: str) -> None:
+    with pytest.raises(IllegalPointError, match=message):
         generator_shape(Fraction(M), Fraction(G), 8, fan_in)
 
 

@@ -76,8 +76,8 @@ def test_no_other_file_lists_methods() -> None:
 
 
 def test_the_command_line_lists_them() -> None:
-    told = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-m", "wnexplore", "space", "--help"], check=True, capture_output=True, text=True
     ).stdout
     *others, last = METHODS
-    assert f"{', '.join(others)} and {last}." in " ".join(told.split())
+    assert f"{', '.join(others)} and {last}." in " ".join(message.split())

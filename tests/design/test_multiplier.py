@@ -78,7 +78,7 @@ def test_a_setting_is_written_in_one_way(written: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ("2:1+3", "expected a value for each stage"),
         ("2:1+2:3", "M has two values for stage 2"),
@@ -91,8 +91,8 @@ def test_a_setting_is_written_in_one_way(written: object, text: str) -> None:
         ("1.5/C", "expected a number above 0"),
     ],
 )
-def test_what_is_no_setting_is_refused(wrong: object, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_no_setting_is_refused(wrong: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_setting(wrong, "M")
 
 

@@ -58,7 +58,7 @@ def test_all_stages_are_none_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "told"),
+    ("axes", "message"),
     [
         ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
         ({"method": "weihtnet"}, "did you mean 'weightnet'"),
@@ -80,8 +80,8 @@ def test_all_stages_are_none_left_out() -> None:
         ({"method": "se", "stages": True}, "stages is 'True'"),
     ],
 )
-def test_a_wrong_axis_is_named(axes: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_wrong_axis_is_named(axes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         DesignPoint.of(**{"backbone": "resnet18", **axes})  # type: ignore[arg-type]
 
 

@@ -88,8 +88,8 @@ def test_points_stand_alone_or_beside_a_grid(tmp_path: Path) -> None:
     assert expand(load_sweep(_write(tmp_path, load_sweep(tmp_path / "sweep.yaml").to_yaml()))) == alone
     crossed = expand(load_sweep(_write(tmp_path, points + "methods: [se]\n")))
     assert [str(p) for p in crossed.points] == ["shufflenet_v2_x0_5 se", "resnet18 weightnet M=4 G=2"]
-    beside = expand(load_sweep(_write(tmp_path, points + "backbones: [resnet50]\n")))
-    assert [p.backbone for p in beside.points] == ["resnet50", "resnet50", "resnet18"]
+    extra = expand(load_sweep(_write(tmp_path, points + "backbones: [resnet50]\n")))
+    assert [p.backbone for p in extra.points] == ["resnet50", "resnet50", "resnet18"]
 
 
 def test_what_is_switched_off_stays_off_when_written(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("backbone: [resnet18]", r"line 1: unknown key 'backbone': did you mean 'backbones'\?"),
         ("M: [1]\nbackbones: [resnet19]", r"line 2: unknown backbone 'resnet19': did you mean 'resnet18'\?"),
@@ -181,9 +181,11 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("M: [!!python/object:os.system x]", r"line 1: tag '.*os.system' is not one of YAML's core schema"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_wrong_is_told_in_one_line_with_file_and_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = _write(tmp_path, text)
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=message) as error:
         expand(load_sweep(path))
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)

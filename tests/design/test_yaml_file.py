@@ -62,7 +62,7 @@ _LAUGHS = "\n".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (f"M:\n  - &a [x, x]\n{_LAUGHS}", rf"more than {MAX_VALUES:,} values, aliases written out"),
         ("M: [" + "1," * MAX_VALUES + "]", rf"more than {MAX_VALUES:,} values"),
@@ -94,8 +94,8 @@ _LAUGHS = "\n".join(
         ("a: [1", "not valid YAML"),
     ],
 )
-def test_what_is_beyond_the_bounds_is_one_line(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(InputError, match=told) as error:
+def test_what_is_beyond_the_bounds_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         _read(tmp_path, text)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
@@ -156,7 +156,7 @@ def test_no_number_is_made_of_what_is_none(tmp_path: Path, key: str, wrong: str)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("train: {seeds: 1000000000}", "expected less than or equal to 10000"),
         ("train: {jobs: 1000000}", "expected less than or equal to 1024"),
@@ -175,9 +175,9 @@ def test_no_number_is_made_of_what_is_none(tmp_path: Path, key: str, wrong: str)
         ),
     ],
 )
-def test_sizes_are_bounded(tmp_path: Path, text: str, told: str) -> None:
+def test_sizes_are_bounded(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=message) as error:
         load_sweep(path)
     assert len(str(error.value)) < 800

@@ -162,14 +162,14 @@ def test_a_lost_context_is_its_network_s_failure_and_nobody_elses(
 @pytest.mark.slow
 def test_memory_bounds_how_many_networks_are_there_at_once() -> None:
     alive: set[int] = set()
-    most = 0
+    largest = 0
 
     class Counted(_Recorder):
         def __init__(self, name: str) -> None:
-            nonlocal most
+            nonlocal largest
             super().__init__(name, [])
             alive.add(id(self))
-            most = max(most, len(alive))
+            largest = max(largest, len(alive))
 
         def __del__(self) -> None:
             alive.discard(id(self))
@@ -185,12 +185,12 @@ def test_memory_bounds_how_many_networks_are_there_at_once() -> None:
     ]
     assert sorted(order) == sorted(names)
     # The baseline and five more leave less than half of what was free.
-    assert most == 6
+    assert largest == 6
     assert not alive
 
 
 def test_progress_is_told_for_each_network_and_each_round() -> None:
-    told: list[tuple[str, float]] = []
+    message: list[tuple[str, float]] = []
     networks: dict[str, Callable[[], nn.Module]] = {n: (lambda n=n: _Recorder(n, [])) for n in ("a", "b")}  # type: ignore[misc]
     list(
         measure_latencies(
@@ -199,12 +199,12 @@ def test_progress_is_told_for_each_network_and_each_round() -> None:
             lambda: _Recorder("plain", []),
             _protocol(),
             4,
-            on_progress=lambda key, spent: told.append((key, spent)),
+            on_progress=lambda key, spent: message.append((key, spent)),
         )
     )
-    assert told[:3] == [("a", 0.0), ("a", 0.0), ("b", 0.0)]
-    assert len(told) == 3 + MIN_ROUNDS
-    assert all(0 <= spent <= 1 for _, spent in told)
+    assert message[:3] == [("a", 0.0), ("a", 0.0), ("b", 0.0)]
+    assert len(message) == 3 + MIN_ROUNDS
+    assert all(0 <= spent <= 1 for _, spent in message)
 
 
 def test_the_summary_is_made_of_the_samples() -> None:

@@ -14,9 +14,9 @@ from wnexplore.design.conv_sites import ConvShape, generated_layers
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.errors import InputError
 from wnexplore.measure import layer_benchmark
-from wnexplore.measure.distinct_layers import RacedLayer, raced_layers
+from wnexplore.measure.distinct_layers import DistinctLayer, distinct_layers
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.layer_benchmark import Race, Timed, crossover, difference, race
+from wnexplore.measure.layer_benchmark import LayerBenchmark, Timed, crossover, difference, race
 from wnexplore.measure.rounds import MIN_ROUNDS
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.formulations import apply_generated
@@ -35,13 +35,13 @@ def _protocol(**changes: Any) -> LatencyProtocol:
     return LatencyProtocol(**(usual | changes))
 
 
-def _layer(module: nn.Module) -> RacedLayer:
+def _layer(module: nn.Module) -> DistinctLayer:
     """Of a network that is one layer, which sees three channels of 8x8 pixels."""
-    (found,) = raced_layers(nn.Sequential(module), 8)
+    (found,) = distinct_layers(nn.Sequential(module), 8)
     return found
 
 
-def _timed(found: Race) -> dict[str, Timed]:
+def _timed(found: LayerBenchmark) -> dict[str, Timed]:
     return {name: outcome for name, outcome in found.formulations.items() if isinstance(outcome, Timed)}
 
 
@@ -54,7 +54,7 @@ def _resnet_input(layer: ConvShape) -> int:
 
 def test_layers_are_alike_if_their_shapes_and_the_sizes_of_their_inputs_are() -> None:
     point = DesignPoint.of("resnet18", "weightnet", 4, 2, stem="small", num_classes=10)
-    found = raced_layers(wnexplore.build(point), RESOLUTION)
+    found = distinct_layers(wnexplore.build(point), RESOLUTION)
     expected: dict[tuple[int, ...], list[str]] = {}
     for layer in generated_layers("resnet18"):
         size = _resnet_input(layer)
@@ -74,7 +74,7 @@ def test_layers_are_alike_if_their_shapes_and_the_sizes_of_their_inputs_are() ->
 def test_every_layer_of_a_network_is_counted_once(method: str) -> None:
     point = DesignPoint.of("shufflenet_v2_x0_5", method, stem="small", num_classes=10)
     network = wnexplore.build(point)
-    found = raced_layers(network, RESOLUTION)
+    found = distinct_layers(network, RESOLUTION)
     layers = generated_layers("shufflenet_v2_x0_5")
     assert sum(layer.count for layer in found) == len(layers)
     assert {layer.name for layer in found} <= {layer.name for layer in layers}
@@ -84,12 +84,12 @@ def test_every_layer_of_a_network_is_counted_once(method: str) -> None:
 
 def test_one_layer_by_name() -> None:
     network = wnexplore.build("resnet18", "weightnet", stem="small", num_classes=10)
-    (found,) = raced_layers(network, RESOLUTION, "layer1.1.conv2")
+    (found,) = distinct_layers(network, RESOLUTION, "layer1.1.conv2")
     assert (found.name, found.count) == ("layer1.1.conv2", 4)
     with pytest.raises(InputError, match=r"unknown layer 'layer1.1.conv3': the nearest names are layer1\.1"):
-        raced_layers(network, RESOLUTION, "layer1.1.conv3")
+        distinct_layers(network, RESOLUTION, "layer1.1.conv3")
     with pytest.raises(InputError, match="no layer of this network has generated kernels"):
-        raced_layers(nn.Conv2d(3, 3, 1), RESOLUTION)
+        distinct_layers(nn.Conv2d(3, 3, 1), RESOLUTION)
 
 
 @pytest.mark.parametrize(
@@ -130,18 +130,18 @@ def test_formulations_are_timed_and_agree(module: nn.Module, changes: dict[str, 
 
 
 def test_training_goes_backward_to_all_that_came_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[bool]] = []
+    requested: list[list[bool]] = []
 
     def noted(*inputs: Any) -> Tensor:
-        asked.append([tensor.requires_grad for tensor in inputs[:3]])
+        requested.append([tensor.requires_grad for tensor in inputs[:3]])
         return apply_generated(*inputs)
 
     monkeypatch.setattr(layer_benchmark, "apply_generated", noted)
     race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(mode="train", batch_size=1))
-    assert [True, True, True] in asked
-    asked.clear()
+    assert [True, True, True] in requested
+    requested.clear()
     race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=1))
-    assert [True, True, True] not in asked
+    assert [True, True, True] not in requested
 
 
 def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +206,6 @@ def test_a_difference_that_is_no_number_is_a_disagreement_that_json_can_hold(
 def test_the_crossover_is_where_the_fastest_changes(
     fastest: list[str | None], expected: list[tuple[int, str]]
 ) -> None:
-    nothing = Race(1, None, {}, None, None, None)
-    races = [replace(nothing, batch_size=2**n, fastest=name) for n, name in enumerate(fastest)]
-    assert crossover(races) == expected
+    nothing = LayerBenchmark(1, None, {}, None, None, None)
+    benchmarks = [replace(nothing, batch_size=2**n, fastest=name) for n, name in enumerate(fastest)]
+    assert crossover(benchmarks) == expected

@@ -56,19 +56,19 @@ def test_a_sandbox_that_shows_only_zeros_is_no_answer() -> None:
 
 
 def test_others_are_what_is_left_of_the_busy_time() -> None:
-    before = CpuTimes(clock_s=100.0, busy_s=5000.0, steal_s=40.0, own_s=7.0)
-    after = CpuTimes(clock_s=104.0, busy_s=5011.0, steal_s=41.0, own_s=10.0)
+    before = CpuTimes(clock_s=100.0, busy_s=5000.0, steal_s=40.0, process_s=7.0)
+    after = CpuTimes(clock_s=104.0, busy_s=5011.0, steal_s=41.0, process_s=10.0)
     # 11 s busy in 4 s, 3 of them this process's and 1 stolen.
     assert load_between(before, after) == Load(busy_cores=2.0, steal_cores=0.25)
 
 
 def test_nobody_else_is_never_less_than_nobody() -> None:
-    before = CpuTimes(clock_s=0.0, busy_s=50.0, steal_s=0.0, own_s=0.0)
+    before = CpuTimes(clock_s=0.0, busy_s=50.0, steal_s=0.0, process_s=0.0)
     assert load_between(before, CpuTimes(2.0, 51.99, 0.0, 2.0)) == Load(0.0, 0.0)
 
 
 def test_unknown_moments_and_no_time_between_give_no_load() -> None:
-    moment = CpuTimes(clock_s=1.0, busy_s=50.0, steal_s=0.0, own_s=0.0)
+    moment = CpuTimes(clock_s=1.0, busy_s=50.0, steal_s=0.0, process_s=0.0)
     assert load_between(None, moment) is None
     assert load_between(moment, None) is None
     assert load_between(moment, moment) is None
@@ -107,5 +107,5 @@ def test_own_time_is_that_of_this_process_without_its_children() -> None:
     latest = time.process_time()
     assert before is not None
     assert after is not None
-    assert 0.25 <= after.own_s - before.own_s <= latest - earliest
+    assert 0.25 <= after.process_s - before.process_s <= latest - earliest
     assert after.busy_s - before.busy_s >= 0.8 * (0.3 + float(child.stdout))

@@ -101,13 +101,13 @@ def test_another_process_finds_what_was_kept(tmp_path: Path) -> None:
         "print(roofline.device_peaks('cpu', 'float32', 1))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    told = [
+    message = [
         subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         for _ in range(2)
     ]
-    assert told[0].stdout == told[1].stdout
+    assert message[0].stdout == message[1].stdout
     assert len(list((tmp_path / "wnexplore").iterdir())) == 1
 
 

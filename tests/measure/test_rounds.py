@@ -50,8 +50,8 @@ class Bench:
     ) -> dict[str, Timing | Failure]:
         """All that the rounds yield, by name, in the order they yield it."""
         samplers = {name: self.network(name, script) for name, script in scripts.items()}
-        asked = {"target": 0.01, "seconds": 10.0} | options
-        found = time_in_rounds(samplers, "plain", wanted, clock=self.clock, **asked)  # type: ignore[arg-type]
+        requested = {"target": 0.01, "seconds": 10.0} | options
+        found = time_in_rounds(samplers, "plain", wanted, clock=self.clock, **requested)  # type: ignore[arg-type]
         return dict(found)
 
 
@@ -83,7 +83,7 @@ LOST = "CUDA error: device-side assert triggered"
 
 
 @pytest.mark.parametrize(
-    ("culprit", "wanted", "told"),
+    ("culprit", "wanted", "message"),
     [
         ("a", ("plain", "a", "b", "c"), ["a"]),
         ("b", ("a", "b", "c"), ["b"]),
@@ -92,7 +92,7 @@ LOST = "CUDA error: device-side assert triggered"
     ],
 )
 def test_who_loses_the_context_is_the_only_one_that_failed(
-    culprit: str, wanted: tuple[str, ...], told: list[str]
+    culprit: str, wanted: tuple[str, ...], message: list[str]
 ) -> None:
     bench = Bench()
 
@@ -104,8 +104,8 @@ def test_who_loses_the_context_is_the_only_one_that_failed(
     scripts = {name: lose if name == culprit else _noise(10, 0.01, 1) for name in ("plain", "a", "b", "c")}
     samplers = {name: bench.network(name, script) for name, script in scripts.items()}
     rounds = time_in_rounds(samplers, "plain", wanted, target=1e-9, seconds=10.0, clock=bench.clock)
-    found = list(islice(rounds, len(told)))
-    assert [name for name, _ in found] == told
+    found = list(islice(rounds, len(message)))
+    assert [name for name, _ in found] == message
     assert all(isinstance(outcome, Failure) and outcome.context_lost for _, outcome in found)
     with pytest.raises(ContextLostError, match=f"lost with {culprit},.*device-side assert"):
         next(rounds)
@@ -212,19 +212,19 @@ def test_without_its_baseline_no_network_has_a_figure() -> None:
 
 
 def test_each_round_is_told_with_the_budget_spent() -> None:
-    told: list[Round[str]] = []
+    message: list[Round[str]] = []
     bench = Bench()
     samplers = {name: bench.network(name, lambda now: 10 + now) for name in ("plain", "a")}
     list(
         time_in_rounds(
-            samplers, "plain", ("a",), target=1e-9, seconds=0.5, clock=bench.clock, on_round=told.append
+            samplers, "plain", ("a",), target=1e-9, seconds=0.5, clock=bench.clock, on_round=message.append
         )
     )
-    assert [at.spent for at in told] == sorted(at.spent for at in told)
-    assert told[0].spent == pytest.approx(0.04, rel=0.01)
-    assert told[-1].spent == 1.0
-    assert {at.active for at in told} == {("a",)}
-    assert 2 * len(told) == len(bench.order)
+    assert [at.spent for at in message] == sorted(at.spent for at in message)
+    assert message[0].spent == pytest.approx(0.04, rel=0.01)
+    assert message[-1].spent == 1.0
+    assert {at.active for at in message} == {("a",)}
+    assert 2 * len(message) == len(bench.order)
 
 
 @given(kept=st.integers(0, 120), target=st.sampled_from([0.02, 1e-9]), recorded=st.booleans())
@@ -238,7 +238,7 @@ def test_rounds_kept_and_gone_on_from_are_those_of_an_unbroken_run(
         before: list[RawRound[str]], wanted: tuple[str, ...]
     ) -> tuple[dict[str, tuple[int, Timing | Failure]], list[RawRound[str]], list[str]]:
         """What is found, after how many rounds of all; the rounds that were run; all passes."""
-        bench, told = Bench(), list[RawRound[str]]()
+        bench, message = Bench(), list[RawRound[str]]()
 
         def network(name: str, sigma: float) -> Callable[[], float]:
             # Each network takes the same in the same round, whoever is beside it.
@@ -255,18 +255,16 @@ def test_rounds_kept_and_gone_on_from_are_those_of_an_unbroken_run(
             seconds=4.0,
             clock=bench.clock,
             kept=before,
-            on_raw_round=told.append,
+            on_raw_round=message.append,
         )
-        found = {name: (len(before) + len(told), outcome) for name, outcome in rounds}
-        return found, told, bench.order
+        found = {name: (len(before) + len(message), outcome) for name, outcome in rounds}
+        return found, message, bench.order
 
-    whole, rounds, passes = timed([], tuple(sigmas))
+    full, rounds, passes = timed([], tuple(sigmas))
     kept = min(kept, len(rounds))
-    wanted = tuple(name for name in sigmas if not (recorded and whole[name][0] <= kept))
+    wanted = tuple(name for name in sigmas if not (recorded and full[name][0] <= kept))
     resumed, rest, passes_after = timed(rounds[:kept], wanted)
-    assert {name: result for name, (_, result) in resumed.items()} == {
-        name: whole[name][1] for name in wanted
-    }
+    assert {name: result for name, (_, result) in resumed.items()} == {name: full[name][1] for name in wanted}
     if wanted:
         assert len(rest) == len(rounds) - kept, "what is kept is not measured again"
     if not recorded:
@@ -277,10 +275,10 @@ def test_rounds_kept_and_gone_on_from_are_those_of_an_unbroken_run(
 def test_a_kept_round_that_lacks_a_network_is_measured() -> None:
     bench = Bench()
     samplers = {name: bench.network(name, lambda now: 10.0) for name in ("plain", "a")}
-    whole = RawRound[str](0.02, {"plain": 11.0, "a": 12.0}, 2)
+    full = RawRound[str](0.02, {"plain": 11.0, "a": 12.0}, 2)
     lacking = RawRound[str](0.04, {"plain": 11.0, "a": None}, 2)
     rounds = time_in_rounds(
-        samplers, "plain", ("a",), target=1e-9, seconds=0.1, clock=bench.clock, kept=[whole, lacking, whole]
+        samplers, "plain", ("a",), target=1e-9, seconds=0.1, clock=bench.clock, kept=[full, lacking, full]
     )
     ((_, timing),) = rounds
     assert _ok(timing).samples_ms == [12.0] + [10.0] * 9

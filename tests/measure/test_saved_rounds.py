@@ -59,7 +59,7 @@ NAMES = {1: "p", 2: "a", 3: "b"}
 
 def _written(path: Path) -> bytes:
     keep = KeptRounds(path, GROUP, NAMES)
-    keep.begin((1, 2, 3), go_on=False)
+    keep.begin((1, 2, 3), resume=False)
     keep.add(RawRound(0.1, {1: 10.0, 2: 20.0, 3: 30.0}, 3))
     keep.add(RawRound(0.2, {1: 10.5, 2: 20.5, 3: None}, 3))
     keep.close()
@@ -86,15 +86,15 @@ def test_a_file_cut_off_anywhere_gives_its_whole_rounds_and_goes_on(tmp_path: Pa
         assert len(keep.rounds) == max(content[:length].count(b"\n") - 1, 0)
         assert bool(keep.keys) == (b"\n" in content[:length])
         if keep.keys:
-            keep.begin(keep.keys, go_on=True)
+            keep.begin(keep.keys, resume=True)
             keep.add(RawRound(0.3, {1: 1.0, 2: 2.0, 3: 3.0}, 3))
             keep.close()
             again = KeptRounds(path, GROUP, NAMES).rounds
             assert again == (*keep.rounds, RawRound(0.3, {1: 1.0, 2: 2.0, 3: 3.0}, 3))
             # Nothing of what was cut off stays behind the new round, however long that was.
-            whole = content[: content.rfind(b"\n", 0, length) + 1]
+            full = content[: content.rfind(b"\n", 0, length) + 1]
             *kept, added = path.read_bytes().splitlines(keepends=True)
-            assert b"".join(kept) == whole
+            assert b"".join(kept) == full
             assert json.loads(added)["seconds"] == 0.3
 
 
@@ -105,7 +105,7 @@ def test_what_follows_a_damaged_line_goes_when_rounds_are_added(tmp_path: Path) 
     path.write_bytes(head + first + b"damaged, and longer than any round" * 20 + b"\n" + second * 5)
     keep = KeptRounds(path, GROUP, NAMES)
     assert len(keep.rounds) == 1
-    keep.begin(keep.keys, go_on=True)
+    keep.begin(keep.keys, resume=True)
     keep.close()
     assert path.read_bytes() == head + first
 

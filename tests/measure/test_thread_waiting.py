@@ -50,9 +50,9 @@ def _look(**settings: str) -> dict[str, int]:
         assert process.stdout is not None
         assert process.stdout.readline() == "\n"
         with _all_cores_busy():
-            told, _ = process.communicate("\n")
+            message, _ = process.communicate("\n")
     assert process.returncode == 0
-    found: dict[str, int] = json.loads(told)
+    found: dict[str, int] = json.loads(message)
     return found
 
 

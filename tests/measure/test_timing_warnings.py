@@ -26,7 +26,7 @@ def test_a_steady_timing_on_a_quiet_machine_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "kind", "told"),
+    ("samples", "kind", "message"),
     [
         (_steady()[:54] + [50.0] * 6, "outliers", "6 of 60 passes"),
         ([40.0, 41.0, 40.0, *_steady()], "slow_start", "4 times"),
@@ -34,14 +34,14 @@ def test_a_steady_timing_on_a_quiet_machine_has_none() -> None:
         ([x * (1 - 0.01 * i) for i, x in enumerate(_steady())], "drift", "faster than the first"),
     ],
 )
-def test_samples_that_can_not_be_trusted_are_told(samples: list[float], kind: str, told: str) -> None:
+def test_samples_that_can_not_be_trusted_are_told(samples: list[float], kind: str, message: str) -> None:
     (warning,) = (w for w in warnings_of(_timing(samples), 0.03, QUIET) if w.kind == kind)
-    assert told in warning.text
+    assert message in warning.text
     assert ": " in warning.text, "a finding, and what to do about it"
 
 
 @pytest.mark.parametrize(
-    ("conditions", "kind", "told"),
+    ("conditions", "kind", "message"),
     [
         (Conditions(throttled_by=("thermal", "power cap")), "throttled", "(thermal, power cap)"),
         (Conditions(other_gpu_processes=2), "gpu_shared", "2 other processes"),
@@ -49,10 +49,10 @@ def test_samples_that_can_not_be_trusted_are_told(samples: list[float], kind: st
         (Conditions(busy_cores=3.0, free_cores=2.0), "busy_machine", "left 2 free"),
     ],
 )
-def test_a_machine_that_does_other_things_is_told(conditions: Conditions, kind: str, told: str) -> None:
+def test_a_machine_that_does_other_things_is_told(conditions: Conditions, kind: str, message: str) -> None:
     (warning,) = warnings_of(_timing(_steady()), 0.03, conditions)
     assert warning.kind == kind
-    assert told in warning.text
+    assert message in warning.text
 
 
 def test_load_on_cores_that_the_timing_leaves_free_is_nobodys_trouble() -> None:

@@ -17,7 +17,7 @@ import wnexplore
 from tests.built import counts_of
 from wnexplore.design.axes import ACTIVATIONS
 from wnexplore.design.counts import count
-from wnexplore.design.external_names import check_name, is_brought, source_hash
+from wnexplore.design.external_names import check_name, is_external, source_hash
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
@@ -26,7 +26,7 @@ from wnexplore.models import Where, convert
 from wnexplore.models.external import load
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.selective_kernel import SelectiveKernelConv2d
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 
 class Odd(nn.Module):
@@ -187,7 +187,7 @@ def test_counts_of_a_brought_network_are_those_of_building_and_running(backbone:
         point = DesignPoint.of(
             backbone, method, {1: 1, 2: 2, 3: 2, 4: 4, 5: 2}, 1, resolution=64, num_classes=10
         )
-    assert count(point, walk_of(point)) == counts_of(wnexplore.build(point), 64)
+    assert count(point, skeleton_of(point)) == counts_of(wnexplore.build(point), 64)
 
 
 OWN = """\
@@ -222,14 +222,14 @@ def test_a_file_of_ones_own_is_a_backbone(script: Path) -> None:
     model = wnexplore.build(point)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     assert [name for name, m in model.named_modules() if isinstance(m, WeightNetConv2d)] == ["3.conv"]
-    assert count(point, walk_of(point)) == counts_of(model, 32)
+    assert count(point, skeleton_of(point)) == counts_of(model, 32)
     before = source_hash(point.backbone)
     script.write_text(OWN + "\n# changed\n")
     assert source_hash(point.backbone) != before
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("timm:mobilenetv3_smal_100", "did you mean mobilenetv3_small_100"),
         ("torchvision:resnet181", "torchvision has no network 'resnet181': did you mean resnet18"),
@@ -239,15 +239,15 @@ def test_a_file_of_ones_own_is_a_backbone(script: Path) -> None:
         ("nowhere.py:make", "no file at nowhere.py"),
     ],
 )
-def test_a_network_that_is_not_there_is_told_in_one_line(script: Path, name: str, told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_a_network_that_is_not_there_is_told_in_one_line(script: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         load(name.format(script=script), 10)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["timm:", ":resnet18", "tim:resnet18", "file.py:a-b"])
 def test_a_malformed_name_is_no_backbone(name: str) -> None:
-    assert is_brought(name)
+    assert is_external(name)
     with pytest.raises(InputError):
         check_name(name)
     with pytest.raises(InputError):
@@ -276,4 +276,4 @@ def test_a_transformer_counts_as_arithmetic_says() -> None:
     per_layer = tokens * width * width * (3 + 1 + 4 + 4) + 2 * tokens * tokens * width
     patches = 14 * 14 * width * 3 * 16 * 16
     assert built.flops == patches + 12 * per_layer + 10 * width
-    assert count(point, walk_of(point)) == built
+    assert count(point, skeleton_of(point)) == built

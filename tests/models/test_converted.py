@@ -136,11 +136,13 @@ def test_what_can_not_be_replaced_is_left_with_its_reason() -> None:
 
 def test_subclasses_and_parts_of_the_methods_own_layers_are_left() -> None:
     model = timm.create_model("tf_mobilenetv3_small_minimal_100", num_classes=10)
-    told = {change.name: change.reason for change in convert(model, "cbam").left}
-    assert told["conv_stem"] == told["blocks.0.0.conv_dw"] == "it is a Conv2dSame, not an ordinary Conv2d"
+    message = {change.name: change.reason for change in convert(model, "cbam").left}
+    assert (
+        message["conv_stem"] == message["blocks.0.0.conv_dw"] == "it is a Conv2dSame, not an ordinary Conv2d"
+    )
     again = convert(model, "weightnet", 1, 1)
-    told = {change.name: change.reason for change in again.left}
-    assert told["blocks.0.0.conv_pw.gate.conv"] == "part of a ConvBlockAttention"
+    message = {change.name: change.reason for change in again.left}
+    assert message["blocks.0.0.conv_pw.gate.conv"] == "part of a ConvBlockAttention"
     assert "blocks.0.0.conv_pw.conv" in names(again)
 
 
@@ -160,7 +162,7 @@ def test_where_takes_what_a_person_writes(where: Where, expected: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [
         ("(", r"where is '\(', which is no regular expression"),
         (Where(stages=[2, 3]), r"stages is '2\+3': the network has 0"),
@@ -168,8 +170,8 @@ def test_where_takes_what_a_person_writes(where: Where, expected: list[str]) -> 
         (Where(kernel_sizes=["3"]), "kernel_sizes is '3'"),  # type: ignore[list-item]
     ],
 )
-def test_what_can_not_be_meant_is_refused(where: Where | str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_can_not_be_meant_is_refused(where: Where | str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         convert(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3)), where=where)
 
 

@@ -14,16 +14,16 @@ from torch import nn
 
 from tests.built import counts_of
 from wnexplore.design.counts import count
-from wnexplore.design.external_names import check_name, is_brought, source_hash
+from wnexplore.design.external_names import check_name, is_external, source_hash
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models.build import build
-from wnexplore.models.external import brought_walk, load
+from wnexplore.models.external import external_skeleton, load
 from wnexplore.nn import GeneratedConv2d
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 FILE = """
 from torch import nn
@@ -83,12 +83,12 @@ def file(tmp_path: Path) -> Iterator[Path]:
     "name", ["timm:resnet50.a1_in1k", "torchvision:resnet18", "a/b.py:net", "C:\\a.py:net"]
 )
 def test_names_of_networks_from_elsewhere(name: str) -> None:
-    assert is_brought(name)
+    assert is_external(name)
     check_name(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("timm:", "expected torchvision:NAME, timm:NAME or path/to/file.py:function"),
         (":resnet18", "expected torchvision:NAME"),
@@ -98,8 +98,8 @@ def test_names_of_networks_from_elsewhere(name: str) -> None:
         ("net.py:net()", "can't be a function's name"),
     ],
 )
-def test_names_that_are_none(name: str, told: str) -> None:
-    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+def test_names_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
         DesignPoint.of(name)
 
 
@@ -121,7 +121,7 @@ def test_networks_of_the_libraries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("torchvision:resnet19", "torchvision has no network 'resnet19': did you mean .*resnet18"),
         ("torchvision:fasterrcnn_resnet50_fpn", "torchvision has no network"),
@@ -129,8 +129,8 @@ def test_networks_of_the_libraries() -> None:
         ("timm:qqqqqqqq", "timm has no network 'qqqqqqqq'$"),
     ],
 )
-def test_unknown_networks_of_the_libraries(name: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_unknown_networks_of_the_libraries(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load(name, 10)
 
 
@@ -172,7 +172,7 @@ def test_two_folders_have_each_its_own_neighbours(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         ("nett", "has no function 'nett': did you mean net"),
         ("failing", "can't be made: RuntimeError: no such luck$"),
@@ -182,8 +182,8 @@ def test_two_folders_have_each_its_own_neighbours(file: Path) -> None:
         ("number", "has no function 'number'"),
     ],
 )
-def test_what_a_file_does_wrong_is_told_in_one_line(file: Path, function: str, told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_what_a_file_does_wrong_is_told_in_one_line(file: Path, function: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         load(f"{file}:{function}", 10)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -210,26 +210,26 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_walks_count_as_the_network_does(name: str, sites: int) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    walk = brought_walk(name, 64, 10)
+    skeleton = external_skeleton(name, 64, 10)
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(walk.blocks) == sites
-    in_blocks = [site for block in walk.blocks for site in block.sites]
+    assert len(skeleton.blocks) == sites
+    in_blocks = [site for block in skeleton.blocks for site in block.sites]
     counted = counts_of(load(name, 10), 64)
-    assert walk.params + sum(site.weights for site in in_blocks) == counted.params
-    assert walk.flops + sum(site.weights * site.pixels for site in in_blocks) == counted.flops
+    assert skeleton.params + sum(site.weights for site in in_blocks) == counted.params
+    assert skeleton.flops + sum(site.weights * site.pixels for site in in_blocks) == counted.flops
 
 
 def test_attention_is_counted_as_its_two_products() -> None:
-    walk = brought_walk("timm:vit_tiny_patch16_224", 224, 10)
-    assert walk.blocks == (), "its only convolution is the first one"
+    skeleton = external_skeleton("timm:vit_tiny_patch16_224", 224, 10)
+    assert skeleton.blocks == (), "its only convolution is the first one"
     tokens, width = 14 * 14 + 1, 192
     # Each layer: queries, keys and values, the two products, what follows them, and 4 times as wide a pair.
     layer = tokens * width * 3 * width + 2 * tokens**2 * width + tokens * width**2 + 8 * tokens * width**2
-    assert walk.flops == 14 * 14 * 3 * 16**2 * width + 12 * layer + width * 10
+    assert skeleton.flops == 14 * 14 * 3 * 16**2 * width + 12 * layer + width * 10
 
 
 def test_stages_are_those_of_large_images(file: Path) -> None:
-    small, large = (brought_walk(f"{file}:net", resolution, 10) for resolution in (8, 224))
+    small, large = (external_skeleton(f"{file}:net", resolution, 10) for resolution in (8, 224))
     assert [block.stage for block in small.blocks] == [2] * 3 + [2] * 3 + [3] * 3
     assert [block.stage for block in large.blocks] == [block.stage for block in small.blocks]
     assert [block.gate_pixels for block in small.blocks] == [4] * 6 + [1] * 3
@@ -241,7 +241,7 @@ def test_stages_are_those_of_large_images(file: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_counts_equal_those_of_the_network_built_and_run(file: Path, method: str) -> None:
     point = DesignPoint.of(f"{file}:net", method, resolution=32, num_classes=10)
-    assert count(point, brought_walk(point.backbone, 32, 10)) == counts_of(build(point), 32)
+    assert count(point, external_skeleton(point.backbone, 32, 10)) == counts_of(build(point), 32)
 
 
 def test_points_of_a_file(file: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_network_for_images_of_one_small_size_is_a_backbone(tmp_path: Path) ->
     model = build(point)
     assert isinstance(model.get_submodule("2.conv"), GeneratedConv2d)
     traced = measure_complexity(model, 32)
-    assert count(point, brought_walk(point.backbone, 32, 10)) == (traced.params, traced.flops)
+    assert count(point, external_skeleton(point.backbone, 32, 10)) == (traced.params, traced.flops)
 
 
 def test_images_on_which_a_network_can_not_run_are_told_in_one_line() -> None:
@@ -286,4 +286,4 @@ def test_images_on_which_a_network_can_not_run_are_told_in_one_line() -> None:
         InputError,
         match=r"can't run on images of 64 pixels: AssertionError: Input height \(64\) doesn't match",
     ):
-        walk_of(DesignPoint.of("timm:vit_tiny_patch16_224", resolution=64, num_classes=10))
+        skeleton_of(DesignPoint.of("timm:vit_tiny_patch16_224", resolution=64, num_classes=10))

@@ -18,7 +18,7 @@ from wnexplore.measure.layer_profile import OWN_WORK, measure_layers
 from wnexplore.measure.roofline import Peaks
 from wnexplore.models.build import build
 from wnexplore.models.convert import convert
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 from wnexplore.study.profile import profile
 
 FILE = Path(external_networks.__file__)
@@ -42,11 +42,11 @@ PIXELS = 16 * 16
 )
 def test_counts_are_those_of_arithmetic(name: str, rest: int) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", resolution=32, num_classes=10)
-    walk = walk_of(point)
-    assert count(point, walk).flops == COMMON + rest
-    told = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
-    assert told["flops"] == COMMON + rest
-    assert told["uncounted_products"] == {}
+    skeleton = skeleton_of(point)
+    assert count(point, skeleton).flops == COMMON + rest
+    message = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
+    assert message["flops"] == COMMON + rest
+    assert message["uncounted_products"] == {}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -55,7 +55,7 @@ def test_the_closed_form_of_every_method_is_what_the_built_network_counts(name: 
     point = DesignPoint.of(f"{FILE}:{name}", method, resolution=32, num_classes=10)
     torch.manual_seed(0)
     built = counts_of(build(point), 32)
-    assert count(point, walk_of(point)) == built
+    assert count(point, skeleton_of(point)) == built
 
 
 @pytest.mark.parametrize("name", ["Encoder", "Heads", "Dead", "Branch", "Weights"])
@@ -86,28 +86,28 @@ def test_a_network_with_nothing_to_replace_is_the_plain_one_by_every_method() ->
     found = set()
     for method in METHODS:
         point = DesignPoint.of(f"{FILE}:Nothing", method, resolution=32, num_classes=10)
-        told = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
-        found.add((told["params"], told["flops"]))
+        message = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
+        found.add((message["params"], message["flops"]))
     assert found == {(8 * 48 + 8 + 80 + 10, 8 * 8 * 8 * 48 + 80)}
 
 
 def test_what_is_in_no_count_is_told_by_every_command() -> None:
     point = DesignPoint.of(f"{FILE}:Fourier", resolution=32, num_classes=10)
-    assert walk_of(point).uncounted == ("_fft_r2c",)
-    told = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
-    assert told["uncounted_products"].keys() == {"_fft_r2c"}
+    assert skeleton_of(point).uncounted == ("_fft_r2c",)
+    message = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
+    assert message["uncounted_products"].keys() == {"_fft_r2c"}
 
 
 @pytest.mark.parametrize("size", [12, 36, 150, 518])
 def test_networks_for_one_size_of_any_list_or_none(size: int) -> None:
     point = DesignPoint.of(f"{FILE}:size{size}", "weightnet", 2, 1, resolution=size, num_classes=10)
     built = counts_of(build(point), size)
-    assert count(point, walk_of(point)) == built
+    assert count(point, skeleton_of(point)) == built
     assert built.flops > ((size + 1) // 2) ** 2 * (4 * 27 + 4 * 36 + 40)
     plain = build(f"{FILE}:size{size}", resolution=size, num_classes=10)
     assert len(convert(plain, M=2, G=1, resolution=size).replaced) == 1
     with pytest.raises(InputError, match="can't run on images of 64 pixels"):
-        walk_of(DesignPoint.of(f"{FILE}:size{size}", resolution=64, num_classes=10))
+        skeleton_of(DesignPoint.of(f"{FILE}:size{size}", resolution=64, num_classes=10))
 
 
 def test_lazy_layers_get_the_size_of_the_points_images() -> None:
@@ -122,7 +122,7 @@ def test_lazy_layers_get_the_size_of_the_points_images() -> None:
 @pytest.mark.parametrize("method", ["plain", "weightnet"])
 def test_images_of_other_channels_are_refused_in_one_line(name: str, read: str, method: str) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", method, resolution=32, num_classes=10)
-    for refused in (walk_of, build):
+    for refused in (skeleton_of, build):
         with pytest.raises(InputError, match=f"is for images of {read} wnexplore's have 3") as caught:
             refused(point)
         assert "\n" not in str(caught.value)
@@ -131,4 +131,4 @@ def test_images_of_other_channels_are_refused_in_one_line(name: str, read: str, 
 def test_the_channels_of_an_image_are_not_those_of_the_convolution_made_first() -> None:
     point = DesignPoint.of(f"{FILE}:Side", "weightnet", 2, 1, resolution=32, num_classes=10)
     built = counts_of(build(point), 32)
-    assert count(point, walk_of(point)) == built
+    assert count(point, skeleton_of(point)) == built

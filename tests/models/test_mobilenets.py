@@ -62,8 +62,8 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 @given(st.sampled_from(sorted(TORCHVISIONS)), st.integers(100, 4000).filter(lambda width: width != 1000))
 @settings(max_examples=15, deadline=None)
 def test_channels_are_torchvisions_at_any_width(family: str, thousandths: int) -> None:
-    whole, digits = divmod(thousandths, 1000)
-    name = f"{family}_x{whole}_{f'{digits:03}'.rstrip('0') or '0'}"
+    full, digits = divmod(thousandths, 1000)
+    name = f"{family}_x{full}_{f'{digits:03}'.rstrip('0') or '0'}"
     with torch.device("meta"):
         assert shapes(build(name)) == shapes(TORCHVISIONS[family](width_mult=thousandths / 1000))
 

@@ -117,8 +117,8 @@ def test_every_backbone_is_exported(backbone: str, method: str, axes: dict[str, 
     torch.manual_seed(0)
     point, path = _point(backbone, method, axes), tmp_path / "network.onnx"
     _export_and_compare(wnexplore.build(point), path, point)
-    told = open_session(path, "cpu").get_modelmeta().custom_metadata_map[POINT]
-    assert DesignPoint.from_dict(json.loads(told)) == point
+    message = open_session(path, "cpu").get_modelmeta().custom_metadata_map[POINT]
+    assert DesignPoint.from_dict(json.loads(message)) == point
 
 
 @pytest.mark.slow

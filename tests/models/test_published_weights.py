@@ -16,7 +16,7 @@ from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import ShuffleNetV2, build, load_published_state_dict
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 CLASSES = 10
 
@@ -270,7 +270,7 @@ def test_weights_of_the_port_at_its_other_widths(
     assert agrees(model, port)
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in port.parameters())
     point = DesignPoint.of(backbone, "weightnet", resolution=64, num_classes=CLASSES)
-    assert count(point, walk_of(point)) == counts_of(model.float(), 64)
+    assert count(point, skeleton_of(point)) == counts_of(model.float(), 64)
 
 
 def test_weights_of_another_width_are_refused_in_one_line(
@@ -278,10 +278,10 @@ def test_weights_of_another_width_are_refused_in_one_line(
 ) -> None:
     with pytest.raises(InputError) as error:
         load_published_state_dict(model, Port((116, 232, 464)).state_dict())
-    told = (
+    message = (
         "width 116/232/464 and 1024 at the end, for shufflenet_v2_port_x1_0, don't fit this network of width"
     )
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "48/96/192 and 1024 at the end" in str(error.value)
     assert "\n" not in str(error.value)
     larger = build("shufflenet_v2_port_x2_0", "weightnet", num_classes=CLASSES)

@@ -20,7 +20,7 @@ from wnexplore.measure.layer_profile import measure_layers
 from wnexplore.measure.roofline import Peaks
 from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
-from wnexplore.models.external import model_walk
+from wnexplore.models.external import model_skeleton
 from wnexplore.models.method_layers import method_of
 from wnexplore.models.unconvertible import why_left
 
@@ -58,13 +58,13 @@ def check(drawn: Drawn, method: str, axes: dict[str, Any]) -> None:
     model = drawn.make()
     found = layout(model, known_size=RESOLUTION)
     left = why_left(model, found, resolution=RESOLUTION)
-    walk = model_walk(model, RESOLUTION, found, left)
+    skeleton = model_skeleton(model, RESOLUTION, found, left)
     plain = DesignPoint.of("drawn.py:network", resolution=RESOLUTION, num_classes=CLASSES)
-    assert count(plain, walk) == (_params(model), model.flops)
+    assert count(plain, skeleton) == (_params(model), model.flops)
     size: dict[str, Any] = {"resolution": RESOLUTION, "num_classes": CLASSES}
     point = DesignPoint.of("drawn.py:network", method, **axes, **size)
     try:
-        closed = count(point, walk)
+        closed = count(point, skeleton)
     except IllegalPointError:
         with pytest.raises(IllegalPointError):
             convert_seen(model, method_of(point), Where(), found, left)

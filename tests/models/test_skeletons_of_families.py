@@ -11,7 +11,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.measure.complexity import count_products
 from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
-from wnexplore.models.external import load, model_walk
+from wnexplore.models.external import load, model_skeleton
 from wnexplore.models.method_layers import method_of
 from wnexplore.models.unconvertible import why_left
 
@@ -61,15 +61,15 @@ def test_the_closed_form_equals_the_count_of_the_network_built(name: str, resolu
     model = _without_numbers(name)
     found = layout(model, known_size=resolution)
     left = why_left(model, found, resolution=resolution)
-    walk = model_walk(model, resolution, found, left)
+    skeleton = model_skeleton(model, resolution, found, left)
     plain = DesignPoint.of(name, resolution=resolution, num_classes=10)
     weightnet = DesignPoint.of(name, "weightnet", 2, 1, resolution=resolution, num_classes=10)
-    assert walk.uncounted == ()
+    assert skeleton.uncounted == ()
     for point in (plain, weightnet):
         if point is weightnet:
             convert_seen(model, method_of(point), Where(), found, left)
         built = sum(p.numel() for p in model.parameters()), count_products(model, resolution).total
-        assert count(point, walk) == built
+        assert count(point, skeleton) == built
 
 
 @pytest.mark.slow

@@ -18,11 +18,11 @@ from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models.build import build
 from wnexplore.models.copies import with_numbers, without_numbers
 from wnexplore.models.external import load
-from wnexplore.models.fingerprint import likeness
+from wnexplore.models.fingerprint import fingerprint
 from wnexplore.models.multiply_adds import counted
 from wnexplore.models.trial_run import try_out
 from wnexplore.nn import GeneratedConv2d
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 FILE = Path(external_networks.__file__)
 
@@ -108,16 +108,16 @@ def test_what_is_like_another_network_and_what_is_not() -> None:
         model.register_forward_hook(lambda module, images, output: act(output))  # type: ignore[operator]
         return model
 
-    assert likeness(made()) == likeness(made()) is not None
-    assert likeness(made([1, {"a": 2.0}])) == likeness(made([1, {"a": 2.0}])) is not None
+    assert fingerprint(made()) == fingerprint(made()) is not None
+    assert fingerprint(made([1, {"a": 2.0}])) == fingerprint(made([1, {"a": 2.0}])) is not None
     others = [made(), made(2), made(True), made(1.0), made(act=torch.tanh), made(width=4), made([1])]
     others += [made(act=lambda x: x), made({"b": 1}), made(torch.zeros(2)), made(torch.zeros(3))]
-    found = [likeness(network) for network in others]
+    found = [fingerprint(network) for network in others]
     assert None not in found
     assert len(set(found)) == len(others)
-    assert likeness(made(iter([1]))) is None
+    assert fingerprint(made(iter([1]))) is None
     shared, apart = nn.ReLU(), nn.Sequential(nn.ReLU(), nn.ReLU())
-    assert likeness(nn.Sequential(shared, shared)) != likeness(apart)
+    assert fingerprint(nn.Sequential(shared, shared)) != fingerprint(apart)
 
 
 def test_a_network_that_holds_what_it_computed_is_copied() -> None:
@@ -139,7 +139,7 @@ def test_a_network_that_compiles_itself_is_as_it_was_written(name: str) -> None:
         point = DesignPoint.of(f"{FILE}:{name}", method, resolution=32, num_classes=10)
         model = build(point)
         counted = measure_complexity(model, 32)
-        assert count(point, walk_of(point)) == (counted.params, counted.flops)
+        assert count(point, skeleton_of(point)) == (counted.params, counted.flops)
         assert not any("_orig_mod" in name for name, _ in model.named_parameters())
         assert any(isinstance(module, GeneratedConv2d) for module in model.modules()) == (
             method == "condconv"
@@ -151,7 +151,7 @@ def test_a_network_that_compiles_itself_is_as_it_was_written(name: str) -> None:
 def test_what_runs_otherwise_on_images_of_another_size(name: str, method: str) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", method, resolution=16, num_classes=10)
     counted = measure_complexity(build(point), 16)
-    assert count(point, walk_of(point)) == (counted.params, counted.flops)
+    assert count(point, skeleton_of(point)) == (counted.params, counted.flops)
 
 
 @pytest.mark.parametrize("script", [False, True])
@@ -159,5 +159,5 @@ def test_scripts_count(script: bool) -> None:
     """Of a script the modules can't be seen: its work is that of what it stands in."""
     point = DesignPoint.of(f"{FILE}:{'scripted' if script else 'Base'}", resolution=32, num_classes=10)
     expected = 16 * 16 * 8 * (27 + 72) + 80
-    assert count(point, walk_of(point)).flops == expected
+    assert count(point, skeleton_of(point)).flops == expected
     assert measure_complexity(build(point), 32).flops == expected

@@ -18,7 +18,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.measure.torch_settings import MEMORY_FORMATS, place
 from wnexplore.models import build, convert
-from wnexplore.models.external import check_brought
+from wnexplore.models.external import check_external
 from wnexplore.nn import MethodConv2d
 
 
@@ -222,7 +222,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         ("Mapped", "gives a dict with out, aux: expected logits"),
         ("Pair", "gives a tuple of 2: expected logits"),
@@ -235,15 +235,15 @@ def file(tmp_path: Path) -> Path:
         ("carried", "gives the weights of the last one in .* each time"),
     ],
 )
-def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str, told: str) -> None:
+def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str, message: str) -> None:
     for method in ("plain", "condconv"):
-        with pytest.raises(InputError, match=told) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             build(f"{file}:{function}", method, resolution=32, num_classes=10)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("function", "classes", "told"),
+    ("function", "classes", "message"),
     [
         ("PairInTraining", 10, "gives a tuple of 2 in training: expected logits"),
         ("ten", 7, "gives 10 classes, and the data has 7"),
@@ -254,11 +254,11 @@ def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str,
     ],
 )
 def test_networks_that_can_not_be_trained_are_refused_for_training(
-    file: Path, function: str, classes: int, told: str
+    file: Path, function: str, classes: int, message: str
 ) -> None:
     build(f"{file}:{function}", resolution=32)
-    with pytest.raises(InputError, match=told):
-        check_brought(f"{file}:{function}", 32, classes)
+    with pytest.raises(InputError, match=message):
+        check_external(f"{file}:{function}", 32, classes)
 
 
 def test_a_shared_activation_is_no_shared_network(file: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_shared_activation_is_no_shared_network(file: Path) -> None:
 @pytest.mark.parametrize("name", ["Main", pytest.param("torchvision:googlenet", marks=pytest.mark.slow)])
 def test_of_several_heads_the_main_one_is_trained(file: Path, name: str) -> None:
     point = DesignPoint.of(name if ":" in name else f"{file}:{name}", "se", resolution=96, num_classes=10)
-    check_brought(point.backbone, 96, 10)
+    check_external(point.backbone, 96, 10)
     model = build(point).train()
     logits = model(torch.randn(2, 3, 96, 96))
     assert isinstance(logits, Tensor)

@@ -71,17 +71,17 @@ def test_which_weights_are_taken_is_told_and_can_be_chosen(tmp_path: Path) -> No
     saved = {"model": network.state_dict(), "model_ema": {"state_dict": average.state_dict()}}
     torch.save(saved | {"mine": network2.state_dict(), "epoch": 1}, path)
     for key, expected in ((None, network), ("model", network), ("model_ema", average), ("mine", network2)):
-        loaded, told = a_network(), list[str]()
-        load_checkpoint(loaded, path, key, told.append)
+        loaded, message = a_network(), list[str]()
+        load_checkpoint(loaded, path, key, message.append)
         assert torch.equal(loaded.state_dict()["0.weight"], expected.state_dict()["0.weight"])
-        (line,) = told
+        (line,) = message
         assert line.startswith(f"using the weights under '{key or 'model'}', of 'model', 'model_ema'")
     with pytest.raises(InputError, match="no weights under 'epoch': the file holds those under 'model', 'mo"):
         load_checkpoint(a_network(), path, "epoch")
     torch.save(network.state_dict(), path)
-    told = []
-    load_checkpoint(a_network(), path, None, told.append)
-    assert told == [], "there is no choice"
+    message = []
+    load_checkpoint(a_network(), path, None, message.append)
+    assert message == [], "there is no choice"
     with pytest.raises(InputError, match="no weights under 'model': the file holds none under a name"):
         load_checkpoint(a_network(), path, "model")
 
@@ -101,7 +101,7 @@ def test_a_mapping_that_holds_itself_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("beside", "told"),
+    ("beside", "message"),
     [
         (np.float64(0.7), r"a numpy scalar \(numpy\._core\.multiarray\.scalar\)"),
         (np.bool_(True), r"a numpy scalar"),
@@ -112,31 +112,33 @@ def test_a_mapping_that_holds_itself_ends(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_is_not_read_is_named(beside: object, told: str, zipped: bool, tmp_path: Path) -> None:
+def test_what_is_not_read_is_named(extra: object, message: str, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    content = {"state_dict": a_network().state_dict(), "beside": beside}
+    content = {"state_dict": a_network().state_dict(), "beside": extra}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(InputError, match=f"not tensors saved by torch.save alone: it holds {told}") as error:
+    with pytest.raises(
+        InputError, match=f"not tensors saved by torch.save alone: it holds {message}"
+    ) as error:
         load_checkpoint(a_network(), path)
     assert "save only the state_dict()" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
-        (lambda whole: b"", "the file is empty"),
-        (lambda whole: whole[:-100], "cut off or damaged"),
-        (lambda whole: whole[:50], "cut off or damaged"),
-        (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
-        (lambda whole: b"<!DOCTYPE html>", "not tensors saved by torch.save"),
+        (lambda full: b"", "the file is empty"),
+        (lambda full: full[:-100], "cut off or damaged"),
+        (lambda full: full[:50], "cut off or damaged"),
+        (lambda full: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (lambda full: b"<!DOCTYPE html>", "not tensors saved by torch.save"),
     ],
 )
-def test_damaged_files_are_told(damage: Any, told: str, tmp_path: Path) -> None:
+def test_damaged_files_are_told(damage: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(a_network().state_dict(), path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_checkpoint(a_network(), path)
 
 

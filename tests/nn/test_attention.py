@@ -72,7 +72,7 @@ def copy_parameters(source: nn.Module, target: nn.Module, names: dict[str, str])
     target.load_state_dict({name: renamed[name].view(tensor.shape) for name, tensor in state.items()})
 
 
-def check_beside(ours: nn.Module, theirs: nn.Module, names: dict[str, str], channels: int) -> None:
+def check_against(ours: nn.Module, theirs: nn.Module, names: dict[str, str], channels: int) -> None:
     """Equal in inference, in training and in what training leaves behind."""
     torch.manual_seed(0)
     ours, theirs = ours.double(), theirs.double()
@@ -88,7 +88,7 @@ def check_beside(ours: nn.Module, theirs: nn.Module, names: dict[str, str], chan
 @pytest.mark.parametrize("channels", [8, 48, 300])
 def test_efficient_channel_attention_is_timms(channels: int) -> None:
     theirs = EcaModule(channels)
-    check_beside(EfficientChannelAttention(channels), theirs, {"": ""}, channels)
+    check_against(EfficientChannelAttention(channels), theirs, {"": ""}, channels)
 
 
 def test_efficient_channel_attention_reaches_as_far_as_timms() -> None:
@@ -98,7 +98,7 @@ def test_efficient_channel_attention_reaches_as_far_as_timms() -> None:
 
 def test_squeeze_excite_is_timms() -> None:
     # Its linear layers are 1x1 convolutions.
-    check_beside(SqueezeExcite(48, 2), SEModule(48, rd_channels=24), {"": ""}, 48)
+    check_against(SqueezeExcite(48, 2), SEModule(48, rd_channels=24), {"": ""}, 48)
 
 
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 4), (1, 2, 2), (1, 1, 8)])
@@ -116,7 +116,7 @@ def test_conv_block_attention_is_timms() -> None:
     # Its two parts are modules of their own; its linear layers 1x1 convolutions.
     theirs = CbamModule(48, rd_channels=24)
     names = {"fc": "channel.fc", "conv": "spatial.conv.conv", "norm": "spatial.conv.bn"}
-    check_beside(ConvBlockAttention(48, reduction=2), theirs, names, 48)
+    check_against(ConvBlockAttention(48, reduction=2), theirs, names, 48)
 
 
 def test_global_context_is_timms() -> None:
@@ -126,7 +126,7 @@ def test_global_context_is_timms() -> None:
     assert isinstance(norm, nn.LayerNorm)
     norm.eps = 1e-5
     names = {"attention": "conv_attn", "fc": "mlp_add.fc", "norm": "mlp_add.norm"}
-    check_beside(GlobalContext(48, reduction=2), theirs, names, 48)
+    check_against(GlobalContext(48, reduction=2), theirs, names, 48)
 
 
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 3), (1, 2, 1), (2, 2, 12)])
@@ -148,7 +148,7 @@ def test_selective_kernels_are_timms(stride: int, dilation: int, groups: int) ->
     names = {f"paths.{i}.{j}": f"paths.{i}.{name}" for i in (0, 1) for j, name in enumerate(("conv", "bn"))}
     names |= {"fc1": "attn.fc_reduce", "norm": "attn.bn", "fc2": "attn.fc_select"}
     ours = SelectiveKernelConv2d(12, 36, 3, stride, dilation=dilation, groups=groups, reduction=2)
-    check_beside(ours, theirs, names, 12)
+    check_against(ours, theirs, names, 12)
 
 
 @given(

@@ -28,7 +28,7 @@ from wnexplore.nn.formulations import (
     why_not,
 )
 from wnexplore.nn.formulations.generate import generate_published
-from wnexplore.nn.formulations.single_image import MOST_WINDOWS
+from wnexplore.nn.formulations.single_image import MAX_WINDOWS
 
 DOUBLE = torch.float64
 
@@ -67,10 +67,10 @@ def formula(alpha: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 @st.composite
-def layers(draw: st.DrawFn, most_in: int = 4, most_out: int = 3) -> LayerShape:
+def layers(draw: st.DrawFn, max_in: int = 4, max_out: int = 3) -> LayerShape:
     """Any convolution with any generator of its kernels, up to so many channels to a group."""
     groups = draw(st.integers(1, 3))
-    per_group_in, per_group_out = draw(st.integers(1, most_in)), draw(st.integers(1, most_out))
+    per_group_in, per_group_out = draw(st.integers(1, max_in)), draw(st.integers(1, max_out))
     high, wide = draw(st.sampled_from([(1, 1), (1, 1), (3, 3), (2, 3), (3, 1)]))
     total = groups * per_group_out * per_group_in * high * wide
     filters = groups * per_group_out
@@ -124,7 +124,7 @@ def test_every_formulation_equals_loops(
             assert relative_error(y, expected) < 1e-12, name
 
 
-@given(layers(most_in=1, most_out=1), st.integers(0, 2**16), st.booleans())
+@given(layers(max_in=1, max_out=1), st.integers(0, 2**16), st.booleans())
 @examples(40)
 def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convolution(
     layer: LayerShape, seed: int, shifted: bool
@@ -135,9 +135,9 @@ def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convoluti
     expected = loops(x, formula(alpha, weight, layer.generator_groups), layer)
     if shift is not None:
         expected += shift[:, None, None]
-    for most in (MOST_WINDOWS, 0):
+    for largest in (MAX_WINDOWS, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module_of("single_image"), "MOST_WINDOWS", most)
+            patch.setattr(module_of("single_image"), "MAX_WINDOWS", largest)
             # What runs is decided once for each layer: this is another.
             y = apply_generated(x, alpha, weight, replace(layer), "kernel", shift)
         assert relative_error(y, expected) < 1e-12
@@ -167,7 +167,7 @@ def test_every_formulation_has_the_same_gradients(
     expected = gradients(
         lambda x, alpha, weight, shift: naive(x, alpha, weight, layer) + shift[:, None, None], inputs
     )
-    with sizes_set(*tile, most_columns=10**6 if by_columns else 0, turned=turned):
+    with sizes_set(*tile, max_columns=10**6 if by_columns else 0, turned=turned):
         for name in ("auto", *legal_formulations(layer)):
             found = gradients(
                 lambda x, alpha, weight, shift, name=name: apply_generated(
@@ -195,7 +195,7 @@ def test_each_gradient_alone(
     leaf = {"x": x, "alpha": alpha, "weight": weight, "shift": shift}[wanted].requires_grad_()
     y = naive(x, alpha, weight, layer) + shift[:, None, None]
     (expected,) = torch.autograd.grad(y.square().sum(), leaf)
-    with sizes_set(2, 4, 3, most_columns=10**6 if by_columns else 0, turned=False):
+    with sizes_set(2, 4, 3, max_columns=10**6 if by_columns else 0, turned=False):
         y = apply_generated(x, alpha, weight, layer, name, shift)
         (found,) = torch.autograd.grad(y.square().sum(), leaf)
     assert relative_error(found, expected) < 1e-12
@@ -212,7 +212,7 @@ def test_inference_adds_a_shift_that_is_a_parameter(
     x, alpha, weight = tensors(layer, 3)
     shift = nn.Parameter(torch.randn(6, dtype=DOUBLE))
     expected = naive(x, alpha, weight, layer) + shift.detach()[:, None, None]
-    with torch.inference_mode(), sizes_set(2, 4, 3, most_columns=0, turned=False):
+    with torch.inference_mode(), sizes_set(2, 4, 3, max_columns=0, turned=False):
         y = apply_generated(x, alpha, weight, layer, name, shift)
     assert relative_error(y, expected) < 1e-12
 
@@ -225,17 +225,17 @@ def one_image_at_a_time(patch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def sizes_set(images: int, filters: int, numbers: int, most_columns: int, turned: bool) -> Iterator[None]:
+def sizes_set(images: int, filters: int, numbers: int, max_columns: int, turned: bool) -> Iterator[None]:
     """So many of each to a tile, columns or none, products as they are or turned, at any size of layer."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
-            ("tiles.MOST_IMAGES", images),
-            ("tiles.MOST_FILTERS", filters),
+            ("tiles.MAX_IMAGES", images),
+            ("tiles.MAX_FILTERS", filters),
             ("tiles.TILE_BYTES", 0),
-            ("tiles._LEAST_NUMBERS", numbers),
+            ("tiles._MIN_NUMBERS", numbers),
             ("tiles.REGISTER", 1),
             ("kernel_space.SMALL_BYTES", 0),
-            ("kernel_space.MOST_COLUMNS", most_columns),
+            ("kernel_space.MAX_COLUMNS", max_columns),
             ("im2col.WORTH_TURNING", 1 if turned else 10**6),
             ("tiled_product._SHORT", 1),
         ):
@@ -311,7 +311,7 @@ def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
     batch: int, groups: int, terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Tiles of 96 filters, at the end 64; for three images of up to 432 numbers, at the end 288 or 144.
-    monkeypatch.setattr("wnexplore.nn.formulations.tiles.MOST_FILTERS", 96)
+    monkeypatch.setattr("wnexplore.nn.formulations.tiles.MAX_FILTERS", 96)
     monkeypatch.setattr("wnexplore.nn.formulations.tiles.TILE_BYTES", 2**20)
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}

@@ -339,7 +339,7 @@ def test_registers_suffice_where_it_is_chosen(
     for name in ("_product_kernel", "_input_gradient_kernel", "_generator_gradients_kernel"):
         monkeypatch.setattr(fused, name, Recorded(getattr(fused, name), launches))
     monkeypatch.setattr(fused, "_check", lambda *_: None)
-    for terms, channels in ((1, 64), (2, 64), (fused.MOST_TERMS, 64), (4, fused.LEAST_SLICE)):
+    for terms, channels in ((1, 64), (2, 64), (fused.MAX_TERMS, 64), (4, fused.MIN_SLICE)):
         x, alpha, weight = (
             tensor.cpu() for tensor in leaves(Case(2, channels, 48, (14, 14), 48, terms, dtype))
         )
@@ -355,10 +355,10 @@ def test_registers_suffice_where_it_is_chosen(
         file.write_text(made.asm["ptx"])
         name = f"--gpu-name=sm_{capability}{'a' if capability >= 90 else ''}"
         command = [str(ptxas), "-v", name, str(file), "-o", str(tmp_path / "kernel.cubin")]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        message = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         registers, spilled = (
             int(found)
-            for found in re.findall(r"(?:Used |stack frame, )(\d+) (?:registers|bytes spill)", told)[::-1]
+            for found in re.findall(r"(?:Used |stack frame, )(\d+) (?:registers|bytes spill)", message)[::-1]
         )
         assert registers <= MOST_REGISTERS
         assert spilled <= MOST_SPILLED, (kernel, options)
@@ -383,7 +383,7 @@ def _type(value: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"x": torch.zeros(2, 6, 3, 3, dtype=torch.float64)}, "x is torch.float64: expected float32"),
         ({"weight": torch.zeros(24, 2, dtype=torch.int32)}, "weight is torch.int32: expected float32"),
@@ -397,9 +397,9 @@ def _type(value: Any) -> str:
         ({"x": torch.zeros(1).expand(2, 6, 2**15, 2**14)}, r"fewer than 2\*\*31 numbers"),
     ],
 )
-def test_wrong_inputs_are_refused(changes: dict[str, Any], told: str) -> None:
+def test_wrong_inputs_are_refused(changes: dict[str, Any], message: str) -> None:
     right = {"x": torch.zeros(2, 6, 3, 3), "alpha": torch.zeros(2, 8), "weight": torch.zeros(24, 2)}
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         fused_conv1x1(**{**right, "groups": 4, **changes})
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tests.nn.test_activations import Block
 from wnexplore.nn import ActivationVectors
-from wnexplore.nn.packed_linear import Parts, SideBySide
+from wnexplore.nn.packed_linear import PackedLinear, Parts
 
 SIZES = [3, 1, 4]
 
@@ -19,8 +19,8 @@ SIZES = [3, 1, 4]
 def laid() -> tuple[list[Tensor], list[nn.Parameter]]:
     """Weight (8, 5) and bias (8,), and parameters that are parts of them."""
     torch.manual_seed(0)
-    wholes = [torch.randn(8, 5, dtype=torch.float64), torch.randn(8, dtype=torch.float64)]
-    return wholes, [nn.Parameter(part) for whole in wholes for part in whole.split(SIZES)]
+    buffers = [torch.randn(8, 5, dtype=torch.float64), torch.randn(8, dtype=torch.float64)]
+    return buffers, [nn.Parameter(part) for whole in buffers for part in whole.split(SIZES)]
 
 
 def by_autograd(context: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -34,7 +34,7 @@ def test_the_product_of_what_lies_side_by_side(frozen: tuple[int, ...], needs_co
     for index in frozen:
         parameters[index].requires_grad_(False)
     context = torch.randn(7, 5, dtype=torch.float64, requires_grad=needs_context)
-    z = SideBySide.apply(context, weight, bias, SIZES, *parameters)
+    z = PackedLinear.apply(context, weight, bias, SIZES, *parameters)
     expected = by_autograd(context, parameters)
     torch.testing.assert_close(z, expected)
     wanted = [tensor for tensor in (context, *parameters) if tensor.requires_grad]
@@ -45,12 +45,12 @@ def test_the_product_of_what_lies_side_by_side(frozen: tuple[int, ...], needs_co
 
 
 def test_autocast_is_a_linear_layers() -> None:
-    wholes, parts = laid()
-    weight, bias = (whole.float() for whole in wholes)
+    buffers, parts = laid()
+    weight, bias = (whole.float() for whole in buffers)
     parameters = [nn.Parameter(part.float()) for part in parts]
     context = torch.randn(7, 5, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        z = SideBySide.apply(context, weight, bias, SIZES, *parameters)
+        z = PackedLinear.apply(context, weight, bias, SIZES, *parameters)
         expected = by_autograd(context, parameters)
     assert z.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(z, expected)
@@ -62,7 +62,7 @@ def test_autocast_is_a_linear_layers() -> None:
 
 def test_a_parameter_that_changed_before_backward_is_noticed() -> None:
     (weight, bias), parameters = laid()
-    z = SideBySide.apply(torch.randn(7, 5, dtype=torch.float64), weight, bias, SIZES, *parameters)
+    z = PackedLinear.apply(torch.randn(7, 5, dtype=torch.float64), weight, bias, SIZES, *parameters)
     with torch.no_grad():
         parameters[1].mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

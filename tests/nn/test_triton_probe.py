@@ -39,13 +39,13 @@ torch.cuda.is_current_stream_capturing = lambda: False
 zeros = torch.zeros
 torch.zeros = lambda *size, device=None: zeros(*size)
 
-from wnexplore.errors import tell_notices
+from wnexplore.errors import print_notices
 from wnexplore.nn.formulations import legal_formulations, why_not
 from wnexplore.nn.formulations import triton_probe
 from wnexplore.nn.formulations.choose import choose
 from wnexplore.nn.formulations.layer_shape import LayerShape
 
-tell_notices()
+print_notices()
 layers = [LayerShape(64, 64, (1, 1), (1, 1), (0, 0), (1, 1), 1, 128, terms) for terms in (1, 2)]
 found = {
     "works": triton_probe.works(),
@@ -87,14 +87,14 @@ def a_compiler(folder: Path, lines: str) -> Path:
     return path
 
 
-def check_falls_back(answer: dict[str, Any], told: str) -> None:
+def check_falls_back(answer: dict[str, Any], message: str) -> None:
     """Another formulation runs, of those that need no compiler, and one line says why."""
     assert not answer["works"]
     assert answer["chosen"] == ["kernel"] * 4
     assert "fused" not in answer["trained"]
     assert all(legal == ["published", "kernel", "shared"] for legal in answer["legal"])
     assert "needs Triton with a C compiler and Python's headers" in answer["why"]
-    lines = [line for line in told.splitlines() if line.startswith("wnexplore: ")]
+    lines = [line for line in message.splitlines() if line.startswith("wnexplore: ")]
     assert len(lines) == 1
     assert lines[0].startswith(
         "wnexplore: Triton can't compile here, so that other formulations run in place"
@@ -102,9 +102,9 @@ def check_falls_back(answer: dict[str, Any], told: str) -> None:
 
 
 def test_no_compiler(tmp_path: Path) -> None:
-    answer, told = ask(tmp_path, CC=str(tmp_path / "missing"))
-    check_falls_back(answer, told)
-    assert f"No such file or directory: '{tmp_path}/missing'" in told
+    answer, message = ask(tmp_path, CC=str(tmp_path / "missing"))
+    check_falls_back(answer, message)
+    assert f"No such file or directory: '{tmp_path}/missing'" in message
 
 
 def test_no_headers_and_one_try(tmp_path: Path) -> None:
@@ -113,25 +113,25 @@ def test_no_headers_and_one_try(tmp_path: Path) -> None:
         'args=(); for each in "$@"; do [[ $each == -I*/include/python3* ]] || args+=("$each"); done\n'
         f'exec {COMPILER} "${{args[@]}}"'
     )
-    answer, told = ask(tmp_path, CC=str(a_compiler(tmp_path, compiler_options)))
-    check_falls_back(answer, told)
-    assert "Python.h: No such file or directory" in told
+    answer, message = ask(tmp_path, CC=str(a_compiler(tmp_path, compiler_options)))
+    check_falls_back(answer, message)
+    assert "Python.h: No such file or directory" in message
     assert (tmp_path / "calls.txt").read_text() == "called\n"
 
 
 def test_what_compiles_and_runs_is_chosen(tmp_path: Path) -> None:
     # Of a GPU only Triton's interpreter can take the place.
-    answer, told = ask(tmp_path, TRITON_INTERPRET="1", CC=str(a_compiler(tmp_path, "exit 1")))
+    answer, message = ask(tmp_path, TRITON_INTERPRET="1", CC=str(a_compiler(tmp_path, "exit 1")))
     assert answer["works"]
     assert answer["chosen"] == ["fused"] * 4
     assert all("fused" in legal for legal in answer["legal"])
     assert answer["why"] is None
-    assert "wnexplore" not in told
+    assert "wnexplore" not in message
 
 
 @pytest.mark.slow
 def test_older_gpus_are_not_asked(tmp_path: Path) -> None:
-    answer, told = ask(tmp_path, (7, 5), CC=str(a_compiler(tmp_path, "exit 1")))
+    answer, message = ask(tmp_path, (7, 5), CC=str(a_compiler(tmp_path, "exit 1")))
     assert answer["chosen"] == ["kernel"] * 4
     assert not (tmp_path / "calls.txt").exists()
-    assert "wnexplore" not in told
+    assert "wnexplore" not in message

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from wnexplore.errors import InputError, RunError
-from wnexplore.files import check_folder, check_writable, make_folder, write_whole
+from wnexplore.files import check_folder, check_writable, make_folder, write_atomically
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    write_whole(path, b"one")
+    write_atomically(path, b"one")
     path.chmod(0o640)
-    write_whole(path, b"two")
+    write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert os.listdir(tmp_path) == ["a"]
@@ -53,13 +53,13 @@ def test_folders_that_can_not_be_made_show_beforehand(tmp_path: Path, name: str)
 
 def test_follows_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
-    write_whole(tmp_path / "link", b"x")
+    write_atomically(tmp_path / "link", b"x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"x"
 
 
 def test_a_device_is_written_to_and_stays() -> None:
-    write_whole("/dev/null", b"x")
+    write_atomically("/dev/null", b"x")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
@@ -69,7 +69,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     found: list[bytes] = []
     reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
     reader.start()
-    write_whole(path, b"x" * 200_000)
+    write_atomically(path, b"x" * 200_000)
     reader.join(10)
     assert found == [b"x" * 200_000]
     assert stat.S_ISFIFO(path.stat().st_mode)
@@ -77,7 +77,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("redirect", [">", ">>", "|"])
 def test_standard_output(tmp_path: Path, redirect: str) -> None:
-    code = "from wnexplore.files import write_whole; write_whole('/dev/stdout', b'data')"
+    code = "from wnexplore.files import write_atomically; write_atomically('/dev/stdout', b'data')"
     log = tmp_path / "log"
     log.write_text("kept " if redirect == ">>" else "")
     target = f"| cat > {log}" if redirect == "|" else f"{redirect} {log}"
@@ -91,7 +91,7 @@ def test_wrong_paths_are_input_errors(tmp_path: Path, monkeypatch: pytest.Monkey
     Path("file").touch()
     Path("loop").symlink_to("loop")
     with pytest.raises(InputError):
-        write_whole(name, b"x")
+        write_atomically(name, b"x")
     assert sorted(os.listdir()) == ["file", "loop"]
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError):
-        write_whole(path, b"new")
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
 
@@ -118,4 +118,4 @@ def test_permissions_are_respected(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     path.chmod(0o444)
     with pytest.raises(InputError, match="permission"):
-        write_whole(path, b"new")
+        write_atomically(path, b"new")

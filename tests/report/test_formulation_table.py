@@ -32,14 +32,14 @@ def _entry(ratio: float, difference: float | None = 1e-7, agrees: bool = True) -
 
 
 def _race(batch_size: int, fastest: str, regret: float, **formulations: Any) -> dict[str, Any]:
-    told = {"batch_size": batch_size, **_spread("plain_ms", 2.0), "picked": "kernel", "fastest": fastest}
-    return {**told, **_spread("regret", regret), "formulations": formulations}
+    message = {"batch_size": batch_size, **_spread("plain_ms", 2.0), "picked": "kernel", "fastest": fastest}
+    return {**message, **_spread("regret", regret), "formulations": formulations}
 
 
 NO_ROOM = {"status": "out_of_memory", "error": "OutOfMemoryError: no room"}
 
 
-def _result(*races: dict[str, Any], crossover: list[tuple[int, str]]) -> dict[str, Any]:
+def _result(*benchmarks: dict[str, Any], crossover: list[tuple[int, str]]) -> dict[str, Any]:
     layer = {"name": "layer2.0.conv1", "count": 3, "height": 56, "width": 56, "shape": SHAPE}
     worst = {"layer": "layer2.0.conv1", "batch_size": 16, "picked": "kernel", "fastest": "shared"}
     protocol = {"device_name": "AMD EPYC", "dtype": "float32", "mode": "train", "memory_format": "contiguous"}
@@ -50,7 +50,7 @@ def _result(*races: dict[str, Any], crossover: list[tuple[int, str]]) -> dict[st
         "resolution": 224,
         "num_classes": 1000,
         "protocol": {**protocol, "threads": 2},
-        "layers": [{**layer, "races": list(races), "crossover": crossover}],
+        "layers": [{**layer, "races": list(benchmarks), "crossover": crossover}],
         "regret": {"geometric_mean": 1.118, "worst": {**worst, **_spread("regret", 1.25)}},
     }
 
@@ -98,9 +98,9 @@ def test_crossover_regret_and_problems_are_told_below() -> None:
     assert any(
         "1.25 ± 0.01 in layer2.0.conv1, batch 16: kernel picked, shared the f" in line for line in lines
     )
-    told = "✗ layer2.0.conv1, batch 16: published out of memory: OutOfMemoryError: no room"
-    assert lines[-1] == told
-    assert problems(TWO) == [told]
+    message = "✗ layer2.0.conv1, batch 16: published out of memory: OutOfMemoryError: no room"
+    assert lines[-1] == message
+    assert problems(TWO) == [message]
 
 
 def test_a_disagreement_is_told() -> None:
@@ -115,16 +115,16 @@ def test_a_disagreement_is_told() -> None:
 
 
 def test_where_nothing_was_timed_the_cells_are_empty() -> None:
-    race = {**_race(1, "", 1.0, kernel=NO_ROOM), "picked": None, "fastest": None}
-    race |= {**_spread("plain_ms", None), **_spread("regret", None)}
-    result = {**_result(race, crossover=[]), "regret": {"geometric_mean": None, "worst": None}}
+    benchmark = {**_race(1, "", 1.0, kernel=NO_ROOM), "picked": None, "fastest": None}
+    benchmark |= {**_spread("plain_ms", None), **_spread("regret", None)}
+    result = {**_result(benchmark, crossover=[]), "regret": {"geometric_mean": None, "worst": None}}
     lines = _printed(result)
     assert lines[2].split()[-4:] == ["1", "out", "of", "memory"]
     assert not any("geometric" in line for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("crossover", "told"),
+    ("crossover", "message"),
     [
         ([], ""),
         ([(1, "kernel")], "kernel throughout"),
@@ -133,5 +133,5 @@ def test_where_nothing_was_timed_the_cells_are_empty() -> None:
         ([(1, "a"), (4, "b"), (64, "c")], "a up to 1, b from 4 to 16, c from 64"),
     ],
 )
-def test_a_crossover_in_words(crossover: list[tuple[int, str]], told: str) -> None:
-    assert crossover_words(crossover, [1, 4, 16, 64]) == told
+def test_a_crossover_in_words(crossover: list[tuple[int, str]], message: str) -> None:
+    assert crossover_words(crossover, [1, 4, 16, 64]) == message

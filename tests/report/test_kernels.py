@@ -175,7 +175,7 @@ SHUFFLENET = [
 
 
 @pytest.mark.parametrize(
-    ("names", "most", "expected"),
+    ("names", "largest", "expected"),
     [
         (SHUFFLENET, 54, SHUFFLENET),
         (SHUFFLENET, 20, [name[:-2] for name in SHUFFLENET[::3]]),
@@ -185,8 +185,8 @@ SHUFFLENET = [
         ([f"conv{i}" for i in range(7)], 3, ["1-3", "4-6", "7"]),
     ],
 )
-def test_layers_are_taken_together_by_depth(names: list[str], most: int, expected: list[str]) -> None:
-    groups = by_depth(names, most)
+def test_layers_are_taken_together_by_depth(names: list[str], largest: int, expected: list[str]) -> None:
+    groups = by_depth(names, largest)
     assert [name for name, _ in groups] == expected
     assert [number for _, numbers in groups for number in numbers] == list(range(len(names)))
 

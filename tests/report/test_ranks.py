@@ -115,7 +115,7 @@ def test_it_belongs_to_the_standard_set_from_three_points_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "told"),
+    ("x", "y", "message"),
     [
         ("flop", "latency_ms", "did you mean 'flops'"),
         ("method", "latency_ms", "holds text"),
@@ -123,8 +123,8 @@ def test_it_belongs_to_the_standard_set_from_three_points_on() -> None:
         ("flops", "energy_j", "column 'energy_j' is empty"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(x: str, y: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_ranked_is_refused(x: str, y: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         rank_info(TABLE, x, y)
 
 

@@ -112,7 +112,7 @@ def test_roofs_and_marks_are_where_the_figures_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "formulation", "depthwise", "told"),
+    ("kind", "formulation", "depthwise", "message"),
     [
         ("Conv2d", None, False, "convolution"),
         ("Conv2d", None, True, "depthwise convolution"),
@@ -125,11 +125,11 @@ def test_roofs_and_marks_are_where_the_figures_are() -> None:
     ],
 )
 def test_kinds_of_layers_are_told_apart(
-    kind: str, formulation: str | None, depthwise: bool, told: str
+    kind: str, formulation: str | None, depthwise: bool, message: str
 ) -> None:
     layer = _layer("a", 10, 10, 1.0, kind, formulation, depthwise)
     (mark,) = roofline_info({**PROFILE, "layers": [layer]}).layers
-    assert mark.kind == told
+    assert mark.kind == message
 
 
 def test_a_network_without_work_has_no_roofline() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.results.records import HALVING, curves, failure, halved, points, sweep, trained
-from wnexplore.report.rungs import Foretold, foretold, lines, rungs, spent
+from wnexplore.report.rungs import RankCorrelation, lines, rank_correlations, rungs, spent
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import rungs_of, trainings
 
@@ -56,11 +56,11 @@ def test_what_failed_is_counted_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("least", "most", "eta", "found"),
+    ("least", "largest", "eta", "found"),
     [(1, 9, 3, [1, 3, 9]), (1, 27, 3, [1, 3, 9, 27]), (2, 10, 2, [2, 4, 8, 10]), (3, 3, 3, [3])],
 )
-def test_rungs_grow_by_eta(least: int, most: int, eta: int, found: list[int]) -> None:
-    protocol = {"schedule": "halving", "min_epochs": least, "max_epochs": most, "eta": eta}
+def test_rungs_grow_by_eta(least: int, largest: int, eta: int, found: list[int]) -> None:
+    protocol = {"schedule": "halving", "min_epochs": least, "max_epochs": largest, "eta": eta}
     assert rungs_of(protocol) == found
     assert rungs_of({"epochs": 9}) == []
 
@@ -73,7 +73,7 @@ def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) ->
         for point, top1 in zip(points(), tops, strict=False)
         for seed, luck in ((0, -1), (1, 1))
     ]
-    first, second = foretold(trainings(records))
+    first, second = rank_correlations(trainings(records))
     for found, epoch, index in ((first, 1, 0), (second, 3, 1)):
         assert (found.epochs, found.later, found.variants) == (epoch, 9, len(tops))
         signs = [
@@ -103,15 +103,15 @@ def test_a_run_in_full_says_how_far_early_ranks_held() -> None:
 
 def test_halving_is_judged_by_those_it_kept_long_enough() -> None:
     full = curves()
-    found = foretold(trainings(halved(full)))
+    found = rank_correlations(trainings(halved(full)))
     assert [(correlation.epochs, correlation.later, correlation.variants) for correlation in found] == [
         (1, 3, 4)
     ]
     assert lines(halved(full))[-1].startswith("rank after 1 of 9 epochs foretells the rank after 3 with Kend")
     assert lines(halved(full))[-1].endswith("(4 of 12 variants)")
     assert all(
-        isinstance(correlation, Foretold) and correlation.variants == 12
-        for correlation in foretold(trainings(full))
+        isinstance(correlation, RankCorrelation) and correlation.variants == 12
+        for correlation in rank_correlations(trainings(full))
     )
 
 

@@ -65,8 +65,8 @@ def latency(point: DesignPoint, ms: float = 5.25, *, warnings: Sequence[str] = (
     value: dict[str, Any] = {"latency_ms": ms, "latency_ms_low": 0.99 * ms, "latency_ms_high": 1.02 * ms}
     value |= {"latency_ratio": ms / 4, "latency_ratio_low": ms / 4.1, "latency_ratio_high": ms / 3.9}
     rest = {"peak_memory_mb": 12.25 + 3 * ms, "compile_s": None, "energy_j": None, "rounds": 120}
-    told = [{"kind": kind, "text": f"all about {kind}"} for kind in warnings]
-    value |= rest | {"stopped_by": "target", "warnings": told}
+    message = [{"kind": kind, "text": f"all about {kind}"} for kind in warnings]
+    value |= rest | {"stopped_by": "target", "warnings": message}
     return Record("latency", point, LATENCY | protocol, value=value)
 
 

@@ -158,8 +158,8 @@ def test_a_table_for_a_person() -> None:
 
 def test_an_object_for_a_program() -> None:
     found = compared([latency(WEIGHTNET, 4.0), complexity(WEIGHTNET)], [latency(WEIGHTNET, 5.0)])
-    told = versus_dict(found, {}, ("a", "b"), 1.05)
-    (pair,) = told["pairs"]
+    message = versus_dict(found, {}, ("a", "b"), 1.05)
+    (pair,) = message["pairs"]
     assert (pair["M"], pair["batch_size"], pair["verdict"], pair["failed"]) == ("1", 1, "worse", True)
     assert (pair["a"], pair["b"], pair["ratio"]) == (4.0, 5.0, 1.25)
     assert pair["ratio_low"] == pytest.approx(5 * 0.99 / (4 * 1.02))
@@ -177,7 +177,7 @@ def test_a_run_is_like_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("latncy_ms", "did you mean 'latency_ms'"),
         ("method", "holds text"),
@@ -185,8 +185,8 @@ def test_a_run_is_like_itself() -> None:
         ("energy_j", "column 'energy_j' is empty in A"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(name: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_compared_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         compared(sweep(), sweep(), name)
     with pytest.raises(InputError, match="column 'latency_ms' is empty in B"):
         compared(sweep(), [complexity(PLAIN)])

@@ -125,8 +125,8 @@ def test_what_can_not_be_told_apart_is_marked_and_explained() -> None:
     ]
     assert sum(line.startswith("≈") for line in contents.caption) == 1
     assert any(line.startswith("Δ") and "95 % bootstrap interval" in line for line in contents.caption)
-    told = layout(frame(seeds(PLAIN, [80.0, 81.0, 82.0]) + seeds(SE, [81.0, 82.0, 83.0]))).caption
-    assert any("3 seeds covers 75 % at most" in line for line in told)
+    message = layout(frame(seeds(PLAIN, [80.0, 81.0, 82.0]) + seeds(SE, [81.0, 82.0, 83.0]))).caption
+    assert any("3 seeds covers 75 % at most" in line for line in message)
     alone = layout(frame(records[:5]))
     assert not any("Δ" in text for text in (*alone.headings, *alone.caption))
 

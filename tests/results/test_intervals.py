@@ -24,9 +24,9 @@ def naive(values: list[float]) -> tuple[float, float]:
     """The innermost means beyond which, themselves included, lie no more resamples than the level allows."""
     n = len(values)
     times = Counter(round(sum(drawn) / n, 9) for drawn in itertools.product(values, repeat=n))
-    most = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)) * n**n
-    low = [v for v in times if sum(count for mean, count in times.items() if mean <= v) <= most]
-    high = [v for v in times if sum(count for mean, count in times.items() if mean >= v) <= most]
+    largest = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)) * n**n
+    low = [v for v in times if sum(count for mean, count in times.items() if mean <= v) <= largest]
+    high = [v for v in times if sum(count for mean, count in times.items() if mean >= v) <= largest]
     return max(low, default=min(times)), min(high, default=max(times))
 
 
@@ -96,10 +96,10 @@ def test_coverage_is_what_is_stated(count: int, normal: float, skewed: float) ->
 
 def test_no_more_is_promised_than_the_extremes_can_cover() -> None:
     noise = random.Random(1)
-    for count, most in ((3, 0.75), (4, 0.875), (5, 0.9375)):
-        assert best_coverage(count) == most
+    for count, largest in ((3, 0.75), (4, 0.875), (5, 0.9375)):
+        assert best_coverage(count) == largest
         samples = [[noise.uniform(-1, 1) for _ in range(count)] for _ in range(4000)]
-        assert fmean(min(s) <= 0 <= max(s) for s in samples) == pytest.approx(most, abs=0.02)
+        assert fmean(min(s) <= 0 <= max(s) for s in samples) == pytest.approx(largest, abs=0.02)
 
 
 def test_student_t_against_scipy() -> None:

@@ -119,7 +119,7 @@ def test_each_preferred_column_but_the_last_decides_as_far_as_its_intervals_part
     assert methods(picked(records, prefer=["latency_ms"])) == ("se", "condconv")
     found = picked(records, prefer=["latency_ms", "params"])
     assert methods(found) == ("condconv", "se")
-    assert [(s.column.name, len(s.asked), len(s.alike)) for s in found.steps] == [
+    assert [(s.column.name, len(s.candidates), len(s.alike)) for s in found.steps] == [
         ("top1", 4, 3),
         ("latency_ms", 3, 2),
         ("params", 2, 1),
@@ -168,7 +168,7 @@ def test_the_only_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "options", "told"),
+    ("objective", "options", "message"),
     [
         ("latency_ms", {}, 'batch_size varies (1, 16): choose one, such as --where "batch_size == 1"'),
         ("latency_ms", {"where": "params > 0"}, 'such as --where "... and batch_size == 1"'),
@@ -186,10 +186,10 @@ def test_the_only_one() -> None:
         ("params", {"where": "flops <"}, "filter, character 8"),
     ],
 )
-def test_refuses_in_one_line(objective: str, options: dict[str, Any], told: str) -> None:
+def test_refuses_in_one_line(objective: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         picked(sweep(), objective, **options)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -220,7 +220,7 @@ def test_a_preferred_latency_of_several_protocols_is_that_of_most_points() -> No
 
 def test_protocols_of_what_nobody_asks_for_may_vary() -> None:
     found = pick(frame(sweep()), "top1")
-    assert len(found.steps[0].asked) == 12  # points, each with a row for each batch size
+    assert len(found.steps[0].candidates) == 12  # points, each with a row for each batch size
     # There is no one latency to prefer.
     assert found.suggestion == "params"
     assert pick(frame(sweep()), "top1", where="batch_size == 1").suggestion == "latency_ms"
@@ -307,13 +307,13 @@ def test_many_rivals_are_counted_and_not_all_shown() -> None:
 
 def test_the_dictionary_holds_every_digit() -> None:
     records = [*seeds(WEIGHTNET, 90.1, 0.1), complexity(WEIGHTNET), *seeds(SE, 90.0)]
-    told = pick_dict(picked(records))
-    assert (told["rows"], told["satisfy"], told["points"], told["better"]) == (2, 2, 2, "larger")
-    assert told["take"]["top1"] == fmean([90.1 - 0.1, 90.1, 90.1 + 0.1])
-    assert {axis: told["take"][axis] for axis in WEIGHTNET.to_dict()} == WEIGHTNET.to_dict()
-    assert (told["take"]["params"], told["runner_up"]["params"]) == (350_001, None)
-    assert told["take"]["top1_low"] < 90.0 < told["take"]["top1_high"]
-    assert [entry["method"] for entry in told["alike"]] == ["se"]
-    assert told["protocol"] == {"dataset": "digits", "epochs": 5}
-    assert SMALL.items() <= told["take"].items()
-    assert set(told["take"]) <= set(COLUMNS)
+    message = pick_dict(picked(records))
+    assert (message["rows"], message["satisfy"], message["points"], message["better"]) == (2, 2, 2, "larger")
+    assert message["take"]["top1"] == fmean([90.1 - 0.1, 90.1, 90.1 + 0.1])
+    assert {axis: message["take"][axis] for axis in WEIGHTNET.to_dict()} == WEIGHTNET.to_dict()
+    assert (message["take"]["params"], message["runner_up"]["params"]) == (350_001, None)
+    assert message["take"]["top1_low"] < 90.0 < message["take"]["top1_high"]
+    assert [entry["method"] for entry in message["alike"]] == ["se"]
+    assert message["protocol"] == {"dataset": "digits", "epochs": 5}
+    assert SMALL.items() <= message["take"].items()
+    assert set(message["take"]) <= set(COLUMNS)

@@ -129,21 +129,21 @@ ALTERED = [
 ]
 
 
-@pytest.mark.parametrize(("number", "column", "text", "told"), ALTERED)
+@pytest.mark.parametrize(("number", "column", "text", "message"), ALTERED)
 def test_a_damaged_record_is_named_and_hides_no_other(
-    tmp_path: Path, number: int, column: str, text: object, told: str
+    tmp_path: Path, number: int, column: str, text: object, message: str
 ) -> None:
     timed = RECORDS[1]
     samples = {"latency_ms": [1.0, 2.0], "baseline_ms": [1.0, 2.0]}
     value = {**timed.value, "rounds": 2}
-    whole = Record("latency", timed.point, timed.protocol, value=value, samples=samples)
-    filled(tmp_path, [RECORDS[0], whole, *RECORDS[2:]])
+    full = Record("latency", timed.point, timed.protocol, value=value, samples=samples)
+    filled(tmp_path, [RECORDS[0], full, *RECORDS[2:]])
     alter(tmp_path, f"UPDATE records SET {column} = ? WHERE id = ?", text, number)
     with pytest.raises(InputError) as error:
         read_records(tmp_path)
     line = str(error.value)
     assert f"record {number} of {tmp_path / FILE_NAME} is damaged: " in line
-    assert told in line
+    assert message in line
     assert "\n" not in line
     assert len(line) < 600
     damaged: list[str] = []
@@ -152,8 +152,8 @@ def test_a_damaged_record_is_named_and_hides_no_other(
 
 
 def test_a_store_cut_off_anywhere_is_told_or_whole(tmp_path: Path) -> None:
-    whole = filled(tmp_path / "run", [complexity(point) for point in points()]) / FILE_NAME
-    content, known = whole.read_bytes(), read_records(tmp_path / "run")
+    full = filled(tmp_path / "run", [complexity(point) for point in points()]) / FILE_NAME
+    content, known = full.read_bytes(), read_records(tmp_path / "run")
     assert len(known) > 10
     other = tmp_path / "other"
     other.mkdir()
@@ -180,8 +180,8 @@ def test_a_database_that_another_program_holds_is_waited_for(
         assert time.monotonic() - begun > 0.3
         assert len(store.records()) == 1
         holder.close()
-    told = capsys.readouterr().err
-    assert told == f"wnexplore: waiting for {tmp_path / FILE_NAME}, which another program holds\n"
+    message = capsys.readouterr().err
+    assert message == f"wnexplore: waiting for {tmp_path / FILE_NAME}, which another program holds\n"
 
 
 def test_a_program_that_never_lets_go_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,11 +68,11 @@ def test_an_altered_table_is_damaged_with_its_place(tmp_path: Path, script: str,
     folder = filled(tmp_path, [complexity(point) for point in points()])
     change_tables(folder, script)
     for use in (read_records, Store.create):
-        with pytest.raises(InputError, match="is damaged: ") as told:
+        with pytest.raises(InputError, match="is damaged: ") as message:
             use(folder)
-        assert str(folder / FILE_NAME) in str(told.value)
-        assert place in str(told.value)
-        assert "\n" not in str(told.value)
+        assert str(folder / FILE_NAME) in str(message.value)
+        assert place in str(message.value)
+        assert "\n" not in str(message.value)
     # Neither of them holds it any more.
     with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
         connection.execute("BEGIN EXCLUSIVE")

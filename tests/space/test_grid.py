@@ -21,7 +21,7 @@ from wnexplore.results import filters
 from wnexplore.space.expansion import FIELDS, expand, frame_of, space_of, to_csv
 from wnexplore.space.grid import Space
 from wnexplore.space.selection import front, open_points, sample, truth
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 MULTIPLIERS = (1, 2, 3, 4, 8, "1/2", "1/8", "4/C", "1/C")
 SMALL = {"stem": ["small"], "resolution": [8], "num_classes": [10]}
@@ -64,7 +64,7 @@ def test_every_entry_is_what_its_point_counts_to(spec: SweepSpec, data: st.DataO
             assert space.reason(index) == str(caught.value)
             continue
         check_legal(point)
-        assert (space.params[index], space.flops[index]) == count(point, walk_of(point))
+        assert (space.params[index], space.flops[index]) == count(point, skeleton_of(point))
 
 
 @given(specs())
@@ -191,7 +191,7 @@ def test_csv_has_every_axis_and_tells_doubles() -> None:
         ("2", "2", "32", rows[2]["number"]),
     ]
     assert rows[2]["params"] == str(
-        count(space.point(int(rows[2]["number"])), walk_of(space.point(0))).params
+        count(space.point(int(rows[2]["number"])), skeleton_of(space.point(0))).params
     )
 
 

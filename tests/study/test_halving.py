@@ -137,21 +137,21 @@ def test_who_is_dropped_when_and_that_a_stop_changes_nothing(
     flat = data.draw(st.lists(st.floats(0, 100), min_size=9 * count, max_size=9 * count, unique=True))
     scores = {str(v.point): flat[9 * i : 9 * i + 9] for i, v in enumerate(trained)}
     at_work = Scripted(scores)
-    whole = list(train_by_halving(SPEC, trained, {}, at_work, paused))
+    full = list(train_by_halving(SPEC, trained, {}, at_work, paused))
     assert not paused.exists()
-    assert len(whole) == 2 * count
+    assert len(full) == 2 * count
     expected = by_hand(list(scores), scores)
-    assert {str(r.point): r.value["dropped_at"] for r in whole} == expected
-    for record in whole:
+    assert {str(r.point): r.value["dropped_at"] for r in full} == expected
+    for record in full:
         epochs = record.value["dropped_at"] or 9
         assert record.value["epochs"] == epochs
         assert record.value["top1"] == scores[str(record.point)][epochs - 1]
     assert at_work.epochs == 2 * sum(at or 9 for at in expected.values())
     # The first so many records are known: the others come out as they did, in whatever order they are given.
-    done = {record.key: record for record in whole[:stop]}
+    done = {record.key: record for record in full[:stop]}
     rest = Scripted(scores)
     again = list(train_by_halving(SPEC, list(reversed(trained)), done, rest, paused))
-    assert again == whole[stop:]
+    assert again == full[stop:]
     assert rest.epochs == sum(record.value["epochs"] for record in again)
 
 
@@ -256,23 +256,23 @@ def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
     record = Record("training", point, training_protocol(spec, "cpu", 1, 0))
     file = tmp_path / "a.state"
     with workers(1) as at_work:
-        [(_, whole)] = at_work.run([Task(spec, record, 3)])
+        [(_, full)] = at_work.run([Task(spec, record, 3)])
         [(_, part)] = at_work.run([Task(spec, record, 1, file)])
         if damaged:
             file.write_bytes(file.read_bytes()[:1000])
         [(_, rest)] = at_work.run([Task(spec, record, 3, file)])
     assert part.figure is not None
     assert part.figure.tested_epochs == [1]
-    assert whole.figure is not None
+    assert full.figure is not None
     assert rest.figure is not None
-    assert rest.figure.losses == whole.figure.losses
-    assert rest.figure.tested_top1 == whole.figure.tested_top1
+    assert rest.figure.losses == full.figure.losses
+    assert rest.figure.tested_top1 == full.figure.tested_top1
 
 
 @pytest.mark.slow
 def test_a_halving_that_is_killed_goes_on_to_the_same_records(networks: Path, tmp_path: Path) -> None:
     path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 9, seeds: 2, jobs: 2")
-    whole = measured(load_sweep(path), tmp_path / "whole")
+    full = measured(load_sweep(path), tmp_path / "whole")
     command = [sys.executable, "-m", "wnexplore", "sweep", str(path), "--out", str(tmp_path / "parts")]
     # Five points are counted first. Killed between trainings of the first rung, then later twice.
     for least, waiting in ((5, 1), (6, 0), (9, 0)):
@@ -284,7 +284,7 @@ def test_a_halving_that_is_killed_goes_on_to_the_same_records(networks: Path, tm
             process.send_signal(signal.SIGKILL)
     subprocess.run(command, check=True, capture_output=True)
     parts = [r for r in read_records(tmp_path / "parts") if r.figure == "training"]
-    assert told(parts) == told(whole)
+    assert told(parts) == told(full)
     assert not (tmp_path / "parts/paused").exists()
 
 

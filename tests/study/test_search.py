@@ -67,12 +67,12 @@ def test_every_point_that_is_built_is_legal_new_and_within_the_budgets(tmp_path:
     assert set(points) <= set(within)
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / STUDY}")
     assert study.metric_names == list(TRADE)
-    told = [tuple(trial.values) for trial in study.trials if trial.values]
+    message = [tuple(trial.values) for trial in study.trials if trial.values]
     records = read_records(tmp_path / "run")
-    assert {(r.value["params"], r.value["flops"]) for r in records} == set(told)
+    assert {(r.value["params"], r.value["flops"]) for r in records} == set(message)
     # The front that Optuna finds is that of the records.
     best = {tuple(trial.values) for trial in study.best_trials}
-    assert best == {a for a in told if not any(b[0] <= a[0] and b[1] <= a[1] and a != b for b in told)}
+    assert best == {a for a in message if not any(b[0] <= a[0] and b[1] <= a[1] and a != b for b in message)}
 
 
 def test_a_search_ends_where_its_space_does(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_search_stopped_at_many_moments_measures_the_same_in_the_same_order(
             stops += 1
     assert stops > 3
     assert points == unbroken
-    assert _told(tmp_path / "stopped") == _told(tmp_path / "unbroken")
+    assert _reported(tmp_path / "stopped") == _reported(tmp_path / "unbroken")
 
 
 def _stopping(call: Callable[..., Any], every: int) -> Callable[..., Any]:
@@ -158,7 +158,7 @@ def _stopping(call: Callable[..., Any], every: int) -> Callable[..., Any]:
     return stopping
 
 
-def _told(directory: Path) -> list[list[float]]:
+def _reported(directory: Path) -> list[list[float]]:
     """What Optuna knows of the trials, in order."""
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{directory / STUDY}")
     return [trial.values for trial in study.trials if trial.values]
@@ -220,9 +220,9 @@ def test_a_damaged_study_is_one_line(damage: str, tmp_path: Path) -> None:
     with closing(sqlite3.connect(directory / STUDY)) as connection:
         connection.execute(damage)
         connection.commit()
-    with pytest.raises(InputError, match=r"study\.db is damaged: ") as told:
+    with pytest.raises(InputError, match=r"study\.db is damaged: ") as message:
         _run(replace(wanted, trials=3), directory)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (lambda: _net(7).state_dict(), "size mismatch for fc.weight"),
         (lambda: _without(_net().state_dict(), "fc.bias"), "1 missing, such as fc.bias"),
@@ -45,12 +45,12 @@ def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda: _net(), "not tensors saved by torch.save"),
     ],
 )
-def test_weights_of_something_else(content: Any, told: str, tmp_path: Path) -> None:
+def test_weights_of_something_else(content: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(content(), path)
     with pytest.raises(InputError) as error:
         load_checkpoint(_net(), path)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from wnexplore.errors import InputError
-from wnexplore.training.distributed import joined, own_gpu
+from wnexplore.training.distributed import joined, process_gpu
 
 
 def _start(monkeypatch: pytest.MonkeyPatch, gpus: int, **variables: str) -> None:
@@ -15,9 +15,9 @@ def _start(monkeypatch: pytest.MonkeyPatch, gpus: int, **variables: str) -> None
 
 def test_each_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     _start(monkeypatch, 4, LOCAL_RANK="3")
-    assert own_gpu() == torch.device("cuda", 3)
+    assert process_gpu() == torch.device("cuda", 3)
     _start(monkeypatch, 1)
-    assert own_gpu() == torch.device("cuda", 0)
+    assert process_gpu() == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(("gpus", "local"), [(2, "2"), (1, "7"), (0, "0")])
@@ -25,8 +25,8 @@ def test_a_process_beyond_the_gpus_is_told_how_many_there_are(
     monkeypatch: pytest.MonkeyPatch, gpus: int, local: str
 ) -> None:
     _start(monkeypatch, gpus, RANK=local, WORLD_SIZE="8", LOCAL_RANK=local)
-    told = rf"LOCAL_RANK {local}.*torch sees {gpus} GPU.*at most {gpus}"
-    with pytest.raises(InputError, match=told), joined("cuda"):
+    message = rf"LOCAL_RANK {local}.*torch sees {gpus} GPU.*at most {gpus}"
+    with pytest.raises(InputError, match=message), joined("cuda"):
         pass
 
 
@@ -36,6 +36,6 @@ def test_a_variable_that_is_no_number_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str
 ) -> None:
     _start(monkeypatch, 2, **({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"} | {variable: text}))
-    told = f"{variable} is '{text}': expected a whole number"
-    with pytest.raises(InputError, match=told), joined("cuda"):
+    message = f"{variable} is '{text}': expected a whole number"
+    with pytest.raises(InputError, match=message), joined("cuda"):
         pass

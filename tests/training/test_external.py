@@ -33,16 +33,16 @@ def a_run(network: Path, out: Path, function: str = "Relu") -> TrainRun:
     return TrainRun(point, spec, out, log_every=1, save_every=2)
 
 
-@pytest.mark.parametrize(("function", "told"), [("Pair", "a tuple of 2"), ("seven", "gives 7 classes")])
+@pytest.mark.parametrize(("function", "message"), [("Pair", "a tuple of 2"), ("seven", "gives 7 classes")])
 def test_what_can_not_be_trained_leaves_no_run_directory(
-    network: Path, tmp_path: Path, function: str, told: str
+    network: Path, tmp_path: Path, function: str, message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         train_fully(a_run(network, tmp_path / "run", function))
     assert not (tmp_path / "run").exists()
     point = PointSpec(backbone=f"{network}:{function}", resolution=8, method="plain")
     spec = SweepSpec(points=(point,), latency=None, train=TrainSpec(data="digits", device="cpu", epochs=1))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         plan(spec)
     if function == "seven":
         assert plan(SweepSpec(points=(point,), latency=LatencySpec(device="cpu"))).points

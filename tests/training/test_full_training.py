@@ -21,7 +21,7 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError, RunError
 from wnexplore.results.store import read_records
 from wnexplore.training.accuracy import evaluate
-from wnexplore.training.checkpoint import open_checkpoint, read_origin
+from wnexplore.training.checkpoint import open_checkpoint, read_checkpoint_metadata
 from wnexplore.training.full_training import TrainRun, train_fully
 from wnexplore.training.log import Row, read_log
 
@@ -133,12 +133,12 @@ def test_checkpoints_are_the_last_two_and_the_best_and_say_what_they_are(
     tops = [row.top1 for row in read_log(run.directory) if row.top1 is not None]
     assert outcome.best_top1 == max(tops)
     best = open_checkpoint(outcome.best, f"{network}:make")
-    assert best.origin.top1 == max(tops)
-    assert best.origin.point == DesignPoint.of(
+    assert best.metadata.top1 == max(tops)
+    assert best.metadata.point == DesignPoint.of(
         f"{network}:make", "weightnet", M=2, G=1, resolution=16, num_classes=10
     )
-    assert best.origin.recipe["batch_size"] == 256
-    assert best.origin.classes == tuple("0123456789")
+    assert best.metadata.recipe["batch_size"] == 256
+    assert best.metadata.classes == tuple("0123456789")
     # The weights give the accuracy that the log has, in another process's network too.
     found = evaluate(best.network, load_data("digits", resolution=16).test, 100, "cpu")
     assert found.top1 == pytest.approx(max(tops), abs=0.3)
@@ -194,7 +194,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.safetensors"):
-        read_origin(path)
+        read_checkpoint_metadata(path)
 
 
 def test_a_damaged_image_is_told_and_counted(network: Path, tmp_path: Path) -> None:

@@ -18,13 +18,19 @@ from torch import Tensor, nn
 from tests.examples import examples
 from tests.training import odd_networks
 from wnexplore.data import Data, Pass, load_data
-from wnexplore.data.preprocessing import Preparation
+from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
 from wnexplore.training.accuracy import ready_for_test, refresh_batch_norm
-from wnexplore.training.checkpoint import Origin, load_checkpoint, read_state, save_checkpoint, save_state
+from wnexplore.training.checkpoint import (
+    CheckpointMetadata,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+    save_state,
+)
 from wnexplore.training.determinism import reproducible
-from wnexplore.training.network_state import Beside, Snapshot, load_network_state, network_state
+from wnexplore.training.network_state import SideState, Snapshot, load_network_state, network_state
 from wnexplore.training.plain_values import NotPlainError, packed, same, unpacked
 from wnexplore.training.weight_average import Average
 
@@ -206,13 +212,15 @@ def test_a_moving_average_is_of_weights_and_statistics_alone() -> None:
 def test_a_checkpoint_has_what_a_network_made_anew_lacks(name: str, tmp_path: Path) -> None:
     with reproducible(0, "cpu"):
         trained, anew = (getattr(odd_networks, name)(num_classes=10) for _ in range(2))
-        beside = Beside(trained)
+        side_state = SideState(trained)
         for _ in range(3):
             trained.train()(IMAGES)
-        path, how = tmp_path / "a.safetensors", Preparation((0.5,) * 3, (0.5,) * 3)
+        path, how = tmp_path / "a.safetensors", Preprocessing((0.5,) * 3, (0.5,) * 3)
         point = DesignPoint.of("resnet18", num_classes=10)  # of which nothing is built here
-        origin = Origin(point, "digits", tuple("0123456789"), how, {}, seed=0, step=1, epoch=1.0)
-        save_checkpoint(path, trained, origin, beside.changed(trained))
+        metadata = CheckpointMetadata(
+            point, "digits", tuple("0123456789"), how, {}, seed=0, step=1, epoch=1.0
+        )
+        save_checkpoint(path, trained, metadata, side_state.changed(trained))
         load_checkpoint(anew, path)
     found, expected = network_state(anew), network_state(trained)
     for kind in ("parameters", "buffers", "extra", "attributes"):

@@ -79,9 +79,9 @@ def test_the_full_training_goes_on_to_the_same_bits(name: str, ema: float | None
     outcome = train_fully(broken)
     assert outcome.finished
     assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
-    whole, parts = (tmp_path / run / "checkpoints" for run in ("whole", "broken"))
-    alike(read_state(parts / "step_00000010.state"), read_state(whole / "step_00000010.state"))
-    alike(load_file(parts / "best.safetensors"), load_file(whole / "best.safetensors"))
+    full, parts = (tmp_path / run / "checkpoints" for run in ("whole", "broken"))
+    alike(read_state(parts / "step_00000010.state"), read_state(full / "step_00000010.state"))
+    alike(load_file(parts / "best.safetensors"), load_file(full / "best.safetensors"))
     # What was kept is what was tested: all of it comes back in a network built anew.
     best = open_checkpoint(outcome.best, broken.point.backbone)
     found = evaluate(best.network, load_data("digits", resolution=8).test, 256, "cpu")
@@ -116,12 +116,12 @@ def test_a_short_training_goes_on_to_the_same_bits(name: str, ema: float | None,
             lambda: getattr(odd_networks, name)(num_classes=10), data, recipe, seed=1, device="cpu"
         )
 
-    whole, first, second = begun(), begun(), begun()
-    whole.advance(3)
+    full, first, second = begun(), begun(), begun()
+    full.advance(3)
     first.advance(1)
     save_state(tmp_path / "a.state", first.state())
     second.load_state(read_state(tmp_path / "a.state"))
     second.advance(3)
-    assert second.figure.losses == whole.figure.losses
-    assert second.figure.tested_top1 == whole.figure.tested_top1
-    alike(second.state(), whole.state())
+    assert second.figure.losses == full.figure.losses
+    assert second.figure.tested_top1 == full.figure.tested_top1
+    alike(second.state(), full.state())

@@ -146,16 +146,16 @@ def test_damaged_batches_do_not_shift_what_a_stopped_training_goes_on_with(
     data = images(tmp_path / "data")
     # Of 20 images in batches of 2 some batches have one left and some none.
     damage(data, 12)
-    whole = folder_run(network, function, data, tmp_path / "whole", batch_size=2)
+    full = folder_run(network, function, data, tmp_path / "whole", batch_size=2)
     broken = folder_run(network, function, data, tmp_path / "broken", batch_size=2)
-    outcome = train_fully(whole)
+    outcome = train_fully(full)
     assert outcome.skipped > 2
-    steps = [row.step for row in read_log(whole.directory)]
+    steps = [row.step for row in read_log(full.directory)]
     for step in (steps[2], steps[-3]):
         with pytest.raises(CrashError):
             train_fully(broken, crash_at(step))
     assert train_fully(broken).skipped == outcome.skipped
-    assert curve(broken.directory) == curve(whole.directory)
+    assert curve(broken.directory) == curve(full.directory)
 
 
 def test_batches_of_one_are_refused_where_batch_norm_needs_more(network: Path, tmp_path: Path) -> None:
@@ -366,10 +366,10 @@ def command(network: str, data: str, out: Path, *more: object) -> list[str]:
 def test_sigterm_to_all_processes_ends_a_long_test_and_loses_nothing(network: Path, tmp_path: Path) -> None:
     data, seen = images(tmp_path / "data", val=60), tmp_path / "seen"
     options = ("--batch-size", 2, "--epochs", 2)
-    whole, parts = (
+    full, parts = (
         command(f"{network}:slow", f"folder:{data}", tmp_path / name, *options) for name in ("whole", "parts")
     )
-    subprocess.run(whole, check=True, capture_output=True)
+    subprocess.run(full, check=True, capture_output=True)
     # A second for each of 60 batches of the test.
     slowly = os.environ | {"TESTS_SEEN": str(seen)}
     with subprocess.Popen(parts, stderr=subprocess.PIPE, env=slowly, start_new_session=True) as process:
@@ -381,10 +381,10 @@ def test_sigterm_to_all_processes_ends_a_long_test_and_loses_nothing(network: Pa
         # As a batch system does it: the processes that read images get it too.
         os.killpg(process.pid, signal.SIGTERM)
         assert process.stderr is not None
-        told = process.stderr.read().decode()
+        message = process.stderr.read().decode()
         assert process.wait() == 130
     assert time.monotonic() - began < 40
-    assert "stopped at step 10 of 20" in told
+    assert "stopped at step 10 of 20" in message
     assert [row.step for row in read_log(tmp_path / "parts")] == list(range(1, 10))
     subprocess.run(parts, check=True, capture_output=True)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
@@ -403,8 +403,8 @@ def test_a_process_with_an_odd_network_is_killed_and_goes_on_to_the_same_bits(
 ) -> None:
     options = ("--batch-size", 128, "--epochs", 3, *(() if ema is None else ("--ema", ema)))
     network = f"{odd_networks.__file__}:{name}"
-    whole, parts = (command(network, "digits", tmp_path / part, *options) for part in ("whole", "parts"))
-    subprocess.run(whole, check=True, capture_output=True)
+    full, parts = (command(network, "digits", tmp_path / part, *options) for part in ("whole", "parts"))
+    subprocess.run(full, check=True, capture_output=True)
     with subprocess.Popen(parts, stderr=subprocess.DEVNULL) as process:
         wait_for_rows(tmp_path / "parts", 17, process)
         process.send_signal(how)

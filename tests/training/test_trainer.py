@@ -303,7 +303,7 @@ def as_before(trainer: Trainer) -> dict[str, Any]:
 @pytest.mark.parametrize("form", [Trainer.state, as_before])
 def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path, form: Any) -> None:
     recipe = Recipe(epochs=3, batch_size=256, ema=0.9)
-    whole = train(convnet, digits, recipe, seed=2, device="cpu")
+    full = train(convnet, digits, recipe, seed=2, device="cpu")
     first = Trainer(convnet, digits, recipe, seed=2, device="cpu")
     first.advance(1)
     save_state(tmp_path / "a.state", form(first))
@@ -313,19 +313,19 @@ def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path, 
     assert seconds == first.figure.seconds
     second.advance(3)
     assert second.figure.seconds > seconds
-    assert second.figure.losses == whole.losses
-    assert second.figure.tested_top1 == whole.tested_top1
+    assert second.figure.losses == full.losses
+    assert second.figure.tested_top1 == full.tested_top1
     assert second.figure.tested_epochs == [1, 2, 3]
 
 
 def test_trainings_that_take_turns_in_one_process_do_not_touch_each_other(digits: Data) -> None:
     recipe = Recipe(epochs=2, batch_size=256)
-    whole = [train(convnet, digits, recipe, seed=seed, device="cpu").losses for seed in (0, 1)]
+    full = [train(convnet, digits, recipe, seed=seed, device="cpu").losses for seed in (0, 1)]
     trainers = [Trainer(convnet, digits, recipe, seed=seed, device="cpu") for seed in (0, 1)]
     for epochs in (1, 2):
         for trainer in trainers:
             trainer.advance(epochs)
-    assert [trainer.figure.losses for trainer in trainers] == whole
+    assert [trainer.figure.losses for trainer in trainers] == full
 
 
 class Keeping(Callbacks):
@@ -365,10 +365,10 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_rows(
         recipe = Recipe(epochs=2, batch_size=256)
         return Trainer(convnet, digits, recipe, seed=0, device="cpu", log_every=2)
 
-    whole, first, second = begun(), begun(), begun()
+    full, first, second = begun(), begun(), begun()
     rows, part, rest = Keeping(99), Keeping(until), Keeping(99)
-    whole.advance(2, rows)
-    assert (whole.finished, rows.saved) == (True, [True, True])
+    full.advance(2, rows)
+    assert (full.finished, rows.saved) == (True, [True, True])
     assert [row[0] for row in rows.rows] == [2, 4, 5, 6, 8, 10]
     assert [row[0] for row in rows.rows if row[-1] is not None] == [5, 10]
     first.advance(2, part)
@@ -378,8 +378,8 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_rows(
     second.advance(2, rest)
     assert second.finished
     assert part.rows + rest.rows == rows.rows
-    assert second.figure.tested_top1 == whole.figure.tested_top1
-    assert second.figure.losses == whole.figure.losses
+    assert second.figure.tested_top1 == full.figure.tested_top1
+    assert second.figure.losses == full.figure.losses
 
 
 def test_a_process_resumes_from_what_its_part_has_seen_and_drawn(digits: Data) -> None:

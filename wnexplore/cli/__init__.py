@@ -33,9 +33,9 @@ from wnexplore.cli import (
     table,
     train,
 )
-from wnexplore.cli.output import OutputError, drop_output, tell_output_apart
+from wnexplore.cli.output import OutputError, drop_output, separate_output_errors
 from wnexplore.cli.stops import STOPPED, stops_raised
-from wnexplore.errors import RunError, WnexploreError, shown, tell_notices
+from wnexplore.errors import RunError, WnexploreError, print_notices, shown
 
 
 class _StoppedError(Exception):
@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    tell_output_apart()
-    tell_notices()
+    separate_output_errors()
+    print_notices()
     try:
         rest = [a for a in given if a != "--debug"]
         with stops_raised():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
-from wnexplore.cli.output import say, tell
+from wnexplore.cli.output import notify, say
 
 
 def analyze(
@@ -40,9 +40,9 @@ def analyze(
     """
     from wnexplore.cli.terminal import output
     from wnexplore.errors import shown
-    from wnexplore.files import check_folder, make_folder, write_whole
+    from wnexplore.files import check_folder, make_folder, write_atomically
     from wnexplore.measure.environment import resolve_device
-    from wnexplore.measure.failure import network_told
+    from wnexplore.measure.failure import translate_network_errors
     from wnexplore.report.figure_files import save
     from wnexplore.report.figures import kernel_figures
     from wnexplore.report.kernel_table import render, to_csv
@@ -53,18 +53,18 @@ def analyze(
     on = resolve_device(device)
     check_folder(out)
     trained = open_checkpoint(checkpoint, backbone)
-    loaded = test_data(trained, data, None, tell)
-    with network_told():
+    loaded = test_data(trained, data, None, notify)
+    with translate_network_errors():
         result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
     for path, why in loaded.test.why_damaged.items():
-        tell(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
+        notify(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
     for part in render(result):
         output().print(part)
-    write_whole(out / "kernels.csv", to_csv(result).encode())
+    write_atomically(out / "kernels.csv", to_csv(result).encode())
     say(out / "kernels.csv")
     for name, figure in kernel_figures(result).items():
         save(figure, out / f"{name}.png")
         say(out / f"{name}.png")
     if result.map is None:
-        tell("no t-SNE: there are fewer than 5 images, or one kernel for all of them")
+        notify("no t-SNE: there are fewer than 5 images, or one kernel for all of them")

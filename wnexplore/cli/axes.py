@@ -70,14 +70,14 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
 
     Raises `InputError` if there is no such point.
     """
-    from wnexplore.design.external_names import is_brought
+    from wnexplore.design.external_names import is_external
     from wnexplore.design.legality import check_legal
     from wnexplore.design.point import DesignPoint
     from wnexplore.design.size_limits import check_fits
 
     point = DesignPoint.of(**{axis: given[axis] for axis in POINT_AXES})
     # The layers of a network that was brought are seen when it is built.
-    if not is_brought(point.backbone):
+    if not is_external(point.backbone):
         check_legal(point)
     check_fits(point)
     return point
@@ -105,7 +105,7 @@ def overrides_of(given: Mapping[str, Any], places: Mapping[str, tuple[str, ...]]
     return overrides
 
 
-def refuse_axes_beside_points(spec: SweepSpec, overrides: Overrides) -> None:
+def refuse_axes_with_points(spec: SweepSpec, overrides: Overrides) -> None:
     """An axis given as an option changes a grid; it can't change points that are written one by one."""
     from wnexplore.design.sweep_file import NO_AXES
 

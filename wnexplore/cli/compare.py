@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import SkipDamaged, Where
-from wnexplore.cli.output import tell
+from wnexplore.cli.output import notify
 
 
 def compare(
@@ -64,9 +64,9 @@ def compare(
     else:
         output().print(ConsoleTable(versus_layout(*described)))
     for line in lonely_lines(found):
-        tell(line)
+        notify(line)
     failed = [] if fail_above is None else failures(found, fail_above)
     for line in failed:
-        tell(line)
+        notify(line)
     if failed:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
-from wnexplore.cli.output import say, tell
+from wnexplore.cli.output import notify, say
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     from wnexplore.design.size_limits import check_images_fit
     from wnexplore.errors import InputError, RunError, shown
     from wnexplore.measure.environment import resolve_device
-    from wnexplore.measure.failure import network_told
+    from wnexplore.measure.failure import translate_network_errors
     from wnexplore.measure.memory_fit import split_misfit
     from wnexplore.measure.torch_settings import PRECISION
     from wnexplore.training.accuracy import evaluate as test
@@ -46,21 +46,21 @@ def evaluate(
     if resolution is not None:
         check_images_fit(resolution)
     trained = open_checkpoint(checkpoint, backbone)
-    loaded = test_data(trained, data, resolution, tell)
-    misfit = split_misfit(trained.origin.point, [loaded.test], batch_size, on, resolution)
+    loaded = test_data(trained, data, resolution, notify)
+    misfit = split_misfit(trained.metadata.point, [loaded.test], batch_size, on, resolution)
     if misfit is not None:
         raise InputError(misfit)
-    with network_told():
+    with translate_network_errors():
         found = test(trained.network.to(on), loaded.test, batch_size, on)
     if not math.isfinite(found.loss):
         raise RunError("the network gives values that are not finite")
     for path, why in loaded.test.why_damaged.items():
-        tell(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
+        notify(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
     if as_json:
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
         typer.echo(json.dumps(asdict(found) | protocol, allow_nan=False))
         return
     say(
-        f"{trained.origin.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
+        f"{trained.metadata.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
         f" loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
     )

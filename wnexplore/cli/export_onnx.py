@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.axes import legal_point, point_options
-from wnexplore.cli.output import say, tell
+from wnexplore.cli.output import notify, say
 
 
 @point_options(after="backbone", without=("backbone",))
@@ -60,7 +60,7 @@ def export_onnx(
 
     import torch
 
-    from wnexplore.measure.failure import network_told
+    from wnexplore.measure.failure import translate_network_errors
     from wnexplore.models import build, onnx_export
     from wnexplore.training.checkpoint import load_checkpoint, open_checkpoint
 
@@ -69,43 +69,43 @@ def export_onnx(
     if point is not None:
         network = build(point)
         if checkpoint is not None:
-            load_checkpoint(network, checkpoint, weights, tell)
+            load_checkpoint(network, checkpoint, weights, notify)
     else:
         assert checkpoint is not None, "it says the network"
         trained = open_checkpoint(checkpoint, backbone)
-        network, point = trained.network, trained.origin.point
+        network, point = trained.network, trained.metadata.point
     onnx_export.export_onnx(network, out, resolution=point.resolution, point=point)
-    with network_told():
+    with translate_network_errors():
         check = onnx_export.check_onnx(out, network, resolution=point.resolution)
     found = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {check.opset}, logits"
-    told = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"
+    gap = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"
     torch_note = f", where float32 alone makes {check.torch_difference:.1e} in torch"
     if check.torch_difference <= onnx_export.TOLERANCE:
         torch_note = ""
     if not check.is_rounding:
         raise RunError(
-            f"{found} in onnxruntime {told}: more than the {onnx_export.TOLERANCE:g} of rounding{torch_note}"
+            f"{found} in onnxruntime {gap}: more than the {onnx_export.TOLERANCE:g} of rounding{torch_note}"
         )
-    say(f"{found} at most {told}{torch_note}")
+    say(f"{found} at most {gap}{torch_note}")
 
 
 def _says_network(context: typer.Context, checkpoint: Path) -> bool:
     """Whether the checkpoint says which network it is of, and no option says another.
 
     A backbone that is in a file has to be named beside it; other axes make a point of their own, of which the
-    checkpoint is the weights alone. Raises `InputError` as `read_origin`.
+    checkpoint is the weights alone. Raises `InputError` as `read_checkpoint_metadata`.
     """
     from wnexplore.design.point import AXES
-    from wnexplore.training.checkpoint import KEY, SUFFIX, read_origin
+    from wnexplore.training.checkpoint import KEY, SUFFIX, read_checkpoint_metadata
     from wnexplore.training.checkpoint_header import is_in_file, read_header
 
     backbone = context.params["backbone"]
     if backbone is None:
-        read_origin(checkpoint)
+        read_checkpoint_metadata(checkpoint)
         return True
     if checkpoint.suffix != SUFFIX or not is_in_file(backbone) or KEY not in read_header(checkpoint).metadata:
         return False
-    read_origin(checkpoint, backbone)
+    read_checkpoint_metadata(checkpoint, backbone)
     return not any(_is_given(context, name) for name in AXES if name != "backbone")
 
 

@@ -57,7 +57,7 @@ Download = Annotated[
 ]
 
 
-def latency_spec(asked: Mapping[str, Any]) -> LatencySpec:
+def latency_spec(requested: Mapping[str, Any]) -> LatencySpec:
     """What latency to measure: `asked` has fields of `LatencySpec`, from options named after them.
 
     Raises `InputError` naming the option of a wrong value.
@@ -70,7 +70,7 @@ def latency_spec(asked: Mapping[str, Any]) -> LatencySpec:
             f"--{(name.removesuffix('s') if name in options else name).replace('_', '-')}",
             value,
         )
-        for name, value in asked.items()
+        for name, value in requested.items()
     }
     spec = load_sweep(None, overrides).latency
     assert spec is not None

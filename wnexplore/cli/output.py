@@ -29,7 +29,7 @@ class OutputError(Exception):
         self.reason = error.strerror
 
 
-def tell_output_apart() -> None:
+def separate_output_errors() -> None:
     """Have `sys.stdout` raise `OutputError`, and `sys.stderr` nothing: what can't be told ends no work.
 
     Where somebody has put another stream in the place of one, it stays.
@@ -52,7 +52,7 @@ def say(line: object) -> None:
     typer.echo(one_line(str(line)))
 
 
-def tell(line: object) -> None:
+def notify(line: object) -> None:
     """As `say`, on standard error: what is about the run, not of its results."""
     typer.echo(one_line(str(line)), err=True)
 

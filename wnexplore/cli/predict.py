@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
-from wnexplore.cli.output import say, tell
+from wnexplore.cli.output import notify, say
 
 
 def predict(
@@ -28,24 +28,24 @@ def predict(
 
     from wnexplore.errors import shown
     from wnexplore.measure.environment import resolve_device
-    from wnexplore.measure.failure import network_told
+    from wnexplore.measure.failure import translate_network_errors
     from wnexplore.training.checkpoint import open_checkpoint
     from wnexplore.training.evaluate import predict as ask
 
     trained = open_checkpoint(checkpoint, backbone)
     on = resolve_device(device)
-    with network_told():
-        answers = ask(trained, images, on, tell)
+    with translate_network_errors():
+        answers = ask(trained, images, on, notify)
     readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
     if as_json:
-        told = {
+        answers_by_path = {
             str(path): [{"class": c, "probability": p} for c, p in found] for path, found in readable.items()
         }
-        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(answers_by_path, indent=2, ensure_ascii=False, allow_nan=False)
         try:
             text.encode()
         except UnicodeEncodeError:  # a file name that is no UTF-8
-            text = json.dumps(told, indent=2, allow_nan=False)
+            text = json.dumps(answers_by_path, indent=2, allow_nan=False)
         typer.echo(text)
     else:
         for path, found in readable.items():
@@ -53,7 +53,7 @@ def predict(
             say(f"{shown(path, _PATH)}: {named}")
     for path, answer in answers.items():
         if isinstance(answer, str):
-            tell(f"wnexplore: can't read image {shown(path, _PATH)}: {answer}")
+            notify(f"wnexplore: can't read image {shown(path, _PATH)}: {answer}")
     if len(readable) < len(answers):
         raise typer.Exit(1)
 

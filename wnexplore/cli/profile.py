@@ -9,7 +9,7 @@ import typer
 
 from wnexplore.cli.axes import legal_point, point_options
 from wnexplore.cli.options import comma_list, latency_spec
-from wnexplore.cli.output import tell
+from wnexplore.cli.output import notify
 
 
 @point_options()
@@ -81,6 +81,6 @@ def profile(
         from wnexplore.report.roofline_figure import render_roofline, roofline_info
 
         save(render_roofline(roofline_info(result)), roofline)
-        tell(f"wrote {roofline}")
+        notify(f"wrote {roofline}")
     if any(entry["error"] for entry in result["latency"]):
         raise typer.Exit(1)

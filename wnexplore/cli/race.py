@@ -60,8 +60,8 @@ def race(
     from wnexplore.report.formulation_table import problems, render
     from wnexplore.study.formulation_benchmark import race as race_point
 
-    with _progress() as on_race:
-        result = race_point(point, spec, layer, on_race)
+    with _progress() as on_benchmark:
+        result = race_point(point, spec, layer, on_benchmark)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -87,9 +87,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(console=console, disable=off, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=None)
 
-        def on_race(name: str, done: int, total: int) -> None:
+        def on_benchmark(name: str, done: int, total: int) -> None:
             progress.update(
                 bar, description=escape(one_line(name)), completed=done, total=total, refresh=True
             )
 
-        yield on_race
+        yield on_benchmark

@@ -17,7 +17,7 @@ from wnexplore.cli.axes import (
     overrides_of,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
-from wnexplore.cli.output import tell
+from wnexplore.cli.output import notify
 from wnexplore.cli.stops import goes_on
 from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
@@ -109,12 +109,12 @@ def search(
             outcome = run_search(wanted, store, on_step)
         keep_sweep(directory, spec)
         _show(directory, wanted.objectives)
-    tell(f"{outcome.points} points measured; {outcome.thrown_out} proposals were thrown out unbuilt")
+    notify(f"{outcome.points} points measured; {outcome.rejected} proposals were thrown out unbuilt")
     if outcome.exhausted:
-        tell("every point that satisfies the budgets is measured")
+        notify("every point that satisfies the budgets is measured")
     kept = f"{directory / FILE_NAME}, {directory / STUDY}"
     shows = dashboard(directory)
-    tell(f"records and Optuna's study are in {kept}" + (f"; {shows} shows it" if shows else ""))
+    notify(f"records and Optuna's study are in {kept}" + (f"; {shows} shows it" if shows else ""))
 
 
 def _show(directory: Path, objectives: tuple[str, ...]) -> None:
@@ -128,8 +128,8 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
     _, trouble = write_results(directory, rows, records)
     for line in trouble:
-        tell(f"{line}; all is measured and kept")
-    tell(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
+        notify(f"{line}; all is measured and kept")
+    notify(f"the Pareto front; all rows: wnexplore table {shlex.quote(str(directory))}")
 
 
 @contextmanager

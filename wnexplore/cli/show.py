@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wnexplore.cli.output import tell
+from wnexplore.cli.output import notify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,15 +24,15 @@ def load_records(directory: Path, skip_damaged: bool, samples_of: Collection[Fig
 
     damaged: list[str] | None = [] if skip_damaged else None
     records = read_records(directory, damaged, samples_of=samples_of)
-    tell_damaged(damaged or [])
+    report_damaged(damaged or [])
     return records
 
 
-def tell_damaged(damaged: Sequence[str]) -> None:
+def report_damaged(damaged: Sequence[str]) -> None:
     """Say on standard error how many records are left out, and why the first one is."""
 
     if damaged:
-        tell(f"left out {len(damaged)} damaged of the records: {damaged[0]}")
+        notify(f"left out {len(damaged)} damaged of the records: {damaged[0]}")
 
 
 def load_rows(directory: Path, where: str | None, sort: str | None, skip_damaged: bool) -> pd.DataFrame:
@@ -63,13 +63,13 @@ def write_output(content: str | bytes, out: Path | None) -> None:
     """`content` to a file, which appears whole, or to standard output."""
     import sys
 
-    from wnexplore.files import write_whole
+    from wnexplore.files import write_atomically
 
     data = content.encode() if isinstance(content, str) else content
     if out is None:
         sys.stdout.buffer.write(data)
     else:
-        write_whole(out, data)
+        write_atomically(out, data)
 
 
 def write_results(
@@ -94,12 +94,12 @@ def write_results(
 def _write_results(
     directory: Path, rows: pd.DataFrame, records: Sequence[Record], written: list[Path]
 ) -> None:
-    from wnexplore.files import write_whole
+    from wnexplore.files import write_atomically
     from wnexplore.report.export import export
 
     path = directory / "results.csv"
     content = export(rows, "csv")
-    write_whole(path, content.encode() if isinstance(content, str) else content)
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
     written.append(path)
     if not rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any():
         return
@@ -117,7 +117,7 @@ def keep_sweep(directory: Path, spec: SweepSpec) -> None:
 
     A run may be gone on with by other options, and measured anew where the first file was written by hand.
     """
-    from wnexplore.files import write_whole
+    from wnexplore.files import write_atomically
 
     path, content = directory / "sweep.yaml", spec.to_yaml().encode()
     number = 1
@@ -126,6 +126,6 @@ def keep_sweep(directory: Path, spec: SweepSpec) -> None:
             return
         number += 1
         path = directory / f"sweep-{number}.yaml"
-    write_whole(path, content)
+    write_atomically(path, content)
     if number > 1:
-        tell(f"{directory} was begun by another sweep: this one is in {path.name}")
+        notify(f"{directory} was begun by another sweep: this one is in {path.name}")

@@ -11,10 +11,10 @@ from wnexplore.cli.axes import (
     PointsWhere,
     grid_options,
     overrides_of,
-    refuse_axes_beside_points,
+    refuse_axes_with_points,
 )
 from wnexplore.cli.options import comma_list
-from wnexplore.cli.output import say, tell
+from wnexplore.cli.output import notify, say
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ def space(
     if file is None and not overrides:
         raise InputError("no space: name a sweep file, a shipped sweep or options such as --backbone")
     spec = load_sweep(None if file is None else find_sweep(file), overrides)
-    refuse_axes_beside_points(spec, overrides)
+    refuse_axes_with_points(spec, overrides)
     listing = {"--pareto": pareto, "--sample": sample, "--out": out}
-    asked = [option for option, value in listing.items() if value is not None]
-    if count and asked:
-        raise InputError(f"--count lists no points, and {asked[0]} asks for some: leave one of them out")
+    requested = [option for option, value in listing.items() if value is not None]
+    if count and requested:
+        raise InputError(f"--count lists no points, and {requested[0]} asks for some: leave one of them out")
     if pareto is not None and sample is not None:
         raise InputError("--pareto and --sample each list some of the points: leave one of them out")
     objectives = None if pareto is None else check_objectives(comma_list(pareto))
@@ -74,15 +74,15 @@ def space(
     if out is not None:
         check_writable(out)
     found = space_of(spec)
-    _tell_size(found)
+    _report_size(found)
     # A space of any size is sized; asking its points takes one that can be listed.
     if not count or wanted is not None:
-        kept = _tell_kept(found, spec.where, wanted)
+        kept = _report_kept(found, spec.where, wanted)
         if not count:
-            _tell_points(found, kept, wanted, objectives, sample, seed, out)
+            _report_points(found, kept, wanted, objectives, sample, seed, out)
 
 
-def _tell_size(space: Space) -> None:
+def _report_size(space: Space) -> None:
     illegal = space.illegal()
     broken = sum(rule.points for rule in illegal)
     say(f"{space.size:,} points, {space.size - broken:,} legal, {broken:,} illegal")
@@ -93,7 +93,7 @@ def _tell_size(space: Space) -> None:
         say(f"not in FLOPs of {network}, though they may multiply matrices: {', '.join(operators)}")
 
 
-def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Indices:
+def _report_kept(space: Space, where: str | None, wanted: Condition | None) -> Indices:
     """The points that are legal, no doubles, and not excluded; `InputError` if there are none."""
     import numpy as np
 
@@ -112,7 +112,7 @@ def _tell_kept(space: Space, where: str | None, wanted: Condition | None) -> Ind
     return kept
 
 
-def _tell_points(
+def _report_points(
     space: Space,
     kept: Indices,
     wanted: Condition | None,
@@ -123,7 +123,7 @@ def _tell_points(
 ) -> None:
     from wnexplore.cli.show import print_table
     from wnexplore.cli.terminal import output
-    from wnexplore.files import write_whole
+    from wnexplore.files import write_atomically
     from wnexplore.report.histogram import histogram
     from wnexplore.space.expansion import frame_of, to_csv
     from wnexplore.space.selection import front, open_points
@@ -143,10 +143,10 @@ def _tell_points(
     elif out is not None:
         listed = open_points(space, wanted, doubles=True)
     if out is not None:
-        write_whole(out, to_csv(space, listed).encode())
-        tell(f"wrote {len(listed):,} points to {out}")
-    elif listed is not kept or len(kept) <= _MOST_LISTED:
+        write_atomically(out, to_csv(space, listed).encode())
+        notify(f"wrote {len(listed):,} points to {out}")
+    elif listed is not kept or len(kept) <= _MAX_LISTED:
         print_table(frame_of(space, listed), pareto=())
 
 
-_MOST_LISTED = 50
+_MAX_LISTED = 50

@@ -13,7 +13,7 @@ from types import FrameType
 import typer
 
 from wnexplore.cli.options import program
-from wnexplore.cli.output import tell
+from wnexplore.cli.output import notify
 from wnexplore.errors import STOPS
 
 STOPPED = 130
@@ -56,7 +56,7 @@ def goes_on(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"stopped: {kept()}; to go on: {called()}")
+        notify(f"stopped: {kept()}; to go on: {called()}")
         raise typer.Exit(STOPPED) from None
 
 

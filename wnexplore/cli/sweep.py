@@ -17,10 +17,10 @@ from wnexplore.cli.axes import (
     PointsWhere,
     grid_options,
     overrides_of,
-    refuse_axes_beside_points,
+    refuse_axes_with_points,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
-from wnexplore.cli.output import named_damaged, say, tell
+from wnexplore.cli.output import named_damaged, notify, say
 from wnexplore.cli.stops import goes_on
 from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
@@ -77,7 +77,7 @@ def sweep(
     in a run directory as they come: the same command goes on where it was stopped. With --skip-damaged
     damaged records are set aside and measured again.
     """
-    from wnexplore.cli.show import tell_damaged
+    from wnexplore.cli.show import report_damaged
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
     from wnexplore.results.columns import column
@@ -91,7 +91,7 @@ def sweep(
         )
     path = None if file is None else find_sweep(file)
     spec = load_sweep(path, overrides)
-    refuse_axes_beside_points(spec, overrides)
+    refuse_axes_with_points(spec, overrides)
     if device is not None:
         spec = spec.on_device(device)
     directory = out or _run_directory(path)
@@ -103,7 +103,7 @@ def sweep(
     records = read_records(directory, damaged, samples_of=()) if begun else []
     planned, todo = _plan(spec, records, retry_failed)
     if dry_run:
-        tell_damaged(damaged or [])
+        report_damaged(damaged or [])
         _show_plan(planned, todo, directory)
         return
     # A run takes hours, and these may be many.
@@ -168,18 +168,18 @@ def _measure(
     spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, set_aside: bool
 ) -> tuple[int, list[Record]]:
     """Measure what is not done yet: how many measurements were made, and those that failed."""
-    from wnexplore.cli.show import keep_sweep, tell_damaged
+    from wnexplore.cli.show import keep_sweep, report_damaged
     from wnexplore.results.store import Store
     from wnexplore.study.sweep import remaining, run
 
     with Store.create(directory) as store:
         if set_aside:
-            tell_damaged(store.set_damaged_aside())
+            report_damaged(store.set_damaged_aside())
         keep_sweep(directory, spec)
         todo = remaining(planned, store.keys(), retry_failed)
         done = len(planned.measurements) - len(todo)
         if done:
-            tell(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
+            notify(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
 
         def kept() -> str:
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
@@ -187,7 +187,7 @@ def _measure(
 
         several = spec.train is not None and spec.train.jobs > 1
         with goes_on(kept), _progress(planned) as on_step:
-            return len(todo), run(spec, todo, store, on_step, _tell if several else lambda record: None)
+            return len(todo), run(spec, todo, store, on_step, _report if several else lambda record: None)
 
 
 @contextmanager
@@ -233,18 +233,18 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
 _REDRAW_S = 0.2
 
 
-def _tell(record: Record) -> None:
+def _report(record: Record) -> None:
     """A line for each of trainings that run at once, of which no bar could tell which is where."""
     if record.figure != "training":
         return
     label = f"{record.point}, seed {record.protocol['seed']}"
     if record.status != "ok":
-        tell(f"{label}: {record.error}")
+        notify(f"{label}: {record.error}")
         return
     value = record.value
     dropped = "" if value["dropped_at"] is None else ", dropped"
     after = f"after {value['epochs']} epochs{dropped}, {value['seconds']:.1f} s"
-    tell(f"{label}: top-1 {value['top1']:.2f} % {after}")
+    notify(f"{label}: top-1 {value['top1']:.2f} % {after}")
 
 
 def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
@@ -254,7 +254,7 @@ def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
     for point, measurements in by_point.items():
         say(f"{point}: {'; '.join(_steps(measurements)) or 'done'}")
     _say_skipped(planned)
-    tell(
+    notify(
         f"{len(planned.points)} points, {len(todo)} measurements to make,"
         f" {len(planned.measurements) - len(todo)} done in {directory}; nothing was written"
     )
@@ -288,28 +288,30 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     for line in lines(records):
         say(line)
     if rows["top1"].isna().all():
-        tell(
+        notify(
             "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
             f" wnexplore table {shlex.quote(str(directory))} --objectives params,latency_ms"
         )
     missing = {name for record in records for name in record.value.get("uncounted_products", ())}
     if missing:
-        tell(f"not in FLOPs, though they may multiply matrices: {', '.join(sorted(missing))}")
+        notify(f"not in FLOPs, though they may multiply matrices: {', '.join(sorted(missing))}")
     _say_skipped(planned)
-    why = {path: told for record in records for path, told in record.value.get("why_damaged", {}).items()}
+    why = {path: reason for record in records for path, reason in record.value.get("why_damaged", {}).items()}
     for path in dict.fromkeys(path for record in records for path in record.value.get("damaged", ())):
-        tell(f"skipped in training and tests, as it can't be read: {named_damaged(path, why)}")
+        notify(f"skipped in training and tests, as it can't be read: {named_damaged(path, why)}")
     for record in records:
         if skipped := record.value.get("skipped"):
-            tell(f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}")
+            notify(
+                f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}"
+            )
     for record in failed:
-        tell(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
+        notify(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
     written, trouble = write_results(directory, rows, records)
-    told = [directory / FILE_NAME, directory / "sweep.yaml", *written]
-    tell("wrote " + ", ".join(str(path) for path in told))
+    paths = [directory / FILE_NAME, directory / "sweep.yaml", *written]
+    notify("wrote " + ", ".join(str(path) for path in paths))
     for line in trouble:
         # All is measured and kept: this is no failure of the sweep.
-        tell(
+        notify(
             f"{line}; all is measured and kept, and wnexplore plot {shlex.quote(str(directory))} tries again"
         )
 
@@ -317,10 +319,12 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
 def _say_skipped(planned: Plan) -> None:
     left_out = planned.expansion
     for point, reason in left_out.skipped:
-        tell(f"skipped as illegal: {point}: {reason}")
+        notify(f"skipped as illegal: {point}: {reason}")
     if left_out.illegal > len(left_out.skipped):
-        tell(f"and {left_out.illegal - len(left_out.skipped):,} more: wnexplore space counts them by reason")
+        notify(
+            f"and {left_out.illegal - len(left_out.skipped):,} more: wnexplore space counts them by reason"
+        )
     for point, first in left_out.repeated:
-        tell(f"skipped: {point}: the same function as {first}")
+        notify(f"skipped: {point}: the same function as {first}")
     if left_out.excluded:
-        tell(f"{left_out.excluded:,} legal points don't satisfy where and were left out")
+        notify(f"{left_out.excluded:,} legal points don't satisfy where and were left out")

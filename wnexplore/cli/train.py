@@ -12,7 +12,7 @@ import typer
 
 from wnexplore.cli.axes import legal_point, point_options
 from wnexplore.cli.options import DataText, Download
-from wnexplore.cli.output import named_damaged, say, tell
+from wnexplore.cli.output import named_damaged, notify, say
 from wnexplore.cli.stops import STOPPED, called, goes_on
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def train(
     if not _speaks():
         return
     for path in outcome.damaged:
-        tell(f"skipped, as it can't be read: {named_damaged(path, outcome.why_damaged)}")
+        notify(f"skipped, as it can't be read: {named_damaged(path, outcome.why_damaged)}")
     if outcome.skipped:
-        tell(f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch")
+        notify(f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch")
     if outcome.finished:
         say(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
         return
-    tell(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called()}")
+    notify(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called()}")
     raise typer.Exit(STOPPED)
 
 
@@ -119,7 +119,7 @@ def _table() -> Iterator[Callable[[Row, int], None]]:
 
     console = PlainConsole(stderr=True)
     if not console.is_terminal:
-        yield lambda row, steps: tell(_line(row, steps))
+        yield lambda row, steps: notify(_line(row, steps))
         return
     rows: list[Row] = []
     with Live(console=console, auto_refresh=False) as live:

@@ -12,14 +12,14 @@ def mirrored(images: Tensor, where: Tensor) -> Tensor:
     return torch.where(where[:, None, None, None], images.flip(3), images)
 
 
-def shifted(images: Tensor, offsets: Tensor, most: int) -> Tensor:
+def shifted(images: Tensor, offsets: Tensor, largest: int) -> Tensor:
     """`images` (N, C, H, W) shifted by `most - offsets` (2, N) pixels down and right, padded with black."""
     n, channels, height, width = images.shape
     device = images.device
     # One gather for the batch: the source row and column of every pixel, differing by image.
     rows = offsets[0, :, None] + torch.arange(height, device=device)
     columns = offsets[1, :, None] + torch.arange(width, device=device)
-    padded = functional.pad(images, [most] * 4)
+    padded = functional.pad(images, [largest] * 4)
     image = torch.arange(n, device=device)[:, None, None, None]
     channel = torch.arange(channels, device=device)[None, :, None, None]
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -44,8 +44,8 @@ def read_image(path: str, ranges: Ranges) -> Image.Image:
     with opened(path) as image:
         deep = is_deep(image)
         kind = sample_kind(image)
-        if (deep or kind is not None) and image.width * image.height > _MOST_DEEP_PIXELS:
-            raise ValueError(f"more than {_MOST_DEEP_PIXELS:,} pixels of over 8 bits")
+        if (deep or kind is not None) and image.width * image.height > _MAX_DEEP_PIXELS:
+            raise ValueError(f"more than {_MAX_DEEP_PIXELS:,} pixels of over 8 bits")
         _make_upright(image)
         if kind is not None:
             within = stated_range(image) or ranges.get(kind) or USUAL_RANGES[kind]
@@ -81,8 +81,8 @@ def reason(error: Exception) -> str:
     """Why an image can't be read, in one line."""
     if isinstance(error, MemoryError):
         return "out of memory"
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return shown(" ".join(told.split()) or type(error).__name__, 300)
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(" ".join(message.split()) or type(error).__name__, 300)
 
 
 def sample_kind(image: Image.Image) -> str | None:
@@ -271,7 +271,7 @@ def _formats() -> tuple[str, ...]:
 
 
 _LOOKED_AT = 256
-_MOST_DEEP_PIXELS = 2**26
+_MAX_DEEP_PIXELS = 2**26
 """Half a gigabyte while scaling; Pillow refuses more than 179 million of any kind."""
 _BITS = range(8, 36, 2)
 _EXPONENTS = (*range(-24, -3), *range(8)), range(35, 128)

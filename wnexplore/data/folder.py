@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from wnexplore.data.augment import jitter_factors, jittered, mirrored
 from wnexplore.data.decoding import Ranges, range_of, ranges_of, read_image, reason
 from wnexplore.data.folder_listing import ImageFiles, image_files, listing_hash
-from wnexplore.data.preprocessing import Preparation, normalised, tested, to_tensor
+from wnexplore.data.preprocessing import Preprocessing, normalised, tested, to_tensor
 from wnexplore.data.splits import (
     AS_USUAL,
     Augment,
@@ -47,14 +47,14 @@ def folder(path: Path, resolution: int, augment: Augment) -> Data:
             f" and {shown(path, 300)}/val"
         )
     ranges = _of_both(looked_at(train), looked_at(test))
-    how = Preparation(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges=ranges)
+    how = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, crop=224 / 256, ranges=ranges)
     training, tested = (FolderSplit(files, resolution, augment, how=how) for files in (train, test))
     return Data(
         "folder", len(train.classes), train.classes, training, tested, listing=listing_hash(train, test)
     )
 
 
-def tested_folder(path: Path, resolution: int, how: Preparation) -> FolderSplit:
+def tested_folder(path: Path, resolution: int, how: Preprocessing) -> FolderSplit:
     """The images in path/val/CLASS, preprocessed by `how`; `InputError` if they are missing."""
     return FolderSplit(_files_of(path, "val"), resolution, how=how)
 
@@ -76,7 +76,7 @@ class FolderSplit:
     folder: ImageFiles
     resolution: int
     augment: Augment = AS_USUAL
-    how: Preparation = field(kw_only=True)
+    how: Preprocessing = field(kw_only=True)
     """The preprocessing of a test; training uses random crops."""
     _tally: _Tally = field(default_factory=lambda: _Tally(), init=False, repr=False, compare=False)
 
@@ -142,7 +142,7 @@ class FolderSplit:
         loader = DataLoader(
             _Files(self, training),
             batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=min(_MOST_WORKERS, max(1, usable_cores() // here)),
+            num_workers=min(_MAX_WORKERS, max(1, usable_cores() // here)),
             collate_fn=_collate,
             worker_init_fn=_outlive_interrupts,
             pin_memory=torch.device(device).type == "cuda",
@@ -279,7 +279,7 @@ def _crop(split: FolderSplit) -> Callable[[Image.Image], Image.Image]:
     return crop
 
 
-_MOST_WORKERS = 16
+_MAX_WORKERS = 16
 _SECONDS_LEFT = 30
 """Seconds until a worker that got a signal ends in any case."""
 _ENOUGH_SEEN = 20

@@ -88,19 +88,19 @@ def _images_below(folder: str, above: Set[tuple[int, int]]) -> list[str]:
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    with _told(str(folder)):
+    with _translate_errors(str(folder)):
         status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     """The relevant entries of `folder`, sorted by name."""
-    with _told(folder), os.scandir(folder) as entries:
+    with _translate_errors(folder), os.scandir(folder) as entries:
         return sorted((e for e in entries if not _is_hidden(e.name)), key=lambda entry: entry.name)
 
 
 @contextmanager
-def _told(folder: str) -> Iterator[None]:
+def _translate_errors(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -17,7 +17,7 @@ from wnexplore.data.decoding import Range
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """The preprocessing of a test's images."""
 
     mean: tuple[float, float, float]
@@ -32,7 +32,7 @@ class Preparation:
     """Ranges of grey images of more than 8 bits, for `read_image`; empty if the training had none."""
 
 
-def tested(image: Image.Image, how: Preparation, resolution: int) -> Tensor:
+def tested(image: Image.Image, how: Preprocessing, resolution: int) -> Tensor:
     """`image`, from `read_image`, preprocessed for a test: (3, resolution, resolution), from 0 to 255.
 
     uint8, or float32 where it has more than 256 greys or is resized without a crop; not yet `normalised`.
@@ -59,7 +59,7 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def normalised(images: Tensor, how: Preparation) -> Tensor:
+def normalised(images: Tensor, how: Preprocessing) -> Tensor:
     """`images` (N, 3, H, W) from 0 to 1, minus the mean, over the standard deviation; float32."""
     mean, std = (
         torch.tensor(of_colours, device=images.device).view(3, 1, 1) for of_colours in (how.mean, how.std)
@@ -70,10 +70,10 @@ def normalised(images: Tensor, how: Preparation) -> Tensor:
 def _without_far_ends(image: Image.Image) -> Image.Image:
     """The middle of a very elongated image, which would be huge after resizing its short side."""
     width, height = image.size
-    most = 16 * min(width, height)
-    if max(width, height) <= most:
+    limit = 16 * min(width, height)
+    if max(width, height) <= limit:
         return image
-    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    left, top = max(0, width - limit) // 2, max(0, height - limit) // 2
     return image.crop((left, top, width - left, height - top))
 
 

@@ -23,12 +23,12 @@ def digits(resolution: int, augment: Augment) -> Data:
     from sklearn.datasets import load_digits  # takes a second, so only where digits are used
     from sklearn.model_selection import train_test_split
 
-    whole = load_digits()
+    loaded = load_digits()
     arrays = train_test_split(
-        whole.images.astype(np.uint8)[:, None],
-        whole.target.astype(np.int64),
+        loaded.images.astype(np.uint8)[:, None],
+        loaded.target.astype(np.int64),
         test_size=_DIGITS_TEST_SHARE,
-        stratify=whole.target,
+        stratify=loaded.target,
         random_state=_SPLIT_SEED,
     )
     train_images, test_images, train_labels, test_labels = map(torch.from_numpy, arrays)
@@ -36,7 +36,7 @@ def digits(resolution: int, augment: Augment) -> Data:
         train_images, train_labels, resolution, augment, shift=resolution // 16, flip=False, peak=16
     )
     test = TensorSplit(test_images, test_labels, resolution, train.mean, train.std, peak=train.peak)
-    return Data("digits", len(whole.target_names), tuple(map(str, whole.target_names)), train, test)
+    return Data("digits", len(loaded.target_names), tuple(map(str, loaded.target_names)), train, test)
 
 
 def from_torchvision(name: str, path: Path, download: bool, resolution: int, augment: Augment) -> Data:

@@ -20,7 +20,7 @@ def at_width(family: str, width: Fraction) -> str:
     decimal = format(float(width), "f").rstrip("0")
     if Fraction(decimal) != width:
         raise InputError(f"width is '{width}': expected a decimal number with up to 6 digits, such as 0.75")
-    whole, _, digits = decimal.partition(".")
-    name = f"{family}_x{whole}_{digits or '0'}"
+    integer, _, digits = decimal.partition(".")
+    name = f"{family}_x{integer}_{digits or '0'}"
     backbone_spec(name)
     return name

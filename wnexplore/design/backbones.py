@@ -196,10 +196,10 @@ def mobilenet_v3_small_spec(multiplier: Fraction) -> MobileNetV3Spec:
     return MobileNetV3Spec(stem, tuple(blocks), 6 * channels, _scaled(1024, multiplier))
 
 
-def _check_width(network: str, multiplier: Fraction, least: Fraction, most: int) -> None:
-    if not least <= multiplier <= most:
+def _check_width(network: str, multiplier: Fraction, least: Fraction, greatest: int) -> None:
+    if not least <= multiplier <= greatest:
         raise InputError(
-            f"{network} at {float(multiplier):g} times the width: expected {float(least):g} to {most}"
+            f"{network} at {float(multiplier):g} times the width: expected {float(least):g} to {greatest}"
         )
 
 

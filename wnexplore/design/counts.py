@@ -12,7 +12,7 @@ from typing import NamedTuple
 from wnexplore.design.block_parts import Part
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Block, Walk
+from wnexplore.design.skeleton import Block, Skeleton
 from wnexplore.design.stage_design import StageDesign, stage_design
 
 
@@ -24,25 +24,25 @@ class Counts(NamedTuple):
     """Multiply-adds for one image."""
 
 
-def count(point: DesignPoint, walk: Walk) -> Counts:
-    """The counts of `point`, of whose plain network `walk` is the walk at the point's resolution.
+def count(point: DesignPoint, skeleton: Skeleton) -> Counts:
+    """The counts of `point`, of whose plain network `skeleton` is the walk at the point's resolution.
 
     Raises `IllegalPointError` for an (M, G) that some layer can't have.
     """
     return total(
         [
-            Part((), walk.params, walk.flops),
-            *(part for block in walk.blocks for part in parts(block, stage_design(point, block.stage))),
+            Part((), skeleton.params, skeleton.flops),
+            *(part for block in skeleton.blocks for part in parts(block, stage_design(point, block.stage))),
         ]
     )
 
 
-def function_of(point: DesignPoint, walk: Walk) -> tuple[object, ...]:
+def function_of(point: DesignPoint, skeleton: Skeleton) -> tuple[object, ...]:
     """What the network of `point` is made of, block by block: points of one plain network with equal ones
     are one function. Raises `IllegalPointError` as `count` does.
     """
     return tuple(
-        part.what for block in walk.blocks for part in parts(block, stage_design(point, block.stage))
+        part.what for block in skeleton.blocks for part in parts(block, stage_design(point, block.stage))
     )
 
 

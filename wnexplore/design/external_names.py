@@ -13,20 +13,20 @@ LIBRARIES = ("torchvision", "timm")
 _EXPECTED = "expected torchvision:NAME, timm:NAME or path/to/file.py:function"
 
 
-def is_brought(name: str) -> bool:
+def is_external(name: str) -> bool:
     """Whether `name` is that of a network from elsewhere: "timm:NAME", "path/to/file.py:function"."""
     return ":" in name
 
 
 def check_name(name: str) -> None:
     """Raise `InputError` unless `name` is well-formed; whether there is such a network is seen on loading."""
-    origin, _, network = name.rpartition(":")
-    if not origin or not network:
+    source, _, network = name.rpartition(":")
+    if not source or not network:
         raise InputError(f"backbone is '{name}': {_EXPECTED}")
-    if origin in LIBRARIES:
+    if source in LIBRARIES:
         return
-    if not origin.endswith(".py"):
-        raise unknown(f"source of backbone '{name}'", origin, [*LIBRARIES, "path/to/file.py"])
+    if not source.endswith(".py"):
+        raise unknown(f"source of backbone '{name}'", source, [*LIBRARIES, "path/to/file.py"])
     if not network.isidentifier():
         raise InputError(f"backbone is '{name}': '{network}' can't be a function's name; {_EXPECTED}")
 
@@ -36,11 +36,11 @@ def settled_name(name: str) -> str:
 
     From the working directory if it is below it, links followed: net.py for ./net.py and its absolute path.
     """
-    origin, _, network = name.rpartition(":")
-    if origin in LIBRARIES:
+    source, _, network = name.rpartition(":")
+    if source in LIBRARIES:
         return name
     try:
-        path, here = Path(os.path.realpath(origin)), Path(os.path.realpath("."))
+        path, here = Path(os.path.realpath(source)), Path(os.path.realpath("."))
     except (OSError, ValueError):  # no name that a file can have: told when it is read
         return name
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{network}"
@@ -51,11 +51,11 @@ def source_hash(name: str) -> str | None:
 
     Raises `InputError` if the file can't be read.
     """
-    origin, _, _ = name.rpartition(":")
-    if origin in LIBRARIES:
+    source, _, _ = name.rpartition(":")
+    if source in LIBRARIES:
         return None
     try:
-        content = Path(origin).read_bytes()
+        content = Path(source).read_bytes()
     except OSError as error:
-        raise InputError(f"can't read {origin}, the file of backbone '{name}': {error.strerror}") from None
+        raise InputError(f"can't read {source}, the file of backbone '{name}': {error.strerror}") from None
     return hashlib.sha256(content).hexdigest()[:12]

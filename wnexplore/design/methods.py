@@ -43,7 +43,7 @@ class Convolution(Protocol):
     def depthwise(self) -> bool: ...
 
 
-def own_axes(design: StageDesign, conv: Convolution | None = None) -> dict[str, Any]:
+def design_axes(design: StageDesign, conv: Convolution | None = None) -> dict[str, Any]:
     """The axes that the method of `design` reads, as arguments of its layer."""
     return {axis: getattr(design, axis) for axis in METHODS[design.method].axes if axis != "stages"}
 
@@ -64,7 +64,7 @@ class MethodSpec:
     """Its paper, and where that is."""
     layer: str = ""
     """The class of its layer, "module:class"; a plain network has none."""
-    arguments: Callable[[StageDesign, Convolution], Mapping[str, Any] | None] = own_axes
+    arguments: Callable[[StageDesign, Convolution], Mapping[str, Any] | None] = design_axes
     """What the layer that replaces a convolution is made with beside its sizes; None: it stays ordinary."""
     shares_context: bool = False
     """Whether the layers of a block read one context, made at the block's start."""
@@ -126,7 +126,7 @@ def _selective_kernel(block: Block, design: StageDesign) -> Iterator[Part]:
 
 
 def _selective_arguments(design: StageDesign, conv: Convolution) -> Mapping[str, Any] | None:
-    return own_axes(design) if has_selective_kernel(conv.kernel_size) else None
+    return design_axes(design) if has_selective_kernel(conv.kernel_size) else None
 
 
 def _convolutional_block_attention(block: Block, design: StageDesign) -> Iterator[Part]:

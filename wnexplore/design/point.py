@@ -17,7 +17,7 @@ from wnexplore.design.axes import (
     NetworkAxes,
 )
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.external_names import check_name, is_brought, settled_name
+from wnexplore.design.external_names import check_name, is_external, settled_name
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
 from wnexplore.design.stages import parse_stages, settled
@@ -63,19 +63,19 @@ class DesignPoint(NetworkAxes, LayerAxes):
         for name, text in names.items():
             if not isinstance(text, str):
                 raise InputError(f"{name} is '{shown(text)}': expected a name")
-        if is_brought(backbone):
+        if is_external(backbone):
             check_name(backbone)
             given["backbone"] = settled_name(backbone)
         else:
             backbone_spec(backbone)
         network = {axis: _checked(axis, given.get(axis)) for axis in NETWORK_AXES}
-        if is_brought(backbone) and network["stem"] != "imagenet":
+        if is_external(backbone) and network["stem"] != "imagenet":
             raise InputError(
                 f"stem is '{network['stem']}': {shown(given['backbone'])} has the stem that it came with,"
                 " leave it out"
             )
         written = {axis: given.get(axis) for axis in LAYER_AXES}
-        layers = method_axes(method, written, None if is_brought(backbone) else backbone)
+        layers = method_axes(method, written, None if is_external(backbone) else backbone)
         if network["resolution"] is None:
             network["resolution"] = STEMS[network["stem"]]
         return cls(method=method, **network, **layers)

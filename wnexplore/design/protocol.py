@@ -51,7 +51,7 @@ def _alone(value: object) -> object:
     return (value,) if isinstance(value, int) else value
 
 
-MOST_VALUES = 10_000
+MAX_VALUES = 10_000
 """Of one axis."""
 
 Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0, le=10**9)]
@@ -62,7 +62,7 @@ Batch = Annotated[Positive, Field(le=1_000_000)]
 Threads = Annotated[Positive, Field(le=4096)]
 Jobs = Annotated[Positive, Field(le=1024)]
 Seeds = Annotated[Positive, Field(le=10_000)]
-_Axis = Field(min_length=1, max_length=MOST_VALUES)
+_Axis = Field(min_length=1, max_length=MAX_VALUES)
 
 
 class _Spec(BaseModel):

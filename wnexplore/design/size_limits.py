@@ -9,7 +9,7 @@ import psutil
 from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.conv_sites import generated_layers
-from wnexplore.design.external_names import is_brought
+from wnexplore.design.external_names import is_external
 from wnexplore.design.generator import layer_generator
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import stage_design
@@ -64,7 +64,7 @@ def batch_misfit(
     out. Known before anything is allocated, as `check_fits`.
     """
     numbers = 3.0 * copies
-    if point is not None and not is_brought(point.backbone):
+    if point is not None and not is_external(point.backbone):
         numbers += backbone_spec(point.backbone).stem_width / (1 if point.stem == "small" else 4)
     needed = numbers * bytes_each * batch * resolution**2
     memory = machine_memory() if there is None else there
@@ -97,7 +97,7 @@ def _whole(path: Path) -> int | None:
 
 def _least_params(point: DesignPoint) -> int:
     # No classifier here has fewer features than 8.
-    if is_brought(point.backbone):
+    if is_external(point.backbone):
         return 8 * point.num_classes
     features = getattr(backbone_spec(point.backbone), "last_width", 512)
     found = int(features) * point.num_classes

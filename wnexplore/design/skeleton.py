@@ -58,7 +58,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Skeleton:
     """A plain network for images of one size."""
 
     params: int
@@ -79,7 +79,7 @@ class Walk:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Walk:
+    def from_dict(cls, content: Mapping[str, Any]) -> Skeleton:
         """The walk that `to_dict` described. Raises `KeyError` or `TypeError` for anything else."""
         blocks = tuple(_block(block) for block in content["blocks"])
         return cls(content["params"], content["flops"], blocks, tuple(content["uncounted"]))

@@ -23,10 +23,10 @@ from pydantic import (
 from wnexplore.design.axes import DESIGN_AXES, Axis, Choice, Whole
 from wnexplore.design.backbone_family import at_width
 from wnexplore.design.backbones import BACKBONES, FAMILIES, backbone_spec
-from wnexplore.design.external_names import check_name, is_brought
+from wnexplore.design.external_names import check_name, is_external
 from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import DEVICES, MOST_VALUES, LatencySpec, Positive, TrainSpec
+from wnexplore.design.protocol import DEVICES, MAX_VALUES, LatencySpec, Positive, TrainSpec
 from wnexplore.design.stages import parse_stages, settled
 from wnexplore.design.yaml_file import Places, dump_yaml, read_yaml
 from wnexplore.errors import InputError, shown, unknown
@@ -44,7 +44,7 @@ def _one_of(what: str, valid: Iterable[str]) -> BeforeValidator:
 def _known_backbone(value: object) -> object:
     if not isinstance(value, str):
         raise unknown("backbone", value, BACKBONES)
-    if is_brought(value):
+    if is_external(value):
         check_name(value)
     elif value not in FAMILIES:
         backbone_spec(value)
@@ -81,7 +81,7 @@ _ALONE = {"multiplier": _one_setting, "stages": _one_choice}
 """What one choice may stand for the list of them."""
 
 _plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
-_Length = Field(min_length=1, max_length=MOST_VALUES)
+_Length = Field(min_length=1, max_length=MAX_VALUES)
 
 
 def _value(axis: Axis) -> Any:
@@ -193,7 +193,7 @@ class SweepSpec(_Grid):
     @model_validator(mode="after")
     def _fits_these_backbones(self) -> SweepSpec:
         for network, stages in product(self.networks, self.stages):
-            backbone = None if is_brought(network) else network
+            backbone = None if is_external(network) else network
             within = None if stages is None else parse_stages(stages, backbone)
             for name, values in (("M", self.M), ("G", self.G)):
                 for value in values:
@@ -317,7 +317,7 @@ def _what_is_wrong(error: Any, name: str) -> str:
     if kind == "too_short":
         return f"{name} is empty: expected at least one value"
     if kind == "too_long":
-        return f"{name} has {error['ctx']['actual_length']} values: expected at most {MOST_VALUES:,}"
+        return f"{name} has {error['ctx']['actual_length']} values: expected at most {MAX_VALUES:,}"
     if kind == "tuple_type":
         return f"{name} is '{shown(given)}': expected a list, such as [{shown(given)}]"
     if kind in ("model_type", "model_attributes_type"):

@@ -44,8 +44,8 @@ class Truth(NamedTuple):
     @classmethod
     def of(cls, answers: Iterable[bool | None]) -> Truth:
         """From one answer a row, None where it is not known."""
-        told = list(answers)
-        return cls(*(np.array([a is wanted for a in told], dtype=np.bool_) for wanted in (True, False)))
+        known = list(answers)
+        return cls(*(np.array([a is wanted for a in known], dtype=np.bool_) for wanted in (True, False)))
 
 
 class Condition(ABC):
@@ -390,8 +390,8 @@ def _text(value: _Value) -> str:
     return value.token.text[1:-1] if value.token.kind == "text" else value.token.text
 
 
-def _joined(whole: type[And | Or], parts: Sequence[Condition]) -> Condition:
-    return parts[0] if len(parts) == 1 else whole(tuple(parts))
+def _joined(kind: type[And | Or], parts: Sequence[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else kind(tuple(parts))
 
 
 def _tokens(expression: str) -> list[_Token]:

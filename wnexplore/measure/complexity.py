@@ -125,10 +125,10 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 
 def _per_image(count: int, batch_size: int) -> int:
-    whole, rest = divmod(count, batch_size)
+    quotient, rest = divmod(count, batch_size)
     if rest:
         raise ValueError(f"{count} operations don't divide over a batch of {batch_size}")
-    return whole
+    return quotient
 
 
 def _images_like(model: nn.Module, resolution: int, batch_size: int) -> torch.Tensor:

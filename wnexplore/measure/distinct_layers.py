@@ -16,7 +16,7 @@ from wnexplore.nn.generated import generated_layers
 
 
 @dataclass(frozen=True)
-class RacedLayer:
+class DistinctLayer:
     """A layer with generated kernels, standing for all of the same shape and input size."""
 
     name: str
@@ -36,7 +36,7 @@ class RacedLayer:
         return {**content, "shape": _numbers(self.shape)}
 
 
-def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) -> list[RacedLayer]:
+def distinct_layers(network: nn.Module, resolution: int, layer: str | None = None) -> list[DistinctLayer]:
     """The distinct layers with generated kernels of `network` for images of `resolution` pixels.
 
     Layers are alike if all numbers of their shapes and the sizes of their inputs are equal. `layer` is the
@@ -53,7 +53,7 @@ def raced_layers(network: nn.Module, resolution: int, layer: str | None = None) 
         if layer is None or layer in names:
             name = layer or names[0]
             weight = layers[name].generator_weight.detach()
-            found.append(RacedLayer(name, len(names), layers[name].shape, *sizes[name], weight))
+            found.append(DistinctLayer(name, len(names), layers[name].shape, *sizes[name], weight))
     return found
 
 

@@ -30,11 +30,11 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """The failure that `error` describes."""
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         name = type(error).__name__
         lost = is_context_lost(error)
         short = not lost and any(_is_out_of_memory(cause) for cause in _chain(error))
-        return cls("out_of_memory" if short else "failed", f"{name}: {told}" if told else name, lost)
+        return cls("out_of_memory" if short else "failed", f"{name}: {message}" if message else name, lost)
 
 
 class ContextLostError(RunError):
@@ -84,7 +84,7 @@ def context_watched(culprit: object) -> Iterator[None]:
 
 
 @contextmanager
-def network_told() -> Iterator[None]:
+def translate_network_errors() -> Iterator[None]:
     """Translate errors of a network that runs inside into a `RunError` of one line."""
     try:
         yield

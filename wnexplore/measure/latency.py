@@ -93,8 +93,8 @@ Progress = Callable[[Any, float], None]
 
 def check_latency(spec: LatencySpec, on: TimingDevice) -> None:
     """Raise `InputError` if `spec` has dtypes or runtimes that this device, or one another, rule out."""
-    for axis, value, asked in (("dtype", "tf32", spec.dtypes), ("runtime", "cudagraph", spec.runtimes)):
-        if on.device != "cuda" and value in asked:
+    for axis, value, requested in (("dtype", "tf32", spec.dtypes), ("runtime", "cudagraph", spec.runtimes)):
+        if on.device != "cuda" and value in requested:
             raise InputError(
                 f"{axis} '{value}' is for a CUDA GPU, and this is measured on a CPU: leave it out"
             )
@@ -167,11 +167,11 @@ def measure_latencies(
                         raise ContextLostError(key, ready)
             if isinstance(plain, _Ready):
                 wanted = tuple(residents)
-                go_on = bool(begun)
+                resume = bool(begun)
                 if keep is not None and wanted:
-                    keep.begin(wanted, go_on=go_on)
+                    keep.begin(wanted, resume=resume)
                 yield from bench.time(
-                    {baseline: plain, **residents}, baseline, wanted, on_progress, keep, go_on=go_on
+                    {baseline: plain, **residents}, baseline, wanted, on_progress, keep, resume=resume
                 )
             begun = ()
             residents.clear()
@@ -240,9 +240,9 @@ class _Bench:
         on_progress: Progress,
         keep: KeptRounds[Key] | None,
         *,
-        go_on: bool,
+        resume: bool,
     ) -> Iterator[tuple[Key, Latency | Failure]]:
-        """Time those `wanted` of `residents` in rounds; with `go_on` resume from the rounds in `keep`."""
+        """Time those `wanted` of `residents` in rounds; with `resume` resume from the rounds in `keep`."""
         protocol = self._protocol
         watch = Watch(protocol.device, protocol.threads)
 
@@ -257,9 +257,9 @@ class _Bench:
             wanted,
             target=protocol.target,
             # The budget covers all networks that started together.
-            seconds=protocol.seconds * (keep.together if keep is not None and go_on else len(wanted)),
+            seconds=protocol.seconds * (keep.together if keep is not None and resume else len(wanted)),
             on_round=after_round,
-            kept=keep.rounds if keep is not None and go_on else (),
+            kept=keep.rounds if keep is not None and resume else (),
             on_raw_round=(lambda taken: None) if keep is None else keep.add,
         )
         for key, timing in rounds:

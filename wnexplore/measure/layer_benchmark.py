@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.design.latency_protocol import LatencyProtocol
-from wnexplore.measure.distinct_layers import RacedLayer
+from wnexplore.measure.distinct_layers import DistinctLayer
 from wnexplore.measure.failure import ContextLostError, Failure, release_memory
 from wnexplore.measure.rounds import Sampler, StoppedBy, Timing, time_in_rounds, warm_up
 from wnexplore.measure.statistics import Interval, bootstrap_interval, ratios
@@ -52,7 +52,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Race:
+class LayerBenchmark:
     """The results of one layer's formulations at one batch size."""
 
     batch_size: int
@@ -80,7 +80,7 @@ class Race:
         }
 
 
-def race(layer: RacedLayer, protocol: LatencyProtocol) -> Race:
+def race(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBenchmark:
     """Time each legal formulation of `layer` in rounds under `protocol`, in eager mode with warm caches.
 
     The baseline is a plain convolution, one kernel for all images. Inference is the forward pass, training
@@ -100,7 +100,7 @@ def race(layer: RacedLayer, protocol: LatencyProtocol) -> Race:
             release_memory(protocol.device)
         if failure.context_lost:
             raise ContextLostError(f"the plain convolution of {layer.name}", failure, resumes=False)
-        return Race(protocol.batch_size, None, dict.fromkeys(names, failure), None, None, None)
+        return LayerBenchmark(protocol.batch_size, None, dict.fromkeys(names, failure), None, None, None)
 
 
 def difference(y: Tensor, expected: Tensor) -> float:
@@ -114,19 +114,19 @@ def difference(y: Tensor, expected: Tensor) -> float:
     return float((y.to(expected.dtype) - expected).abs().max() / largest)
 
 
-def crossover(races: Iterable[Race]) -> list[tuple[int, str]]:
+def crossover(benchmarks: Iterable[LayerBenchmark]) -> list[tuple[int, str]]:
     """The batch sizes at which the fastest formulation changes, with its name; the first one included."""
     found: list[tuple[int, str]] = []
-    for race in races:
-        if race.fastest is not None and (not found or found[-1][1] != race.fastest):
-            found.append((race.batch_size, race.fastest))
+    for benchmark in benchmarks:
+        if benchmark.fastest is not None and (not found or found[-1][1] != benchmark.fastest):
+            found.append((benchmark.batch_size, benchmark.fastest))
     return found
 
 
 _PLAIN = "plain"
 
 
-def _race(layer: RacedLayer, protocol: LatencyProtocol, names: list[str]) -> Race:
+def _race(layer: DistinctLayer, protocol: LatencyProtocol, names: list[str]) -> LayerBenchmark:
     training = protocol.mode == "train"
     shape, place = layer.shape, {"device": protocol.device, "dtype": DTYPES[protocol.dtype]}
     layout = MEMORY_FORMATS[protocol.memory_format]
@@ -168,7 +168,7 @@ def _race(layer: RacedLayer, protocol: LatencyProtocol, names: list[str]) -> Rac
             found[name] = _timed(timing, differences[name], TOLERANCES[protocol.dtype])
     picked = choose_formulation(x, weight, shape)
     fastest = _fastest(found)
-    return Race(
+    return LayerBenchmark(
         batch,
         _plain_ms(timings.values()),
         {name: found[name] for name in names},

@@ -97,9 +97,9 @@ def measure_layers(
         yield_to_others(at_once=True)
         moved = _seen(model, units, images)
         times = _times(model, units | owners, images, seconds)
-    own_times = _own_times(times, units, owners)
+    own_times = _self_times(times, units, owners)
     layers = []
-    told: set[nn.Parameter] = set()
+    counted: set[nn.Parameter] = set()
     for name, module in model.named_modules():
         if name not in units and name not in owners:
             continue
@@ -107,8 +107,8 @@ def measure_layers(
         seen = moved[name] if is_unit else _Seen(moved_by_owners[name])
         taken = times.get(name, 0.0) if is_unit else own_times[name]
         # A shared weight counts once.
-        parameters = set(module.parameters(recurse=is_unit)) - told
-        told |= parameters
+        parameters = set(module.parameters(recurse=is_unit)) - counted
+        counted |= parameters
         work = batch_size * flops[name]
         layers.append(
             Layer(
@@ -136,8 +136,8 @@ def _units(model: nn.Module) -> dict[str, nn.Module]:
         if module in inside:
             continue
         spec = layer_spec(module)
-        whole = spec is not None and spec.layer_kind is not None
-        if whole or isinstance(module, (Context, ActivationVectors)) or not list(module.children()):
+        is_unit = spec is not None and spec.layer_kind is not None
+        if is_unit or isinstance(module, (Context, ActivationVectors)) or not list(module.children()):
             found[name] = module
             inside.update(module.modules())
     return found
@@ -165,7 +165,7 @@ def _by_row(amounts: Counter[Place], units: dict[str, nn.Module]) -> Counter[str
     return found
 
 
-def _own_times(
+def _self_times(
     times: dict[str, float], units: dict[str, nn.Module], owners: dict[str, nn.Module]
 ) -> dict[str, float]:
     """The self time of each owner in milliseconds: without that of the layers and owners inside it."""

@@ -19,7 +19,7 @@ class CpuTimes:
     """Busy time of all cores together, for any process, or stolen."""
     steal_s: float
     """Stolen time of all cores together: ready to run while the hypervisor ran another machine."""
-    own_s: float
+    process_s: float
     """Processor time of this process, all its threads."""
 
 
@@ -46,7 +46,7 @@ def cpu_times(by_core: Callable[[], Sequence[Any]] = _times_by_core) -> CpuTimes
     Child processes count as other programs: they take cores from a timing as any program does, and their time
     would only be added to this process's when they end, all at once.
     """
-    own_s, clock_s = time.process_time(), time.perf_counter()
+    process_s, clock_s = time.process_time(), time.perf_counter()
     try:
         times = by_core()
         of_cores = [times[core] for core in psutil.Process().cpu_affinity()]
@@ -57,7 +57,7 @@ def cpu_times(by_core: Callable[[], Sequence[Any]] = _times_by_core) -> CpuTimes
         )
     except (OSError, psutil.Error, AttributeError, IndexError):
         return None
-    return None if busy_s == 0 else CpuTimes(clock_s, busy_s, steal_s, own_s)
+    return None if busy_s == 0 else CpuTimes(clock_s, busy_s, steal_s, process_s)
 
 
 def load_between(before: CpuTimes | None, after: CpuTimes | None) -> Load | None:
@@ -65,6 +65,6 @@ def load_between(before: CpuTimes | None, after: CpuTimes | None) -> Load | None
     if before is None or after is None or after.clock_s <= before.clock_s:
         return None
     seconds = after.clock_s - before.clock_s
-    others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+    others = (after.busy_s - before.busy_s) - (after.process_s - before.process_s)
     # The cores' ticks and the process's clock are different counters: the difference may be below 0.
     return Load(max(0.0, others) / seconds, max(0.0, after.steal_s - before.steal_s) / seconds)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from wnexplore.errors import WnexploreError
-from wnexplore.files import cache_folder, write_whole
+from wnexplore.files import cache_folder, write_atomically
 from wnexplore.measure.environment import device_name, environment
 from wnexplore.measure.stopwatch import cache_bytes, sampler
 from wnexplore.measure.torch_settings import DTYPES, precision_set, threads_set
@@ -69,7 +69,7 @@ def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Pa
             peaks = measure_peaks(device, dtype)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"of": of, "peaks": asdict(peaks)}, indent=1).encode())
+        write_atomically(path, json.dumps({"of": of, "peaks": asdict(peaks)}, indent=1).encode())
     except (OSError, WnexploreError):
         pass  # Measured again the next time.
     return peaks

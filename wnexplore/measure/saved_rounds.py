@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from wnexplore.files import make_folder, told, write_all
+from wnexplore.files import make_folder, translate_errors, write_all
 from wnexplore.measure.rounds import RawRound
 
 MAX_BYTES = 64 * 2**20
@@ -44,22 +44,22 @@ class KeptRounds(Generic[Key]):
         with suppress(OSError, *_DAMAGED):
             self._read()
 
-    def begin(self, residents: tuple[Key, ...], *, go_on: bool) -> None:
-        """Append to the saved rounds, or start a new file with `residents`; raises as `write_whole`."""
+    def begin(self, residents: tuple[Key, ...], *, resume: bool) -> None:
+        """Append to the saved rounds, or start a new file with `residents`; raises as `write_atomically`."""
         self.close()
         make_folder(self._path.parent)
-        with told(self._path):
-            self._file = FileIO(self._path, "r+" if go_on else "w")
-            if go_on:
+        with translate_errors(self._path):
+            self._file = FileIO(self._path, "r+" if resume else "w")
+            if resume:
                 self._file.truncate(self._length)
                 self._file.seek(self._length)
             else:
                 self._write({"group": self._group, "keys": [self._names[key] for key in residents]})
 
     def add(self, taken: RawRound[Key]) -> None:
-        """Save one more round; raises as `write_whole`."""
+        """Save one more round; raises as `write_atomically`."""
         samples = {self._names[key]: sample for key, sample in taken.samples_ms.items()}
-        with told(self._path):
+        with translate_errors(self._path):
             self._write({"seconds": taken.seconds, "ms": samples})
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class KeptRounds(Generic[Key]):
     def remove(self) -> None:
         """Remove the file, and the folder if it becomes empty."""
         self.close()
-        with told(self._path):
+        with translate_errors(self._path):
             self._path.unlink(missing_ok=True)
         with suppress(OSError):  # other groups' files are there
             self._path.parent.rmdir()

@@ -150,7 +150,7 @@ def _reading() -> _Reading:
     times = cpu_times()
     if times is None:
         return _Reading(time.perf_counter(), None)
-    return _Reading(times.clock_s, times.busy_s - times.own_s - _children_s())
+    return _Reading(times.clock_s, times.busy_s - times.process_s - _children_s())
 
 
 def _others(before: _Reading | None, after: _Reading) -> float | None:

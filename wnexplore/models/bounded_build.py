@@ -21,9 +21,9 @@ class NumbersAtMost(TorchFunctionMode):
     longer than building a small network.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__()
-        self._left = most
+        self._left = limit
 
     @property
     def exceeded(self) -> bool:

@@ -16,7 +16,7 @@ from wnexplore.design.backbones import (
     ShuffleNetV2Spec,
     backbone_spec,
 )
-from wnexplore.design.external_names import is_brought
+from wnexplore.design.external_names import is_external
 from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
@@ -61,10 +61,10 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
         point = backbone
     if torch.get_default_device().type == "cpu":
         check_fits(point)
-    if is_brought(point.backbone):
-        from wnexplore.models.external import brought_network
+    if is_external(point.backbone):
+        from wnexplore.models.external import external_network
 
-        return brought_network(point.backbone, method_of(point), point.num_classes, point.resolution)
+        return external_network(point.backbone, method_of(point), point.num_classes, point.resolution)
     check_legal(point)
     return network(backbone_spec(point.backbone), method_of(point), point.stem, point.num_classes)
 

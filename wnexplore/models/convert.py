@@ -199,10 +199,10 @@ def _chooser(where: Where) -> Callable[[SeenConv], str | None]:
 
 def _check_stages(method: Method, where: Where, known: set[int]) -> None:
     """Raise `InputError` if a requested stage is not in `known`."""
-    asked = [None if where.stages is None else parse_stages(where.stages, None)]
+    requested = [None if where.stages is None else parse_stages(where.stages, None)]
     if isinstance(method, MethodByStage):
-        asked.append(method.point.stages)
-    for stages in asked:
+        requested.append(method.point.stages)
+    for stages in requested:
         if stages is not None and not set(map(int, stages.split("+"))) <= known:
             has = ", ".join(map(str, sorted(known))) or "none that can be converted"
             raise InputError(f"stages is '{stages}': the network has {has}")

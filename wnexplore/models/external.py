@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from wnexplore.design.external_names import LIBRARIES, check_name
-from wnexplore.design.skeleton import Block, Site, Walk
+from wnexplore.design.skeleton import Block, Site, Skeleton
 from wnexplore.errors import InputError, shown
 from wnexplore.models.conv_calls import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.copies import as_written
-from wnexplore.models.fingerprint import likeness
+from wnexplore.models.fingerprint import fingerprint
 from wnexplore.models.method_layers import Method, PlainMethod
 from wnexplore.models.output_check import check_output, check_trainable, main_logits, quiet
 from wnexplore.models.source_file import module_of
@@ -37,15 +37,15 @@ def load(name: str, num_classes: int) -> nn.Module:
     network, its library is not installed or it can't be built.
     """
     check_name(name)
-    origin, _, network = name.rpartition(":")
-    if origin == "torchvision":
+    source, _, network = name.rpartition(":")
+    if source == "torchvision":
         return _from_torchvision(network, num_classes)
-    if origin == "timm":
+    if source == "timm":
         return _from_timm(network, num_classes)
-    return as_written(_from_file(Path(origin), network, num_classes))
+    return as_written(_from_file(Path(source), network, num_classes))
 
 
-def brought_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
+def external_network(name: str, method: Method, num_classes: int, resolution: int) -> nn.Module:
     """The network with its convolutions replaced by those of `method` as `convert` does by default.
 
     It takes images of 3 channels and `resolution` pixels, for which lazy layers are initialised. It returns
@@ -68,14 +68,14 @@ def brought_network(name: str, method: Method, num_classes: int, resolution: int
     return model
 
 
-def check_brought(name: str, resolution: int, classes: int) -> None:
+def check_external(name: str, resolution: int, classes: int) -> None:
     """Raise `InputError` unless the network called `name` can be trained on `classes` classes."""
     with torch.random.fork_rng(devices=()):
         model, known = _sized(name, classes, resolution)
     known.once(("trained", resolution), lambda: check_trainable(model, name, resolution, classes))
 
 
-def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
+def external_skeleton(name: str, resolution: int, num_classes: int) -> Skeleton:
     """The skeleton of the plain network for images of `resolution` pixels.
 
     Each convolution that `convert` may replace is a separate block, in the stage that `convert` assigns.
@@ -89,13 +89,13 @@ def brought_walk(name: str, resolution: int, num_classes: int) -> Walk:
         model, known = _sized(name, num_classes, resolution)
     gives = known.once(("output", resolution), lambda: check_output(model, name, resolution))
     found = layout(model, known_size=resolution)
-    walk = model_walk(model, resolution, found, _left(model, resolution, found, known))
+    skeleton = model_skeleton(model, resolution, found, _left(model, resolution, found, known))
     if gives.decides:
         _forget(known)
-    return walk
+    return skeleton
 
 
-def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Walk:
+def model_skeleton(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Skeleton:
     """The skeleton of a network of the layout `found`, whose convolutions in `left` are not replaced."""
     seen = one_pass(model, resolution, counted=True, channels=(3,))
 
@@ -108,7 +108,7 @@ def model_walk(model: nn.Module, resolution: int, found: Layout, left: Container
 
     blocks = tuple(block(conv) for conv in found.convs if conv.name not in left)
     sites = [site for block in blocks for site in block.sites]
-    return Walk(
+    return Skeleton(
         params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
         flops=seen.products.total
         - sum(block.samples * site.weights * site.pixels for block in blocks for site in block.sites),
@@ -132,18 +132,18 @@ class _Known:
 
 _T = TypeVar("_T")
 _known: dict[object, _Known] = {}
-_MOST_KNOWN = 256
+_MAX_KNOWN = 256
 
 
 def _known_of(name: str, num_classes: int, model: nn.Module) -> _Known:
     """The cache of a library's network, or of a file's networks with the fingerprint of `model`."""
     key: object = (name, num_classes)
     if name.rpartition(":")[0] not in LIBRARIES:
-        like = likeness(model)
+        like = fingerprint(model)
         if like is None:
             return _Known()
         key = (name, num_classes, like)
-    if len(_known) >= _MOST_KNOWN:
+    if len(_known) >= _MAX_KNOWN:
         _known.clear()
     return _known.setdefault(key, _Known())
 
@@ -201,7 +201,7 @@ def _from_torchvision(network: str, num_classes: int) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if network not in known:
         raise _no_such("torchvision", network, known)
-    with _told(f"torchvision:{network}"):
+    with _translate_errors(f"torchvision:{network}"):
         model: nn.Module = torchvision.models.get_model(network, weights=None, num_classes=num_classes)
     return model
 
@@ -213,7 +213,7 @@ def _from_timm(network: str, num_classes: int) -> nn.Module:
         raise InputError(f'backbone timm:{network} needs timm: pip install "wnexplore[timm]"') from None
     if not timm.is_model(network):
         raise _no_such("timm", network, timm.list_models())
-    with _told(f"timm:{network}"):
+    with _translate_errors(f"timm:{network}"):
         model: nn.Module = timm.create_model(network, pretrained=False, num_classes=num_classes)
     return model
 
@@ -222,7 +222,7 @@ def _from_file(path: Path, function: str, num_classes: int) -> nn.Module:
     name = f"{path}:{function}"
     if not path.is_file():
         raise InputError(f"no file at {path}, where backbone '{name}' should be")
-    with _told(name), module_of(path) as module:
+    with _translate_errors(name), module_of(path) as module:
         make = _function(path, module, function)
         given = {"num_classes": num_classes} if _takes(make, "num_classes") else {}
         model = make(**given)
@@ -320,7 +320,7 @@ def _takes(make: Callable[..., object], argument: str) -> bool:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     """Translate any error while a network is built into an `InputError` of one line."""
     try:
         # What it prints is not our output.

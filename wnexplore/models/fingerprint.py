@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-def likeness(model: nn.Module) -> Hashable | None:
+def fingerprint(model: nn.Module) -> Hashable | None:
     """Classes, code, settings and shapes of a network, without the values of tensors.
 
     None if some state can't be inspected. Classes and code are those of one import of their file and change

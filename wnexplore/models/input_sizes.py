@@ -29,7 +29,7 @@ def stated_sizes(model: nn.Module) -> list[int]:
     holders = [*(_of(model, name) for name in _CONFIGURATIONS), *near]
     heights = [_height(_of(holder, name)) for holder in holders for name in _SIZES]
     found = [fromkey for fromkey in dict.fromkeys(heights) if fromkey is not None]
-    return found[:_MOST_STATED]
+    return found[:_MAX_STATED]
 
 
 def likely_channels(model: nn.Module, resolution: int) -> list[int]:
@@ -39,10 +39,10 @@ def likely_channels(model: nn.Module, resolution: int) -> list[int]:
     """
     read = [module.in_channels for module in model.modules() if isinstance(module, CONVOLUTIONS)]
     others = [fromkey for fromkey in dict.fromkeys((1, *read)) if fromkey != 3]
-    if len(others) > _MOST_OTHERS:
+    if len(others) > _MAX_OTHERS:
         tried = _Tried(model)
         others.sort(key=lambda channels: -tried(channels, resolution).progress)
-    return [3, *others[:_MOST_OTHERS]]
+    return [3, *others[:_MAX_OTHERS]]
 
 
 def sought_size(model: nn.Module, channels: int, start: int) -> int | None:
@@ -57,7 +57,7 @@ def sought_size(model: nn.Module, channels: int, start: int) -> int | None:
         if tried(channels, size).ran:
             return size
     low, high, size, now = 0, LARGEST + 1, start, first
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MAX_TRIES):
         if now.ran:
             return size
         if now.refused is None:
@@ -83,9 +83,9 @@ _SIZES = (
 )
 _LEVELS = 2
 """How deep a network's modules are searched."""
-_MOST_STATED = 8
-_MOST_OTHERS = 2
-_MOST_TRIES = 12
+_MAX_STATED = 8
+_MAX_OTHERS = 2
+_MAX_TRIES = 12
 
 
 def _of(holder: Any, name: str) -> Any:
@@ -172,7 +172,7 @@ def _of_positions(model: nn.Module, seen: _Attempt, start: int) -> Iterator[int]
         sides.update(
             {math.isqrt(n): None for n in (tokens, tokens - 1, tokens - 2) if n > 0 and _is_square(n)}
         )
-    for side in list(sides)[:_MOST_STATED]:
+    for side in list(sides)[:_MAX_STATED]:
         for height in seen.heights:
             if height and 1 <= (size := round(side * start / height)) <= LARGEST:
                 yield size

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from wnexplore.design.methods import METHODS, MethodSpec, own_axes
+from wnexplore.design.methods import METHODS, MethodSpec, design_axes
 from wnexplore.design.multiplier import PerStage
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stage_design import StageDesign, stage_design
@@ -115,7 +115,7 @@ class LayerMethod(PlainMethod):
     def gate(self, channels: int) -> Gate | None:
         if self.spec.kind != "gate":
             return None
-        gate: Gate = layer_class(self.spec.layer)(channels, **own_axes(self.design))
+        gate: Gate = layer_class(self.spec.layer)(channels, **design_axes(self.design))
         return gate
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError
-from wnexplore.files import check_writable, write_whole
+from wnexplore.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,7 +33,7 @@ TOLERANCE = 1e-4
 FACTOR = 10
 """Largest ratio of onnxruntime's difference to torch's own float32 difference, for numerically sensitive
 networks: both round as often, in another order."""
-MOST = 0.1
+MAX_DIFFERENCE = 0.1
 """A larger difference is never attributed to rounding."""
 SMALLEST = 1e-3
 """Smaller logits are compared as if they were this large: all classes are then about equally likely."""
@@ -56,7 +56,7 @@ class Check:
     @property
     def is_rounding(self) -> bool:
         """Whether rounding explains the difference: it is small, or not much larger than torch's own."""
-        return self.difference <= max(TOLERANCE, min(FACTOR * self.torch_difference, MOST))
+        return self.difference <= max(TOLERANCE, min(FACTOR * self.torch_difference, MAX_DIFFERENCE))
 
 
 def export_onnx(
@@ -86,7 +86,7 @@ def export_onnx(
         data: bytes = model.SerializeToString()
     except ValueError as error:  # protobuf's limit
         raise RunError(f"can't write '{path}': an .onnx file holds at most 2 GiB") from error
-    write_whole(path, data)
+    write_atomically(path, data)
 
 
 def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
@@ -213,8 +213,8 @@ def _reason(error: BaseException) -> str:
     """The first line of an error's cause: the exporter's messages are pages long."""
     while error.__cause__ is not None:
         error = error.__cause__
-    told = str(error).strip()
-    return f"{type(error).__name__}: {told.splitlines()[0]}" if told else type(error).__name__
+    message = str(error).strip()
+    return f"{type(error).__name__}: {message.splitlines()[0]}" if message else type(error).__name__
 
 
 def _opset(model: ModelProto) -> int:

@@ -111,12 +111,12 @@ def _tried(model: nn.Module, name: str, resolution: int, *, training: bool, back
         ) from None
 
 
-def _check_logits(output: Any, name: str, when: str, whole: Any = None) -> int:
+def _check_logits(output: Any, name: str, when: str, reported: Any = None) -> int:
     """The number of classes."""
     if isinstance(output, Tensor) and output.dim() == 2 and output.shape[0] == _BATCH:
         return output.shape[1]
     raise InputError(
-        f"backbone '{shown(name)}' gives {_spoken(output if whole is None else whole)}{when}: expected"
+        f"backbone '{shown(name)}' gives {_spoken(output if reported is None else reported)}{when}: expected"
         " logits, one tensor (N, classes)"
     )
 

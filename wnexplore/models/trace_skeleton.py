@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.external_names import is_brought
+from wnexplore.design.external_names import is_external
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Block, Site, Walk
+from wnexplore.design.skeleton import Block, Site, Skeleton
 from wnexplore.models.build import network
 from wnexplore.models.method_layers import ConvSizes, Method, plain_conv
 from wnexplore.models.multiply_adds import counted
 from wnexplore.nn import Context, Gate
 
 
-def walk(point: DesignPoint) -> Walk:
+def skeleton(point: DesignPoint) -> Skeleton:
     """The skeleton of the plain network of `point`: its backbone, stem, resolution and classes.
 
     Raises `RuntimeError` as torch does if the network can't run on such images.
     """
-    if is_brought(point.backbone):
-        from wnexplore.models.external import brought_walk
+    if is_external(point.backbone):
+        from wnexplore.models.external import external_skeleton
 
-        return brought_walk(point.backbone, point.resolution, point.num_classes)
+        return external_skeleton(point.backbone, point.resolution, point.num_classes)
     recorder = _Recorder()
     with torch.device("meta"):
         model = network(backbone_spec(point.backbone), recorder, point.stem, point.num_classes).eval()
@@ -42,7 +42,7 @@ def walk(point: DesignPoint) -> Walk:
     names = {module: name for name, module in model.named_modules()}
     blocks = tuple(_block(record, names, pixels) for record in recorder.blocks)
     sites = [site for block in blocks for site in block.sites]
-    return Walk(
+    return Skeleton(
         params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
         flops=products.total - sum(site.weights * site.pixels for site in sites),
         blocks=blocks,

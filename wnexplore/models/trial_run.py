@@ -33,7 +33,7 @@ class Trial:
     """The operators that ran, in order, with their non-tensor arguments."""
     calls: Counter[str] = field(default_factory=Counter)
     """How often each observed module was called."""
-    asked: dict[str, list[str]] = field(default_factory=dict)
+    accessed: dict[str, list[str]] = field(default_factory=dict)
     """Stand-in -> the attributes of its convolution that the network accessed."""
     without_gradient: tuple[str, ...] = ()
     """Trainable parameters without a gradient."""
@@ -66,7 +66,7 @@ def try_out(
             found = _run(copied(model), channels, resolution, training, backward, stood_in)
         # Arbitrary code: it may raise anything, and even call sys.exit.
         except (Exception, SystemExit) as error:
-            reason = told(error)
+            reason = error_line(error)
         else:
             found.decided = copied is with_numbers
             return found
@@ -74,7 +74,7 @@ def try_out(
     raise RuntimeError(reason)
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error in one line: its name, and the first line of its message."""
     line = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
@@ -98,13 +98,13 @@ class StandIn(nn.Module):
     Other attributes are forwarded to the convolution, and each access is recorded.
     """
 
-    def __init__(self, conv: nn.Conv2d, asked: list[str]) -> None:
+    def __init__(self, conv: nn.Conv2d, accessed: list[str]) -> None:
         super().__init__()
         self._stands_for = conv
         self.bias = conv.bias
         take_settings(self, conv)
         # From here on, attributes are set by the network.
-        self.__dict__["_asked"] = asked
+        self.__dict__["_asked"] = accessed
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -148,7 +148,7 @@ def _run(
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
         # Calls are counted on the stand-in: code that holds the convolution itself bypasses it.
-        made = StandIn(conv, found.asked.setdefault(name, [])).train(training)
+        made = StandIn(conv, found.accessed.setdefault(name, [])).train(training)
         made.register_forward_hook(lambda *_, name=name: found.calls.update([name]))
         setattr(model.get_submodule(parent), leaf, made)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -166,7 +166,7 @@ def _run(
                 found.without_gradient = _without_gradient(model, found.output)
     found.printed = bool(said.getvalue())
     sys.stderr.write(said.getvalue())
-    found.asked = {name: asked for name, asked in found.asked.items() if asked}
+    found.accessed = {name: accessed for name, accessed in found.accessed.items() if accessed}
     return found
 
 

@@ -27,10 +27,10 @@ def why_left(
     if at != found.resolution:
         reasons |= _run_otherwise(model, found, at, reasons)
     rest = [seen.name for seen in found.convs if seen.name not in reasons]
-    return reasons | wanted_otherwise(model, at, rest, found.channels)
+    return reasons | used_otherwise(model, at, rest, found.channels)
 
 
-def wanted_otherwise(
+def used_otherwise(
     model: nn.Module, resolution: int, names: Sequence[str], channels: int = 3
 ) -> dict[str, str]:
     """The convolutions among `names` that `model` does more with than calling them -> what, by dotted name.
@@ -112,8 +112,8 @@ def _difference(
             trial = tried(training=training, stood_in=names)
         except RuntimeError as error:
             return f"with another layer in its place the network can't run{when}: {error}"
-        for name, asked in trial.asked.items():
-            reasons.setdefault(name, f"the network reads its {asked[0]}{when}")
+        for name, accessed in trial.accessed.items():
+            reasons.setdefault(name, f"the network reads its {accessed[0]}{when}")
         if not training and not reasons:
             reasons = {name: "it is also called from elsewhere" for name in names if not trial.calls[name]}
         # A network's control flow may be random.
@@ -186,8 +186,8 @@ def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str
         if image[2:] == made[2:] == (1, 1):
             yield "it works on pooled features"
 
-    told = ((seen.name, next(reasons(seen), None)) for seen in found.convs)
-    return {name: reason for name, reason in told if reason is not None}
+    reasoned = ((seen.name, next(reasons(seen), None)) for seen in found.convs)
+    return {name: reason for name, reason in reasoned if reason is not None}
 
 
 _HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs"))]

@@ -42,13 +42,13 @@ def unwrapped(
     state: Mapping[str, Any],
     names: Set[str],
     weights: str | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Mapping[str, Any]:
     """The weights in `state` under the names of a network, which are `names`.
 
     - A training's file holds them among other things, under "state_dict", "model" or another usual key; the
       trained weights are preferred to their moving average, which is taken where it is the only one.
-      `weights` selects another key, and `tell` gets a line where there were several to choose from.
+      `weights` selects another key, and `notify` gets a line where there were several to choose from.
     - Wrappers prefix every name, as DataParallel with "module." and torch.compile with "_orig_mod.": the
       prefix is removed where all names have it and the network's don't. "n_averaged" of a moving average is
       removed too.
@@ -68,7 +68,7 @@ def unwrapped(
         if taken == left:
             left = None
         if len(keys) > 1:
-            tell(f"using the weights under '{shown(taken)}', of {_listed(keys)}")
+            notify(f"using the weights under '{shown(taken)}', of {_listed(keys)}")
         state = state[taken]
     if left is not None:
         held = f"those under {_listed(seen)}" if seen else "none under a name"

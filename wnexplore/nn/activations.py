@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wnexplore.nn.packed_linear import Parts, SideBySide
+from wnexplore.nn.packed_linear import PackedLinear, Parts
 from wnexplore.nn.parameters import parameter
 from wnexplore.nn.weightnet import WeightNetConv2d
 
@@ -37,7 +37,7 @@ class ActivationVectors(nn.Module):
             layer for layer in self._layers if (layer.shape.slices or 0) * layer.shape.inputs_per_group == 1
         ]
         self._apart = self._layers[0].activation == "softmax"
-        self._lay()
+        self._pack()
 
     def parameters_read(self) -> list[nn.Parameter]:
         """The layers' parameters that a forward pass reads."""
@@ -45,7 +45,7 @@ class ActivationVectors(nn.Module):
 
     def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
         trains = self._trains_by_few_operators(context)
-        z = self._side_by_side(context) if trains else None
+        z = self._packed_linear(context) if trains else None
         if z is None:
             z = _linear(context, self._joined("weight"), self._joined("bias"))
         parts: Sequence[Tensor]
@@ -66,24 +66,24 @@ class ActivationVectors(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._lay()
+        self._pack()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         # A block's layers come before this module and have been moved already.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._lay()
+        self._pack()
         return self
 
-    def _lay(self) -> None:
+    def _pack(self) -> None:
         """Move the fc1 parameters into one contiguous buffer."""
-        self._laid: dict[str, _Laid] = {}
+        self._packed: dict[str, _Packed] = {}
         for name in ("weight", "bias"):
             parameters = [fc1._parameters.get(name) for fc1 in self._fc1s]
             found = [parameter for parameter in parameters if parameter is not None]
             # Memory shared with other processes stays where it is.
             shared = any(parameter.device.type == "cpu" and parameter.is_shared() for parameter in found)
             if len(found) == len(parameters) and not shared:
-                self._laid[name] = _Laid(found, self._sizes)
+                self._packed[name] = _Packed(found, self._sizes)
 
     def _trains_by_few_operators(self, context: Tensor) -> bool:
         return (
@@ -93,25 +93,25 @@ class ActivationVectors(nn.Module):
             and any(layer.formulation != "published" for layer in self._layers)
         )
 
-    def _side_by_side(self, context: Tensor) -> Tensor | None:
+    def _packed_linear(self, context: Tensor) -> Tensor | None:
         """fc1's outputs (N, sum of M·C_out) without a copy; None if the parameters aren't contiguous."""
         current = {name: [parameter(fc1, name) for fc1 in self._fc1s] for name in ("weight", "bias")}
-        laid = {name: self._laid.get(name) for name in current}
-        wholes = [
-            packed.whole
+        laid = {name: self._packed.get(name) for name in current}
+        buffers = [
+            packed.buffer
             for name, packed in laid.items()
             if packed is not None and packed.holds(current[name])
         ]
-        if len(wholes) < len(current):
+        if len(buffers) < len(current):
             return None
-        z: Tensor = SideBySide.apply(context, *wholes, self._sizes, *current["weight"], *current["bias"])
+        z: Tensor = PackedLinear.apply(context, *buffers, self._sizes, *current["weight"], *current["bias"])
         return z
 
     def _joined(self, name: str) -> Tensor:
-        parameters, laid = [parameter(fc1, name) for fc1 in self._fc1s], self._laid.get(name)
+        parameters, laid = [parameter(fc1, name) for fc1 in self._fc1s], self._packed.get(name)
         if laid is None or torch.is_grad_enabled() or _is_traced() or not laid.holds(parameters):
             return torch.cat(parameters)
-        return laid.whole
+        return laid.buffer
 
 
 LONG = 128
@@ -141,12 +141,12 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
-class _Laid:
+class _Packed:
     """Parameters packed into one buffer, which this object keeps alive."""
 
     def __init__(self, parameters: list[nn.Parameter], sizes: list[int]) -> None:
-        self.whole = torch.cat([parameter.detach() for parameter in parameters])
-        for tensor, part in zip(parameters, self.whole.split(sizes), strict=True):
+        self.buffer = torch.cat([parameter.detach() for parameter in parameters])
+        for tensor, part in zip(parameters, self.buffer.split(sizes), strict=True):
             tensor.data = part
         self._addresses = [parameter.data_ptr() for parameter in parameters]
 

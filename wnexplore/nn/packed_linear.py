@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from wnexplore.nn.precision import is_cast
 
 
-class SideBySide(torch.autograd.Function):
+class PackedLinear(torch.autograd.Function):
     """context (N, R), weight (S, R), bias (S,), sizes, parameters -> (N, S): `functional.linear`.
 
     `parameters` are the parts of `weight` and then of `bias`, (sizes[i], R) and (sizes[i],), views of the

@@ -141,8 +141,8 @@ def _caption(found: Versus, shown: Collection[str], threshold: float | None) -> 
 def _counts(counts: tuple[Count, ...]) -> Iterator[str]:
     varying = _varying(counts)
     for entry in counts[:_MAX_COUNTS]:
-        told = f"{entry.a:,} in A, {entry.b:,} in B"
-        yield f"counted differently: {_name(entry.identity, varying)}: {entry.column.heading} {told}"
+        difference = f"{entry.a:,} in A, {entry.b:,} in B"
+        yield f"counted differently: {_name(entry.identity, varying)}: {entry.column.heading} {difference}"
     if len(counts) > _MAX_COUNTS:
         yield f"counted differently: {len(counts) - _MAX_COUNTS} more"
 

@@ -9,7 +9,7 @@ Group = tuple[str, tuple[int, ...]]
 """What a group is called, and the numbers of its layers."""
 
 
-def by_depth(names: Sequence[str], most: int) -> list[Group]:
+def by_depth(names: Sequence[str], limit: int) -> list[Group]:
     """At most `most` groups of neighbours among the layers called `names`, as many as there can be.
 
     Layers of a group share the first parts of their dotted names: "layer1.0" of "layer1.0.conv1". Where names
@@ -23,9 +23,9 @@ def by_depth(names: Sequence[str], most: int) -> list[Group]:
                 groups.append((start, []))
             groups[-1][1].append(number)
         # One group of many layers says nothing of their depth.
-        if len(groups) <= most and (len(groups) > 1 or len(names) == 1):
+        if len(groups) <= limit and (len(groups) > 1 or len(names) == 1):
             return [(start, tuple(numbers)) for start, numbers in groups]
-    size = math.ceil(len(names) / most)
+    size = math.ceil(len(names) / limit)
     starts = range(0, len(names), size)
     runs = [tuple(range(start, min(start + size, len(names)))) for start in starts]
     return [(f"{run[0] + 1}-{run[-1] + 1}" if len(run) > 1 else f"{run[0] + 1}", run) for run in runs]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wnexplore.errors import InputError
-from wnexplore.files import check_writable, write_whole
+from wnexplore.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     data = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(data, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix])
-    write_whole(path, data.getvalue())
+    write_atomically(path, data.getvalue())
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

@@ -29,11 +29,11 @@ def render(result: Mapping[str, Any]) -> Iterator[Table | Text]:
 def problems(result: Mapping[str, Any]) -> list[str]:
     """A line for each formulation that computes something else, and for each that failed."""
     return [
-        f"✗ {layer['name']}, batch {race['batch_size']}: {name} {told}"
+        f"✗ {layer['name']}, batch {benchmark['batch_size']}: {name} {problem}"
         for layer in result["layers"]
-        for race in layer["races"]
-        for name, entry in race["formulations"].items()
-        if (told := _problem(entry)) is not None
+        for benchmark in layer["races"]
+        for name, entry in benchmark["formulations"].items()
+        if (problem := _problem(entry)) is not None
     ]
 
 
@@ -57,7 +57,7 @@ def crossover_words(crossover: Sequence[tuple[int, str]], batch_sizes: Sequence[
 
 
 def _times(layers: Sequence[Mapping[str, Any]]) -> Table:
-    raced = {name for layer in layers for race in layer["races"] for name in race["formulations"]}
+    raced = {name for layer in layers for benchmark in layer["races"] for name in benchmark["formulations"]}
     names = [name for name in FORMULATIONS if name in raced]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("layer", no_wrap=True)
@@ -66,12 +66,12 @@ def _times(layers: Sequence[Mapping[str, Any]]) -> Table:
     for heading in ("batch", "plain ms", *names, "regret"):
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in layers:
-        told = (layer["name"], str(layer["count"]), _shape(layer))
-        for race in layer["races"]:
-            cells = (_cell(race, name) for name in names)
-            plain, regret = _figure(race, "plain_ms"), _figure(race, "regret")
-            table.add_row(*told, str(race["batch_size"]), plain, *cells, regret)
-            told = ("", "", "")
+        head_cells = (layer["name"], str(layer["count"]), _shape(layer))
+        for benchmark in layer["races"]:
+            cells = (_cell(benchmark, name) for name in names)
+            plain, regret = _figure(benchmark, "plain_ms"), _figure(benchmark, "regret")
+            table.add_row(*head_cells, str(benchmark["batch_size"]), plain, *cells, regret)
+            head_cells = ("", "", "")
     return table
 
 
@@ -84,13 +84,13 @@ def _shape(layer: Mapping[str, Any]) -> str:
     return f"{channels} {high}×{wide}{stride} g{shape['groups']}, {layer['height']}×{layer['width']}"
 
 
-def _cell(race: Mapping[str, Any], name: str) -> Text:
-    entry = race["formulations"].get(name)
+def _cell(benchmark: Mapping[str, Any], name: str) -> Text:
+    entry = benchmark["formulations"].get(name)
     if entry is None:
         return Text()
-    told = _figure(entry, "latency_ratio") if entry["error"] is None else entry["status"].replace("_", " ")
-    mark = f"{PICKED} " if name == race["picked"] else ""
-    return Text(f"{mark}{told}", style="bold" if name == race["fastest"] else "")
+    text = _figure(entry, "latency_ratio") if entry["error"] is None else entry["status"].replace("_", " ")
+    mark = f"{PICKED} " if name == benchmark["picked"] else ""
+    return Text(f"{mark}{text}", style="bold" if name == benchmark["fastest"] else "")
 
 
 _COLUMNS = {
@@ -106,9 +106,9 @@ def _figure(values: Mapping[str, Any], name: str) -> str:
 
 def _protocol(protocol: Mapping[str, Any]) -> Text:
     names = ("device_name", "dtype", "mode", "memory_format", "threads")
-    told = " · ".join(COLUMNS[name].say(protocol[name]) for name in names if protocol[name] is not None)
+    text = " · ".join(COLUMNS[name].say(protocol[name]) for name in names if protocol[name] is not None)
     return Text(
-        f"{told}\nratios to a plain convolution of the same shape; {PICKED} auto picks it; bold: the fastest;"
+        f"{text}\nratios to a plain convolution of the same shape; {PICKED} auto picks it; bold: the fastest;"
         " regret: time of the one picked over that of the fastest",
         style="dim",
     )
@@ -119,7 +119,7 @@ def _crossovers(layers: Sequence[Mapping[str, Any]]) -> Table:
     for heading in ("layer", "shape", "fastest at batch size"):
         table.add_column(heading, no_wrap=heading == "layer")
     for layer in layers:
-        batch_sizes = [race["batch_size"] for race in layer["races"]]
+        batch_sizes = [benchmark["batch_size"] for benchmark in layer["races"]]
         table.add_row(layer["name"], _shape(layer), crossover_words(layer["crossover"], batch_sizes))
     return table
 

@@ -21,10 +21,10 @@ def histogram(
     """
     column = COLUMNS[name]
     low, middle, high = int(values.min()), int(np.median(values)), int(values.max())
-    told = (f"min {column.format(low)}", f"median {column.format(middle)}", f"max {column.format(high)}")
+    summary = (f"min {column.format(low)}", f"median {column.format(middle)}", f"max {column.format(high)}")
     if low == high:
         return f"{column.label}: {column.format(low)} in all"
     found, _ = np.histogram(values, bins=width)
     levels = np.ceil(found / found.max() * 8).astype(int)
     blocks = _ASCII_BLOCKS if ascii else _BLOCKS
-    return f"{column.label}: {', '.join(told)}\n|{''.join(blocks[level] for level in levels)}|"
+    return f"{column.label}: {', '.join(summary)}\n|{''.join(blocks[level] for level in levels)}|"

@@ -120,9 +120,9 @@ def render_alpha(info: AlphaInfo) -> Figure:
     return figure
 
 
-def _bar(info: AlphaInfo, most: float) -> float:
+def _bar(info: AlphaInfo, largest: float) -> float:
     """Width of a bar in points that leaves a gap to the next one."""
-    return min(most, 130 / len(info.layers))
+    return min(largest, 130 / len(info.layers))
 
 
 def _name_depth(ax: Axes, info: AlphaInfo) -> None:

@@ -24,7 +24,7 @@ ROWS = 20
 """Histograms in one figure at most; of more layers, neighbours share one."""
 
 _BINS = 90
-_LEAST_SPAN = 1e-6
+_MIN_SPAN = 1e-6
 _OUTSIDE = 0.005
 """Share of a row's pairs, the lowest ones, that the axis may leave out."""
 
@@ -65,12 +65,12 @@ def similarity_info(analysis: KernelAnalysis) -> SimilarityInfo:
     ]
     # A few pairs far from all others would leave no room for these.
     low = min(float(np.quantile(_cosines(group), _OUTSIDE)) for _, group in groups)
-    edges = np.linspace(min(low, 1 - _LEAST_SPAN), 1, _BINS + 1)
+    edges = np.linspace(min(low, 1 - _MIN_SPAN), 1, _BINS + 1)
     lowest = min(float(layer.cosines.min()) for layer in layers)
     said = f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs a layer"
     if lowest < edges[0]:
-        told = f"{lowest:.{max(3, decimals(1 - lowest, 2))}f}"
-        said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {told}"
+        text = f"{lowest:.{max(3, decimals(1 - lowest, 2))}f}"
+        said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {text}"
     ridges = tuple(_ridge(name, group, edges) for name, group in groups)
     return SimilarityInfo(analysis.network, said, tuple(edges.tolist()), ridges)
 

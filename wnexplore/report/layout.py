@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from wnexplore.design.point import AXES
-from wnexplore.report.marks import difference_line, not_told_apart, warning_kinds, warning_lines
+from wnexplore.report.marks import difference_line, indistinguishable, warning_kinds, warning_lines
 from wnexplore.results.columns import (
     COLUMNS,
     LATENCY_PROTOCOL,
@@ -116,8 +116,11 @@ def layout(
     if "epochs" in comparable_within(objectives) and varying(frame, ["epochs"]):
         meaning += ", among those trained for as many epochs"
     caption = [shared(frame, constant), f"{STAR} {meaning}" if any(optimal) else ""]
-    told, alike = difference_line(frame), not_told_apart(frame)
-    caption += [f"{DIFFERENCE} {told}" if told else "", f"{ALIKE} {_ALIKE_MEANS}" if any(alike) else ""]
+    differences, alike = difference_line(frame), indistinguishable(frame)
+    caption += [
+        f"{DIFFERENCE} {differences}" if differences else "",
+        f"{ALIKE} {_ALIKE_MEANS}" if any(alike) else "",
+    ]
     caption += [f"{WARNING} {line}" for line in warning_lines(frame)]
     caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]
     if len(notes) > _MAX_NOTES:

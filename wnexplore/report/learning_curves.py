@@ -21,7 +21,7 @@ from wnexplore.report.placement import spread
 from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
 from wnexplore.results.frame import groups, shared
-from wnexplore.results.intervals import FEWEST, t_interval
+from wnexplore.results.intervals import MIN_SEEDS, t_interval
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import Training, differing, newest, rungs_of, trainings
 
@@ -174,7 +174,7 @@ def _curve(kind: _Kind, training: Training, look: _Look) -> Curve:
 def _band(values: Sequence[float], bounds: Interval) -> Interval:
     if any(not math.isfinite(value) for value in values):
         return min(values), max(values)
-    low, high = t_interval(values) if len(values) >= FEWEST else (min(values), max(values))
+    low, high = t_interval(values) if len(values) >= MIN_SEEDS else (min(values), max(values))
     return max(low, bounds[0]), min(high, bounds[1])
 
 
@@ -184,7 +184,7 @@ def _meaning(counts: Sequence[int]) -> str:
     if high == 1:
         return "one seed"
     lines = f"means over {high if low == high else f'{low} to {high}'} seeds"
-    bands = "bands are 95 % Student-t intervals" if high >= FEWEST else ""
+    bands = "bands are 95 % Student-t intervals" if high >= MIN_SEEDS else ""
     if 2 in counts:
         bands = f"{bands}, of 2 seeds their range" if bands else "bands are their range"
     return f"{lines}, {bands}"

@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 
 from wnexplore.results.frame import cells
-from wnexplore.results.intervals import ENOUGH, FEWEST, best_coverage
+from wnexplore.results.intervals import ENOUGH, MIN_SEEDS, best_coverage
 
 ADVICE = {
     "outliers": "single passes took far longer than the median: close other programs, or give --seconds more",
@@ -35,7 +35,7 @@ def warning_lines(frame: pd.DataFrame) -> list[str]:
     return [_line(kind, rows) for kind, rows in count.items()]
 
 
-def not_told_apart(frame: pd.DataFrame) -> list[bool]:
+def indistinguishable(frame: pd.DataFrame) -> list[bool]:
     """For each row whether its accuracy can't be told apart from the plain network's.
 
     That is where the interval of the difference holds 0 or isn't known; rows without a difference are not.
@@ -56,7 +56,7 @@ def difference_line(frame: pd.DataFrame) -> str:
     if not known.any():
         return line
     paired = frame[known | (frame["method"] == "plain")]
-    fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= FEWEST)
+    fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= MIN_SEEDS)
     if fewest >= ENOUGH:
         return f"{line}, with a 95 % bootstrap interval"
     return (

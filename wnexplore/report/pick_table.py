@@ -20,7 +20,7 @@ def pick_layout(found: Pick) -> Layout:
     rivals, shown = _rivals(found), _shown(found)
     points = [candidate.point for candidate in shown]
     axes = [axis for axis in AXES if _is_shown([getattr(point, axis) for point in points], axis)]
-    figures = list(dict.fromkeys((*_asked(found), *SIZES)))
+    figures = list(dict.fromkeys((*_requested(found), *SIZES)))
     word = _alike(found.objective, 1)
     marks = ["take", *["runner-up"] * (found.runner_up is not None), *[word] * len(rivals)]
     columns = [
@@ -42,13 +42,13 @@ def pick_layout(found: Pick) -> Layout:
         rows=tuple(zip(*texts, strict=True)),
         failed=(False,) * len(shown),
         caption=tuple(_caption(found, axes)),
-        spare=tuple(1 + len(axes) + figures.index(n) for n in reversed(SIZES) if n not in _asked(found)),
+        spare=tuple(1 + len(axes) + figures.index(n) for n in reversed(SIZES) if n not in _requested(found)),
     )
 
 
 def pick_dict(found: Pick) -> dict[str, Any]:
     """`found` as JSON can hold it, unrounded; a figure that was not measured is None."""
-    names = list(dict.fromkeys((*_asked(found), *SIZES)))
+    names = list(dict.fromkeys((*_requested(found), *SIZES)))
     return {
         "objective": found.objective.name,
         "better": found.objective.better,
@@ -56,7 +56,7 @@ def pick_dict(found: Pick) -> dict[str, Any]:
         "where": found.where,
         "rows": found.rows,
         "satisfy": found.satisfy,
-        "points": len(found.steps[0].asked),
+        "points": len(found.steps[0].candidates),
         "protocol": dict(found.protocol),
         "chosen_from": {name: list(values) for name, values in found.chosen_from.items()},
         "take": _plain(found.take, names),
@@ -72,13 +72,13 @@ def pick_dict(found: Pick) -> dict[str, Any]:
 def why(found: Pick) -> str:
     """One sentence: what the point is best in, among how many, and how certain that is."""
     first, *others = found.steps
-    count = len(first.asked)
+    count = len(first.candidates)
     among = f" with {' '.join(found.where.split())}" if found.where else ""
     if count == 1:
         return f"the only point{among} that has {first.column.name}: {_figure(found.take, first.column)}"
     said = f"{_superlative(first.column)} of {count} points{among}: {_figure(first.best, first.column)}"
     for before, step in zip(found.steps, others, strict=False):
-        more = len(step.asked) - 1
+        more = len(step.candidates) - 1
         subject = "this one has the" if step is found.steps[-1] else "the"
         said += f"; {more} more {_alike(before.column, more)}, and of these {more + 1} {subject}"
         said += f" {_superlative(step.column)}: {_figure(step.best, step.column)}"
@@ -170,7 +170,7 @@ def _choice(found: Pick) -> str:
     return f'at {taken} of {others}: another one by --where "{example}"'
 
 
-def _asked(found: Pick) -> list[str]:
+def _requested(found: Pick) -> list[str]:
     return [found.objective.name, *(column.name for column in found.prefer)]
 
 

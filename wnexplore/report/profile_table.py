@@ -57,14 +57,14 @@ def _latencies(entries: list[Mapping[str, Any]]) -> Iterator[Table | Text]:
         device = f"{entry['device_name']}"
         if entry["threads"]:
             device += f", {entry['threads']} threads"
-        told = [entry["error"], *[""] * (1 + len(figures))]
+        cells = [entry["error"], *[""] * (1 + len(figures))]
         if entry["error"] is None:
-            told = [
+            cells = [
                 *(_with_interval(entry, name) for name in ("latency_ms", "latency_ratio")),
                 *(COLUMNS[name].format(entry[name]) for name in figures),
             ]
         table.add_row(
-            device, entry["dtype"], str(entry["batch_size"]), *(entry[name] for name in axes), *told
+            device, entry["dtype"], str(entry["batch_size"]), *(entry[name] for name in axes), *cells
         )
     yield table
     for number, entry in enumerate(entries, start=1):
@@ -118,7 +118,7 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
 
 
 def _peaks(protocol: Mapping[str, Any]) -> Text:
-    told = [
+    settings = [
         COLUMNS[name].say(protocol[name])
         for name in ("dtype", "batch_size", "memory_format", "threads")
         if protocol[name] is not None
@@ -126,7 +126,9 @@ def _peaks(protocol: Mapping[str, Any]) -> Text:
     rates = (
         f"{prefixed(protocol['bytes_per_s'])}B/s, {prefixed(protocol['multiply_adds_per_s'])} multiply-adds/s"
     )
-    return Text(f"layers: eager · {' · '.join(told)}; roofline: {rates}, measured once and kept", style="dim")
+    return Text(
+        f"layers: eager · {' · '.join(settings)}; roofline: {rates}, measured once and kept", style="dim"
+    )
 
 
 def _table(*headings: str) -> Table:

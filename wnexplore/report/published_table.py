@@ -76,5 +76,5 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     for name, count, published, difference, agrees in figures:
         if not agrees:
             by = count / 1e6 - float(published)
-            told = f"{count / 1e6:.3f} M counted, {published} M published"
-            yield f"{name} {told} ({by:+.3f} M, {difference:+.2%})"
+            text = f"{count / 1e6:.3f} M counted, {published} M published"
+            yield f"{name} {text} ({by:+.3f} M, {difference:+.2%})"

@@ -17,7 +17,7 @@ from wnexplore.results.columns import COLUMNS, Column, column, comparable_within
 from wnexplore.results.frame import groups, shared, varying
 from wnexplore.results.rank_correlation import ranks, tau_b
 
-_FEWEST = 3
+_MIN_POINTS = 3
 """Points of one protocol: of two the ranks agree or they don't."""
 
 
@@ -37,7 +37,7 @@ def rank_info(
     frame = plottable(frame, (x, y))
     parts = _rankable(frame, x, y)
     if not parts:
-        raise InputError(f"nothing to rank: no protocol has both {x} and {y} of {_FEWEST} points or more")
+        raise InputError(f"nothing to rank: no protocol has both {x} and {y} of {_MIN_POINTS} points or more")
     frame = pd.concat(parts, ignore_index=True)
     looks = styles(frame, color_column)
     keys = comparable_within((x, y))
@@ -73,7 +73,7 @@ def _rankable(frame: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
         rows = frame.iloc[positions]
         # A point has a row for each batch size or data set; what doesn't depend on it is repeated there.
         rows = rows.iloc[[first for first, *_ in groups(rows, AXES).values()]]
-        if len(rows) >= _FEWEST:
+        if len(rows) >= _MIN_POINTS:
             parts.append(rows)
     return parts
 

@@ -92,10 +92,10 @@ def roofline_info(profile: Mapping[str, Any]) -> RooflineInfo:
     if not marks:
         raise InputError("nothing to draw: no layer of this network has multiply-adds")
     rest = 1 - sum(mark.time_share for mark in marks)
-    told = [COLUMNS[name].say(protocol[name]) for name in _PROTOCOL if protocol[name] is not None]
+    settings = [COLUMNS[name].say(protocol[name]) for name in _PROTOCOL if protocol[name] is not None]
     return RooflineInfo(
         title=point_title(profile, without=("num_classes",)),
-        note=f"{' · '.join([*told, 'eager'])}\n"
+        note=f"{' · '.join([*settings, 'eager'])}\n"
         f"area: share of the time of a pass; {rest:.0%} of it is in no layer with multiply-adds",
         bytes_per_s=protocol["bytes_per_s"],
         multiply_adds_per_s=protocol["multiply_adds_per_s"],
@@ -174,13 +174,13 @@ def _draw_roofs(ax: Axes, info: RooflineInfo) -> None:
     roof = [left * info.bytes_per_s, info.multiply_adds_per_s, info.multiply_adds_per_s]
     ax.plot([left, info.ridge, right], roof, color=_BLACK, linewidth=1.0, zorder=2)
     style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": _TEXT}
-    told = f"{prefixed(info.multiply_adds_per_s)} multiply-adds/s"
-    ax.annotate(told, (right, info.multiply_adds_per_s), xytext=(-2, 3), color=_BLACK, **style)
+    text = f"{prefixed(info.multiply_adds_per_s)} multiply-adds/s"
+    ax.annotate(text, (right, info.multiply_adds_per_s), xytext=(-2, 3), color=_BLACK, **style)
     # Halfway up what is to be seen of the slope.
     low = max(left, ax.get_ylim()[0] / info.bytes_per_s)
     at = math.sqrt(low * info.ridge)
-    told = f"{prefixed(info.bytes_per_s)}B/s"
-    ax.annotate(told, (at, at * info.bytes_per_s), xytext=(-4, 4), color=_BLACK, **style)
+    text = f"{prefixed(info.bytes_per_s)}B/s"
+    ax.annotate(text, (at, at * info.bytes_per_s), xytext=(-4, 4), color=_BLACK, **style)
 
 
 def _name_layers(ax: Axes, info: RooflineInfo) -> None:

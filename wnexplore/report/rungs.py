@@ -13,7 +13,7 @@ from wnexplore.results.rank_correlation import tau_b
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import Training, differing, rungs_of, trainings
 
-_FEWEST = 3
+_MIN_POINTS = 3
 """Variants: the ranks of two agree or they don't."""
 
 
@@ -28,7 +28,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Foretold:
+class RankCorrelation:
     """How well the ranks after some epochs foretold those after more."""
 
     epochs: int
@@ -60,14 +60,14 @@ def spent(trained: Sequence[Training]) -> tuple[int, int]:
     return sum(epochs * seeds for epochs, _, seeds in counts), sum(full * seeds for _, full, seeds in counts)
 
 
-def foretold(trained: Sequence[Training]) -> list[Foretold]:
+def rank_correlations(trained: Sequence[Training]) -> list[RankCorrelation]:
     """How the ranks after each tested epoch agree with those after the last one, over variants with both.
 
     Of the last epochs that counts which at least 3 variants were tested after.
     """
     means = [training.tested_means for training in trained]
     tested = sorted({epoch for by_epoch in means for epoch in by_epoch})
-    known = [epoch for epoch in tested if sum(epoch in by_epoch for by_epoch in means) >= _FEWEST]
+    known = [epoch for epoch in tested if sum(epoch in by_epoch for by_epoch in means) >= _MIN_POINTS]
     found = []
     for epoch in known[:-1]:
         pairs = [
@@ -75,9 +75,9 @@ def foretold(trained: Sequence[Training]) -> list[Foretold]:
             for by_epoch in means
             if epoch in by_epoch and known[-1] in by_epoch
         ]
-        if len(pairs) >= _FEWEST:
+        if len(pairs) >= _MIN_POINTS:
             early, late = zip(*pairs, strict=True)
-            found.append(Foretold(epoch, known[-1], len(pairs), tau_b(early, late)))
+            found.append(RankCorrelation(epoch, known[-1], len(pairs), tau_b(early, late)))
     return found
 
 
@@ -100,27 +100,27 @@ def lines(records: Iterable[Record]) -> list[str]:
 
 def _lines(trained: Sequence[Training]) -> list[str]:
     planned, names = _epochs(trained[0].settings.get("epochs")), _names(trained)
-    told = []
+    lines_ = []
     for rung in rungs(trained):
         dropped = f"{len(rung.dropped)} dropped"
         dropped += f": {_list(rung.dropped, names)}" if rung.dropped else ""
-        told.append(f"halving after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
-    if told:
+        lines_.append(f"halving after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
+    if lines_:
         full = [training for training in trained if training.succeeded and training.dropped_at is None]
-        told.append(f"halving: {_variants(len(full))} trained in full: {_list(_by_top1(full), names)}")
-        told.append(_cost(trained))
-    for correlation in foretold(trained):
+        lines_.append(f"halving: {_variants(len(full))} trained in full: {_list(_by_top1(full), names)}")
+        lines_.append(_cost(trained))
+    for correlation in rank_correlations(trained):
         early = f"rank after {correlation.epochs} of {planned}"
         final = correlation.later == trained[0].settings.get("epochs")
         later = "the final rank" if final else f"the rank after {correlation.later}"
         among = _variants(len(names))
         among = among if correlation.variants == len(names) else f"{correlation.variants} of {among}"
-        told.append(
+        lines_.append(
             f"{early} foretells nothing of {later}: all of one rank ({among})"
             if math.isnan(correlation.tau)
             else f"{early} foretells {later} with Kendall's tau-b = {correlation.tau:.2f} ({among})"
         )
-    return told
+    return lines_
 
 
 def _cost(trained: Sequence[Training]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wnexplore.results.columns import Interval
 
-FEWEST = 3
+MIN_SEEDS = 3
 """Pairs from which on there is an interval."""
 
 ENOUGH = 5
@@ -41,7 +41,7 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     smallest to the largest, so that `best_coverage` bounds it.
     """
     count = len(differences)
-    if count < FEWEST:
+    if count < MIN_SEEDS:
         return None
     multiplicities, weights = _resamples(count)
     means = multiplicities @ np.asarray(differences, dtype=np.float64) / count

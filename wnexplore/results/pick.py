@@ -38,7 +38,7 @@ class Step:
     """One column asked for, and how far it decides."""
 
     column: Column
-    asked: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...]
     """Those that the steps before leave."""
     best: Candidate
     """That of the best value, by the mean or the median."""
@@ -110,7 +110,7 @@ def pick(
     criteria = [COLUMNS[name] for name in names]
     steps = _steps(candidates, criteria)
     last = steps[-1]
-    rest = [candidate for candidate in last.asked if candidate is not last.best]
+    rest = [candidate for candidate in last.candidates if candidate is not last.best]
     return Pick(
         objective=COLUMNS[objective],
         prefer=tuple(criteria[1:]),
@@ -198,14 +198,14 @@ def _apart(rows: pd.DataFrame, name: str) -> list[str]:
     return varying(rows[rows[name].notna()], COLUMNS[name].within)
 
 
-def _candidates(rows: pd.DataFrame, asked: Sequence[str], known: Sequence[str]) -> list[Candidate]:
+def _candidates(rows: pd.DataFrame, requested: Sequence[str], known: Sequence[str]) -> list[Candidate]:
     """The points of `rows`, each with its figures in the columns `known`."""
     values = {name: cells(rows, name) for name in known}
     bounds = {name: intervals(rows, name) for name in known}
     found = []
     for axes, positions in groups(rows, AXES).items():
         # Rows of one point differ in what nobody asks for; one of them may be of a measurement that failed.
-        row = max(positions, key=lambda row: sum(values[name][row] is not None for name in asked))
+        row = max(positions, key=lambda row: sum(values[name][row] is not None for name in requested))
         figures = {
             n: Measured(value[row], bounds[n][row]) for n, value in values.items() if value[row] is not None
         }

@@ -66,7 +66,7 @@ class Store:
             raise InputError(f"can't write to run directory {directory}: {error.strerror}") from None
         try:
             remove_unfinished(directory)
-            with _told(path):
+            with _translate_errors(path):
                 _check_whole(path)
                 connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         except BaseException:
@@ -114,7 +114,7 @@ class Store:
         if not ids:
             return []
         self._ids = None
-        with _told(self.path):
+        with _translate_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(f"CREATE TABLE IF NOT EXISTS {ASIDE} AS SELECT * FROM records WHERE 0")
             for number in ids:
@@ -196,7 +196,7 @@ def read_records(
     damaged, and without that list for a damaged record.
     """
     path = directory / FILE_NAME
-    with _told(path):
+    with _translate_errors(path):
         if not directory.is_dir():
             raise InputError(f"no run directory at {directory}: expected a folder that a sweep wrote")
         if not path.is_file():
@@ -251,7 +251,7 @@ def _foreign(directory: Path) -> bool:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    with _told(path):
+    with _translate_errors(path):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if version > VERSION:
@@ -261,7 +261,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version < VERSION or not tables.intersection(TABLES):
         raise InputError(f"{path} is no store of wnexplore's")
-    with _told(path):
+    with _translate_errors(path):
         wrong = damage(connection)
     if wrong is not None:
         raise InputError(f"{path} is damaged: {wrong}")
@@ -327,7 +327,7 @@ class _Rows:
         rows = _patiently(self._path, lambda: cursor.execute(query, values).fetchmany(_AT_ONCE))
         while rows:
             yield from rows
-            with _told(self._path):
+            with _translate_errors(self._path):
                 rows = cursor.fetchmany(_AT_ONCE)
 
     def _record(self, row: Sequence[Any], samples_of: Collection[Figure]) -> Record:
@@ -375,7 +375,7 @@ def _check_whole(path: Path) -> None:
 def _patiently(path: Path, work: Callable[[], T]) -> T:
     """What `work` gives, once no other program holds the database: a line says that it is waited for."""
     begun, said = time.monotonic(), False
-    with _told(path):
+    with _translate_errors(path):
         while True:
             try:
                 return work()
@@ -397,7 +397,7 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     """Say in one line what SQLite and the file system have to say about `path`."""
     try:
         yield

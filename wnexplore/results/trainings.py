@@ -136,11 +136,11 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """What tells each of `settings` from the others: "digits, lr 0.1"; "" where there is only one."""
     names = dict.fromkeys(name for setting in settings for name in setting)
     varying = [name for name in names if len({str(setting.get(name)) for setting in settings}) > 1]
-    told = []
+    texts = []
     for setting in settings:
         known = ((name, setting[name]) for name in varying if setting.get(name) is not None)
-        told.append(", ".join(v if isinstance(v, str) else f"{n.replace('_', ' ')} {v}" for n, v in known))
-    return told
+        texts.append(", ".join(v if isinstance(v, str) else f"{n.replace('_', ' ')} {v}" for n, v in known))
+    return texts
 
 
 def _settings(protocol: Mapping[str, Any]) -> dict[str, Any]:

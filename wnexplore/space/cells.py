@@ -69,19 +69,19 @@ class Cell:
         return DesignPoint.of(**network, method=self.method, **pair, **self.axes)
 
 
-MOST_SETTINGS = 1_000_000
+MAX_SETTINGS = 1_000_000
 """Settings that all cells together may have; each one's stages are counted one by one."""
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
     """The cells of a sweep in order: its grid, then the points that it lists one by one.
 
-    Raises `InputError` if the axes cross to more settings than `MOST_SETTINGS`, before any is made.
+    Raises `InputError` if the axes cross to more settings than `MAX_SETTINGS`, before any is made.
     """
     settings = _settings(spec) if spec.has_grid else 0
-    if settings > MOST_SETTINGS:
+    if settings > MAX_SETTINGS:
         raise InputError(
-            f"the axes of this sweep cross to {settings:,} settings, more than the {MOST_SETTINGS:,} that are"
+            f"the axes of this sweep cross to {settings:,} settings, more than the {MAX_SETTINGS:,} that are"
             " looked at: leave out values of an axis"
         )
     found = list(_grid(spec)) if spec.has_grid else []

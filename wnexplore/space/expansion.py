@@ -19,7 +19,7 @@ from wnexplore.results.record import Record
 from wnexplore.space.cells import cells
 from wnexplore.space.grid import Space
 from wnexplore.space.selection import Indices, open_points
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 FIELDS = ("number", *AXES, "params", "flops", "same_as")
 """The columns of a space's CSV."""
@@ -27,7 +27,7 @@ FIELDS = ("number", *AXES, "params", "flops", "same_as")
 
 def space_of(spec: SweepSpec) -> Space:
     """All points of a sweep, its `where` not asked."""
-    return Space(cells(spec), walk_of)
+    return Space(cells(spec), skeleton_of)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Expansion:
 
     points: tuple[DesignPoint, ...]
     skipped: tuple[tuple[DesignPoint, str], ...]
-    """Illegal points with the reason, the first `MOST_TOLD` of them."""
+    """Illegal points with the reason, the first `MAX_REPORTED` of them."""
     repeated: tuple[tuple[DesignPoint, DesignPoint], ...]
     """Points with the earlier one that is the same function, likewise."""
     illegal: int
@@ -45,10 +45,10 @@ class Expansion:
     """How many legal points, each function once, the sweep's `where` excludes."""
 
 
-MOST_MEASURED = 100_000
+MAX_MEASURED = 100_000
 """How many points a sweep may measure."""
 
-MOST_TOLD = 100
+MAX_REPORTED = 100
 """How many points of a kind are told one by one."""
 
 
@@ -59,16 +59,18 @@ def expand(spec: SweepSpec) -> Expansion:
     """
     space = space_of(spec)
     kept = open_points(space, None if spec.where is None else condition(spec.where))
-    if len(kept) > MOST_MEASURED:
+    if len(kept) > MAX_MEASURED:
         raise InputError(
-            f"{len(kept):,} points to measure, more than the {MOST_MEASURED:,} of one sweep: leave out values"
+            f"{len(kept):,} points to measure, more than the {MAX_MEASURED:,} of one sweep: leave out values"
             " of an axis, or say which by where"
         )
     illegal, repeated = np.flatnonzero(~space.legal), np.flatnonzero(space.repeated)
-    doubles = ((space.point(i), space.point(int(space.first_like[i]))) for i in repeated[:MOST_TOLD].tolist())
+    doubles = (
+        (space.point(i), space.point(int(space.first_like[i]))) for i in repeated[:MAX_REPORTED].tolist()
+    )
     return Expansion(
         points=tuple(space.point(index) for index in kept.tolist()),
-        skipped=tuple((space.point(i), space.reason(i)) for i in illegal[:MOST_TOLD].tolist()),
+        skipped=tuple((space.point(i), space.reason(i)) for i in illegal[:MAX_REPORTED].tolist()),
         # A point that is written twice is one point.
         repeated=tuple(pair for pair in doubles if pair[0] != pair[1]),
         illegal=len(illegal),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wnexplore.design.counts import parts, total
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Block, Walk
+from wnexplore.design.skeleton import Block, Skeleton
 from wnexplore.design.stage_design import StageDesign
 from wnexplore.errors import InputError
 from wnexplore.space.cells import Cell
@@ -28,11 +28,11 @@ from wnexplore.space.cells import Cell
 Counted = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-MOST_POINTS = 20_000_000
+MAX_POINTS = 20_000_000
 """How many points a space may have for its arrays, 17 bytes a point, to be made."""
 
 
-MOST_COUNTED = 2**63 - 1
+MAX_COUNTED = 2**63 - 1
 """Parameters or multiply-adds: what 64 bits hold, and no machine does."""
 
 
@@ -64,13 +64,13 @@ class Illegal:
 class Space:
     """The points of some cells, in order; point i of the space has entry i in every array.
 
-    `walk_of` gives the walk of the plain network of a point. Raises `InputError` if the cells name stages
+    `skeleton_of` gives the walk of the plain network of a point. Raises `InputError` if the cells name stages
     that a network doesn't have.
     """
 
-    def __init__(self, cells: Iterable[Cell], walk_of: Callable[[DesignPoint], Walk]) -> None:
+    def __init__(self, cells: Iterable[Cell], skeleton_of: Callable[[DesignPoint], Skeleton]) -> None:
         self.cells = tuple(cells)
-        self._walks = {cell.baseline: walk_of(cell.baseline) for cell in self.cells}
+        self._skeletons = {cell.baseline: skeleton_of(cell.baseline) for cell in self.cells}
         functions: dict[tuple[DesignPoint, int], dict[object, int]] = {}
         designs: dict[tuple[DesignPoint, int, StageDesign], _Entry] = {}
         self._tables = [self._stage_tables(cell, functions, designs) for cell in self.cells]
@@ -87,9 +87,9 @@ class Space:
 
     def check_listed(self) -> None:
         """Raise `InputError` if there are more points than arrays of them can be made."""
-        if self.size > MOST_POINTS:
+        if self.size > MAX_POINTS:
             raise InputError(
-                f"this space has {self.size:,} points, more than the {MOST_POINTS:,} that are listed at once:"
+                f"this space has {self.size:,} points, more than the {MAX_POINTS:,} that are listed at once:"
                 " leave out values of an axis"
             )
 
@@ -146,7 +146,11 @@ class Space:
     @property
     def uncounted(self) -> dict[str, tuple[str, ...]]:
         """Backbone -> its operators that may multiply matrices and are in no count; those that have some."""
-        return {baseline.backbone: walk.uncounted for baseline, walk in self._walks.items() if walk.uncounted}
+        return {
+            baseline.backbone: skeleton.uncounted
+            for baseline, skeleton in self._skeletons.items()
+            if skeleton.uncounted
+        }
 
     def point(self, index: int) -> DesignPoint:
         """The design point with this number."""
@@ -211,15 +215,15 @@ class Space:
         self.check_listed()
         found = []
         for cell, tables in self._each():
-            walk = self._walks[cell.baseline]
-            rest = getattr(walk, name) + sum(
-                getattr(_entry(_blocks(walk, stage), cell.design(0, stage)), name)
-                for stage in walk.stages
+            skeleton = self._skeletons[cell.baseline]
+            rest = getattr(skeleton, name) + sum(
+                getattr(_entry(_blocks(skeleton, stage), cell.design(0, stage)), name)
+                for stage in skeleton.stages
                 if not cell.has_method(stage)
             )
-            most = rest + sum(int(getattr(table, name).max()) for table in tables)
-            if most > MOST_COUNTED:
-                raise InputError(f"{cell.baseline}: {most:,} {name} are more than can be counted")
+            largest = rest + sum(int(getattr(table, name).max()) for table in tables)
+            if largest > MAX_COUNTED:
+                raise InputError(f"{cell.baseline}: {largest:,} {name} are more than can be counted")
             staged = _combined([getattr(table, name) for table in tables], np.add, cell.per_stage)
             found.append(staged + rest)
         return _joined(found, np.int64)
@@ -227,10 +231,10 @@ class Space:
     def _codes(self, cell: int) -> NDArray[np.int64]:
         """Of each point of a cell one number for all that it is, within its network."""
         baseline = self.cells[cell].baseline
-        radices = [self._radices[baseline, stage] for stage in self._walks[baseline].stages]
+        radices = [self._radices[baseline, stage] for stage in self._skeletons[baseline].stages]
         if math.prod(radices) > np.iinfo(np.int64).max:
             raise InputError("this space has too many different stages to look for equal points in it")
-        weights = dict(zip(self._walks[baseline].stages, np.cumprod([1, *radices]), strict=False))
+        weights = dict(zip(self._skeletons[baseline].stages, np.cumprod([1, *radices]), strict=False))
         # A stage without the method is function 0 and adds nothing.
         weighted = [table.functions * weights[table.stage] for table in self._tables[cell]]
         return _combined(weighted, np.add, self.cells[cell].per_stage)
@@ -241,10 +245,10 @@ class Space:
         functions: dict[tuple[DesignPoint, int], dict[object, int]],
         designs: dict[tuple[DesignPoint, int, StageDesign], _Entry],
     ) -> list[_StageTable]:
-        walk = self._walks[cell.baseline]
-        _check_stages(cell, walk)
+        skeleton = self._skeletons[cell.baseline]
+        _check_stages(cell, skeleton)
         tables = []
-        for stage in walk.stages:
+        for stage in skeleton.stages:
             known = functions.setdefault((cell.baseline, stage), {_PLAINLY: 0})
             if not cell.has_method(stage):
                 continue
@@ -252,7 +256,7 @@ class Space:
             for choice in range(cell.choices):
                 key = (cell.baseline, stage, cell.design(choice, stage))
                 if key not in designs:
-                    designs[key] = _entry(_blocks(walk, stage), key[2])
+                    designs[key] = _entry(_blocks(skeleton, stage), key[2])
                 entries.append(designs[key])
             tables.append(
                 _StageTable(
@@ -289,23 +293,23 @@ def _entry(blocks: Sequence[Block], design: StageDesign) -> _Entry:
     except IllegalPointError as error:
         return _Entry(rule=error.rule, reason=str(error))
     counts = total(found)
-    if max(counts) > MOST_COUNTED:
+    if max(counts) > MAX_COUNTED:
         reason = f"a stage has {max(counts):,} parameters or multiply-adds"
-        return _Entry(rule=f"at most {MOST_COUNTED:,} parameters and multiply-adds in a stage", reason=reason)
+        return _Entry(rule=f"at most {MAX_COUNTED:,} parameters and multiply-adds in a stage", reason=reason)
     made = tuple(part.what for part in found)
     plainly = all(what == ("plain",) for what in made)
     return _Entry(counts.params, counts.flops, _PLAINLY if plainly else made)
 
 
-def _blocks(walk: Walk, stage: int) -> list[Block]:
-    return [block for block in walk.blocks if block.stage == stage]
+def _blocks(skeleton: Skeleton, stage: int) -> list[Block]:
+    return [block for block in skeleton.blocks if block.stage == stage]
 
 
-def _check_stages(cell: Cell, walk: Walk) -> None:
+def _check_stages(cell: Cell, skeleton: Skeleton) -> None:
     stages = cell.axes.get("stages")
-    missing = set(stages.split("+")) - {str(stage) for stage in walk.stages} if stages else set()
+    missing = set(stages.split("+")) - {str(stage) for stage in skeleton.stages} if stages else set()
     if missing:
-        known = ", ".join(map(str, walk.stages))
+        known = ", ".join(map(str, skeleton.stages))
         raise InputError(f"stages is '{stages}': {cell.baseline.backbone} has {known}")
 
 

@@ -118,9 +118,9 @@ def _by_choice(space: Space, index: int, cell: Cell, comparison: Comparison, axe
     choices = space.choice_of(index)
     if not isinstance(choices, dict):
         return Truth(one.holds[choices], one.fails[choices])
-    told = np.logical_and.reduce([(one.holds | one.fails)[choice] for choice in choices.values()])
+    decided = np.logical_and.reduce([(one.holds | one.fails)[choice] for choice in choices.values()])
     holds = np.logical_and.reduce([one.holds[choice] for choice in choices.values()])
-    return Truth(told & holds, told & ~holds)
+    return Truth(decided & holds, decided & ~holds)
 
 
 def _axes(cell: Cell) -> dict[str, Any]:

@@ -12,24 +12,24 @@ from typing import Any
 
 from wnexplore.design.axes import NETWORK_AXES
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.external_names import is_brought
+from wnexplore.design.external_names import is_external
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Walk
+from wnexplore.design.skeleton import Skeleton
 from wnexplore.errors import InputError, WnexploreError
-from wnexplore.files import cache_folder, write_whole
+from wnexplore.files import cache_folder, write_atomically
 
 
-def walk_of(point: DesignPoint) -> Walk:
+def skeleton_of(point: DesignPoint) -> Skeleton:
     """The walk of the plain network of `point` at the point's resolution.
 
     Kept in `cache_folder()` by all that it follows from, the code of the backbones included; a file that
     can't be read or written is as good as none. Raises `InputError` if the network can't run on such images.
     """
-    return _walk_of(point.baseline())
+    return _skeleton_of(point.baseline())
 
 
 @cache
-def _walk_of(baseline: DesignPoint) -> Walk:
+def _skeleton_of(baseline: DesignPoint) -> Skeleton:
     of = _origin(baseline)
     if of is None:
         return _make(baseline)
@@ -37,18 +37,18 @@ def _walk_of(baseline: DesignPoint) -> Walk:
     known = _read(path, of)
     if known is not None:
         return known
-    walk = _make(baseline)
+    skeleton = _make(baseline)
     with suppress(OSError, WnexploreError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"of": of, "walk": walk.to_dict()}).encode())
-    return walk
+        write_atomically(path, json.dumps({"of": of, "walk": skeleton.to_dict()}).encode())
+    return skeleton
 
 
-def _make(baseline: DesignPoint) -> Walk:
-    from wnexplore.models.trace_skeleton import walk
+def _make(baseline: DesignPoint) -> Skeleton:
+    from wnexplore.models.trace_skeleton import skeleton
 
     try:
-        return walk(baseline)
+        return skeleton(baseline)
     except RuntimeError as error:
         # The library's reason is its first line, what follows is about its insides.
         reason = str(error).strip().partition("\n")[0]
@@ -60,7 +60,7 @@ def _origin(baseline: DesignPoint) -> list[Any] | None:
     """All that a walk follows from; None for what can change unseen, a file that may import others."""
     network = [getattr(baseline, axis) for axis in NETWORK_AXES]
     library, _, _ = baseline.backbone.partition(":")
-    if not is_brought(baseline.backbone):
+    if not is_external(baseline.backbone):
         made_of = repr(backbone_spec(baseline.backbone))
     elif library in ("timm", "torchvision"):
         try:
@@ -80,9 +80,9 @@ def _code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _read(path: Path, of: list[Any]) -> Walk | None:
+def _read(path: Path, of: list[Any]) -> Skeleton | None:
     try:
         content = json.loads(path.read_bytes())
-        return Walk.from_dict(content["walk"]) if content["of"] == of else None
+        return Skeleton.from_dict(content["walk"]) if content["of"] == of else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

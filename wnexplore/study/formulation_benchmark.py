@@ -9,10 +9,10 @@ from typing import Any
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.measure.distinct_layers import raced_layers
+from wnexplore.measure.distinct_layers import distinct_layers
 from wnexplore.measure.environment import environment
-from wnexplore.measure.layer_benchmark import Race, crossover
-from wnexplore.measure.layer_benchmark import race as race_layer
+from wnexplore.measure.layer_benchmark import LayerBenchmark, crossover
+from wnexplore.measure.layer_benchmark import race as benchmark_layer
 from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.study.sweep import check_sizes, plan
@@ -25,7 +25,7 @@ def race(
     point: DesignPoint,
     latency: LatencySpec,
     layer: str | None = None,
-    on_race: Progress = lambda name, done, total: None,
+    on_benchmark: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """What `wnexplore race` shows of `point`, as JSON can hold it.
 
@@ -40,16 +40,16 @@ def race(
     check_sizes(spec, planned, planned.measurements)
     protocols = [m.timing for m in planned.measurements if m.figure == "latency"]
     protocols.sort(key=lambda protocol: protocol.batch_size)
-    raced = raced_layers(build(point), point.resolution, layer)
+    raced = distinct_layers(build(point), point.resolution, layer)
     layers = []
     for number, distinct in enumerate(raced):
-        races: list[Race] = []
+        benchmarks: list[LayerBenchmark] = []
         for protocol in protocols:
-            done = number * len(protocols) + len(races)
-            on_race(f"{distinct.name}, batch {protocol.batch_size}", done, len(raced) * len(protocols))
-            races.append(race_layer(distinct, protocol))
-        entries = [race.to_dict() for race in races]
-        layers.append({**distinct.to_dict(), "races": entries, "crossover": crossover(races)})
+            done = number * len(protocols) + len(benchmarks)
+            on_benchmark(f"{distinct.name}, batch {protocol.batch_size}", done, len(raced) * len(protocols))
+            benchmarks.append(benchmark_layer(distinct, protocol))
+        entries = [benchmark.to_dict() for benchmark in benchmarks]
+        layers.append({**distinct.to_dict(), "races": entries, "crossover": crossover(benchmarks)})
     shared = {name: value for name, value in protocols[0].items() if name != "batch_size"}
     with threads_set(shared["threads"]), precision_set(shared["dtype"]):
         measured_in = environment(shared["device"])
@@ -64,7 +64,9 @@ def race(
 
 def _regret(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Of all races in which what was picked and the fastest were timed."""
-    cells = [(race["regret"], layer["name"], race) for layer in layers for race in layer["races"]]
+    cells = [
+        (benchmark["regret"], layer["name"], benchmark) for layer in layers for benchmark in layer["races"]
+    ]
     cells = [cell for cell in cells if cell[0] is not None]
     if not cells:
         return {"geometric_mean": None, "worst": None}

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wnexplore.design.external_names import is_brought, source_hash
+from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import InputError
@@ -72,7 +72,7 @@ def train_by_halving(
             if record.status != "ok":
                 ended[record.key] = record
                 yield record
-        going = _going_on(spec, left, ended, reached, epochs)
+        going = _survivors(spec, left, ended, reached, epochs)
         for variant in left:
             for remaining in () if variant.point in going else variant.records:
                 if remaining.key not in ended:
@@ -93,7 +93,7 @@ def _shared(record: Record) -> dict[str, Any]:
 
 def _source_now(point: DesignPoint) -> str | None:
     try:
-        return source_hash(point.backbone) if is_brought(point.backbone) else None
+        return source_hash(point.backbone) if is_external(point.backbone) else None
     except InputError:  # the file is gone
         return None
 
@@ -128,7 +128,7 @@ def _file(paused: Path, record: Record) -> Path:
     return paused / f"{record.key}.state"
 
 
-def _going_on(
+def _survivors(
     spec: TrainSpec,
     left: Sequence[Variant],
     ended: Mapping[str, Record],
@@ -162,13 +162,13 @@ def _best(spec: TrainSpec, epochs: int, scores: Mapping[DesignPoint, float]) -> 
     found: set[DesignPoint] = set()
     for point in sorted(scores, key=lambda point: -scores[point]):
         others = [score for other, score in scores.items() if other != point]
-        if not _goes_on(spec, epochs, scores[point], others):
+        if not _continues(spec, epochs, scores[point], others):
             break
         found.add(point)
     return found
 
 
-def _goes_on(spec: TrainSpec, epochs: int, score: float, others: Sequence[float]) -> bool:
+def _continues(spec: TrainSpec, epochs: int, score: float, others: Sequence[float]) -> bool:
     """What Optuna's pruner says of a variant once it knows all the others.
 
     It decides on each trial as it hears of it, whoever comes later: so the one in question comes last.

@@ -46,7 +46,7 @@ def damaged_study(path: Path, reason: str) -> InputError:
 
 
 @contextmanager
-def study_told(path: Path) -> Iterator[None]:
+def translate_study_errors(path: Path) -> Iterator[None]:
     """Say in one line what Optuna and SQLite have to say about the study in the file `path`."""
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError

@@ -11,7 +11,7 @@ from wnexplore.design.multiplier import at_stage, plain_multiplier
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stages import has_method
 from wnexplore.design.sweep_file import SweepSpec
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 if TYPE_CHECKING:
     import optuna
@@ -73,5 +73,7 @@ def _names(
         return [(0, f"{method}.{axis}")]
     plain = DesignPoint.of(**{**network, "method": "plain"})
     return [
-        (stage, f"{method}.{axis}.{stage}") for stage in walk_of(plain).stages if has_method(stages, stage)
+        (stage, f"{method}.{axis}.{stage}")
+        for stage in skeleton_of(plain).stages
+        if has_method(stages, stage)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.published_figures import Comparison, PublishedRow, published_rows
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 
 def compare_published() -> Iterator[Comparison]:
@@ -18,5 +18,5 @@ def compare_published() -> Iterator[Comparison]:
 
 
 def _compared(row: PublishedRow, point: DesignPoint) -> Comparison:
-    counts = count(point, walk_of(point))
+    counts = count(point, skeleton_of(point))
     return Comparison(row, point, counts.params, counts.flops)

@@ -28,10 +28,10 @@ from wnexplore.results.frame import frame, numbers
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import space_of
-from wnexplore.space.grid import MOST_POINTS
+from wnexplore.space.grid import MAX_POINTS
 from wnexplore.space.selection import open_points, sample
-from wnexplore.space.skeleton_cache import walk_of
-from wnexplore.study.optuna_storage import STUDY, damaged_study, storage, study_told
+from wnexplore.space.skeleton_cache import skeleton_of
+from wnexplore.study.optuna_storage import STUDY, damaged_study, storage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import Step, check_can_begin, plan, remaining, run
 from wnexplore.training.training_record import threads_before
@@ -114,7 +114,7 @@ class Outcome:
 
     points: int
     """Different points measured, those before this call included."""
-    thrown_out: int
+    rejected: int
     """Proposals that break a budget or are illegal, before anything was built."""
     exhausted: bool
     """Whether no further point satisfies the budgets."""
@@ -132,7 +132,7 @@ def search(
     sampler proposes nothing new any more.
     """
     wanted.check()
-    with study_told(store.path.parent / STUDY):
+    with translate_study_errors(store.path.parent / STUDY):
         return _search(wanted, store, on_step)
 
 
@@ -144,7 +144,7 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
     try:
         study = _study(wanted, store.path.parent)
         _put_back(study, wanted)
-        known, vain = _standing(study, wanted)
+        known, fruitless = _standing(study, wanted)
     except WnexploreError:
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -154,35 +154,35 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
     while len(known) < min(within.size, wanted.trials):
         if not study.get_trials(states=(TrialState.WAITING,)):
             _propose_first(study, wanted, first)
-            if vain == _PATIENCE and within.listed:
+            if fruitless == _PATIENCE and within.listed:
                 study.enqueue_trial(encode(wanted.spec, within.another(known)))
-        if vain == _MOST_IN_VAIN:
+        if fruitless == _MAX_FRUITLESS:
             raise RunError(
-                f"{vain} proposals in a row were known or broke a budget; {len(known)} of"
+                f"{fruitless} proposals in a row were known or broke a budget; {len(known)} of"
                 f" {wanted.trials} points are measured and kept: another seed, wider budgets or more values"
                 " of an axis find others"
             )
-        study.sampler = _sampler(wanted, len(_told(study)))
+        study.sampler = _sampler(wanted, len(_reported(study)))
         trial = study.ask()
         point = decode(wanted.spec, trial)
         trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
-        reason = _thrown_out(wanted, point)
+        reason = _rejected(wanted, point)
         function = None if reason else _function(point)
-        vain = vain + 1 if reason or function in known else 0
+        fruitless = fruitless + 1 if reason or function in known else 0
         if function is not None and function not in known:
             step = partial(on_step, len(known) + 1)
             known[function] = _measure(wanted, point, store, threads, step)
-        _tell(study, trial, reason, None if function is None else known[function])
-    thrown_out = sum(trial.user_attrs["outcome"] == _THROWN_OUT for trial in _told(study))
-    return Outcome(len(known), thrown_out, len(known) < wanted.trials)
+        _report_trial(study, trial, reason, None if function is None else known[function])
+    rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
+    return Outcome(len(known), rejected, len(known) < wanted.trials)
 
 
 _POINT = "point"
-_THROWN_OUT, _MEASURED = "thrown out", "measured"
+_REJECTED, _MEASURED = "thrown out", "measured"
 _POPULATION = 20
 _PATIENCE = 10
 """Proposals in vain after which a point that is not known yet is drawn at random, where points are listed."""
-_MOST_IN_VAIN = 2000
+_MAX_FRUITLESS = 2000
 
 
 def _study(wanted: Search, directory: Path) -> optuna.Study:
@@ -213,7 +213,7 @@ class Within:
 
     def __init__(self, wanted: Search) -> None:
         self._space, self._seed = space_of(wanted.spec), wanted.seed
-        self.listed = self._space.size <= MOST_POINTS
+        self.listed = self._space.size <= MAX_POINTS
         if not self.listed:
             self.size = self._space.size
             return
@@ -238,7 +238,7 @@ class Within:
         return next(point for point in points if _function(point) not in known)
 
 
-def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _reported(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The trials that came to something, in order; what was stopped counts when it is proposed again."""
     trials = study.trials
     again = {trial.user_attrs.get("again") for trial in trials}
@@ -248,14 +248,14 @@ def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _standing(study: optuna.Study, wanted: Search) -> tuple[dict[Hashable, Values], int]:
     """What every point came to that was measured, and how many proposals since the last were in vain."""
     known: dict[Hashable, Values] = {}
-    vain = 0
-    for trial in _told(study):
-        vain += 1
+    fruitless = 0
+    for trial in _reported(study):
+        fruitless += 1
         if trial.user_attrs["outcome"] == _MEASURED:
             function = _function(_point_of(trial, wanted))
-            vain = vain if function in known else 0
+            fruitless = fruitless if function in known else 0
             known.setdefault(function, trial.values)
-    return known, vain
+    return known, fruitless
 
 
 def _put_back(study: optuna.Study, wanted: Search) -> None:
@@ -274,8 +274,8 @@ def _put_back(study: optuna.Study, wanted: Search) -> None:
 
 def _propose_first(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:
     """Propose the next of the points that a search begins with: one at a time, which keeps their order."""
-    told = {trial.user_attrs.get("first") for trial in _told(study)}
-    number = next((number for number in range(len(first)) if number not in told), None)
+    proposed = {trial.user_attrs.get("first") for trial in _reported(study)}
+    number = next((number for number in range(len(first)) if number not in proposed), None)
     if number is not None:
         study.enqueue_trial(encode(wanted.spec, first[number]), {"first": number})
 
@@ -307,10 +307,10 @@ def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
 
 
-def _thrown_out(wanted: Search, point: DesignPoint) -> str | None:
+def _rejected(wanted: Search, point: DesignPoint) -> str | None:
     """Why `point` is not to be built; None if it may be."""
     try:
-        counts = count(point, walk_of(point))
+        counts = count(point, skeleton_of(point))
     except IllegalPointError as error:
         return str(error)
     if wanted.where is None:
@@ -320,7 +320,7 @@ def _thrown_out(wanted: Search, point: DesignPoint) -> str | None:
 
 
 def _function(point: DesignPoint) -> Hashable:
-    return point.baseline(), function_of(point, walk_of(point))
+    return point.baseline(), function_of(point, skeleton_of(point))
 
 
 def _measure(
@@ -348,12 +348,12 @@ def _measure(
     return None if None in values else [value for value in values if value is not None]
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, reason: str | None, values: Values) -> None:
+def _report_trial(study: optuna.Study, trial: optuna.Trial, reason: str | None, values: Values) -> None:
     from optuna.trial import TrialState
 
     if reason is not None:
         trial.set_user_attr("reason", reason)
-    trial.set_user_attr("outcome", _MEASURED if reason is None else _THROWN_OUT)
+    trial.set_user_attr("outcome", _MEASURED if reason is None else _REJECTED)
     if values is None:
         study.tell(trial, state=TrialState.FAIL)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wnexplore.design.external_names import is_brought, source_hash
+from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.latency_protocol import LatencyProtocol, latency_axes, latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
@@ -128,11 +128,11 @@ def check_sizes(spec: SweepSpec, plan: Plan, todo: Iterable[Measurement]) -> Non
     latencies: dict[tuple[Any, ...], list[Measurement]] = {}
     for measurement in plan.measurements:
         latencies.setdefault(_sized(measurement), []).append(measurement)
-    asked = {_sized(measurement) for measurement in todo}
+    requested = {_sized(measurement) for measurement in todo}
     for sizes, group in latencies.items():
-        if sizes in asked and group[0].figure == "latency":
+        if sizes in requested and group[0].figure == "latency":
             check_fits_somewhere(latency_misfit(m.point, m.timing) for m in group)
-    if spec.train is not None and ("training",) in asked:
+    if spec.train is not None and ("training",) in requested:
         train, device = spec.train, resolve_device(spec.train.device)
         check_fits_somewhere(training_misfit(train, point, device) for point in plan.points)
 
@@ -146,11 +146,11 @@ def _sized(measurement: Measurement) -> tuple[Any, ...]:
 
 def _check_count(points: int, per_point: int) -> None:
     """Raise `InputError` if there is more to measure than can be listed: `each` of so many `points`."""
-    if points * per_point > _MOST:
-        raise InputError(f"{points * per_point:,} measurements: expected at most {_MOST:,}")
+    if points * per_point > _MAX:
+        raise InputError(f"{points * per_point:,} measurements: expected at most {_MAX:,}")
 
 
-_MOST = 1_000_000
+_MAX = 1_000_000
 
 
 def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
@@ -360,7 +360,7 @@ def _failed(record: Record, failure: Failure) -> Record:
 
 def _source(point: DesignPoint) -> dict[str, Any]:
     """What tells a network in a file from the one that was there before it was changed."""
-    source = source_hash(point.backbone) if is_brought(point.backbone) else None
+    source = source_hash(point.backbone) if is_external(point.backbone) else None
     return {} if source is None else {"source": source}
 
 

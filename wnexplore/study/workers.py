@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.errors import STOPS, InputError, RunError, tell_notices
+from wnexplore.errors import STOPS, InputError, RunError, print_notices
 from wnexplore.measure.environment import environment
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.torch_settings import threads_set
@@ -250,7 +250,7 @@ def _begin(begun: Any) -> None:
     # ends itself.
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-    tell_notices()
+    print_notices()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -107,15 +107,15 @@ def ready_for_test(
     """
     before = Snapshot(network, parameters=average is not None)
     generators = generator_states(device)
-    whole = True
+    complete = True
     try:
         if average is not None:
             average.put_in()
         if world > 1:
             _agree(network)
         if recipe.batch_norm == "refreshed":
-            whole = refresh_batch_norm(network, split, recipe.batch_size, device, Pass(seed, 0), stop)
-        yield whole
+            complete = refresh_batch_norm(network, split, recipe.batch_size, device, Pass(seed, 0), stop)
+        yield complete
     finally:
         before.put_back()
         set_generator_states(generators)

@@ -27,11 +27,11 @@ def analyze(
     `data` has the network's classes, as returned by `evaluate.test_data`. Raises `InputError` if the network
     has no such layer or none that generates kernels, or another number of classes.
     """
-    network, point = trained.network.to(device), trained.origin.point
+    network, point = trained.network.to(device), trained.metadata.point
     if data.num_classes != point.num_classes:
         raise InputError(
             f"data set '{data.name}' has {data.num_classes} classes, and this network {point.num_classes}:"
-            f" expected a data set such as '{shown(trained.origin.data)}'"
+            f" expected a data set such as '{shown(trained.metadata.data)}'"
         )
     try:
         layers = generated_layers(network, layer)

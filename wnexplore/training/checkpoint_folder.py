@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from wnexplore.files import make_folder, remove_unfinished, told
-from wnexplore.training.checkpoint import SUFFIX, Origin, read_state, save_checkpoint, save_state
+from wnexplore.files import make_folder, remove_unfinished, translate_errors
+from wnexplore.training.checkpoint import SUFFIX, CheckpointMetadata, read_state, save_checkpoint, save_state
 
 _KEPT = 2
 
@@ -48,16 +48,18 @@ class Checkpoints:
         save_state(self._path(step).with_suffix(".state"), state)
         self._forget(".state")
 
-    def save(self, network: nn.Module, origin: Origin, beside: Mapping[str, Any]) -> None:
+    def save(self, network: nn.Module, metadata: CheckpointMetadata, side_state: Mapping[str, Any]) -> None:
         """Save the weights of a step, and remove all earlier weights but the last."""
         make_folder(self.folder)
-        save_checkpoint(self._path(origin.step), network, origin, beside)
+        save_checkpoint(self._path(metadata.step), network, metadata, side_state)
         self._forget(SUFFIX)
 
-    def save_best(self, network: nn.Module, origin: Origin, beside: Mapping[str, Any]) -> None:
+    def save_best(
+        self, network: nn.Module, metadata: CheckpointMetadata, side_state: Mapping[str, Any]
+    ) -> None:
         """Save the best weights so far."""
         make_folder(self.folder)
-        save_checkpoint(self.best, network, origin, beside)
+        save_checkpoint(self.best, network, metadata, side_state)
 
     def state(self) -> dict[str, Any] | None:
         """The state of the last step for resuming; None if there is none. Raises `InputError` if it is
@@ -70,7 +72,7 @@ class Checkpoints:
 
     def _forget(self, suffix: str) -> None:
         for old in self._all(suffix)[:-_KEPT]:
-            with told(old):
+            with translate_errors(old):
                 old.unlink()
 
     def _all(self, suffix: str) -> list[Path]:

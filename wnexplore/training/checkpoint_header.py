@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from wnexplore.design.external_names import LIBRARIES, is_brought, source_hash
+from wnexplore.design.external_names import LIBRARIES, is_external, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.models import build
@@ -47,10 +47,10 @@ def read_header(path: Path) -> Header:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return Header(file.metadata() or {}, shapes)
 
-    return read_told(path, "checkpoint", read)
+    return read_or_explain(path, "checkpoint", read)
 
 
-def read_told(path: Path, what: str, read: Callable[[], _Read]) -> _Read:
+def read_or_explain(path: Path, what: str, read: Callable[[], _Read]) -> _Read:
     """The result of `read`, with errors translated into an `InputError` that names the file."""
     try:
         check_regular(path)
@@ -119,7 +119,7 @@ def named_point(path: Path, point: DesignPoint, source: str | None, backbone: st
 
 def is_in_file(backbone: str) -> bool:
     """Whether `backbone` is a function of a Python file, which is run to build the network."""
-    return is_brought(backbone) and backbone.rpartition(":")[0] not in LIBRARIES
+    return is_external(backbone) and backbone.rpartition(":")[0] not in LIBRARIES
 
 
 def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> nn.Module:
@@ -135,7 +135,7 @@ def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
         )
     if not any(point.num_classes in shape for shape in shapes.values()):
         raise _unfit(path, f"no tensor has the size of {point.num_classes:,} classes")
-    times = _TIMES if is_brought(point.backbone) else 1
+    times = _TIMES if is_external(point.backbone) else 1
     bounds = NumbersAtMost(times * sum(map(math.prod, shapes.values())) + _SLACK)
     try:
         with nullcontext() if is_in_file(point.backbone) else bounds:
@@ -146,7 +146,7 @@ def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
         if isinstance(error, InputError):
             raise InputError(f"checkpoint {named(path)} is damaged: point: {error}") from None
         raise
-    if is_brought(point.backbone):
+    if is_external(point.backbone):
         return network
     for name, tensor in network.state_dict().items():
         shape = tuple(tensor.shape)

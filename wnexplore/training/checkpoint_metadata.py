@@ -9,18 +9,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wnexplore.design.data_source import parse_data
-from wnexplore.design.external_names import is_brought
+from wnexplore.design.external_names import is_external
 from wnexplore.design.legality import check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import InputError, shown
 
 VERSION = 1
-MOST_BYTES = 4 * 2**20
+MAX_BYTES = 4 * 2**20
 """Largest text: a hundred thousand classes take half of it."""
-MOST_VALUES = 1000
+MAX_VALUES = 1000
 """Most values of one field, except the class names."""
-MOST_DEEP = 5
+MAX_DEPTH = 5
 """Deepest nesting of lists and objects in a field."""
 
 
@@ -61,8 +61,8 @@ _Limit = Annotated[float, Field(ge=-1e30, le=1e30)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class PreparationMetadata(_Strict):
-    """The fields of `Preparation`."""
+class PreprocessingMetadata(_Strict):
+    """The fields of `Preprocessing`."""
 
     mean: tuple[_Share, _Share, _Share]
     std: tuple[_Deviation, _Deviation, _Deviation]
@@ -73,13 +73,13 @@ class PreparationMetadata(_Strict):
 
 
 class Metadata(_Strict):
-    """The fields of `Origin`, and the format's version."""
+    """The fields of `CheckpointMetadata`, and the format's version."""
 
     version: Annotated[int, Field(ge=1)]
     point: dict[str, str | int | None]
     data: Annotated[str, AfterValidator(_with_data)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    preparation: PreparationMetadata
+    preparation: PreprocessingMetadata
     recipe: Annotated[dict[str, Any], AfterValidator(_with_recipe)]
     seed: _Count
     step: _Count
@@ -100,7 +100,7 @@ class Metadata(_Strict):
         try:
             point = DesignPoint.from_dict(self.point)
             # The layers of an external backbone are known when it is built.
-            if not is_brought(point.backbone):
+            if not is_external(point.backbone):
                 check_legal(point)
             return point
         except TypeError:
@@ -114,8 +114,8 @@ def read_metadata(text: str) -> Metadata:
 
     Raises `DamagedError` for anything that no training writes, `NewerError` for a later version.
     """
-    if len(text) > MOST_BYTES:
-        raise DamagedError("metadata", f"{len(text):,} characters, expected at most {MOST_BYTES:,}")
+    if len(text) > MAX_BYTES:
+        raise DamagedError("metadata", f"{len(text):,} characters, expected at most {MAX_BYTES:,}")
     try:
         content = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError:
@@ -147,15 +147,15 @@ def _check_bounds(content: Mapping[str, Any]) -> None:
                 raise DamagedError("classes", f"expected names, not '{shown(wrong)}'")
             continue
         count, level = 0, [value]
-        for _ in range(MOST_DEEP):
+        for _ in range(MAX_DEPTH):
             count += len(level)
             level = [item for above in level if isinstance(above, dict | list) for item in _inside(above)]
         if level:
-            raise DamagedError(shown(name), f"nested more than {MOST_DEEP} deep")
-        if count > MOST_VALUES:
-            raise DamagedError(shown(name), f"{count:,} values, expected at most {MOST_VALUES:,}")
-    if len(content) > MOST_VALUES:
-        raise DamagedError("metadata", f"{len(content):,} fields, expected at most {MOST_VALUES:,}")
+            raise DamagedError(shown(name), f"nested more than {MAX_DEPTH} deep")
+        if count > MAX_VALUES:
+            raise DamagedError(shown(name), f"{count:,} values, expected at most {MAX_VALUES:,}")
+    if len(content) > MAX_VALUES:
+        raise DamagedError("metadata", f"{len(content):,} fields, expected at most {MAX_VALUES:,}")
 
 
 def _inside(above: dict[str, Any] | list[Any]) -> Iterable[Any]:

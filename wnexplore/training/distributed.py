@@ -30,9 +30,9 @@ class Processes:
         """Whether `flag` is set in any process; all processes must call this."""
         if self.world == 1:
             return flag
-        told = torch.tensor(float(flag), device=device)
-        distributed.all_reduce(told)
-        return bool(told.item())
+        any_flag = torch.tensor(float(flag), device=device)
+        distributed.all_reduce(any_flag)
+        return bool(any_flag.item())
 
     def mean(self, value: torch.Tensor) -> float:
         """The mean of the processes' values (); all processes must call this."""
@@ -61,7 +61,7 @@ def joined(device: str) -> Iterator[Processes]:
         yield Processes()
         return
     if device == "cuda":
-        gpu = own_gpu()
+        gpu = process_gpu()
         torch.cuda.set_device(gpu)
         # With the GPU given, NCCL connects now, where an error still belongs to this process.
         distributed.init_process_group("nccl", device_id=gpu)
@@ -73,7 +73,7 @@ def joined(device: str) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
-def own_gpu() -> torch.device:
+def process_gpu() -> torch.device:
     """This process's GPU by torchrun's local rank; `InputError` if it doesn't exist."""
     local, count = _number("LOCAL_RANK", 0), torch.cuda.device_count()
     if local >= count:

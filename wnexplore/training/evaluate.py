@@ -18,7 +18,7 @@ from wnexplore.data.decoding import (
     reason,
 )
 from wnexplore.data.folder import looked_at, tested_folder
-from wnexplore.data.preprocessing import Preparation, normalised, tested
+from wnexplore.data.preprocessing import Preprocessing, normalised, tested
 from wnexplore.design.data_source import parse_data
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.torch_settings import PRECISION, precision_set
@@ -29,16 +29,16 @@ Answer = list[tuple[str, float]]
 
 
 def test_data(
-    trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
+    trained: Trained, source: str | None, resolution: int | None, notify: Callable[[str], None]
 ) -> Data:
     """The data set `source` from `images_for`, its labels mapped to the network's by class name.
 
-    It may lack some of the network's classes. `tell` gets a line per caveat about the result. Raises
+    It may lack some of the network's classes. `notify` gets a line per caveat about the result. Raises
     `InputError` if the data set has classes that the network lacks.
     """
-    data = images_for(trained, source, resolution, tell)
-    classes = trained.origin.classes
-    labels = _labels(data, classes, tell)
+    data = images_for(trained, source, resolution, notify)
+    classes = trained.metadata.classes
+    labels = _labels(data, classes, notify)
     if labels == list(range(len(classes))):
         return data
     test = _relabelled(data.test, labels)
@@ -46,49 +46,49 @@ def test_data(
 
 
 def images_for(
-    trained: Trained, source: str | None, resolution: int | None, tell: Callable[[str], None]
+    trained: Trained, source: str | None, resolution: int | None, notify: Callable[[str], None]
 ) -> Data:
     """The data set `source` (None: that of the training) at the network's resolution, or at `resolution`.
 
     Its test images get the checkpoint's preprocessing: normalisation, greyscale and crop. Of image files only
-    path/val is read, also as the training split. `tell` gets a line if there are images of a kind that the
+    path/val is read, also as the training split. `notify` gets a line if there are images of a kind that the
     training lacked. Raises `InputError` if it can't be loaded.
     """
-    origin = trained.origin
-    asked = parse_data(source or origin.data)
-    size = resolution or origin.point.resolution
+    metadata = trained.metadata
+    asked = parse_data(source or metadata.data)
+    size = resolution or metadata.point.resolution
     if asked.name != "folder":
         data = load_data(asked, resolution=size)
-        return replace(data, test=_prepared(data.test, origin.preparation))
+        return replace(data, test=_prepared(data.test, metadata.preparation))
     assert asked.path is not None, "parse_data sees to it"
-    split = tested_folder(asked.path, size, origin.preparation)
-    _tell_of_depths(split.folder.root, looked_at(split.folder), split.how.ranges, tell)
+    split = tested_folder(asked.path, size, metadata.preparation)
+    _report_depths(split.folder.root, looked_at(split.folder), split.how.ranges, notify)
     return Data("folder", len(split.folder.classes), split.folder.classes, split, split)
 
 
 def predict(
-    trained: Trained, paths: Sequence[Path], device: str, tell: Callable[[str], None]
+    trained: Trained, paths: Sequence[Path], device: str, notify: Callable[[str], None]
 ) -> dict[Path, Answer | str]:
     """The five most probable classes of each image file, or why it can't be read.
 
-    Preprocessing is that of `evaluate` for images of a folder. `tell` gets a line per kind of images that the
-    training lacked, with the first such file.
+    Preprocessing is that of `evaluate` for images of a folder. `notify` gets a line per kind of images that
+    the training lacked, with the first such file.
     """
-    network, origin = trained.network.to(device), trained.origin
-    known = dict(origin.preparation.ranges)
+    network, metadata = trained.network.to(device), trained.metadata
+    known = dict(metadata.preparation.ranges)
     answers: dict[Path, Answer | str] = {}
     for path in paths:
         try:
-            image = read_image(str(path), origin.preparation.ranges)
+            image = read_image(str(path), metadata.preparation.ranges)
             if is_of_unknown_range(str(path), known):
                 found = ranges_of([str(path)])
-                _tell_of_depths(path, found, known, tell)
+                _report_depths(path, found, known, notify)
                 known |= found
-            pixels = tested(image, origin.preparation, origin.point.resolution)
+            pixels = tested(image, metadata.preparation, metadata.point.resolution)
         except Exception as error:  # a decoder may raise anything on a broken file
             answers[path] = reason(error)
             continue
-        images = normalised(pixels[None].to(device).float() / 255, origin.preparation)
+        images = normalised(pixels[None].to(device).float() / 255, metadata.preparation)
         with torch.inference_mode(), precision_set(PRECISION):
             shares = network(images).float().softmax(1)[0].cpu()
         if not shares.isfinite().all():
@@ -96,33 +96,33 @@ def predict(
             continue
         likeliest = shares.topk(min(5, len(shares)))
         answers[path] = [
-            (origin.classes[index], share)
+            (metadata.classes[index], share)
             for index, share in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
         ]
     return answers
 
 
-def preparation(split: Split) -> Preparation:
+def preparation(split: Split) -> Preprocessing:
     """The preprocessing of image files that is equivalent to that of the test split `split`."""
     if isinstance(split, FolderSplit):
         return split.how
     assert isinstance(split, TensorSplit)
     mean, std = ((values.flatten() / split.peak).tolist() for values in (split.mean, split.std))
-    return Preparation(tuple(mean), tuple(std), grey=split.images.shape[1] == 1)
+    return Preprocessing(tuple(mean), tuple(std), grey=split.images.shape[1] == 1)
 
 
-def _tell_of_depths(where: Path, found: Ranges, known: Ranges, tell: Callable[[str], None]) -> None:
+def _report_depths(where: Path, found: Ranges, known: Ranges, notify: Callable[[str], None]) -> None:
     """Report images of a kind that the training lacked, which may be read too dark."""
     for kind, (low, high) in found.items():
         black, white = USUAL_RANGES[kind]
         if kind not in known and (low, high) != (black, white):
-            tell(
+            notify(
                 f"{shown(where, 300)} has {kind} values, and the training had none: they are read as"
                 f" {black:g} (black) to {white:g} (white), while their range is {low:g} to {high:g}"
             )
 
 
-def _prepared(split: Split, how: Preparation) -> Split:
+def _prepared(split: Split, how: Preprocessing) -> Split:
     """`split`, images in memory, normalised by `how`."""
     if not isinstance(split, TensorSplit) or preparation(split) == how:
         return split
@@ -130,7 +130,7 @@ def _prepared(split: Split, how: Preparation) -> Split:
     return replace(split, mean=mean, std=std)
 
 
-def _labels(data: Data, known: Sequence[str], tell: Callable[[str], None]) -> list[int]:
+def _labels(data: Data, known: Sequence[str], notify: Callable[[str], None]) -> list[int]:
     """For each class of `data` its index among the network's classes, by name."""
     number = {name: index for index, name in enumerate(known)}
     strange = [name for name in data.classes if name not in number]
@@ -142,7 +142,7 @@ def _labels(data: Data, known: Sequence[str], tell: Callable[[str], None]) -> li
             f" doesn't know {_some(strange)}{lacks}: expected the class names of its training"
         )
     if missing:
-        tell(
+        notify(
             f"data set '{data.name}' has {len(data.classes)} of the network's {len(known)} classes, without"
             f" {_some(missing)}: each image is tested against all {len(known)}"
         )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wnexplore.design.external_names import is_brought, source_hash
+from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import STOPS, InputError, shown
@@ -28,7 +28,7 @@ from wnexplore.models import build
 from wnexplore.models.trial_run import try_out
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
-from wnexplore.training.checkpoint import Origin
+from wnexplore.training.checkpoint import CheckpointMetadata
 from wnexplore.training.checkpoint_folder import Checkpoints
 from wnexplore.training.determinism import reproducible, seed_generators
 from wnexplore.training.distributed import Processes, joined
@@ -124,8 +124,8 @@ class _RunDirectory(Callbacks):
         self._data = load(spec, run.point.resolution)
         self._point = replace(run.point, num_classes=self._data.num_classes)
         # The hash of the file as it is run.
-        brought = is_brought(self._point.backbone)
-        self._source = source_hash(self._point.backbone) if brought else None
+        external = is_external(self._point.backbone)
+        self._source = source_hash(self._point.backbone) if external else None
 
         def make() -> nn.Module:
             network = build(self._point)
@@ -143,7 +143,7 @@ class _RunDirectory(Callbacks):
             save_every=run.save_every,
             test_every=run.test_every,
             processes=processes,
-            skips=lambda network: brought and processes.world > 1 and _skips(network, self._point),
+            skips=lambda network: external and processes.world > 1 and _skips(network, self._point),
         )
         # State that can't be saved is refused before anything is written.
         self.trainer.state()
@@ -207,7 +207,7 @@ class _RunDirectory(Callbacks):
         """Save the weights if they are the best so far."""
         *before, top1 = self.trainer.figure.tested_top1
         if self._processes.first and top1 > max(before, default=-math.inf):
-            self._checkpoints.save_best(self.trainer.training.network, self._origin(), self._beside())
+            self._checkpoints.save_best(self.trainer.training.network, self._metadata(), self._side_state())
 
     def on_end(self) -> None:
         """Save the weights if they are lacking."""
@@ -237,23 +237,23 @@ class _RunDirectory(Callbacks):
                 since.append(perf_counter())
             return bool(since) and since[-1] - since[0] > _PATIENCE
 
-        with self.trainer.ready_for_test(stop) as whole:
-            if self._processes.first and whole:
-                self._checkpoints.save(self.trainer.training.network, self._origin(), self._beside())
+        with self.trainer.ready_for_test(stop) as complete:
+            if self._processes.first and complete:
+                self._checkpoints.save(self.trainer.training.network, self._metadata(), self._side_state())
 
     def stop(self) -> bool:
         """Whether an interrupt was received."""
         return bool(self.interrupts)
 
-    def _beside(self) -> dict[str, Any]:
+    def _side_state(self) -> dict[str, Any]:
         training = self.trainer.training
         return training.beside.changed(training.network)
 
-    def _origin(self) -> Origin:
+    def _metadata(self) -> CheckpointMetadata:
         training, figure, spec = self.trainer.training, self.trainer.figure, self._run.spec
         tested = figure.tested_epochs
         current = bool(tested) and tested[-1] == len(figure.losses) == training.epoch
-        return Origin(
+        return CheckpointMetadata(
             self._point,
             spec.source.text,
             self._data.classes,

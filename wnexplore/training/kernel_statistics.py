@@ -37,7 +37,7 @@ SATURATED = 0.01
 PERPLEXITY = 30.0
 """Perplexity of the t-SNE with enough images."""
 
-FEWEST_MAPPED = 5
+MIN_MAPPED = 5
 """Fewest images for a t-SNE."""
 
 
@@ -149,10 +149,10 @@ def kernel_map(products: Tensor, seed: int) -> Floats | None:
     """A two-dimensional t-SNE map (N, 2) of kernels from their inner products (N, N).
 
     Source: van der Maaten and Hinton, JMLR 9, 2008; distances are Euclidean, the perplexity 30, or a third of
-    the other images if that is less. None for fewer than `FEWEST_MAPPED` images, and if all kernels are
+    the other images if that is less. None for fewer than `MIN_MAPPED` images, and if all kernels are
     equal.
     """
-    if len(products) < FEWEST_MAPPED:
+    if len(products) < MIN_MAPPED:
         return None
     # Points with exactly these distances: the principal components of the kernels (Torgerson, 1952).
     centred = products - products.mean(0)
@@ -203,7 +203,7 @@ def _pairs(products: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     lengths = products.diagonal().clamp_min(0).sqrt()
     first, second = torch.triu_indices(len(products), len(products), 1)
-    whole = (lengths[first] > 0) & (lengths[second] > 0)
-    first, second = first[whole], second[whole]
+    nonzero = (lengths[first] > 0) & (lengths[second] > 0)
+    first, second = first[nonzero], second[nonzero]
     cosines = products[first, second] / (lengths[first] * lengths[second])
     return cosines.clamp(-1, 1), labels[first] == labels[second]

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wnexplore.errors import InputError, WnexploreError
-from wnexplore.files import told, write_all, write_whole
+from wnexplore.files import translate_errors, write_all, write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -50,25 +50,25 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     def __init__(self, directory: Path, step: int) -> None:
         path = directory / FILE_NAME
         self.rows = [row for row in read_log(directory) if row.step <= step] if path.exists() else []
-        write_whole(path, _text(self.rows, head=True).encode())
+        write_atomically(path, _text(self.rows, head=True).encode())
         self._path, self._folder = path, directory / "tensorboard"
-        with told(path):
+        with translate_errors(path):
             # Unbuffered: a failed write isn't repeated when the file is closed.
             self._file = path.open("ab", buffering=0)
         # TensorBoard writes in a thread, whose errors `write` raises here later.
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread
-        with told(self._folder):
+        with translate_errors(self._folder):
             self._board = _board(self._folder, step)
 
     def write(self, row: Row) -> None:
         """Add a row."""
         self.rows.append(row)
-        with told(self._path):
+        with translate_errors(self._path):
             write_all(self._file, _text([row]).encode())
         if self._board is None:
             return
-        with told(self._folder):
+        with translate_errors(self._folder):
             figures = {name: value for name, value in asdict(row).items() if value is not None}
             for name, value in figures.items():
                 if name != "step":
@@ -80,7 +80,7 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         self._file.close()
         try:
             if self._board is not None:
-                with told(self._folder):
+                with translate_errors(self._folder):
                     self._board.close()
         except WnexploreError:
             # Report the error that ended the training, not a failed write after it.

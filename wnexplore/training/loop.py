@@ -21,7 +21,7 @@ from wnexplore.errors import InputError, RunError
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.training.accuracy import is_too_few
 from wnexplore.training.determinism import generator_states, set_generator_states
-from wnexplore.training.network_state import Beside, Snapshot, load_network_state, network_state
+from wnexplore.training.network_state import SideState, Snapshot, load_network_state, network_state
 from wnexplore.training.optimizer import lr_factor, make_optimizer, set_lr
 from wnexplore.training.weight_average import Average
 
@@ -68,7 +68,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
         self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
         """The moving average of the weights, which is tested and saved; None if the recipe has none."""
-        self.beside = Beside(self.network)
+        self.beside = SideState(self.network)
         """The network's state that is not in its state dict."""
         if min(recipe.batch_size, len(split)) // world == 1:
             self._check_one_image()

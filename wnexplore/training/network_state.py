@@ -80,7 +80,7 @@ def load_network_state(
         modules[name].set_extra_state(unpacked(value))
 
 
-class Beside:
+class SideState:
     """A network's state that is not in its state dict, compared with that at construction."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -88,7 +88,7 @@ class Beside:
         self._buffers = _copies(network)
 
     def changed(self, network: nn.Module) -> dict[str, Any]:
-        """What a new network with this state dict lacks, for `load_beside`; {} if nothing.
+        """What a new network with this state dict lacks, for `load_side_state`; {} if nothing.
 
         Raises `InputError` as `network_state` does.
         """
@@ -114,21 +114,21 @@ class Beside:
         return {kind: value for kind, value in found.items() if value}
 
 
-def load_beside(
-    network: nn.Module, beside: Mapping[str, Any], tensors: Mapping[str, Tensor]
+def load_side_state(
+    network: nn.Module, side_state: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Restore the result of `Beside.changed` into `network`, and create buffers for late `tensors`.
+    """Restore the result of `SideState.changed` into `network`, and create buffers for late `tensors`.
 
     Returns the complete state dict for `tensors`. Raises as `load_network_state`.
     """
-    unlisted = beside.get("unlisted", {})
-    for name in beside.get("late", ()):
+    unlisted = side_state.get("unlisted", {})
+    for name in side_state.get("late", ()):
         if name in tensors:
             set_buffer(network, name, tensors[name], torch.device("cpu"), persistent=True)
     for name, value in unlisted.items():
         set_buffer(network, name, value, torch.device("cpu"), persistent=False)
-    set_attributes(network, beside.get("attributes", {}))
-    extra = beside.get("extra", {})
+    set_attributes(network, side_state.get("attributes", {}))
+    extra = side_state.get("extra", {})
     return {**tensors, **{_join(name, "_extra_state"): unpacked(value) for name, value in extra.items()}}
 
 

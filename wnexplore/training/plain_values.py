@@ -90,7 +90,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
-_MOST_BYTES = 16 * 2**20
+_MAX_BYTES = 16 * 2**20
 """Largest tensor, in bytes: a larger one is a cached activation, not state."""
 _PLAIN = (type(None), bool, int, float, complex, str)
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
@@ -107,7 +107,7 @@ def _packed(value: Any) -> Any:
     if kind is Tensor:
         if value.requires_grad or value.is_sparse or value.is_quantized:
             raise NotPlainError("a tensor with a history")
-        if value.nbytes > _MOST_BYTES:
+        if value.nbytes > _MAX_BYTES:
             raise NotPlainError("a tensor that is large")
         # Packed for the CPU, whatever its device.
         return {"kind": "tensor", "content": value.detach().clone(), "device": value.device.type}

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 from wnexplore.data import Augment, Data, load_data
 from wnexplore.design.counts import count
-from wnexplore.design.external_names import is_brought
+from wnexplore.design.external_names import is_external
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.measure.memory_fit import split_misfit
 from wnexplore.measure.thread_waiting import training_threads
-from wnexplore.space.skeleton_cache import walk_of
+from wnexplore.space.skeleton_cache import skeleton_of
 
 
 @lru_cache(maxsize=8)
@@ -26,10 +26,10 @@ def load(spec: TrainSpec, resolution: int) -> Data:
 
 def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
     """Raise `InputError` unless the network of `point` can be trained on the data of `spec`."""
-    if is_brought(point.backbone):
-        from wnexplore.models.external import check_brought
+    if is_external(point.backbone):
+        from wnexplore.models.external import check_external
 
-        check_brought(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
+        check_external(point.backbone, point.resolution, load(spec, point.resolution).num_classes)
 
 
 def training_misfit(spec: TrainSpec, point: DesignPoint, device: str, world: int = 1) -> str | None:
@@ -40,4 +40,4 @@ def training_misfit(spec: TrainSpec, point: DesignPoint, device: str, world: int
 
 def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
     """CPU threads of a training of `plain`, and of all networks compared with it."""
-    return training_threads(spec.jobs, count(plain, walk_of(plain)).flops * spec.batch_size)
+    return training_threads(spec.jobs, count(plain, skeleton_of(plain)).flops * spec.batch_size)

@@ -16,7 +16,7 @@ from wnexplore.design.methods import FORMULATIONS
 from wnexplore.errors import InputError
 from wnexplore.nn.formulations.choose import choose, choose_compiled
 from wnexplore.nn.formulations.feature_space import shared
-from wnexplore.nn.formulations.fused import LEAST_SLICE, MOST_TERMS, fused_conv1x1, fuses, is_available
+from wnexplore.nn.formulations.fused import MAX_TERMS, MIN_SLICE, fused_conv1x1, fuses, is_available
 from wnexplore.nn.formulations.generate import generate_kernels as generate_kernels
 from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.layer_shape import Formulation
@@ -95,7 +95,7 @@ def _why_not_fused(layer: LayerShape) -> str | None:
         return "it is for 1x1 convolutions without padding and groups"
     if not fuses(layer):
         return (
-            f"it is for lambda of at most {MOST_TERMS} and slices of at least {LEAST_SLICE} input channels:"
+            f"it is for lambda of at most {MAX_TERMS} and slices of at least {MIN_SLICE} input channels:"
             " beyond, registers spill"
         )
     if not is_available():

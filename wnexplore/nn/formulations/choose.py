@@ -6,7 +6,7 @@ import torch
 
 from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, fuses, is_available
-from wnexplore.nn.formulations.im2col import MOST_COLUMNS
+from wnexplore.nn.formulations.im2col import MAX_COLUMNS
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.single_image import SINGLE_NUMBERS
 
@@ -89,7 +89,7 @@ def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> fl
     single = batch == 1 and layer.weights < SINGLE_NUMBERS and not training
     calls = (3 if single else 4) * _CALL
     made, applied = batch * layer.weights * _MADE, batch * layer.weights * pixels
-    if layer.groups == 1 and (layer.pointwise or pixels <= MOST_COLUMNS):
+    if layer.groups == 1 and (layer.pointwise or pixels <= MAX_COLUMNS):
         columns = 0 if layer.pointwise else batch * layer.fan_in * pixels
         return calls + made + applied * _PRODUCT + columns * _MOVED
     applied_ms, reordered = applied * _CONVOLUTION, _reordered(layer, batch, pixels)

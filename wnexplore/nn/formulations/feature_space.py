@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.nn.formulations.im2col import MOST_COLUMNS, columns_of
+from wnexplore.nn.formulations.im2col import MAX_COLUMNS, columns_of
 from wnexplore.nn.formulations.kernel_space import needs_gradient
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.scaled_conv import Scaled
@@ -51,8 +51,8 @@ def shared(
         scaled: Tensor = Scaled.apply(x, alpha, weight.view(layer.kernel_shape), layer)
         return scaled if shift is None else scaled + shift.view(-1, 1, 1)
     outputs = _outputs_of(weight, layer, slices)
-    whole = training or needs_gradient(shift) or x.device.type != "cpu"
-    images = batch if whole else _images_at_a_time(x, layer, slices)
+    at_once = training or needs_gradient(shift) or x.device.type != "cpu"
+    images = batch if at_once else _images_at_a_time(x, layer, slices)
     if images >= batch:
         return _sum(outputs(x, alpha), shift)
     channels_last = not x.is_contiguous() and x.stride(1) == 1
@@ -75,7 +75,7 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
     """
     rows, columns = layer.output_size(height, width)
     sliced = layer.groups == 1 and layer.slices is not None and layer.slices > 1
-    single = batch == layer.inputs_per_group == 1 and rows * columns <= MOST_COLUMNS
+    single = batch == layer.inputs_per_group == 1 and rows * columns <= MAX_COLUMNS
     return sliced and single and layer.weights > LARGE and (layer.pointwise or training)
 
 

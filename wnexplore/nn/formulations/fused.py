@@ -62,12 +62,12 @@ def is_available() -> bool:
 def fuses(layer: LayerShape) -> bool:
     """Whether kernels of `layer` fit into registers: of a 1x1 layer, lambda at most 8, slices of 16."""
     slice_size = math.gcd(layer.in_channels, layer.outputs_per_group)
-    return layer.pointwise and layer.inputs_per_group <= MOST_TERMS and slice_size >= LEAST_SLICE
+    return layer.pointwise and layer.inputs_per_group <= MAX_TERMS and slice_size >= MIN_SLICE
 
 
-MOST_TERMS = 8
+MAX_TERMS = 8
 """Largest lambda: beyond, registers spill, up to 13.8 kB per thread."""
-LEAST_SLICE = 16
+MIN_SLICE = 16
 """Fewest input channels of a slice: below the smallest size of `tl.dot` it would be mostly padding."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -87,7 +87,7 @@ def _check(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> None:
     if alpha.shape != (vectors := (x.shape[0], groups * weight.shape[1])):
         raise InputError(f"alpha has shape {tuple(alpha.shape)}: expected {vectors}")
     largest = max(x.shape[1], weight.shape[0] // x.shape[1]) * x.shape[2] * x.shape[3]
-    if largest >= _MOST or weight.numel() >= _MOST:
+    if largest >= _MAX or weight.numel() >= _MAX:
         raise InputError("formulation 'fused' is for images and weights of fewer than 2**31 numbers")
     if triton is None:
         raise InputError("formulation 'fused' needs Triton, which can't be imported")
@@ -95,7 +95,7 @@ def _check(x: Tensor, alpha: Tensor, weight: Tensor, groups: int) -> None:
         raise InputError(f"x is on {x.device}: formulation 'fused' needs a CUDA GPU")
 
 
-_MOST = 2**31
+_MAX = 2**31
 """Elements that 32-bit offsets can address."""
 
 
@@ -212,8 +212,8 @@ def _generator_gradients(
     """
     sizes = _sizes(x, x.shape[1], weight, groups)
     block_j = 1 << (min(sizes.terms, 8) - 1).bit_length()
-    most = 64 if block_j <= 2 else 32
-    block_o, block_f = _block(sizes.out_channels, most), _block(sizes.slice_size, most)
+    largest = 64 if block_j <= 2 else 32
+    block_o, block_f = _block(sizes.out_channels, largest), _block(sizes.slice_size, largest)
     slice_tiles = _tiles(sizes.slice_size, block_f)
     kernel_tiles = _tiles(sizes.out_channels, block_o) * sizes.slices * slice_tiles
     term_tiles = _tiles(sizes.terms, block_j)
@@ -282,9 +282,9 @@ _PROGRAMS = 128
 """Programs that keep a GPU busy."""
 
 
-def _block(size: int, most: int) -> int:
+def _block(size: int, largest: int) -> int:
     """The smallest power of two that covers `size`, between the smallest size of `tl.dot` and `most`."""
-    return max(16, min(most, 1 << (size - 1).bit_length()))
+    return max(16, min(largest, 1 << (size - 1).bit_length()))
 
 
 def _filled(size: int, others: int) -> int:

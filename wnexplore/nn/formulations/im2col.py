@@ -9,7 +9,7 @@ from torch.nn import functional
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.tiles import EXACT, Scratch, Tile
 
-MOST_COLUMNS = 256
+MAX_COLUMNS = 256
 """Output pixels up to which a kernel larger than 1x1 is applied as a matrix to columns of the image."""
 
 WORTH_TURNING = 8
@@ -64,7 +64,7 @@ class ImageGradients:
         """Start the images whose gradients are `to`."""
         self._to, pointwise = to, self._layer.pointwise
         channels_last = not to.is_contiguous() and to.is_contiguous(memory_format=torch.channels_last)
-        few = len(to) >= WORTH_TURNING and self._size[0] * self._size[1] <= MOST_COLUMNS
+        few = len(to) >= WORTH_TURNING and self._size[0] * self._size[1] <= MAX_COLUMNS
         self._turned = channels_last or (few and to.device.type == "cpu")
         # The gradients' own memory serves as room: same layout, and each element is written once.
         self._in_place = pointwise and self._layer.stride == (1, 1) and self._turned == channels_last
@@ -100,9 +100,9 @@ class ImageGradients:
             self._to[:, channels, ::down, ::across] = self._sent.unflatten(2, self._size)
             return
         sent = self._sent.mT.unflatten(2, (-1, self._taps)).unflatten(1, self._size)
-        (below, beside), row = self._layer.dilation, self._layer.kernel_size[1]
+        (below, right), row = self._layer.dilation, self._layer.kernel_size[1]
         for tap in range(self._taps):
-            top, left = tap // row * below, tap % row * beside
+            top, left = tap // row * below, tap % row * right
             vertical = slice(top, top + down * (rows - 1) + 1, down)
             horizontal = slice(left, left + across * (columns - 1) + 1, across)
             self._padded[:, vertical, horizontal, channels].add_(sent[..., tap])

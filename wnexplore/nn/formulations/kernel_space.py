@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wnexplore.nn.formulations.generate import generate_by_group, generate_kernels, generate_published
-from wnexplore.nn.formulations.im2col import MOST_COLUMNS, columns_of
+from wnexplore.nn.formulations.im2col import MAX_COLUMNS, columns_of
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.tiled_product import Product
@@ -43,8 +43,8 @@ def kernel(
     if layer.pointwise or _has_few_columns(x, layer):
         y: Tensor = Product.apply(x, alpha, weight, layer, shift)
         return y
-    whole = needs_gradient(x, alpha, weight, shift) or x.device.type != "cpu"
-    images = len(x) if whole else _images_at_a_time(x, layer)
+    at_once = needs_gradient(x, alpha, weight, shift) or x.device.type != "cpu"
+    images = len(x) if at_once else _images_at_a_time(x, layer)
     if images >= len(x):
         return _folded(x, alpha, weight, layer, shift)
     y = x.new_empty(len(x), layer.out_channels, *layer.output_size(*x.shape[2:]))
@@ -70,7 +70,7 @@ def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:
     if layer.groups > 1:
         return False
     height, width = layer.output_size(*x.shape[2:])
-    return height * width <= MOST_COLUMNS
+    return height * width <= MAX_COLUMNS
 
 
 def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
@@ -90,11 +90,11 @@ def _matrices(alpha: Tensor, weight: Tensor, layer: LayerShape) -> list[Tensor]:
     """The slices of the kernels, (N, C_out, C_in/slices), or all in one where that is as fast."""
     slices = layer.slices or 0
     if layer.inputs_per_group == 1 or slices * layer.out_channels != layer.generator_groups:
-        whole = True
+        joined = True
     else:
         # Kernels are generated grouped; concatenating the groups is a copy.
-        whole = slices > 1 and layer.in_channels < slices * WORTH_SLICING
-    if whole:
+        joined = slices > 1 and layer.in_channels < slices * WORTH_SLICING
+    if joined:
         kernels = generate_kernels(alpha, weight, layer.generator_groups)
         return [kernels.reshape(-1, *layer.kernel_shape[:2])]
     made = generate_by_group(alpha, weight, layer.generator_groups)

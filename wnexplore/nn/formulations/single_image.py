@@ -71,7 +71,7 @@ def _matrix(layer: LayerShape, height: int, width: int) -> Run:
 _EXACT = (torch.float32, torch.float64)
 """The dtypes in which a matrix product accumulates as precisely as a convolution."""
 
-MOST_WINDOWS = 2**20
+MAX_WINDOWS = 2**20
 """Elements up to which copying an image's windows costs less than a convolution's overhead."""
 
 _PIECE = 32
@@ -80,18 +80,18 @@ _PIECE = 32
 
 def _has_few_windows(layer: LayerShape, height: int, width: int) -> bool:
     rows, columns = layer.output_size(height, width)
-    return layer.weights * rows * (columns + _PIECE) <= MOST_WINDOWS
+    return layer.weights * rows * (columns + _PIECE) <= MAX_WINDOWS
 
 
 def _windows(layer: LayerShape, height: int, width: int) -> Run:
     """A depthwise kernel as rows, each times the windows of its channel (im2col)."""
     channels, taps = layer.out_channels, layer.fan_in
     make = _maker(layer, (channels, 1, taps))
-    (high, wide), (down, across), (below, beside) = layer.padding, layer.stride, layer.dilation
+    (high, wide), (down, across), (below, right) = layer.padding, layer.stride, layer.dilation
     padding, row = (wide, wide, high, high), width + 2 * wide
     output = (1, channels, *layer.output_size(height, width))
     sizes = (channels, *layer.kernel_size, *output[2:])
-    strides = ((height + 2 * high) * row, below * row, beside, down * row, across)
+    strides = ((height + 2 * high) * row, below * row, right, down * row, across)
 
     def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
         padded = torch.constant_pad_nd(x, padding)
@@ -112,10 +112,10 @@ def _in_tiles(layer: LayerShape, device: str) -> bool:
 def _tiled(layer: LayerShape, dtype: torch.dtype) -> Run:
     """Groups of filters one after another in the same buffer."""
     per_filter, terms = layer.generator_groups // layer.out_channels, layer.inputs_per_group
-    most = max(1, TILE_BYTES // (layer.fan_in * dtype.itemsize))
+    largest = max(1, TILE_BYTES // (layer.fan_in * dtype.itemsize))
     tiles = [
         (filters, slice(filters.start * per_filter, filters.stop * per_filter))
-        for filters in pieces(layer.out_channels, most, REGISTER)
+        for filters in pieces(layer.out_channels, largest, REGISTER)
     ]
     options = (layer.stride, layer.padding, layer.dilation)
     product = torch.mul if terms == 1 else torch.bmm

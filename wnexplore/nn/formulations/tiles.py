@@ -12,11 +12,11 @@ from wnexplore.nn.formulations.layer_shape import LayerShape
 
 TILE_BYTES = 2**23
 """Bytes of kernels that exist at a time on a CPU."""
-MOST_IMAGES = 16
+MAX_IMAGES = 16
 """Images per tile: fewer make its products slow, more make their inner dimension small."""
-MOST_FILTERS = 512
+MAX_FILTERS = 512
 """Filters per tile: with more, the images' columns are read fewer times."""
-_LEAST_NUMBERS = 64
+_MIN_NUMBERS = 64
 """Elements per filter: with fewer, a product is dominated by writing its result."""
 REGISTER = 16
 """Elements of a vector register: a tile's filters and input channels or elements are multiples of it."""
@@ -60,12 +60,12 @@ def parts_of(layer: LayerShape) -> Parts:
 
 def images_at_a_time(x: Tensor) -> int:
     """Images (N, ...) per chunk, all chunks about equally large."""
-    return x.shape[0] if x.device.type != "cpu" else chunk_size(x.shape[0], MOST_IMAGES)
+    return x.shape[0] if x.device.type != "cpu" else chunk_size(x.shape[0], MAX_IMAGES)
 
 
-def chunk_size(total: int, most: int) -> int:
+def chunk_size(total: int, largest: int) -> int:
     """The size of about equal chunks of `total`, none larger than `most`; at least 1."""
-    return max(1, math.ceil(total / max(1, math.ceil(total / max(1, most)))))
+    return max(1, math.ceil(total / max(1, math.ceil(total / max(1, largest)))))
 
 
 def tiles_of(x: Tensor, layer: LayerShape, images: int) -> tuple[list[Tile], list[slice]]:
@@ -74,10 +74,10 @@ def tiles_of(x: Tensor, layer: LayerShape, images: int) -> tuple[list[Tile], lis
     taps = layer.kernel_size[0] * layer.kernel_size[1]
     filters, numbers = layer.out_channels, parts.length
     if x.device.type == "cpu":
-        filters = min(filters, MOST_FILTERS)
+        filters = min(filters, MAX_FILTERS)
         if x.dtype in EXACT:
             fit = TILE_BYTES // (images * filters * x.element_size())
-            numbers = min(numbers, max(_LEAST_NUMBERS, fit))
+            numbers = min(numbers, max(_MIN_NUMBERS, fit))
     # Complete channels, where parts are.
     step = REGISTER * (taps if parts.length % taps == 0 else 1)
     tiles = [
@@ -111,9 +111,9 @@ def make_tile(vectors: Tensor, weights: Tensor, tile: Tile, filters: slice, scra
     return product(alpha, rows, out=out).transpose(0, 1)
 
 
-def pieces(total: int, most: int, step: int) -> list[slice]:
+def pieces(total: int, largest: int, step: int) -> list[slice]:
     """0 to `total` in equal pieces up to the last, of about `most`, multiples of `step`."""
-    size = math.ceil(total / math.ceil(total / most))
+    size = math.ceil(total / math.ceil(total / largest))
     size = min(total, math.ceil(size / step) * step)
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 

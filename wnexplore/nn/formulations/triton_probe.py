@@ -18,7 +18,7 @@ except ImportError:
     triton = tl = None
 
 
-LEAST_CAPABILITY = (8, 0)
+MIN_CAPABILITY = (8, 0)
 """Lowest compute capability: older GPUs have neither bfloat16 nor TF32 products."""
 
 
@@ -27,7 +27,7 @@ def works() -> bool:
     """Whether Triton's kernels run on this process's GPU, tried once; if not, a warning says why."""
     if triton is None or not torch.cuda.is_available():
         return False
-    if torch.cuda.get_device_capability() < LEAST_CAPABILITY:
+    if torch.cuda.get_device_capability() < MIN_CAPABILITY:
         return False
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError("the first pass must come before a CUDA graph is captured")
