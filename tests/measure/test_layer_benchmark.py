@@ -16,7 +16,7 @@ from wnexplore.errors import InputError
 from wnexplore.measure import layer_benchmark
 from wnexplore.measure.distinct_layers import DistinctLayer, distinct_layers
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.layer_benchmark import LayerBenchmark, Timed, crossover, difference, race
+from wnexplore.measure.layer_benchmark import LayerBenchmark, Timed, benchmark_layer, crossover, difference
 from wnexplore.measure.rounds import MIN_ROUNDS
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.formulations import apply_generated
@@ -109,7 +109,7 @@ def test_one_layer_by_name() -> None:
 )
 def test_formulations_are_timed_and_agree(module: nn.Module, changes: dict[str, Any]) -> None:
     protocol, threads = _protocol(threads=1, **changes), torch.get_num_threads()
-    found = race(_layer(module), protocol)
+    found = benchmark_layer(_layer(module), protocol)
     assert torch.get_num_threads() == threads
     timed = _timed(found)
     assert list(timed) == ["published", "kernel", "shared"]
@@ -137,10 +137,10 @@ def test_training_goes_backward_to_all_that_came_in(monkeypatch: pytest.MonkeyPa
         return apply_generated(*inputs)
 
     monkeypatch.setattr(layer_benchmark, "apply_generated", noted)
-    race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(mode="train", batch_size=1))
+    benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(mode="train", batch_size=1))
     assert [True, True, True] in requested
     requested.clear()
-    race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=1))
+    benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=1))
     assert [True, True, True] not in requested
 
 
@@ -152,7 +152,7 @@ def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytes
         return torch.zeros_like(y) if name == "kernel" else y
 
     monkeypatch.setattr(layer_benchmark, "apply_generated", broken)
-    found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
+    found = benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
     assert found.formulations["shared"] == Failure("out_of_memory", "OutOfMemoryError: no room")
     timed = _timed(found)
     assert {name: outcome.agrees for name, outcome in timed.items()} == {"published": True, "kernel": False}
@@ -163,7 +163,7 @@ def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytes
 
 
 def test_images_that_do_not_fit_are_everyones_failure() -> None:
-    found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=10**12))
+    found = benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=10**12))
     assert set(found.formulations) == {"published", "kernel", "shared"}
     for outcome in found.formulations.values():
         assert isinstance(outcome, Failure)
@@ -186,7 +186,7 @@ def test_a_difference_that_is_no_number_is_a_disagreement_that_json_can_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(layer_benchmark, "difference", lambda y, expected: math.nan)
-    found = race(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
+    found = benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
     assert not any(outcome.agrees for outcome in _timed(found).values())
     assert {outcome.to_dict()["difference"] for outcome in _timed(found).values()} == {None}
     assert found.fastest is None

@@ -31,7 +31,7 @@ def _entry(ratio: float, difference: float | None = 1e-7, agrees: bool = True) -
     return {"status": "ok", "error": None, **figures, **ended, "difference": difference, "agrees": agrees}
 
 
-def _race(batch_size: int, fastest: str, regret: float, **formulations: Any) -> dict[str, Any]:
+def _benchmark(batch_size: int, fastest: str, regret: float, **formulations: Any) -> dict[str, Any]:
     message = {"batch_size": batch_size, **_spread("plain_ms", 2.0), "picked": "kernel", "fastest": fastest}
     return {**message, **_spread("regret", regret), "formulations": formulations}
 
@@ -56,8 +56,8 @@ def _result(*benchmarks: dict[str, Any], crossover: list[tuple[int, str]]) -> di
 
 
 TWO = _result(
-    _race(1, "kernel", 1.0, published=_entry(3.0), kernel=_entry(1.1), shared=_entry(1.7)),
-    _race(16, "shared", 1.25, published=NO_ROOM, kernel=_entry(1.5), shared=_entry(1.2)),
+    _benchmark(1, "kernel", 1.0, published=_entry(3.0), kernel=_entry(1.1), shared=_entry(1.7)),
+    _benchmark(16, "shared", 1.25, published=NO_ROOM, kernel=_entry(1.5), shared=_entry(1.2)),
     crossover=[(1, "kernel"), (16, "shared")],
 )
 
@@ -106,7 +106,7 @@ def test_crossover_regret_and_problems_are_told_below() -> None:
 def test_a_disagreement_is_told() -> None:
     wrong = _entry(1.0, difference=0.25, agrees=False), _entry(1.0, difference=None, agrees=False)
     result = _result(
-        _race(1, "published", 1.0, published=_entry(1), kernel=wrong[0], shared=wrong[1]), crossover=[]
+        _benchmark(1, "published", 1.0, published=_entry(1), kernel=wrong[0], shared=wrong[1]), crossover=[]
     )
     by, no_number = problems(result)
     assert "batch 1: kernel disagrees: its output differs by 2.5e-01 of the largest" in by
@@ -115,7 +115,7 @@ def test_a_disagreement_is_told() -> None:
 
 
 def test_where_nothing_was_timed_the_cells_are_empty() -> None:
-    benchmark = {**_race(1, "", 1.0, kernel=NO_ROOM), "picked": None, "fastest": None}
+    benchmark = {**_benchmark(1, "", 1.0, kernel=NO_ROOM), "picked": None, "fastest": None}
     benchmark |= {**_spread("plain_ms", None), **_spread("regret", None)}
     result = {**_result(benchmark, crossover=[]), "regret": {"geometric_mean": None, "worst": None}}
     lines = _printed(result)

@@ -58,10 +58,10 @@ def race(
     )
 
     from wnexplore.report.formulation_table import problems, render
-    from wnexplore.study.formulation_benchmark import race as race_point
+    from wnexplore.study.formulation_benchmark import benchmark_formulations
 
     with _progress() as on_benchmark:
-        result = race_point(point, spec, layer, on_benchmark)
+        result = benchmark_formulations(point, spec, layer, on_benchmark)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
     else:

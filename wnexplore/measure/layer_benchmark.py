@@ -80,7 +80,7 @@ class LayerBenchmark:
         }
 
 
-def race(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBenchmark:
+def benchmark_layer(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBenchmark:
     """Time each legal formulation of `layer` in rounds under `protocol`, in eager mode with warm caches.
 
     The baseline is a plain convolution, one kernel for all images. Inference is the forward pass, training
@@ -91,7 +91,7 @@ def race(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBenchmark:
     names = [name for name in legal_formulations(layer.shape) if name != "fused" or protocol.device == "cuda"]
     with threads_set(protocol.threads), precision_set(protocol.dtype):
         try:
-            return _race(layer, protocol, names)
+            return _benchmark(layer, protocol, names)
         except ContextLostError as error:
             raise ContextLostError(f"{error.culprit} of {layer.name}", error.failure, resumes=False) from None
         except Exception as error:
@@ -126,7 +126,7 @@ def crossover(benchmarks: Iterable[LayerBenchmark]) -> list[tuple[int, str]]:
 _PLAIN = "plain"
 
 
-def _race(layer: DistinctLayer, protocol: LatencyProtocol, names: list[str]) -> LayerBenchmark:
+def _benchmark(layer: DistinctLayer, protocol: LatencyProtocol, names: list[str]) -> LayerBenchmark:
     training = protocol.mode == "train"
     shape, place = layer.shape, {"device": protocol.device, "dtype": DTYPES[protocol.dtype]}
     layout = MEMORY_FORMATS[protocol.memory_format]

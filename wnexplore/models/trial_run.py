@@ -104,21 +104,21 @@ class StandIn(nn.Module):
         self.bias = conv.bias
         take_settings(self, conv)
         # From here on, attributes are set by the network.
-        self.__dict__["_asked"] = accessed
+        self.__dict__["_accessed"] = accessed
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "_asked" not in self.__dict__:
+            if "_accessed" not in self.__dict__:
                 raise
             answer = getattr(self._stands_for, name)
-        self.__dict__["_asked"].append(name)
+        self.__dict__["_accessed"].append(name)
         return answer
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_asked" in self.__dict__ and name != "training":
-            self.__dict__["_asked"].append(name)
+        if "_accessed" in self.__dict__ and name != "training":
+            self.__dict__["_accessed"].append(name)
             setattr(self._stands_for, name, value)
         super().__setattr__(name, value)
 

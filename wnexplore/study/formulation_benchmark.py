@@ -11,8 +11,7 @@ from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.measure.distinct_layers import distinct_layers
 from wnexplore.measure.environment import environment
-from wnexplore.measure.layer_benchmark import LayerBenchmark, crossover
-from wnexplore.measure.layer_benchmark import race as benchmark_layer
+from wnexplore.measure.layer_benchmark import LayerBenchmark, benchmark_layer, crossover
 from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.study.sweep import check_sizes, plan
@@ -21,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 """Told what is raced next, how many races are done and how many there are."""
 
 
-def race(
+def benchmark_formulations(
     point: DesignPoint,
     latency: LatencySpec,
     layer: str | None = None,
