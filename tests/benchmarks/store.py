@@ -60,8 +60,8 @@ def main() -> None:
         run = requested.keep or Path(folder) / "run"
         if not run.exists():
             # In another process: what this one holds would count as its children's memory.
-            own = [sys.executable, "-m", "tests.benchmarks.store", "--records", str(requested.records)]
-            subprocess.run([*own, "--make", str(run)], check=True)
+            command = [sys.executable, "-m", "tests.benchmarks.store", "--records", str(requested.records)]
+            subprocess.run([*command, "--make", str(run)], check=True)
         size = (run / "results.sqlite").stat().st_size / 2**20
         with closing(sqlite3.connect(run / "results.sqlite")) as connection:
             ((count,),) = connection.execute("SELECT count(*) FROM records").fetchall()

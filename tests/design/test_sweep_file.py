@@ -176,8 +176,8 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("- a", r"line 1: expected keys"),
         ("1: 2", r"line 1: expected keys"),
         ("\0", r"not valid YAML"),
-        ("&x [*x]", r"line 1: alias '\*x' stands inside what it stands for"),
-        ("M: &x [*x]", r"line 1: alias '\*x' stands inside what it stands for"),
+        ("&x [*x]", r"line 1: alias '\*x' refers to itself"),
+        ("M: &x [*x]", r"line 1: alias '\*x' refers to itself"),
         ("M: [!!python/object:os.system x]", r"line 1: tag '.*os.system' is not one of YAML's core schema"),
     ],
 )

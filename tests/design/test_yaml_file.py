@@ -73,7 +73,7 @@ _LAUGHS = "\n".join(
         ),
         ("[" * 100_000, "deep|nesting"),
         ("x" * (MAX_BYTES + 1), r"more than the 1,000,000 bytes allowed"),
-        ("a: &x [*x]", r"line 1: alias '\*x' stands inside what it stands for"),
+        ("a: &x [*x]", r"line 1: alias '\*x' refers to itself"),
         ("a:\n  &x {b: {c: *x}}", r"line 2: alias '\*x' stands inside"),
         ("a: *x", r"alias '\*x' has no anchor"),
         ('a: "\\ud800"', "escape|surrogate"),

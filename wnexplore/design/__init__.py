@@ -1,1 +1,1 @@
-"""What to build: design points, their axes and which of them are legal. Pure Python, no torch."""
+"""Design points, their axes and their legality. Pure Python, no torch."""

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from wnexplore.design.where import Kind
 
 STEMS = {"imagenet": 224, "small": 32}
-"""Stem -> the resolution it is made for, in pixels."""
+"""Stem -> its default resolution, in pixels."""
 
 ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
-"""What may follow fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""
+"""Activation functions after fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""
 
 DEPTHWISE = ("published", "plain", "full")
-"""What a depthwise convolution gets: (M/G, 1) as in the published code, no generator, or (M, G) itself."""
+"""Depthwise convolutions: (M/G, 1) as in the published code, no generator, or (M, G)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkAxes:
-    """What decides on a plain network."""
+    """The axes of a plain network."""
 
     backbone: str
     stem: str
@@ -41,18 +41,18 @@ class NetworkAxes:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerAxes:
-    """What layers of methods read, beside M and G; None where a method doesn't."""
+    """The axes of methods' layers other than M and G; None where a method doesn't read one."""
 
     experts: int | None = None
     temperature: int | None = None
     reduction: int | None = None
     activation: str | None = None
     depthwise: str | None = None
-    """What a depthwise convolution gets, one of `DEPTHWISE`."""
+    """The setting of depthwise convolutions, one of `DEPTHWISE`."""
 
 
 class GivenAxes(TypedDict, total=False):
-    """The axes of a point beside backbone, method, M and G, as a person writes them; None: as if left out."""
+    """The axes of a point other than backbone, method, M and G, as users write them; None: the default."""
 
     stages: Stages | None
     experts: int | None
@@ -67,12 +67,12 @@ class GivenAxes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers from 1 to `most`: what no machine could hold is refused before anything is made."""
+    """Integers from 1 to `most`: impossible sizes are refused before anything is allocated."""
 
     most: int = 10**9
 
     def check(self, name: str, value: object) -> None:
-        """Raise `InputError` naming `name` if `value` is none of these."""
+        """Raise `InputError` naming `name` if `value` is not allowed."""
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is '{shown(value)}': expected a whole number of at least 1")
         if value > self.most:
@@ -86,50 +86,51 @@ class Choice:
     names: Collection[str]
 
     def check(self, name: str, value: object) -> None:
-        """Raise `InputError` naming `name` if `value` is none of these."""
+        """Raise `InputError` naming `name` if `value` is not allowed."""
         if not isinstance(value, str) or value not in self.names:
             raise unknown(name, value, self.names)
 
 
 Values = Whole | Choice | Literal["backbone", "multiplier", "stages", "width", "switch"]
-"""What an axis may be; those with a word have their own parsers, in files of these names."""
+"""The values of an axis; a word names the parser, in a file of that name."""
 
 Part = Literal["network", "method", "layer", "grid"]
-"""What an axis is of: the plain network, the choice of the method, what methods read, or sweeps alone."""
+"""What an axis belongs to: the plain network, the choice of the method, the methods' layers, or only
+sweeps."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of design points, or of the grids of sweeps alone."""
+    """One axis of design points, or only of sweeps' grids."""
 
     name: str
     part: Part
     values: Values
     default: Any = None
-    """What a point has where it is left out (None: what other axes say) and the method reads it."""
+    """The default of a point whose method reads the axis (None: it depends on other axes)."""
     meaning: str = ""
-    """What a sweep file's reference says of it."""
+    """Its description in the reference of sweep files."""
     help: str = ""
-    """What the option of one point says; `said` fills in {methods}, {one_of}, {all_of} and {list}."""
+    """Help of the option for one point; `said` fills in {methods}, {one_of}, {all_of} and {list}."""
     help_many: str = ""
-    """What the option of many points says."""
+    """Help of the option for several points."""
     heading: str = ""
-    """What heads its column in a table."""
+    """Heading of its column in a table."""
     title: str = ""
-    """What figures and the reference call it; its heading if left out."""
+    """Its name in figures and in the reference; by default its heading."""
     unit: str = ""
     phrase: str = "{}"
-    """How a caption says its value."""
+    """Format of its value in captions."""
     usual: Any = None
-    """The value that goes without saying, and that records from before there was the axis had."""
+    """The usual value, which is omitted in captions and which records from before the axis had."""
     early: bool = False
-    """Whether the first records had it: it counts in their keys whatever it is, and not only if unusual."""
+    """Whether the first records had it: then it is always part of a record's key, not only if unusual."""
     always: bool = False
-    """Whether a point's name says it even if it is as by default."""
+    """Whether a point's name includes it even at its default."""
     key: str = ""
-    """What a sweep file calls it, if not by its name."""
+    """Its key in sweep files, if not its name."""
     grid: tuple[Any, ...] | None = ()
-    """What a sweep has where it is left out: () for the default alone, None for what other axes say."""
+    """The default values in a sweep: () for the point's default, None if it depends on other axes."""
 
     @property
     def of_point(self) -> bool:
@@ -138,28 +139,28 @@ class Axis:
 
     @property
     def sweep_key(self) -> str:
-        """What a sweep file calls it."""
+        """Its key in sweep files."""
         return self.key or self.name
 
     @property
     def kind(self) -> Kind:
-        """What its column holds."""
+        """The kind of its column."""
         if isinstance(self.values, Whole):
             return "whole"
         return "multiplier" if self.values == "multiplier" else "text"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it can be chosen from; () where that is no list of names."""
+        """The names to choose from; () if its values are not names."""
         return tuple(self.values.names) if isinstance(self.values, Choice) else ()
 
     def check(self, value: object) -> None:
-        """Raise `InputError` if `value` can't be; of what has a parser of its own anything may be."""
+        """Raise `InputError` for an invalid `value`; axes with their own parser are not checked."""
         if isinstance(self.values, (Whole, Choice)):
             self.values.check(self.name, value)
 
     def said(self, many: bool = False) -> str:
-        """What its option says, for one point or for many."""
+        """The help of its option, for one point or several."""
         text = self.help_many if many else self.help
         names = self.names or ("",)
         return text.format(
@@ -171,7 +172,7 @@ class Axis:
 
 
 def listed(names: Iterable[str], word: str = "and") -> str:
-    """Names as a sentence has them: "a, b and c"."""
+    """Names joined for a sentence: "a, b and c"."""
     *others, last = names
     return f"{', '.join(others)} {word} {last}" if others else last
 

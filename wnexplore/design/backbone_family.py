@@ -9,9 +9,9 @@ from wnexplore.errors import InputError, unknown
 
 
 def at_width(family: str, width: Fraction) -> str:
-    """The backbone of `family` whose channels are `width` times those of its plain form.
+    """The backbone of `family` with `width` times the channels.
 
-    Raises `InputError` if the family is none, or has no such width.
+    Raises `InputError` for an unknown family or an impossible width.
     """
     if family not in FAMILIES:
         raise unknown("backbone of any width", family, FAMILIES)

@@ -1,4 +1,4 @@
-"""What each backbone is made of: the numbers that both its builder and its legality check read."""
+"""The specifications of the backbones, read by builders and legality checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShuffleNetV2Spec:
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The stages in order, by the numbers that torchvision's modules have."""
+        """The stages in order, numbered as torchvision's modules."""
         return tuple(range(2, 2 + len(self.repeats)))
 
 
@@ -50,7 +50,7 @@ class ResNetSpec:
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The stages in order, by the numbers that torchvision's modules have."""
+        """The stages in order, numbered as torchvision's modules."""
         return tuple(range(1, 1 + len(self.repeats)))
 
 
@@ -65,12 +65,12 @@ class InvertedResidualSpec:
     kernel_size: int = 3
     stride: int = 1
     squeezed: int | None = None
-    """Channels inside the network's own squeeze-and-excitation of the block; None: it has none."""
+    """Channels inside the block's own squeeze-and-excitation; None: it has none."""
     hard_swish: bool = False
 
     @property
     def expands(self) -> bool:
-        """Whether it has the first of the three."""
+        """Whether it has the expanding convolution."""
         return self.expanded != self.in_channels
 
     @property
@@ -118,8 +118,8 @@ _PUBLISHED_WIDTHS = {Fraction(1, 2): 48, Fraction(1): 112, Fraction(3, 2): 176, 
 def shufflenet_v2_spec(multiplier: Fraction) -> ShuffleNetV2Spec:
     """ShuffleNetV2 at any width from 0.3 to 8: as published at 0.5, 1, 1.5 and 2.
 
-    Between and beyond these the first stage's width goes along straight lines, to a multiple of 8 (a half
-    upwards). Raises `InputError` for a multiplier out of that range.
+    Between and beyond these the first stage's width is linearly interpolated and rounded to a multiple of 8
+    (half up). Raises `InputError` for a multiplier out of that range.
     """
     _check_width("ShuffleNetV2", multiplier, Fraction(3, 10), 8)
     known = sorted(_PUBLISHED_WIDTHS)
@@ -204,12 +204,14 @@ def _check_width(network: str, multiplier: Fraction, least: Fraction, greatest: 
 
 
 def _scaled(channels: int, multiplier: Fraction) -> int:
-    # In floating point, as torchvision multiplies: half-way between two multiples of 8 it decides.
+    # In floating point as in torchvision, which matters half-way between two multiples of 8.
     return _divisible_by_8(channels * float(multiplier))
 
 
 def _divisible_by_8(channels: float) -> int:
-    """The nearest multiple of 8, at least 8, the one above if this takes more than a tenth of `channels`."""
+    """The nearest multiple of 8, at least 8; the next larger one if that removes more than a tenth of
+    `channels`.
+    """
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -230,7 +232,7 @@ PORT = {
     "shufflenet_v2_port_x2_0": ShuffleNetV2Spec((244, 488, 976), last_width=2048),
 }
 """The networks of the public PyTorch port (https://github.com/DequanWang/weightnet.pytorch), which has the
-widths of the ShuffleNetV2 paper where the authors' code has others; at 0.5 and 1.5 they are the same."""
+widths of the ShuffleNetV2 paper where the authors' code has others; at 0.5 and 1.5 they agree."""
 
 BACKBONES: dict[str, BackboneSpec] = {
     **{
@@ -255,7 +257,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    # One name for one network: no zeros that change nothing, no width where a family's own name says it.
+    # One name per network: no redundant zeros, no width where the family's name implies it.
     if found := re.fullmatch(r"(\w+)_x(\d|[1-9]\d+)_(\d|\d{1,5}[1-9])", name, re.ASCII):
         family, width = found[1], Fraction(f"{found[2]}.{found[3]}")
         if family in FAMILIES and not (width == 1 and family in BACKBONES):

@@ -1,4 +1,4 @@
-"""What a block consists of, part by part, and what each part costs."""
+"""The parts of a block and their counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from wnexplore.design.skeleton import Site
 
 
 class Part(NamedTuple):
-    """A layer, or a few that belong together."""
+    """A layer, or a few related layers."""
 
     what: tuple[object, ...]
-    """What it is made with: in the same place of a network, parts with equal ones are the same function."""
+    """Its identity: parts at the same place of a network with equal ones are the same function."""
     params: int
     flops: int
     """Multiply-adds for one sample."""
@@ -23,7 +23,7 @@ def ordinary(site: Site) -> Part:
 
 
 def generated(site: Site, weights: int, what: tuple[object, ...]) -> Part:
-    """A generator without bias of `weights` weights, and the convolution with what it makes."""
+    """A generator without bias of `weights` weights, and the convolution with its kernels."""
     return Part(what, weights, weights + site.weights * site.pixels)
 
 

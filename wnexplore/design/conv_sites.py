@@ -33,7 +33,7 @@ class ConvShape:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each channel has a filter of its own."""
+        """Whether each channel has its own filter."""
         return self.groups == self.in_channels == self.out_channels
 
 
@@ -51,7 +51,7 @@ def generated_layers(backbone: str) -> tuple[ConvShape, ...]:
 
 
 def stages_of(backbone: str) -> tuple[int, ...]:
-    """The stages of a backbone, in order, by the numbers that its spec gives them."""
+    """The stages of a backbone, in order, numbered as in its spec."""
     return backbone_spec(backbone).stages
 
 

@@ -17,7 +17,7 @@ from wnexplore.design.stage_design import StageDesign, stage_design
 
 
 class Counts(NamedTuple):
-    """What a part of a network, or a whole one, costs."""
+    """The counts of a network or of a part of one."""
 
     params: int
     flops: int
@@ -25,9 +25,9 @@ class Counts(NamedTuple):
 
 
 def count(point: DesignPoint, skeleton: Skeleton) -> Counts:
-    """The counts of `point`, of whose plain network `skeleton` is the walk at the point's resolution.
+    """The counts of `point`; `skeleton` is that of its plain network at its resolution.
 
-    Raises `IllegalPointError` for an (M, G) that some layer can't have.
+    Raises `IllegalPointError` for an (M, G) that is illegal in some layer.
     """
     return total(
         [
@@ -38,8 +38,8 @@ def count(point: DesignPoint, skeleton: Skeleton) -> Counts:
 
 
 def function_of(point: DesignPoint, skeleton: Skeleton) -> tuple[object, ...]:
-    """What the network of `point` is made of, block by block: points of one plain network with equal ones
-    are one function. Raises `IllegalPointError` as `count` does.
+    """The identity of the function of `point`, block by block: points of one plain network with equal
+    identities are the same function. Raises `IllegalPointError` as `count` does.
     """
     return tuple(
         part.what for block in skeleton.blocks for part in parts(block, stage_design(point, block.stage))
@@ -47,7 +47,7 @@ def function_of(point: DesignPoint, skeleton: Skeleton) -> tuple[object, ...]:
 
 
 def parts(block: Block, design: StageDesign) -> Iterator[Part]:
-    """The sites of a block as `design` makes them, and what it puts beside them."""
+    """The parts of a block under `design`: its sites and additional layers."""
     for part in METHODS[design.method].count(block, design):
         yield part._replace(flops=part.flops * block.samples)
 

@@ -1,4 +1,4 @@
-"""Data sets as text, `NAME[:ARGUMENT]`: which one, where its files are, how large a drawn one is."""
+"""Data sets as text, `NAME[:ARGUMENT]`: name, path of the files, or size of a synthetic one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ MAX_SHAPES_CLASSES, MAX_SHAPES_IMAGES = 100, 10**7
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set and what there is to say of it."""
+    """A data set and its arguments."""
 
     name: str
     path: Path | None = None
     """Folder of its files, for those that have any."""
     classes: int | None = None
-    """Of `shapes` alone, as is `images`, the number of training images."""
+    """Only for `shapes`, like `images`, the number of training images."""
     images: int | None = None
 
     @property
     def label(self) -> str:
-        """What records and tables call it: `shapes:20x5000`; its path apart."""
+        """Its name in records and tables: `shapes:20x5000`; without its path."""
         if self.classes is None or (self.classes, self.images) == (SHAPES_CLASSES, SHAPES_IMAGES):
             return self.name
         images = "" if self.images == SHAPES_IMAGES else f"x{self.images}"
@@ -36,16 +36,16 @@ class DataSource:
 
     @property
     def text(self) -> str:
-        """What `parse_data` reads as this, from any folder."""
+        """The text from which `parse_data` makes this, in any working directory."""
         return self.label if self.path is None else f"{self.name}:{self.path.resolve()}"
 
 
 def parse_data(text: str, path: Path | None = None) -> DataSource:
-    """The data set that `text` names; `path` is its folder where `text` doesn't say it.
+    """The data set that `text` names; `path` is its folder where `text` has none.
 
     `digits`, `cifar10:PATH`, `cifar100:PATH`, `fashion_mnist:PATH`, `folder:PATH`, `shapes`,
-    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`. Raises `InputError` for an unknown name, for an argument
-    or path that is missing, not wanted, said twice or not as expected.
+    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`. Raises `InputError` for an unknown name, for an argument or
+    path that is missing, superfluous, given twice or malformed.
     """
     name, argument = _parts(text)
     if name in ("digits", "shapes"):
@@ -61,7 +61,7 @@ def parse_data(text: str, path: Path | None = None) -> DataSource:
 
 
 def check_data(text: object) -> str:
-    """`text`, if it may name a data set, its path said or not; `InputError` otherwise."""
+    """`text`, if it may name a data set, with or without its path; `InputError` otherwise."""
     if not isinstance(text, str):
         raise unknown("data set", text, DATA_SETS)
     name, argument = _parts(text)
@@ -85,7 +85,7 @@ def _parts(text: str) -> tuple[str, str | None]:
 
 
 def _shapes_size(argument: str | None) -> tuple[int, int]:
-    """Classes and training images that `20`, `20x5000` or nothing ask for."""
+    """Classes and training images of `20`, `20x5000` or nothing."""
     if argument is None:
         return SHAPES_CLASSES, SHAPES_IMAGES
     found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", argument)

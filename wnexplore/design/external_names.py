@@ -1,4 +1,4 @@
-"""The names of networks that a person brings: from torchvision, from timm, or from a file of their own."""
+"""The names of external backbones: from torchvision, timm, or a Python file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _EXPECTED = "expected torchvision:NAME, timm:NAME or path/to/file.py:function"
 
 
 def is_external(name: str) -> bool:
-    """Whether `name` is that of a network from elsewhere: "timm:NAME", "path/to/file.py:function"."""
+    """Whether `name` is that of an external backbone: "timm:NAME", "path/to/file.py:function"."""
     return ":" in name
 
 
 def check_name(name: str) -> None:
-    """Raise `InputError` unless `name` is well-formed; whether there is such a network is seen on loading."""
+    """Raise `InputError` unless `name` is well-formed; whether the network exists is checked on loading."""
     source, _, network = name.rpartition(":")
     if not source or not network:
         raise InputError(f"backbone is '{name}': {_EXPECTED}")
@@ -32,16 +32,17 @@ def check_name(name: str) -> None:
 
 
 def settled_name(name: str) -> str:
-    """`name` with its file's path as it is always written: a file is one point, however it is reached.
+    """`name` with the canonical path of its file, so that a file has one name.
 
-    From the working directory if it is below it, links followed: net.py for ./net.py and its absolute path.
+    Relative to the working directory if below it, with links resolved: net.py for ./net.py and its absolute
+    path.
     """
     source, _, network = name.rpartition(":")
     if source in LIBRARIES:
         return name
     try:
         path, here = Path(os.path.realpath(source)), Path(os.path.realpath("."))
-    except (OSError, ValueError):  # no name that a file can have: told when it is read
+    except (OSError, ValueError):  # not a valid file name: reported when it is read
         return name
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{network}"
 

@@ -1,4 +1,4 @@
-"""The generator of one convolution's kernels, and which (M, G) it can have.
+"""The generator of one convolution's kernels, and the legality of (M, G).
 
 Source: Ma et al., ECCV 2020, section 3: the grouped fully-connected layer has M·C_out inputs, G·C_out
 groups and C_out·F outputs, F = C_in/g · k² the length of one filter.
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class IllegalPointError(InputError):
-    """The (M, G) asked for can't be had in some layer; the message says which and why."""
+    """(M, G) is illegal in some layer; the message says which and why."""
 
     def __init__(self, message: str, rule: str = "") -> None:
         super().__init__(message)
         self.rule = rule
-        """The rule that it breaks, in general terms: "G·C_out divides M·C_out"."""
+        """The violated rule in general terms: "G·C_out divides M·C_out"."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class GeneratorShape:
     groups: int
     """P = G·C_out."""
     outputs: int
-    """C_out·F, the numbers in one sample's kernel."""
+    """C_out·F, the elements of one sample's kernel."""
 
     @property
     def inputs_per_group(self) -> int:
@@ -43,7 +43,7 @@ class GeneratorShape:
 
 
 class Layer(Protocol):
-    """What is asked of a convolution here."""
+    """The attributes of a convolution that are read here."""
 
     @property
     def name(self) -> str: ...
@@ -86,9 +86,9 @@ def generator_shape(M: Fraction, G: Fraction, out_channels: int, fan_in: int) ->
 
 
 def layer_generator(layer: Layer, design: StageDesign) -> GeneratorShape | None:
-    """The generator that `design` gives a layer, None if it gives it none.
+    """The generator of a layer under `design`; None if it has none.
 
-    Raises `IllegalPointError` naming the layer if it can't have it.
+    Raises `IllegalPointError` naming the layer if it is illegal.
     """
     pair = design.pair(layer.out_channels, depthwise=layer.depthwise)
     if pair is None:

@@ -1,4 +1,4 @@
-"""How a latency is measured: the protocols that a person's choices make on one machine."""
+"""Latency protocols: how a latency is measured on one machine."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from wnexplore.design.protocol import LatencySpec
 
 DEFAULT_TARGETS = {"cpu": 0.03, "cuda": 0.01}
-"""Relative half-width of the ratio's 95 % interval at which a network is known well enough."""
+"""Relative half-width of the ratio's 95 % interval at which a network's timing stops."""
 
 
 @dataclass(frozen=True)
 class TimingDevice:
-    """What a `LatencySpec` leaves to the machine."""
+    """The defaults of a `LatencySpec` on the machine."""
 
     device: str
     """cpu or cuda."""
     name: str
     threads: int | None = None
-    """Those that torch takes unless told otherwise; None on a GPU."""
+    """Torch's default number; None on a GPU."""
     wait_policy: str | None = None
     """How torch's threads wait for each other; None on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LatencyProtocol(Mapping[str, Any]):
-    """How networks are timed: what they must share for their ratios to mean anything.
+    """How networks are timed: the settings that they must share for comparable ratios.
 
-    Read by name like the protocol of any record, in the order in which it is written; equal to what the
-    store gives back for it.
+    A mapping like the protocol of any record, in the order in which it is stored; equal to the mapping that
+    the store returns.
     """
 
     device: str
@@ -47,9 +47,9 @@ class LatencyProtocol(Mapping[str, Any]):
     target: float = 0.03
     """Relative half-width of the ratio's 95 % interval at which a measurement ends."""
     seconds: float = 5.0
-    """For each network, its share of the baseline's passes included, warm-up apart."""
+    """Seconds per network, including its share of the baseline's passes, without warm-up."""
     source: str | None = None
-    """What tells the file that a network came from; left out where there is none."""
+    """The hash of the network's file; left out where there is none."""
 
     def __getitem__(self, name: str) -> Any:
         if name in self._names():
@@ -70,7 +70,7 @@ class LatencyProtocol(Mapping[str, Any]):
 
 
 def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyProtocol]:
-    """Every protocol of `spec`: each axis crossed with every other, what is written twice taken once."""
+    """Every protocol of `spec`: the axes crossed, without duplicates."""
     axes = latency_axes(spec, on)
     for values in itertools.product(*axes.values()):
         yield LatencyProtocol(
@@ -84,7 +84,7 @@ def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyPr
 
 
 def latency_axes(spec: LatencySpec, on: TimingDevice) -> dict[str, Sequence[Any]]:
-    """What varies among the protocols of `spec`, by field: its values, each once."""
+    """The distinct values of each field of the protocols of `spec`."""
     axes: dict[str, Sequence[Any]] = {
         "dtype": spec.dtypes,
         "batch_size": spec.batch_sizes,

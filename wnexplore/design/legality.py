@@ -1,4 +1,4 @@
-"""Which (M, G) a whole network can have, decided before anything is built."""
+"""The legality of (M, G) in a network, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wnexplore.design.stage_design import stage_design
 
 
 def check_legal(point: DesignPoint, layers: Iterable[tuple[int, Layer]] | None = None) -> None:
-    """Raise `IllegalPointError` naming the first layer of `point` that can't have its (M, G).
+    """Raise `IllegalPointError` naming the first layer of `point` in which (M, G) is illegal.
 
-    `layers` are the network's, each with its stage; those of a registered backbone are known here.
+    `layers` are the network's with their stages; by default those of the registered backbone.
     """
     if point.M is None or point.G is None:
         return

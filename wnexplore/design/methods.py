@@ -1,4 +1,4 @@
-"""The methods: what makes the kernels of a block or scales its end. Each one is declared here, once.
+"""The methods, which generate the kernels of a block or scale its output. Each one is declared here, once.
 
 Whatever lists methods reads `METHODS`: the command line and sweep files, counts, builders, conversion, layer
 tables and figures. A new method is its layer's file and an entry here. Nothing of torch is loaded: an entry
@@ -25,15 +25,15 @@ FORMULATIONS = ("published", "kernel", "shared", "fused")
 """The ways to compute a layer with generated kernels; one function, other costs."""
 
 Kind = Literal["plain", "generated", "convolution", "gate"]
-"""What a method puts into a block: nothing; convolutions whose kernels a generator makes of activation
-vectors, in any of `FORMULATIONS`; other convolutions; a gate at the end of the main branch."""
+"""What a method adds to a block: nothing; convolutions with kernels generated from activation vectors, in any
+of `FORMULATIONS`; other convolutions; a gate at the end of the main branch."""
 
 LayerKind = Literal["generated convolution", "squeeze-and-excitation"]
-"""What figures of a network's layers call a method's layer."""
+"""The kind of a method's layer in figures of a network's layers."""
 
 
 class Convolution(Protocol):
-    """What decides of a convolution which layer takes its place."""
+    """The attributes of a convolution that decide which layer replaces it."""
 
     @property
     def out_channels(self) -> int: ...
@@ -50,30 +50,30 @@ def design_axes(design: StageDesign, conv: Convolution | None = None) -> dict[st
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One method, as far as it can be known without torch."""
+    """One method, described without torch."""
 
     name: str
     kind: Kind
     axes: tuple[str, ...]
-    """Those of `wnexplore.design.axes` that change its network; every other is empty in its design points."""
+    """The axes of `wnexplore.design.axes` that it reads; all others are None in its design points."""
     count: Callable[[Block, StageDesign], Iterator[Part]]
-    """The sites of a block as the method makes them, and what it puts beside them."""
+    """The parts of a block under the method: its sites and additional layers."""
     summary: str
     """What it does to a block."""
     source: tuple[str, str] = ("", "")
-    """Its paper, and where that is."""
+    """Its paper and the URL."""
     layer: str = ""
-    """The class of its layer, "module:class"; a plain network has none."""
+    """The class of its layer, "module:class"; empty for plain."""
     arguments: Callable[[StageDesign, Convolution], Mapping[str, Any] | None] = design_axes
-    """What the layer that replaces a convolution is made with beside its sizes; None: it stays ordinary."""
+    """Arguments, besides sizes, of the layer that replaces a convolution; None: it stays ordinary."""
     shares_context: bool = False
-    """Whether the layers of a block read one context, made at the block's start."""
+    """Whether the layers of a block share one context, computed at the block's start."""
     layer_kind: LayerKind | None = None
-    """What layer tables and rooflines take its layer for; None: they show the modules inside of it."""
+    """The kind of its layer in layer tables and rooflines; None: they show the modules inside it."""
     label: str | None = None
-    """How figures write it, if not by its name."""
+    """Its label in figures, if not its name."""
     look: tuple[str, str] | None = None
-    """Its colour and marker in figures; None: the next that are free."""
+    """Its colour and marker in figures; None: the next free ones."""
 
     @property
     def layer_class(self) -> str:
@@ -88,7 +88,7 @@ def has_selective_kernel(kernel_size: tuple[int, int]) -> bool:
 
 
 def attention_span(channels: int) -> int:
-    """Neighbouring channels that decide on one: the odd number nearest log2(C)/2 + 1/2, 3 at least.
+    """The kernel size over channels: the odd number nearest log2(C)/2 + 1/2, at least 3.
 
     Source: Wang et al., ECA-Net, CVPR 2020, section 3.2.3, equation 12, with gamma = 2 and b = 1, by which
     it would be 1 below 8 channels.
@@ -140,7 +140,7 @@ def _convolutional_block_attention(block: Block, design: StageDesign) -> Iterato
 def _global_context(block: Block, design: StageDesign) -> Iterator[Part]:
     yield from map(ordinary, block.sites)
     channels, hidden = block.gate_channels, reduced(block.gate_channels, design.reduction)
-    # The attention over the pixels, and the sum that it weighs.
+    # The attention over the pixels, and the weighted sum.
     yield Part(("gc",), channels + 1, 2 * channels * block.gate_pixels)
     yield linear("gc", channels, hidden)
     yield Part(("gc norm", hidden), 2 * hidden, 0)
@@ -173,14 +173,14 @@ def _odconv(block: Block, design: StageDesign) -> Iterator[Part]:
     experts = _given(design.experts)
     for site in block.sites:
         hidden = reduced(site.in_channels, design.reduction)
-        # Channels, filters, positions and experts; the last three where there is something to choose from.
+        # Channels, filters, positions and experts; the last three only where there is more than one.
         attended = site.in_channels + (0 if site.depthwise else site.out_channels)
         taps = site.kernel_size[0] * site.kernel_size[1]
         attended += sum(size for size in (taps, experts) if size > 1)
         yield linear("odconv", site.in_channels, hidden)
         yield linear("odconv", hidden, attended)
         kernel = ("odconv", experts, design.temperature)
-        # A single expert is there already, and is not mixed.
+        # A single expert is not mixed.
         if experts > 1:
             yield generated(site, experts * site.weights, kernel)
         else:

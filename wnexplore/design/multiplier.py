@@ -11,11 +11,11 @@ from functools import total_ordering
 from wnexplore.errors import InputError, shown
 
 Multiplier = Fraction | int | float | str
-"""What a person may write for the M or G of one layer: 2, 0.5, "1/48"."""
+"""How users write the M or G of one layer: 2, 0.5, "1/48"."""
 
 
 class _Ordered:
-    """A number comes before a count over channels, and both before what differs by stage."""
+    """Sorts numbers before counts over channels, and both before values per stage."""
 
     def _order(self) -> tuple[object, ...]:
         raise NotImplementedError
@@ -27,7 +27,7 @@ class _Ordered:
 @total_ordering
 @dataclass(frozen=True)
 class OverChannels(_Ordered):
-    """A number over the output channels of the layer it is for: "4/C" is M·C_out = 4 in every layer."""
+    """A number over the layer's output channels: "4/C" is M·C_out = 4 in every layer."""
 
     count: int
 
@@ -53,13 +53,13 @@ class PerStage(_Ordered):
 
 
 Setting = Fraction | OverChannels | PerStage
-"""An M or G of a whole network."""
+"""An M or G of a network."""
 
 Written = Multiplier | Setting | Mapping[int, Multiplier]
-"""What a person may write for the M or G of a network: also "4/C", {2: 1, 3: 2, 4: 8} or "2:1+3:2+4:8"."""
+"""How users write the M or G of a network: also "4/C", {2: 1, 3: 2, 4: 8} or "2:1+3:2+4:8"."""
 
 LARGEST = 10**9
-"""What M, G and counts over channels may be at most; no number is below one over it."""
+"""Largest value of M, G and counts over channels; the smallest is its reciprocal."""
 
 _NUMBER = re.compile(
     r"\+?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?|[0-9]{1,40}/[0-9]{1,40}"
@@ -79,7 +79,7 @@ def parse_multiplier(value: object, name: str) -> Fraction:
     )
     if isinstance(value, bool) or not isinstance(value, (Fraction, int, float, str)):
         raise wrong
-    # Written out, 1e999999999 would fill the memory.
+    # As an integer, 1e999999999 would fill the memory.
     if isinstance(value, (float, str)) and not _NUMBER.fullmatch(str(value).strip()):
         raise wrong
     try:
@@ -94,15 +94,15 @@ def parse_multiplier(value: object, name: str) -> Fraction:
 
 
 def parse_setting(value: object, name: str) -> Setting:
-    """`value` as the M or G of a network; `InputError` naming `name` (M or G) for what is none.
+    """`value` as the M or G of a network; `InputError` naming `name` (M or G) if invalid.
 
-    Whether its stages are a backbone's is not asked here.
+    Whether a backbone has its stages is not checked here.
     """
     if isinstance(value, (OverChannels, PerStage)):
         return value
     if isinstance(value, str):
         if ":" in value:
-            # No stage is named twice, so that more than these are a mistake.
+            # Stages are distinct, so more than these are a mistake.
             parts = [_STAGE.fullmatch(part) for part in value.split("+", 1000)]
             if not all(parts):
                 raise InputError(
@@ -133,7 +133,7 @@ def at_layer(value: Fraction | OverChannels, out_channels: int) -> Fraction:
 
 
 def plain_multiplier(value: Setting) -> int | str:
-    """`value` as JSON and CSV show it: 2 if it is whole, else text ("1/48", "4/C", "2:1+3:2")."""
+    """`value` for JSON and CSV: 2 if it is an integer, else text ("1/48", "4/C", "2:1+3:2")."""
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else str(value)
 
 

@@ -28,7 +28,7 @@ from wnexplore.errors import InputError, shown, unknown
 class DesignPoint(NetworkAxes, LayerAxes):
     """One network: hashable, comparable, exact.
 
-    Its axes are those of `wnexplore.design.axes`; what the method doesn't read is None, so that equal
+    Its axes are those of `wnexplore.design.axes`; axes that the method doesn't read are None, so that equal
     networks are equal points. `DesignPoint.of` builds one, fills in defaults and checks every value.
     """
 
@@ -37,7 +37,7 @@ class DesignPoint(NetworkAxes, LayerAxes):
     """One number, "4/C" (in every layer over its channels), or a value for each stage."""
     G: Setting | None
     stages: str | None
-    """Those that get the method, "3+4"; None: all of them."""
+    """The stages with the method, "3+4"; None: all."""
 
     @classmethod
     def of(
@@ -52,8 +52,8 @@ class DesignPoint(NetworkAxes, LayerAxes):
 
         `axes` are those of `GivenAxes`, such as stages, experts and resolution, which is in pixels and
         defaults to what the stem is made for. Raises `InputError` for an unknown name, a value out of range,
-        or an axis that the method doesn't read; whether (M, G) is legal in every layer is
-        `wnexplore.design.legality.check_legal`'s to say.
+        or an axis that the method doesn't read; `wnexplore.design.legality.check_legal` checks whether (M, G)
+        is legal in every layer.
         """
         given: dict[str, Any] = {"backbone": backbone, "M": M, "G": G, **axes}
         for name in given:
@@ -71,8 +71,7 @@ class DesignPoint(NetworkAxes, LayerAxes):
         network = {axis: _checked(axis, given.get(axis)) for axis in NETWORK_AXES}
         if is_external(backbone) and network["stem"] != "imagenet":
             raise InputError(
-                f"stem is '{network['stem']}': {shown(given['backbone'])} has the stem that it came with,"
-                " leave it out"
+                f"stem is '{network['stem']}': {shown(given['backbone'])} has its own stem: leave it out"
             )
         written = {axis: given.get(axis) for axis in LAYER_AXES}
         layers = method_axes(method, written, None if is_external(backbone) else backbone)
@@ -85,7 +84,7 @@ class DesignPoint(NetworkAxes, LayerAxes):
         return DesignPoint.of(**{axis: getattr(self, axis) for axis in NETWORK_AXES})
 
     def to_dict(self) -> dict[str, str | int | None]:
-        """The axes as plain values that JSON can hold; M and G exact: 2, or a text such as "1/48"."""
+        """The axes as JSON values; M and G exact: 2, or a text such as "1/48"."""
         axes = {name: getattr(self, name) for name in AXES}
         return {k: plain_multiplier(v) if isinstance(v, Setting) else v for k, v in axes.items()}
 
@@ -108,10 +107,11 @@ AXES = POINT_AXES
 
 
 def method_axes(method: str, written: Mapping[str, Any], backbone: str | None = None) -> dict[str, Any]:
-    """All axes of methods, as a design point holds them, from what a person wrote for those of `method`.
+    """All axes of methods, as stored in a design point, from those that the user gave for `method`.
 
-    The stages of `backbone` are known, those of a network of one's own (None) are not. Raises `InputError`
-    for an unknown method, axis or name, a value out of range, or an axis that the method doesn't read.
+    Stages are checked against `backbone`; those of an external backbone (None) are unknown. Raises
+    `InputError` for an unknown method, axis or name, a value out of range, or an axis that the method doesn't
+    read.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)

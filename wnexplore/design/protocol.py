@@ -1,4 +1,4 @@
-"""How figures are measured: the parts of a protocol that a person may set."""
+"""How figures are measured: the settings of latencies and trainings."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Amp = Literal["off", "bfloat16", "float16"]
 BatchNormStatistics = Literal["refreshed", "running"]
 Schedule = Literal["full", "halving"]
 ADAPTIVE = "adaptive"
-"""How torch's threads wait unless the person sets it: spinning, and asleep while others need the cores."""
+"""How torch's threads wait by default: spinning, or sleeping while other programs need the cores."""
 
 
 def _whole(value: object) -> object:
-    """Only what is written as a whole number: pydantic also takes true for 1 and "1_000" for 1000."""
+    """Only integers: pydantic also takes true for 1 and "1_000" for 1000."""
     if isinstance(value, bool):
         raise ValueError(f"expected a whole number above 0, not {str(value).lower()}")
     if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", value):
@@ -37,12 +37,12 @@ def _whole(value: object) -> object:
 
 
 def _real(value: object) -> object:
-    """Only what is written as a number, likewise."""
+    """Only numbers, likewise."""
     if isinstance(value, bool):
         raise ValueError(f"expected a number, not {str(value).lower()}")
     if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?\s*", value):
         raise ValueError(f"expected a number, not '{shown(value)}'")
-    # A decimal number of a file knows how it was written, which is of no more use here.
+    # Drop the text that a decimal number of a file carries.
     return float(value) if isinstance(value, float) else value
 
 
@@ -52,12 +52,12 @@ def _alone(value: object) -> object:
 
 
 MAX_VALUES = 10_000
-"""Of one axis."""
+"""Most values of one axis."""
 
 Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0, le=10**9)]
 Real = Annotated[float, BeforeValidator(_real)]
 
-# What no machine has or could hold is refused before anything is made or begun.
+# Impossible sizes are refused before anything is allocated or started.
 Batch = Annotated[Positive, Field(le=1_000_000)]
 Threads = Annotated[Positive, Field(le=4096)]
 Jobs = Annotated[Positive, Field(le=1024)]
@@ -70,9 +70,9 @@ class _Spec(BaseModel):
 
 
 class LatencySpec(_Spec):
-    """What latency to measure of each point, how exactly, and for how long at most.
+    """The latencies to measure for each point, their precision and time budget.
 
-    Every axis is crossed with every other; threads are an axis of a CPU alone.
+    All axes are crossed; threads are an axis only on a CPU.
     """
 
     device: Device = "auto"
@@ -81,16 +81,16 @@ class LatencySpec(_Spec):
     runtimes: Annotated[tuple[Runtime, ...], _Axis] = ("eager",)
     memory_formats: Annotated[tuple[MemoryFormat, ...], _Axis] = ("contiguous",)
     threads: Annotated[tuple[Threads, ...], BeforeValidator(_alone), _Axis] | None = None
-    """Threads on a CPU; left out: as many as torch takes by itself."""
+    """Threads on a CPU; left out: torch's default."""
     caches: Annotated[tuple[Cache, ...], _Axis] = ("warm",)
-    """warm: as the passes before left them; cold: flushed before every sample."""
+    """warm: as left by the previous passes; cold: flushed before every sample."""
     modes: Annotated[tuple[Mode, ...], _Axis] = ("inference",)
     """inference: one forward pass; train: one training step, its update of the weights included."""
     target: Annotated[Real, Field(gt=0, lt=1)] | None = None
-    """Half-width of the latency ratio's 95 % interval, relative to it, at which a measurement ends;
+    """Relative half-width of the latency ratio's 95 % interval at which a measurement ends;
     left out: 0.01 on a GPU, 0.03 on a CPU."""
     seconds: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 5.0
-    """Time budget of one measurement: it ends then, whatever its interval; warm-up apart."""
+    """Time budget of one measurement, without warm-up: it then ends, whatever its interval."""
 
 
 class Recipe(_Spec):
@@ -98,15 +98,15 @@ class Recipe(_Spec):
 
     epochs: Positive | None = 5
     steps: Positive | None = None
-    """Steps of the optimiser, instead of `epochs`."""
+    """Optimiser steps, instead of `epochs`."""
     batch_size: Batch = 32
     optimizer: Optimizer = "sgd"
     """sgd with `momentum`, or adamw (Loshchilov and Hutter, ICLR 2019), whose betas are 0.9 and 0.999."""
     lr: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 0.05
-    """Peak learning rate; `kernel_lr` times as much for kernels and what they are generated from.
+    """Peak learning rate; `kernel_lr` times as much for kernels and their generators.
 
-    Batch normalisation makes the loss blind to the scale of a kernel, so that what counts is the
-    rate over the kernel's squared norm, and kernels of Kaiming's variance have a large one.
+    Batch normalisation makes the loss invariant to a kernel's scale, so the effective rate is the rate over
+    the kernel's squared norm, which is large at Kaiming's variance.
     """
     kernel_lr: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 12.0
     lr_schedule: LrSchedule = "cosine"
@@ -115,25 +115,25 @@ class Recipe(_Spec):
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 1e-4
-    """Of all but biases and norms."""
+    """Weight decay, except for biases and norms."""
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.1
     clip_grad_norm: Annotated[Real, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Largest norm of all gradients together; a larger one is scaled down to it."""
+    """Gradient clipping: the largest norm of all gradients together."""
     ema: Annotated[Real, Field(gt=0, lt=1)] | None = None
-    """Decay of a moving average of the weights, a step; it is what is tested and kept as best."""
+    """Decay per step of a moving average of the weights, which is then tested and saved as best."""
     amp: Amp = "off"
     """Automatic mixed precision; float16 with its loss scaled."""
     batch_norm: BatchNormStatistics = "refreshed"
-    """Statistics that a test uses: of 512 training images, or the running averages of the training."""
+    """Batch-norm statistics of tests: of 512 training images, or the running averages of the training."""
     colour_jitter: Annotated[Real, Field(ge=0, le=1)] = 0.0
-    """How far brightness, contrast and saturation of a training image vary, of image files."""
+    """Range of brightness, contrast and saturation jitter in training, for image files."""
     min_crop: Annotated[Real, Field(gt=0, le=1)] = 0.08
-    """Least share of an image that a random resized crop keeps, of image files."""
+    """Smallest share of an image in a random resized crop, for image files."""
 
     @model_validator(mode="before")
     @classmethod
     def _length_given(cls, content: Any) -> Any:
-        """What is left out doesn't take its default beside another length."""
+        """A length that is left out has no default if another length is given."""
         if not isinstance(content, dict) or content.get("epochs") is not None:
             return content
         if content.get("schedule") == "halving":
@@ -155,28 +155,28 @@ class TrainSpec(Recipe):
     data: Annotated[str, BeforeValidator(check_data)] = "digits"
     """As `parse_data` reads it."""
     path: Path | None = None
-    """Folder of the data set, for those that have files, where `data` doesn't say it."""
+    """Folder of the data set, for those with files, if not in `data`."""
     download: bool = False
-    """Whether a data set of torchvision's is fetched into its folder, if it isn't there."""
+    """Whether to download a torchvision data set into its folder if missing."""
     device: Device = "auto"
     seeds: Seeds = 3
     """How many: the seeds are 0, 1, ..., seeds - 1."""
     jobs: Jobs = 1
-    """Trainings at once, each in a process of its own; on a CPU they share the threads."""
+    """Concurrent trainings, each in a separate process; on a CPU they share the threads."""
     schedule: Schedule = "full"
-    """halving: successive halving from `min_epochs` to `max_epochs`, about one in `eta` going on."""
+    """halving: successive halving from `min_epochs` to `max_epochs`, keeping about one in `eta`."""
     min_epochs: Positive | None = None
     max_epochs: Positive | None = None
     eta: Annotated[Positive, Field(ge=2)] | None = None
 
     @property
     def source(self) -> DataSource:
-        """The data set; `InputError` if its path is missing or not wanted."""
+        """The data set; `InputError` if its path is missing or superfluous."""
         return parse_data(self.data, self.path)
 
     @property
     def recipe(self) -> Recipe:
-        """The part of this that says how one training runs."""
+        """The recipe of one training."""
         return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
 
     @model_validator(mode="after")
@@ -202,5 +202,5 @@ class TrainSpec(Recipe):
 
     @property
     def reduction(self) -> int:
-        """One in how many variants goes on after a rung."""
+        """The reduction factor of each rung."""
         return self.eta or 3

@@ -1,4 +1,4 @@
-"""The published table: what the authors and the public port print for each network."""
+"""The published table: the figures of the authors and of the public port for each network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.shipped import published_table
 
 GROUPS = (2, 1, 4)
-"""The G tried for a multiplier, which the table gives as M/G alone; the authors' first."""
+"""The values of G tried for a multiplier, for which the table gives only M/G; the authors' first."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of the table; figures are Decimals, so that they keep the digits that were printed."""
+    """One row of the table; figures are Decimals, which keep the printed digits."""
 
     source: str
     backbone: str
@@ -33,7 +33,7 @@ class PublishedRow:
     """Top-1 error on ImageNet in percent."""
 
     def candidates(self) -> Iterator[DesignPoint]:
-        """The legal points that the row may stand for, G in `GROUPS`."""
+        """The legal points that the row may describe, with G in `GROUPS`."""
         if self.multiplier is None:
             yield DesignPoint.of(self.backbone, self.method)
             return
@@ -48,7 +48,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published row beside the counts of one point."""
+    """A published row and the counts of one point."""
 
     row: PublishedRow
     point: DesignPoint
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def distance(self) -> float:
-        """How far the counts are from any that would print as published, relative, summed."""
+        """The summed relative distance of the counts from the range that rounds to the published figures."""
         return _beyond(self.params, self.row.params_m) + _beyond(self.flops, self.row.flops_m)
 
     @property
@@ -81,7 +81,7 @@ class Comparison:
         return _rounded(self.flops, self.row.flops_m) == self.row.flops_m
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as JSON can hold it."""
+        """The comparison as JSON values."""
         return {
             "source": self.row.source,
             "multiplier": self.row.multiplier,

@@ -8,7 +8,7 @@ from wnexplore.errors import InputError, shown, unknown
 
 
 def find_sweep(name: str) -> Path:
-    """The sweep file `name`: a path, or the name of a shipped one, from whichever folder.
+    """The sweep file `name`: a path, or the name of a shipped sweep.
 
     Raises `InputError` with the nearest shipped name if there is neither.
     """
@@ -39,6 +39,6 @@ def published_table() -> Path:
 
 def _folder() -> Path:
     package = Path(__file__).parents[1]
-    # A wheel carries the folder inside the package; a checkout has it beside.
+    # A wheel has the folder inside the package; a checkout has it next to the package.
     inside = package / "sweeps"
     return inside if inside.is_dir() else package.parent / "sweeps"

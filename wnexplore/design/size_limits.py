@@ -1,4 +1,4 @@
-"""How large a network is at least, known before anything is built."""
+"""Lower bounds of memory, checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from wnexplore.design.stage_design import stage_design
 from wnexplore.errors import InputError
 
 _BYTES = 4
-"""Of a float32 weight."""
+"""Bytes of a float32 weight."""
 
 
 def check_fits(point: DesignPoint) -> None:
-    """Raise `InputError` if the weights of `point` alone are more than this machine's memory.
+    """Raise `InputError` if the weights of `point` exceed this machine's memory.
 
-    Of a network that was brought only what its classes take is known. Asked before anything is allocated:
-    an operating system may promise more than it has, and end the process that takes it at its word.
+    For an external backbone only the classifier is known. Checked before allocating: an operating system may
+    overcommit memory and kill the process later.
     """
     memory = machine_memory()
     needed = _BYTES * _least_params(point)
@@ -35,11 +35,11 @@ def check_fits(point: DesignPoint) -> None:
 
 
 def check_images_fit(resolution: int) -> None:
-    """Raise `InputError` if one image of `resolution` pixels, and what a network first makes of it, is more
-    than this machine's memory, or than any network takes.
+    """Raise `InputError` if one image of `resolution` pixels with its first feature map exceeds this
+    machine's memory, or the largest supported size.
     """
     DESIGN_AXES["resolution"].check(resolution)
-    # The image as it is resized and as it is normalised, and 8 channels of half its size.
+    # The resized and the normalised image, and 8 channels of half its size.
     needed, memory = (2 * 3 + 8 / 4) * _BYTES * resolution**2, machine_memory()
     if needed > memory:
         raise InputError(
@@ -57,11 +57,11 @@ def batch_misfit(
     bytes_each: int = _BYTES,
     there: int | None = None,
 ) -> str | None:
-    """Why `batch` images of `resolution` pixels can't be had at once; None if they may fit.
+    """Why a batch of `batch` images of `resolution` pixels doesn't fit; None if it may fit.
 
-    Counted are `copies` of the images and what the first layer of the network of `point` makes of them, each
-    number in `bytes_each`. `there` is the memory in bytes that the device has: that of this machine if left
-    out. Known before anything is allocated, as `check_fits`.
+    It counts `copies` of the images and the output of the first layer of the network of `point`, with
+    `bytes_each` bytes per element. `there` is the device's memory in bytes: by default that of this machine.
+    Checked before allocating, as in `check_fits`.
     """
     numbers = 3.0 * copies
     if point is not None and not is_external(point.backbone):
@@ -79,7 +79,7 @@ def batch_misfit(
 def machine_memory() -> int:
     """Bytes of main memory that this process may have.
 
-    That of the machine, or the limit of its container (cgroups of version 2 or 1), if that is less.
+    That of the machine, or the container's limit (cgroups version 2 or 1), if that is less.
     """
     limits = (psutil.virtual_memory().total, *(_whole(path) for path in _LIMITS))
     return min(limit for limit in limits if limit)
@@ -91,12 +91,12 @@ _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 def _whole(path: Path) -> int | None:
     try:
         return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # not there, or "max"
+    except (OSError, ValueError):  # missing, or "max"
         return None
 
 
 def _least_params(point: DesignPoint) -> int:
-    # No classifier here has fewer features than 8.
+    # Every classifier here has at least 8 features.
     if is_external(point.backbone):
         return 8 * point.num_classes
     features = getattr(backbone_spec(point.backbone), "last_width", 512)

@@ -1,7 +1,7 @@
-"""What a network is made of at one resolution, as far as counting needs to know; pure Python.
+"""The skeleton of a plain network at one resolution: what counting needs; pure Python.
 
-A walk of the plain network says it once: every convolution that a method may replace, block by block, and
-the counts of all the rest. What any method makes of it follows without building anything.
+It has every conv site that a method may replace, block by block, and the counts of everything else. The
+counts under any method follow without building anything.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Site:
 
     @property
     def weights(self) -> int:
-        """C_out·F, the numbers in one image's kernel."""
+        """C_out·F, the elements of one image's kernel."""
         return self.out_channels * self.fan_in
 
     @property
     def depthwise(self) -> bool:
-        """Whether each channel has a filter of its own."""
+        """Whether each channel has its own filter."""
         return self.groups == self.in_channels == self.out_channels
 
 
@@ -47,14 +47,14 @@ class Block:
     stage: int
     """Counted from 1, in the order of the network."""
     context_channels: int
-    """Channels that the context pools."""
+    """Channels of the pooled context input."""
     gate_channels: int
-    """Channels at the end of the main branch, which a gate scales."""
+    """Channels at the end of the main branch, where a gate is."""
     gate_pixels: int
     """H·W there."""
     sites: tuple[Site, ...]
     samples: int = 1
-    """Images to its layers that one image is: more than one where heads or frames are part of the batch."""
+    """Samples per image in its layers: more than one where heads or frames are folded into the batch."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Skeleton:
     """A plain network for images of one size."""
 
     params: int
-    """Of all but the sites: what no method changes."""
+    """Parameters of everything except the sites."""
     flops: int
-    """Multiply-adds of all but the sites, for one image."""
+    """Multiply-adds per image of everything except the sites."""
     blocks: tuple[Block, ...]
     uncounted: tuple[str, ...] = ()
-    """Operators that may multiply matrices and are in no count."""
+    """Operators that may multiply matrices but aren't counted."""
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -75,12 +75,12 @@ class Skeleton:
         return tuple(dict.fromkeys(block.stage for block in self.blocks))
 
     def to_dict(self) -> dict[str, Any]:
-        """The walk as JSON can hold it."""
+        """The skeleton as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Skeleton:
-        """The walk that `to_dict` described. Raises `KeyError` or `TypeError` for anything else."""
+        """The skeleton from `to_dict`. Raises `KeyError` or `TypeError` for anything else."""
         blocks = tuple(_block(block) for block in content["blocks"])
         return cls(content["params"], content["flops"], blocks, tuple(content["uncounted"]))
 

@@ -1,4 +1,4 @@
-"""What one stage of a network gets: a design point without its backbone, at that stage."""
+"""The design of one stage: a design point without its backbone, at that stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wnexplore.design.stages import has_method
 
 @dataclass(frozen=True)
 class StageDesign(LayerAxes):
-    """A method and those axes that it reads; the others are None."""
+    """A method and the axes that it reads; the others are None."""
 
     method: str
     M: Fraction | OverChannels | None = None
@@ -23,7 +23,7 @@ class StageDesign(LayerAxes):
     def pair(self, out_channels: int, *, depthwise: bool) -> tuple[Fraction, Fraction] | None:
         """The (M, G) of a convolution with `out_channels` filters; None if it has no generator.
 
-        A depthwise one gets (M/G, 1), as the published code has it, unless `self.depthwise` says otherwise.
+        A depthwise one gets (M/G, 1), as in the published code, unless `self.depthwise` differs.
         """
         if self.M is None or self.G is None or (depthwise and self.depthwise == "plain"):
             return None
@@ -35,7 +35,7 @@ PLAIN = StageDesign("plain")
 
 
 def stage_design(point: DesignPoint, stage: int) -> StageDesign:
-    """What `stage` gets. Raises `InputError` if M or G has values for other stages, but none for this one."""
+    """The design of `stage`. Raises `InputError` if M or G has values for other stages only."""
     if not has_method(point.stages, stage):
         return PLAIN
     axes = {axis: getattr(point, axis) for axis in METHODS[point.method].axes if axis != "stages"}

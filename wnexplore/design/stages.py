@@ -1,4 +1,4 @@
-"""Which stages of a backbone get the method, and which M and G each one."""
+"""The stages with the method, and M and G by stage."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wnexplore.design.multiplier import PerStage, Setting
 from wnexplore.errors import InputError, shown
 
 Stages = str | int | Sequence[int]
-"""What a person may write: "3+4", 4, [3, 4]."""
+"""How users write stages: "3+4", 4, [3, 4]."""
 
 
 def parse_stages(value: Stages, backbone: str | None) -> str | None:
     """`value` as one text, in order: "3+4"; None if these are all the stages of `backbone`.
 
-    They are numbered as the network's modules are (2 to 4 in ShuffleNetV2, 1 to 4 in ResNet). A network of
-    one's own (None) numbers them by how often the image has been halved. Raises `InputError` for anything
-    else than stages that it has; which ones a network of one's own has is asked when it is built.
+    They are numbered as the network's modules (2 to 4 in ShuffleNetV2, 1 to 4 in ResNet). An external
+    backbone (None) numbers them by how often the image has been halved. Raises `InputError` for stages that
+    the backbone doesn't have; those of an external one are checked when it is built.
     """
     known = None if backbone is None else stages_of(backbone)
     expected = (
@@ -47,15 +47,15 @@ def parse_stages(value: Stages, backbone: str | None) -> str | None:
 
 
 def has_method(stages: str | None, stage: int) -> bool:
-    """Whether `stage` is one of `stages`, as `parse_stages` gives them."""
+    """Whether `stage` is one of `stages`, in the form of `parse_stages`."""
     return stages is None or str(stage) in stages.split("+")
 
 
 def settled(setting: Setting, backbone: str | None, stages: str | None, name: str) -> Setting:
-    """`setting` of M or G as a point holds it: one value if that is the same in every stage.
+    """The canonical `setting` of M or G: one value if it is equal in every stage.
 
     Raises `InputError` naming `name` if it has no value for a stage that gets the method, or one for
-    another stage. Those of a network of one's own (None) are known when it is built.
+    another stage. Those of an external backbone (None) are checked when it is built.
     """
     if not isinstance(setting, PerStage) or backbone is None:
         return setting

@@ -1,4 +1,4 @@
-"""Sweep files: a set of design points and what to measure of each, declared in YAML."""
+"""Sweep files: a set of design points and their measurements, declared in YAML."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def _one_setting(value: object) -> object:
 
 
 def _switch(value: object) -> object:
-    """`train: true` measures with the defaults, `latency: false` doesn't measure at all."""
+    """`train: true` uses the defaults, `latency: false` doesn't measure at all."""
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 def _stages_text(value: object) -> object:
-    """[3, 4] as "3+4"; whether a backbone has them is asked when there is one."""
+    """[3, 4] as "3+4"; checked against the backbone later."""
     if isinstance(value, (list, tuple)) and value and all(type(stage) is int for stage in value):
         return "+".join(map(str, value))
     return str(value) if type(value) is int else value
@@ -78,7 +78,7 @@ def _one_choice(value: object) -> object:
 
 
 _ALONE = {"multiplier": _one_setting, "stages": _one_choice}
-"""What one choice may stand for the list of them."""
+"""The types for which one choice may be given instead of a list."""
 
 _plainly = PlainSerializer(lambda value: value and plain_multiplier(value), when_used="json")
 _Length = Field(min_length=1, max_length=MAX_VALUES)
@@ -104,7 +104,7 @@ def _value(axis: Axis) -> Any:
 
 
 def _values(axis: Axis) -> tuple[Any, Any]:
-    """The type of `axis` in a grid, and what it is there if it is left out."""
+    """The type of `axis` in a grid, and its default there."""
     one: Any = _value(axis)
     if axis.values == "switch":
         return Annotated[one, Field(description=axis.meaning)], axis.default
@@ -119,7 +119,7 @@ def _values(axis: Axis) -> tuple[Any, Any]:
 
 
 def _one(axis: Axis) -> tuple[Any, Any]:
-    """The type of `axis` in a point written out, and what it is there if it is left out."""
+    """The type of `axis` in a listed point, and its default there."""
     if axis.name == "backbone":
         return _value(axis), ...
     if axis.part == "layer" or axis.default is None:
@@ -153,7 +153,7 @@ else:
 
 
 class PointSpec(_Point):
-    """One point written out, beside or instead of a grid."""
+    """One listed point, in addition to or instead of a grid."""
 
     if TYPE_CHECKING:
 
@@ -165,15 +165,15 @@ class PointSpec(_Point):
         return self
 
     def point(self) -> DesignPoint:
-        """The design point written here."""
+        """The design point."""
         return DesignPoint.of(**dict(self))
 
 
 class SweepSpec(_Grid):
-    """A whole sweep: the axes of the space, each a list, and what to measure of each point.
+    """A sweep: the axes of the space, each a list, and the measurements of each point.
 
-    The grid is crossed from the axes, those of `wnexplore.design.axes`, unless `points` stands alone; a
-    method reads only its own.
+    The grid is crossed from the axes, those of `wnexplore.design.axes`, unless only `points` are given; a
+    method reads only its own axes.
     """
 
     if TYPE_CHECKING:
@@ -181,14 +181,14 @@ class SweepSpec(_Grid):
         def __init__(self, **given: Any) -> None: ...
 
     where: str | None = None
-    """What the points must satisfy, as rows of a table do: on their counts before anything is built, on
-    what is measured before they are trained."""
+    """A condition on the points, as on rows of a table: checked on counts before anything is built, and on
+    latencies before training."""
     points: Annotated[tuple[PointSpec, ...], _Length] | None = None
-    """Design points one by one, beside or instead of the grid."""
+    """Listed design points, in addition to or instead of the grid."""
     latency: Annotated[LatencySpec | None, BeforeValidator(_switch)] = LatencySpec()
-    """What to time, its own table below; false: nothing."""
+    """The latencies, see their table below; false: none."""
     train: Annotated[TrainSpec | None, BeforeValidator(_switch)] = None
-    """How to train, its own table below; left out: not at all."""
+    """The trainings, see their table below; left out: none."""
 
     @model_validator(mode="after")
     def _fits_these_backbones(self) -> SweepSpec:
@@ -222,7 +222,7 @@ class SweepSpec(_Grid):
         return tuple(found)
 
     def choices(self, axis: str) -> tuple[Any, ...]:
-        """The values of a point's axis in the grid; (None,) where other axes say what it is."""
+        """The values of a point's axis in the grid; (None,) where it depends on other axes."""
         if axis == "backbone":
             return self.networks
         values: tuple[Any, ...] | None = getattr(self, DESIGN_AXES[axis].sweep_key)
@@ -230,11 +230,11 @@ class SweepSpec(_Grid):
 
     @property
     def has_grid(self) -> bool:
-        """Whether the axes are to be crossed: always, but where `points` were written and no axis."""
+        """Whether there is a grid: always, unless `points` and no axis were given."""
         return self.points is None or bool(self.model_fields_set - NO_AXES)
 
     def on_device(self, device: str) -> SweepSpec:
-        """This sweep with all that it measures measured on `device` (auto, cpu, cuda)."""
+        """This sweep with all measurements on `device` (auto, cpu, cuda)."""
         if device not in DEVICES:
             raise unknown("device", device, DEVICES)
         figures = {"latency": self.latency, "train": self.train}
@@ -244,7 +244,7 @@ class SweepSpec(_Grid):
     def to_yaml(self) -> str:
         """This sweep as a sweep file, every default written out."""
         content = self.model_dump(mode="json", include=None if self.has_grid else NO_AXES)
-        # A null stands for "measure nothing" here and for a default there: false says the one.
+        # null could mean "measure nothing" or the default: false means the former.
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
         if content["points"] is not None:
             content["points"] = [
@@ -255,7 +255,7 @@ class SweepSpec(_Grid):
 
 
 NO_AXES = {"where", "points", "latency", "train"}
-"""What a sweep says beside its grid."""
+"""The fields of a sweep other than its grid."""
 
 Overrides = Mapping[tuple[str, ...], tuple[str, Any]]
 """Path in the sweep file -> (option that sets it, value): how flags override a file."""
@@ -287,7 +287,7 @@ def load_sweep(path: Path | None, overrides: Overrides | None = None) -> SweepSp
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Places]:
-    """A YAML mapping, and where ("file, line 3") each of its keys and values stands."""
+    """A YAML mapping, and the place ("file, line 3") of each of its keys and values."""
     content, where = read_yaml(path, "sweep file")
     if content is None:
         return {}, where
@@ -297,7 +297,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Places]:
 
 
 def _explain(error: ValidationError, where: Places, file: str) -> str:
-    # A list whose every value is wrong is also reported as too short: one fault, told once.
+    # A list with only invalid values is also reported as too short: report it once.
     errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
     first = errors[0]
     location = first["loc"]

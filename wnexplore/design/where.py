@@ -1,4 +1,4 @@
-"""Conditions on the columns of a table: a small language of their own, nothing is ever evaluated as code.
+"""Conditions on the columns of a table, in a small language; nothing is evaluated as code.
 
 condition  = all { "or" all }                 all  = part { "and" part }
 part       = "not" part | "(" condition ")" | comparison
@@ -27,23 +27,23 @@ from wnexplore.design.multiplier import OverChannels, PerStage, parse_setting
 from wnexplore.errors import InputError, unknown
 
 Kind = Literal["text", "multiplier", "whole", "count", "number"]
-"""What a column holds: texts, Ms or Gs, small or large whole numbers, floats."""
+"""Kinds of columns: text, M or G, small or large integers, floats."""
 
 PREFIXES = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
-"""The prefixes of numbers and what each multiplies by, largest first."""
+"""The suffixes of numbers and their factors, largest first."""
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Truth(NamedTuple):
-    """For each row whether a condition holds, and whether it fails; neither where that is not known."""
+    """For each row whether a condition holds, and whether it fails; neither if unknown."""
 
     holds: Flags
     fails: Flags
 
     @classmethod
     def of(cls, answers: Iterable[bool | None]) -> Truth:
-        """From one answer a row, None where it is not known."""
+        """From one answer per row, None if unknown."""
         known = list(answers)
         return cls(*(np.array([a is wanted for a in known], dtype=np.bool_) for wanted in (True, False)))
 
@@ -54,11 +54,11 @@ class Condition(ABC):
     @property
     @abstractmethod
     def names(self) -> frozenset[str]:
-        """The columns that it reads."""
+        """The columns used."""
 
     @abstractmethod
     def truth(self, leaf: Callable[[Comparison], Truth]) -> Truth:
-        """Whether it holds in each row, `leaf` answering for its comparisons (Kleene's three values)."""
+        """Its truth in each row, in Kleene's three-valued logic; `leaf` evaluates comparisons."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Several(Condition):
 
 
 class And(_Several):
-    """Holds where all parts do, fails where one does."""
+    """Holds where all parts hold, fails where one fails."""
 
     def truth(self, leaf: Callable[[Comparison], Truth]) -> Truth:
         parts = (part.truth(leaf) for part in self.parts)
@@ -79,7 +79,7 @@ class And(_Several):
 
 
 class Or(_Several):
-    """Holds where one part does, fails where all do."""
+    """Holds where one part holds, fails where all fail."""
 
     def truth(self, leaf: Callable[[Comparison], Truth]) -> Truth:
         parts = (part.truth(leaf) for part in self.parts)
@@ -109,7 +109,8 @@ class Name:
 
 
 Side = Name | Fraction | float | str
-"""A column or a constant: a float beside a column of floats, otherwise an exact number or a text."""
+"""A column or a constant: a float if compared with a column of floats, otherwise an exact number or a
+text."""
 
 Sign = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -131,21 +132,21 @@ class Comparison(Condition):
 
 
 def parse(expression: str, kinds: Mapping[str, Kind]) -> Condition:
-    """The condition that `expression` says about the columns `kinds`: name -> what the column holds.
+    """Parse `expression` over the columns `kinds`: name -> kind of the column.
 
-    A number beside a column of floats is the nearest float, so that 91.2 means what is printed so;
-    otherwise it is exact. An M or G can also be equal to a quoted text, '2:1+3:2'. Raises `InputError`
-    with the position of a mistake, or the nearest name of an unknown column.
+    A number compared with a column of floats is the nearest float, so that 91.2 matches the printed value;
+    otherwise it is exact. An M or G can also be equal to a quoted text, '2:1+3:2'. Raises `InputError` with
+    the position of a mistake, or the nearest name of an unknown column.
     """
     return _Parser(expression, kinds).parse()
 
 
 def compare(a: Any, sign: Sign, b: Any) -> bool | None:
-    """Whether `a sign b` for two values of rows or constants; None where one is missing or it can't be told.
+    """Whether `a sign b` for two values of rows or constants; None if one is missing or it is undecidable.
 
-    A value for each stage stands for all its stages: M <= 4 is at most 4 in each, M != 2 is 2 in none, and
-    where a comparison doesn't hold in all of them it fails. How many 4/C is depends on the layer: beside a
-    number that can't be told. Beside a text a value is the text that it is written as.
+    Values per stage are compared in every stage: M <= 4 means at most 4 in each, M != 2 means 2 in none, and
+    a comparison that doesn't hold in all stages fails. 4/C depends on the layer: compared with a number it is
+    undecidable. Compared with a text, a value is its written form.
     """
     if a is None or b is None:
         return None
@@ -167,7 +168,7 @@ def _by_stage(a: Any, b: Any) -> Sequence[tuple[Any, Any]]:
 
 def _test(test: Callable[[Any, Any], bool], a: Any, b: Any) -> bool | None:
     if isinstance(a, OverChannels) and isinstance(b, OverChannels):
-        # Over the same channels, in every layer.
+        # Over the same channels in every layer.
         return test(a.count, b.count)
     if a is None or b is None or isinstance(a, OverChannels) or isinstance(b, OverChannels):
         return None
@@ -193,7 +194,7 @@ class _Token:
 
 @dataclass(frozen=True)
 class _Value:
-    """One side of a comparison as written: a column, which has a kind, a number or a text."""
+    """One side of a comparison as written: a column (with its kind), a number or a text."""
 
     token: _Token
     kind: Kind | None = None
@@ -205,11 +206,11 @@ class _Value:
 
     @property
     def bare(self) -> bool:
-        """Whether it is a word without quotes that is no column."""
+        """Whether it is an unquoted word that is not a column."""
         return self.kind is None and self.token.kind == "word"
 
 
-# A bare word may hold what device and data set names hold; there is no arithmetic to mistake it for.
+# A bare word may contain the characters of device and data set names; there is no arithmetic.
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
     | (?P<number>(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?[kMGT]?)(?![\w.])
@@ -226,7 +227,7 @@ _HINTS = {"=": ": write == for equal", "&": ": write and", "|": ": write or", "!
 
 
 class _Parser:
-    """Recursive descent, a method a rule."""
+    """A recursive-descent parser with one method per rule."""
 
     def __init__(self, expression: str, kinds: Mapping[str, Kind]) -> None:
         self._kinds = kinds
@@ -245,7 +246,7 @@ class _Parser:
         return self._tokens[self._next]
 
     def _take(self, *texts: str) -> str | None:
-        """The next token's text if it is one of these marks or keywords."""
+        """Consume the next token if it is one of `texts`, and return its text."""
         token = self._token
         if token.kind in ("mark", "keyword") and token.text in texts:
             self._next += 1
@@ -350,7 +351,7 @@ class _Parser:
         return Comparison(_side(left, right), sign, _side(right, left))
 
     def _check(self, left: _Value, sign: Sign, right: _Value) -> None:
-        """`InputError` unless a column is compared with something of its own kind."""
+        """Raise `InputError` unless a column is compared with a value of its kind."""
         bare = next((side for side in (left, right) if side.bare), None)
         if left.kind is None and right.kind is None:
             if bare:
@@ -377,7 +378,7 @@ def _side(value: _Value, other: _Value) -> Side:
 
 
 def _setting_text(value: _Value, other: _Value) -> str | None:
-    """'2:1 + 3:2' beside an M or G as that would be written, "2:1+3:2"; None if it is something else."""
+    """'2:1 + 3:2' compared with M or G in canonical form, "2:1+3:2"; None for other texts."""
     if other.kind != "multiplier" or value.token.kind != "text":
         return None
     try:

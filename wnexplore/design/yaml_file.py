@@ -1,7 +1,7 @@
-"""YAML as version 1.2's core schema reads it, with bounds: no value but those that were written.
+"""Reads YAML by the core schema of version 1.2, within bounds.
 
 PyYAML reads YAML 1.1, where 3:2 is 182 (base 60), 010 is 8 and yes is true. Only its parser is used here;
-what a plain scalar means is https://yaml.org/spec/1.2.2/#103-core-schema.
+plain scalars follow https://yaml.org/spec/1.2.2/#103-core-schema.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import yaml
 from wnexplore.errors import InputError, shown
 
 MAX_BYTES = 1_000_000
-"""Of a file."""
+"""Largest file, in bytes."""
 MAX_VALUES = 50_000
-"""Of a file, each alias counted with all that it stands for."""
+"""Most values of a file, with aliases expanded."""
 MAX_DEPTH = 20
-"""Of lists and keys within one another."""
+"""Deepest nesting of lists and mappings."""
 MAX_DIGITS = 100
-"""Of one number."""
+"""Most characters of a number."""
 
 Places = dict[tuple[str | int, ...], str]
-"""Path of a key or value -> where ("file, line 3") it stands."""
+"""Path of a key or value -> its place ("file, line 3")."""
 
 
 class Written(float):
-    """A decimal number that prints as it was written, so that an exact one can be made of it."""
+    """A decimal number that prints as it was written, so that it can be made exact."""
 
     text: str
 
@@ -46,11 +46,11 @@ class Written(float):
 
 
 def read_yaml(path: Path, what: str) -> tuple[Any, Places]:
-    """The one document of the file `path` and where its parts stand; None for an empty file.
+    """The single document of the file `path` and the places of its parts; None for an empty file.
 
-    Mappings have texts and whole numbers as keys. Raises `InputError` naming file and line for what can't
-    be read or isn't YAML, a key that stands twice, an alias of itself, and anything beyond the bounds
-    above. `what` says what the file is: "sweep file".
+    Mappings have texts and integers as keys. Raises `InputError` naming file and line for a file that can't
+    be read or isn't YAML, duplicate keys, recursive aliases, and anything beyond the bounds above. `what`
+    describes the file: "sweep file".
     """
     try:
         with path.open("rb") as file:
@@ -66,13 +66,13 @@ def read_yaml(path: Path, what: str) -> tuple[Any, Places]:
 
 
 def dump_yaml(content: Any) -> str:
-    """`content` as YAML that both versions read alike; texts that one takes for something else are quoted."""
+    """`content` as YAML that versions 1.1 and 1.2 read alike, with quotes where they would differ."""
     return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None))
 
 
 @dataclass
 class _Anchored:
-    """What an anchor stands for; `done` once it has been read to its end."""
+    """The value of an anchor; `done` once it is complete."""
 
     value: Any = None
     values: int = 1
@@ -82,7 +82,7 @@ class _Anchored:
 
 @dataclass
 class _Reader:
-    """Makes values of a parser's events, one by one: nothing is expanded before it is counted."""
+    """Builds values from parser events one at a time: nothing is expanded before it is counted."""
 
     file: str
     places: Places = field(default_factory=dict)
@@ -101,8 +101,8 @@ class _Reader:
             line = f", line {mark.line + 1}" if mark else ""
             problem = getattr(error, "problem", None) or "a character that YAML doesn't allow"
             raise InputError(f"{self.file}{line}: not valid YAML: {shown(problem)}") from None
-        except (ValueError, OverflowError):  # \UFFFFFFFF, which PyYAML hands to chr
-            raise InputError(f"{self.file}: not valid YAML: a character that there is not") from None
+        except (ValueError, OverflowError):  # \UFFFFFFFF, which PyYAML passes to chr
+            raise InputError(f"{self.file}: not valid YAML: an invalid character") from None
 
     def _document(self, events: Iterator[Any]) -> Any:
         value, documents = None, 0
@@ -115,7 +115,7 @@ class _Reader:
         return value
 
     def _value(self, event: Any, events: Iterator[Any], at: tuple[str | int, ...], depth: int) -> Any:
-        """The value that begins with `event`, and how deep it is itself."""
+        """The value that starts with `event`, and its depth."""
         self.places.setdefault(at, self._line(event))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth)
@@ -142,7 +142,7 @@ class _Reader:
         if anchored is None:
             raise self._wrong(event, f"alias '*{shown(event.anchor)}' has no anchor before it")
         if not anchored.done:
-            raise self._wrong(event, f"alias '*{shown(event.anchor)}' stands inside what it stands for")
+            raise self._wrong(event, f"alias '*{shown(event.anchor)}' refers to itself")
         self._count(event, anchored.values)
         if depth + anchored.depth > MAX_DEPTH:
             raise self._wrong(event, f"nested more than {MAX_DEPTH} deep")
@@ -174,7 +174,7 @@ class _Reader:
 
     def _key(self, event: Any, events: Iterator[Any], depth: int) -> Hashable:
         if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
-            raise self._wrong(event, "'<<' merges keys in YAML 1.1 alone: write them out")
+            raise self._wrong(event, "'<<' merges keys only in YAML 1.1: write them out")
         if isinstance(event, yaml.CollectionStartEvent):
             raise self._wrong(event, "a list or mapping as a key: expected a word or a whole number")
         key, _ = self._value(event, events, ("?", len(self.places)), depth)
@@ -185,7 +185,7 @@ class _Reader:
     def _scalar(self, event: Any) -> Any:
         text: str = event.value
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise self._wrong(event, "half of a surrogate pair, which is no character")
+            raise self._wrong(event, "half of a surrogate pair, which is not a character")
         tag = event.tag
         if tag is None or tag == "!":
             # A tag of "!" or quotes make it a text.
@@ -251,13 +251,13 @@ _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 def _is_text(text: str) -> bool:
-    """Whether a plain scalar is a text by the core schema."""
+    """Whether a plain scalar is a string by the core schema."""
     patterns = (*_WHOLE.values(), _DECIMAL)
     return text not in _CONSTANTS and not any(pattern.fullmatch(text) for pattern in patterns)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or 1.2 would not read as the text that it is, and names nothing by an alias."""
+    """Quotes strings that YAML 1.1 or 1.2 would read as something else, and writes no aliases."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """The tag that a reader would find."""
@@ -267,7 +267,7 @@ class _Dumper(yaml.SafeDumper):
         return tag
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Always: values are written where they stand."""
+        """Always true: values are written in full."""
         return True
 
 

@@ -151,8 +151,8 @@ def _rows(
     baseline = point.baseline() if point in trained else point
     plain = {training.identity: training for training in trained.get(baseline, ()) if baseline != point}
     learned = [
-        _Part.of(_training(own) | _difference(own, plain.get(own.identity)), own.records)
-        for own in newest(trained.get(point, ()))
+        _Part.of(_training(training) | _difference(training, plain.get(training.identity)), training.records)
+        for training in newest(trained.get(point, ()))
     ]
     for timed in timings or [_NOTHING]:
         for training in learned or [_NOTHING]:

@@ -1,1 +1,1 @@
-"""The whole design space: every point counted in closed form, chosen from, written down."""
+"""The design space: every point counted in closed form, filtered, sampled and exported."""

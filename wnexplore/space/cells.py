@@ -23,7 +23,7 @@ Pair = tuple[Setting, Setting]
 
 @dataclass(frozen=True)
 class Cell:
-    """Points of one method over one plain network that differ in M and G alone.
+    """Points of one method and one plain network that differ only in M and G.
 
     Each pair is a point, or, `per_stage`, each way to give every stage that has the method one of the
     pairs: the pair of the last stage changes fastest. A method without M and G has no pairs and one point.
@@ -32,13 +32,13 @@ class Cell:
     baseline: DesignPoint
     method: str
     axes: Mapping[str, Any]
-    """The method's axes but M and G, as `DesignPoint` has them."""
+    """The method's axes except M and G, as in `DesignPoint`."""
     pairs: Sequence[Pair] = field(default=())
     per_stage: bool = False
 
     @property
     def choices(self) -> int:
-        """How many settings a stage may have."""
+        """The number of settings of a stage."""
         return max(1, len(self.pairs))
 
     def has_method(self, stage: int) -> bool:
@@ -46,7 +46,7 @@ class Cell:
         return has_method(self.axes.get("stages"), stage)
 
     def design(self, choice: int, stage: int) -> StageDesign:
-        """What `stage` gets at one of the choices."""
+        """The design of `stage` for one of the choices."""
         if not self.has_method(stage):
             return PLAIN
         axes = {axis: value for axis, value in self.axes.items() if axis != "stages"}
@@ -61,7 +61,7 @@ class Cell:
         if self.pairs:
             for at, name in enumerate("MG"):
                 values = [(stage, self.pairs[choice][at]) for stage, choice in choices.items()]
-                # Where a network has nothing to replace, all settings are one function: the first stands.
+                # In a network with nothing to replace all settings are the same function: take the first.
                 first = values[0][1] if values else self.pairs[0][at]
                 alike = all(value == first for _, value in values)
                 pair[name] = first if alike else dict(values)
@@ -70,26 +70,26 @@ class Cell:
 
 
 MAX_SETTINGS = 1_000_000
-"""Settings that all cells together may have; each one's stages are counted one by one."""
+"""Most settings of all cells together; the stages of each are counted separately."""
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
-    """The cells of a sweep in order: its grid, then the points that it lists one by one.
+    """The cells of a sweep in order: its grid, then the points that it lists.
 
     Raises `InputError` if the axes cross to more settings than `MAX_SETTINGS`, before any is made.
     """
     settings = _settings(spec) if spec.has_grid else 0
     if settings > MAX_SETTINGS:
         raise InputError(
-            f"the axes of this sweep cross to {settings:,} settings, more than the {MAX_SETTINGS:,} that are"
-            " looked at: leave out values of an axis"
+            f"the axes of this sweep cross to {settings:,} settings, more than the limit of"
+            f" {MAX_SETTINGS:,}: leave out values of an axis"
         )
     found = list(_grid(spec)) if spec.has_grid else []
     return [*found, *(_single(point.point()) for point in spec.points or ())]
 
 
 def _settings(spec: SweepSpec) -> int:
-    """How many there are, M and G crossed in each stage counted as if they were alike in all of them."""
+    """The number of settings; M and G crossed per stage count as if they were equal in all stages."""
     networks = math.prod(len(spec.choices(axis)) for axis in NETWORK_AXES)
     return networks * sum(
         math.prod(len(spec.choices(axis)) for axis in METHODS[method].axes) for method in spec.methods

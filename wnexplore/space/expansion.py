@@ -1,4 +1,4 @@
-"""A design space: counted whole, searched by its counts, written down."""
+"""Expands a sweep into the points to measure, and exports spaces."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ FIELDS = ("number", *AXES, "params", "flops", "same_as")
 
 
 def space_of(spec: SweepSpec) -> Space:
-    """All points of a sweep, its `where` not asked."""
+    """All points of a sweep, without its `where`."""
     return Space(cells(spec), skeleton_of)
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """What a sweep is to measure, and why the rest of its space is left out."""
+    """The points that a sweep measures, and why the rest of its space is left out."""
 
     points: tuple[DesignPoint, ...]
     skipped: tuple[tuple[DesignPoint, str], ...]
-    """Illegal points with the reason, the first `MAX_REPORTED` of them."""
+    """The first `MAX_REPORTED` illegal points, with reasons."""
     repeated: tuple[tuple[DesignPoint, DesignPoint], ...]
-    """Points with the earlier one that is the same function, likewise."""
+    """The first `MAX_REPORTED` points with the earlier point of the same function."""
     illegal: int
-    """How many there are in all."""
+    """The number of illegal points."""
     excluded: int
-    """How many legal points, each function once, the sweep's `where` excludes."""
+    """The number of legal, distinct points that the sweep's `where` excludes."""
 
 
 MAX_MEASURED = 100_000
-"""How many points a sweep may measure."""
+"""Most points that a sweep may measure."""
 
 MAX_REPORTED = 100
-"""How many points of a kind are told one by one."""
+"""Most points of a kind that are reported individually."""
 
 
 def expand(spec: SweepSpec) -> Expansion:
-    """The points of a sweep: legal, no function twice, and such that `where` may hold of them.
+    """The points of a sweep that are legal, distinct functions and not excluded by `where`.
 
     Raises `InputError` if the space is too large to be listed, or `where` is wrong.
     """
@@ -62,7 +62,7 @@ def expand(spec: SweepSpec) -> Expansion:
     if len(kept) > MAX_MEASURED:
         raise InputError(
             f"{len(kept):,} points to measure, more than the {MAX_MEASURED:,} of one sweep: leave out values"
-            " of an axis, or say which by where"
+            " of an axis, or select points with where"
         )
     illegal, repeated = np.flatnonzero(~space.legal), np.flatnonzero(space.repeated)
     doubles = (
@@ -71,7 +71,7 @@ def expand(spec: SweepSpec) -> Expansion:
     return Expansion(
         points=tuple(space.point(index) for index in kept.tolist()),
         skipped=tuple((space.point(i), space.reason(i)) for i in illegal[:MAX_REPORTED].tolist()),
-        # A point that is written twice is one point.
+        # A point listed twice is one point.
         repeated=tuple(pair for pair in doubles if pair[0] != pair[1]),
         illegal=len(illegal),
         excluded=len(space) - len(illegal) - len(repeated) - len(kept),
@@ -79,7 +79,7 @@ def expand(spec: SweepSpec) -> Expansion:
 
 
 def frame_of(space: Space, points: Indices) -> pd.DataFrame:
-    """Some points as rows of a table, as if they had been built and counted."""
+    """Points as rows of a table with their counts."""
     return frame(
         Record(
             "complexity",
@@ -92,10 +92,10 @@ def frame_of(space: Space, points: Indices) -> pd.DataFrame:
 
 
 def to_csv(space: Space, points: Indices) -> str:
-    """Some legal points as CSV, `FIELDS` in order; M and G exact, nothing where an axis is not the method's.
+    """Legal points as CSV with the columns `FIELDS`; M and G exact, empty where an axis is not the method's.
 
-    `same_as` is the number, from 0, of the first point of the space that is the same function, where that
-    is another one.
+    `same_as` is the index, from 0, of the first point of the space with the same function, if that is another
+    one.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

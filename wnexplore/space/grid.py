@@ -1,7 +1,7 @@
-"""A whole design space as arrays: every point counted in closed form, the illegal ones and doubles known.
+"""A design space as arrays: counts in closed form, legality and duplicates of every point.
 
-A network's counts are sums over its stages, and what a stage costs depends on what it gets alone: so each
-stage has a small table of its settings, and the points are sums of entries.
+A network's counts are sums over its stages, and a stage's counts depend only on its own setting: so each
+stage has a small table of settings, and the counts of points are sums of entries.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Counted = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 MAX_POINTS = 20_000_000
-"""How many points a space may have for its arrays, 17 bytes a point, to be made."""
+"""Most points of a space with arrays, which take 17 bytes per point."""
 
 
 MAX_COUNTED = 2**63 - 1
-"""Parameters or multiply-adds: what 64 bits hold, and no machine does."""
+"""Most parameters or multiply-adds: they fit into 64 bits, and exceed any machine."""
 
 
 @dataclass(frozen=True)
 class _StageTable:
-    """One stage of a cell: an entry for each choice. Where a choice is illegal its counts are 0."""
+    """One stage of a cell: an entry per choice. Illegal choices have counts of 0."""
 
     stage: int
     params: Counted
@@ -48,12 +48,12 @@ class _StageTable:
     """The rule that an illegal choice breaks, "" for a legal one."""
     reasons: tuple[str, ...]
     functions: NDArray[np.int64]
-    """Numbers that are equal, in this stage of this network, where the stages are the same function."""
+    """Codes of functions: equal where the stage computes the same function, in this stage of this network."""
 
 
 @dataclass(frozen=True)
 class Illegal:
-    """The points that break one rule first."""
+    """The points whose first violated rule is `rule`."""
 
     rule: str
     points: int
@@ -64,8 +64,8 @@ class Illegal:
 class Space:
     """The points of some cells, in order; point i of the space has entry i in every array.
 
-    `skeleton_of` gives the walk of the plain network of a point. Raises `InputError` if the cells name stages
-    that a network doesn't have.
+    `skeleton_of` returns the skeleton of the plain network of a point. Raises `InputError` if the cells name
+    stages that a network doesn't have.
     """
 
     def __init__(self, cells: Iterable[Cell], skeleton_of: Callable[[DesignPoint], Skeleton]) -> None:
@@ -79,14 +79,14 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many points there are: any number, of which `len` can't tell one above 2**63."""
+        """The number of points, which may exceed the 2**63 of `len`."""
         return self._ends[-1] if self._ends else 0
 
     def __len__(self) -> int:
         return self.size
 
     def check_listed(self) -> None:
-        """Raise `InputError` if there are more points than arrays of them can be made."""
+        """Raise `InputError` if there are too many points for arrays."""
         if self.size > MAX_POINTS:
             raise InputError(
                 f"this space has {self.size:,} points, more than the {MAX_POINTS:,} that are listed at once:"
@@ -95,17 +95,17 @@ class Space:
 
     @cached_property
     def params(self) -> Counted:
-        """The parameters of each point; of an illegal one without meaning."""
+        """The parameters of each point; undefined for illegal ones."""
         return self._sums("params")
 
     @cached_property
     def flops(self) -> Counted:
-        """The multiply-adds of each point for one image; of an illegal one without meaning."""
+        """The multiply-adds per image of each point; undefined for illegal ones."""
         return self._sums("flops")
 
     @cached_property
     def legal(self) -> Flags:
-        """Whether every layer of the point can have its (M, G)."""
+        """Whether (M, G) is legal in every layer of the point."""
         self.check_listed()
         found = [
             _combined([table.legal for table in tables], np.logical_and, cell.per_stage)
@@ -115,7 +115,7 @@ class Space:
 
     @cached_property
     def first_like(self) -> Counted:
-        """The number of the first legal point that is the same function, layer by layer; -1 if illegal."""
+        """The index of the first legal point that is the same function, layer by layer; -1 if illegal."""
         self.check_listed()
         found = np.full(self.size, -1, np.int64)
         by_network: dict[DesignPoint, list[int]] = {}
@@ -136,7 +136,7 @@ class Space:
         return np.asarray(self.legal & (self.first_like != np.arange(len(self))))
 
     def baselines(self, points: NDArray[np.int64] | None = None) -> list[DesignPoint]:
-        """The plain networks of some points, or of all, each once."""
+        """The distinct plain networks of some or all points."""
         cells: Iterable[Cell] = self.cells
         if points is not None:
             numbers = np.unique(np.searchsorted(self._ends, points, side="right"))
@@ -145,7 +145,7 @@ class Space:
 
     @property
     def uncounted(self) -> dict[str, tuple[str, ...]]:
-        """Backbone -> its operators that may multiply matrices and are in no count; those that have some."""
+        """Backbone -> its operators that may multiply matrices but aren't counted; without empty entries."""
         return {
             baseline.backbone: skeleton.uncounted
             for baseline, skeleton in self._skeletons.items()
@@ -153,12 +153,12 @@ class Space:
         }
 
     def point(self, index: int) -> DesignPoint:
-        """The design point with this number."""
+        """The design point with this index."""
         cell, within = self._place(index)
         return self.cells[cell].point(self._choices(cell, within))
 
     def reason(self, index: int) -> str:
-        """Why the point is illegal: the first layer that can't have its (M, G), "" if it is legal."""
+        """Why the point is illegal: the first layer with an illegal (M, G), "" if it is legal."""
         cell, within = self._place(index)
         choices = self._choices(cell, within)
         tables = self._tables[cell]
@@ -167,7 +167,7 @@ class Space:
     def illegal(self) -> list[Illegal]:
         """The illegal points by the rule that they break first, the most frequent rule first.
 
-        By arithmetic alone: a space may have any size.
+        Computed without listing points: a space may have any size.
         """
         points: Counter[str] = Counter()
         examples: dict[str, tuple[DesignPoint, str]] = {}
@@ -178,7 +178,7 @@ class Space:
         return [Illegal(rule, number, *examples[rule]) for rule, number in points.most_common()]
 
     def choice_of(self, cell: int) -> NDArray[np.intp] | dict[int, NDArray[np.intp]]:
-        """For each point of a cell its choice, or, per stage, stage -> each point's choice there."""
+        """The choice of each point of a cell; per stage: stage -> each point's choice."""
         tables = self._tables[cell]
         every = np.arange(self.cells[cell].choices)
         if not self.cells[cell].per_stage:
@@ -187,7 +187,7 @@ class Space:
         return {table.stage: grid.ravel() for table, grid in zip(tables, grids, strict=True)}
 
     def spans(self) -> Iterator[tuple[Cell, slice]]:
-        """Each cell, and where its points are."""
+        """The cells with the slices of their points."""
         for index, cell in enumerate(self.cells):
             yield cell, slice(self._start(index), self._ends[index])
 
@@ -198,7 +198,7 @@ class Space:
         return self._ends[cell - 1] if cell else 0
 
     def _place(self, index: int) -> tuple[int, int]:
-        """The cell of a point, and its number there."""
+        """The cell of a point, and its index there."""
         if not 0 <= index < self.size:
             raise IndexError(index)
         cell = bisect_right(self._ends, index)
@@ -229,11 +229,11 @@ class Space:
         return _joined(found, np.int64)
 
     def _codes(self, cell: int) -> NDArray[np.int64]:
-        """Of each point of a cell one number for all that it is, within its network."""
+        """A code per point of a cell, equal for equal functions of the same network."""
         baseline = self.cells[cell].baseline
         radices = [self._radices[baseline, stage] for stage in self._skeletons[baseline].stages]
         if math.prod(radices) > np.iinfo(np.int64).max:
-            raise InputError("this space has too many different stages to look for equal points in it")
+            raise InputError("this space has too many different stages to detect duplicate points")
         weights = dict(zip(self._skeletons[baseline].stages, np.cumprod([1, *radices]), strict=False))
         # A stage without the method is function 0 and adds nothing.
         weighted = [table.functions * weights[table.stage] for table in self._tables[cell]]
@@ -318,7 +318,7 @@ def _size(cell: Cell, stages: int) -> int:
 
 
 def _combined(tables: Sequence[NDArray], how: np.ufunc, per_stage: bool) -> NDArray:  # type: ignore[type-arg]
-    """The tables of a cell's stages put together for each of its points."""
+    """The entries of a cell's stages combined for each of its points."""
     if not tables:
         return np.array([how.identity])
     found = tables[0]
@@ -332,7 +332,7 @@ def _joined(found: Sequence[NDArray], dtype: type) -> NDArray:  # type: ignore[t
 
 
 def _broken(cell: Cell, tables: Sequence[_StageTable]) -> Iterator[tuple[str, int, dict[int, int], str]]:
-    """Rule, number of points that break it first, the choices of one of them and its reason."""
+    """Rule, number of points that break it first, the choices of one such point and its reason."""
     if not cell.per_stage:
         for choice in range(cell.choices):
             for table in tables:

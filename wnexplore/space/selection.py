@@ -1,4 +1,4 @@
-"""Which points of a space: those that a condition keeps, those on a Pareto front, some at random."""
+"""Selects points of a space: by a condition, by the Pareto front, or at random."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from wnexplore.space.cells import Cell
 from wnexplore.space.grid import Space
 
 Indices = NDArray[np.intp]
-"""Numbers of points of a space, in ascending order."""
+"""Indices of points of a space, in ascending order."""
 
 COUNTED = ("params", "flops")
-"""The figures that are known of every point before anything is built."""
+"""The figures known for every point before anything is built."""
 
 
 def truth(space: Space, condition: Condition) -> Truth:
-    """Where `condition` holds and where it fails; neither where it needs what must be measured.
+    """Where `condition` holds and where it fails; neither where it needs measurements.
 
-    Of M and G that differ by stage a comparison holds if it does in every stage. Of illegal points the
-    answers mean nothing.
+    A comparison with M or G that differ by stage holds if it holds in every stage. The result is undefined
+    for illegal points.
     """
     return condition.truth(partial(_compared, space))
 
 
 def open_points(space: Space, condition: Condition | None, doubles: bool = False) -> Indices:
-    """The points to measure: legal, not excluded by `condition` for certain, and unless `doubles` are
-    asked for no function twice."""
+    """The points to measure: legal, not definitely excluded by `condition`, and distinct functions unless
+    `doubles`.
+    """
     kept = space.legal if doubles else space.legal & ~space.repeated
     if condition is not None:
         kept = kept & ~truth(space, condition).fails
@@ -43,7 +44,7 @@ def open_points(space: Space, condition: Condition | None, doubles: bool = False
 
 
 def front(space: Space, points: Indices, objectives: Sequence[str] = COUNTED) -> Indices:
-    """Those of `points` that no other of them dominates; less is better in all of `objectives`.
+    """The non-dominated `points`; less is better in all `objectives`.
 
     Raises `InputError` as `check_objectives` does.
     """
@@ -54,15 +55,16 @@ def front(space: Space, points: Indices, objectives: Sequence[str] = COUNTED) ->
     order = np.lexsort(costs[::-1])
     first, last = costs[0][order], costs[-1][order]
     starts = np.r_[True, (first[1:] != first[:-1]) | (last[1:] != last[:-1])]
-    # In this order only an earlier point can dominate one, and does if it has no more of the last objective.
+    # In this order a point can only be dominated by an earlier one, which does if its last objective is no
+    # larger.
     better = last < np.r_[np.iinfo(np.int64).max, np.minimum.accumulate(last)[:-1]]
-    # Equal points share what the first of them is.
+    # Equal points share the result of the first.
     kept = better[np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))]
     return np.sort(points[order[kept]])
 
 
 def check_objectives(objectives: Sequence[str]) -> list[str]:
-    """`objectives`; `InputError` if there is none or one that is not of `COUNTED`."""
+    """`objectives`; `InputError` if empty or if one is not in `COUNTED`."""
     for name in objectives:
         if name not in COUNTED:
             raise unknown("objective of counts", name, COUNTED)
@@ -72,7 +74,7 @@ def check_objectives(objectives: Sequence[str]) -> list[str]:
 
 
 def sample(points: Indices, count: int, seed: int) -> Indices:
-    """`count` of `points` at random, each equally likely, all of them if there are no more."""
+    """A uniform random sample of `count` of `points`, or all if there are no more."""
     if count >= len(points):
         return points
     return np.sort(np.random.default_rng(seed).choice(points, count, replace=False))
@@ -104,7 +106,7 @@ def _in_cell(space: Space, index: int, cell: Cell, span: slice, comparison: Comp
 
 
 def _by_choice(space: Space, index: int, cell: Cell, comparison: Comparison, axes: dict[str, Any]) -> Truth:
-    """A comparison of axes alone: answered once for each choice of M and G."""
+    """A comparison of axes only: evaluated once per choice of M and G."""
     pairs: Sequence[tuple[Any, Any]] = cell.pairs or [(None, None)]
     answers = [
         compare(
@@ -134,11 +136,11 @@ def _value(side: Side, values: dict[str, Any]) -> Any:
 
 
 def _numbers(side: Side, axes: dict[str, Any], counts: dict[str, NDArray[np.int64]]) -> Any:
-    """A side beside a count, as numpy compares it; None where it is missing or differs by stage."""
+    """A side of a comparison with a count, for numpy; None where it is missing or differs by stage."""
     if isinstance(side, Name):
         return counts.get(side.name, axes.get(side.name))
     if isinstance(side, Fraction):
-        # A whole number is above 2.5 if it is above 2.25: so exact for any fraction.
+        # An integer is above 2.5 exactly if it is above 2.25: so this is exact for any fraction.
         return int(side) if side.denominator == 1 else math.floor(side) + 0.5
     return side
 

@@ -1,4 +1,4 @@
-"""Walks of plain networks, each made once and kept on disk: who counts again needs no torch."""
+"""Skeletons of plain networks, cached on disk, so that counting again needs no torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from wnexplore.files import cache_folder, write_atomically
 
 
 def skeleton_of(point: DesignPoint) -> Skeleton:
-    """The walk of the plain network of `point` at the point's resolution.
+    """The skeleton of the plain network of `point` at the point's resolution.
 
-    Kept in `cache_folder()` by all that it follows from, the code of the backbones included; a file that
-    can't be read or written is as good as none. Raises `InputError` if the network can't run on such images.
+    Cached in `cache_folder()`, keyed by everything it depends on, including the backbones' code; a file that
+    can't be read or written is ignored. Raises `InputError` if the network can't run on such images.
     """
     return _skeleton_of(point.baseline())
 
@@ -50,14 +50,14 @@ def _make(baseline: DesignPoint) -> Skeleton:
     try:
         return skeleton(baseline)
     except RuntimeError as error:
-        # The library's reason is its first line, what follows is about its insides.
+        # The first line is the reason, the rest are internals of the library.
         reason = str(error).strip().partition("\n")[0]
         where = f"{baseline.backbone} can't run on images of {baseline.resolution} pixels"
         raise InputError(f"{where}: {reason}") from None
 
 
 def _origin(baseline: DesignPoint) -> list[Any] | None:
-    """All that a walk follows from; None for what can change unseen, a file that may import others."""
+    """The cache key of a skeleton; None for a file's network, which may import other files that change."""
     network = [getattr(baseline, axis) for axis in NETWORK_AXES]
     library, _, _ = baseline.backbone.partition(":")
     if not is_external(baseline.backbone):
@@ -74,7 +74,7 @@ def _origin(baseline: DesignPoint) -> list[Any] | None:
 
 @cache
 def _code() -> str:
-    """What the code says that makes walks."""
+    """A hash of the code that makes skeletons."""
     here = Path(__file__).parents[1]
     files = [*sorted((here / "models").glob("*.py")), here / "design" / "skeleton.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

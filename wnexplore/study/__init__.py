@@ -1,1 +1,1 @@
-"""What joins the rooms: sweeps, searches, halving, profiles and benchmarks of formulations."""
+"""Studies: sweeps, searches, halving, profiles and benchmarks of formulations."""

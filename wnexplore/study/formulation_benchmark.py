@@ -1,4 +1,4 @@
-"""A race over a network: every formulation of each of its layers, timed and compared."""
+"""Benchmarks every formulation of each layer of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wnexplore.models import build
 from wnexplore.study.sweep import check_sizes, plan
 
 Progress = Callable[[str, int, int], None]
-"""Told what is raced next, how many races are done and how many there are."""
+"""Called with the next benchmark's name, the number of finished benchmarks and their total."""
 
 
 def benchmark_formulations(
@@ -26,13 +26,13 @@ def benchmark_formulations(
     layer: str | None = None,
     on_benchmark: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """What `wnexplore race` shows of `point`, as JSON can hold it.
+    """The result of `wnexplore race` for `point`, as JSON values.
 
-    The point's axes at the top level; `protocol`, but for the batch size; `layers`, a list with one entry
-    for each distinct layer (or `layer` alone), with its `races` by batch size and its `crossover`, a list
-    of batch sizes from which on another formulation is the fastest; `regret` of what "auto" picks: its
-    geometric mean over all races and the worst of them. `latency` has one value on each axis but that of
-    batch sizes. Raises `InputError` if the network has no such layer, or the machine no such device.
+    The point's axes at the top level; `protocol`, without the batch size; `layers`, a list with one entry per
+    distinct layer (or only `layer`), with its `races` by batch size and its `crossover`, the batch sizes at
+    which the fastest formulation changes; `regret` of the choice of "auto": its geometric mean over all
+    benchmarks and the worst one. `latency` has one value on each axis except batch sizes. Raises
+    `InputError` if the network has no such layer, or the machine no such device.
     """
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency)
     planned = plan(spec)
@@ -62,7 +62,7 @@ def benchmark_formulations(
 
 
 def _regret(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all races in which what was picked and the fastest were timed."""
+    """The regret over all benchmarks in which both the picked and the fastest formulation were timed."""
     cells = [
         (benchmark["regret"], layer["name"], benchmark) for layer in layers for benchmark in layer["races"]
     ]

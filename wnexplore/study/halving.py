@@ -1,8 +1,8 @@
-"""Successive halving: every variant trained a little, the better ones further.
+"""Successive halving: all variants are trained for a few epochs, the better ones further.
 
 Source: Jamieson & Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS
-2016, section 3, https://arxiv.org/abs/1502.07943: after each rung the best 1/eta of all that have come as far
-go on. Optuna's pruner decides.
+2016, section 3, https://arxiv.org/abs/1502.07943: after each rung the best 1/eta of the variants that reached
+it continue. Optuna's pruner decides.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from wnexplore.study.workers import Task, Workers, finished
 
 @dataclass(frozen=True)
 class Variant:
-    """A design point with the trainings that decide about it, one for each seed."""
+    """A design point with its trainings, one per seed."""
 
     point: DesignPoint
     records: tuple[Record, ...]
-    """What to train; those that are done already as they ended."""
+    """What to train; finished trainings with their results."""
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is what others are compared with, which is trained in full."""
+        """Whether it is a baseline, which is trained in full."""
         return self.point == self.point.baseline()
 
 
 def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[Variant]:
-    """All variants of one halving: of `records`, which say what to train, and of `done`, by key, that ended.
+    """All variants of one halving: those of `records` to train, and those of `done`, by key, that have ended.
 
-    Of a network in a file not what was trained before the file changed: that was another network.
+    Trainings of an earlier version of a network's file are excluded: that was another network.
     """
     shared = _shared(records[0])
     by_point: dict[DesignPoint, list[Record]] = {}
@@ -53,11 +53,11 @@ def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[V
 def train_by_halving(
     spec: TrainSpec, variants: Sequence[Variant], done: Mapping[str, Record], at_work: Workers, paused: Path
 ) -> Iterator[Record]:
-    """The record of every training of `variants` that `done` (by key) doesn't have yet, as it is known.
+    """Yield the record of every training of `variants` that is not in `done` (by key) when it ends.
 
     A variant's top-1 is the mean over its seeds; the plain networks are never dropped. Between rungs the
-    trainings wait in files of the folder `paused`, which is there until the last one ends: a run that was
-    stopped goes on from these and from `done` as if it had not been. Raises `InputError` if Optuna is not
+    trainings are paused in files of the folder `paused`, which is removed when the last one ends: a stopped
+    run resumes from these and from `done`, with the same result. Raises `InputError` if Optuna is not
     installed or the folder can't be made.
     """
     check_optuna()
@@ -86,7 +86,7 @@ def train_by_halving(
 
 
 def _shared(record: Record) -> dict[str, Any]:
-    """What the trainings of one halving have in common; threads go by the size of the network."""
+    """The shared protocol of one halving, without threads, which depend on the network."""
     private = ("seed", "source", "threads")
     return {key: value for key, value in record.protocol.items() if key not in private}
 
@@ -99,7 +99,7 @@ def _source_now(point: DesignPoint) -> str | None:
 
 
 def check_optuna() -> None:
-    """Raise `InputError` if Optuna is not installed; keep it from telling of each trial."""
+    """Raise `InputError` if Optuna is not installed; silence its log of each trial."""
     try:
         import optuna
     except ImportError:
@@ -135,7 +135,7 @@ def _survivors(
     reached: Mapping[str, Record],
     epochs: int,
 ) -> set[DesignPoint]:
-    """Those of `left` that are trained further than `epochs`."""
+    """The variants of `left` that are trained beyond `epochs`."""
     scores: dict[DesignPoint, float] = {}
     kept, dropped = {variant.point for variant in left if variant.is_baseline}, set()
     for variant in left:
@@ -143,7 +143,7 @@ def _survivors(
         tested = [top1 for record in figures if (top1 := _top1(record, epochs)) is not None]
         if tested:
             scores[variant.point] = fmean(tested)
-        # What was decided before more variants were added stays decided.
+        # Earlier decisions stay valid when more variants are added.
         if any(record.value.get("epochs", 0) > epochs for record in figures):
             kept.add(variant.point)
         elif any(record.key in ended and record.value.get("dropped_at") == epochs for record in figures):
@@ -152,13 +152,13 @@ def _survivors(
 
 
 def _top1(record: Record, epochs: int) -> float | None:
-    """Percent of the test images right after `epochs` epochs, if they were tested then."""
+    """Top-1 accuracy in percent after `epochs` epochs; None if not tested then."""
     found = zip(record.samples.get("tested_epochs", ()), record.samples.get("tested_top1", ()), strict=True)
     return next((top1 for epoch, top1 in found if epoch == epochs), None)
 
 
 def _best(spec: TrainSpec, epochs: int, scores: Mapping[DesignPoint, float]) -> set[DesignPoint]:
-    """Those that the pruner lets go on from a rung that all of `scores` have reached."""
+    """The variants that the pruner keeps at a rung that all of `scores` have reached."""
     found: set[DesignPoint] = set()
     for point in sorted(scores, key=lambda point: -scores[point]):
         others = [score for other, score in scores.items() if other != point]
@@ -169,9 +169,9 @@ def _best(spec: TrainSpec, epochs: int, scores: Mapping[DesignPoint, float]) -> 
 
 
 def _continues(spec: TrainSpec, epochs: int, score: float, others: Sequence[float]) -> bool:
-    """What Optuna's pruner says of a variant once it knows all the others.
+    """The decision of Optuna's pruner on a variant once all others are known.
 
-    It decides on each trial as it hears of it, whoever comes later: so the one in question comes last.
+    The pruner decides on each trial when it is reported: so this one is reported last.
     """
     import optuna
 

@@ -1,4 +1,4 @@
-"""Optuna's study in a run directory: where it is, and what is wrong with it in one line."""
+"""Optuna's study in a run directory: its storage, and its errors in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUDY = "study.db"
 
 
 def storage(directory: Path) -> optuna.storages.RDBStorage:
-    """The storage of a run directory, whose name may have what would mean something else in an address."""
+    """The storage of a run directory, whose path may contain characters that are special in a URL."""
     import optuna
 
     path = directory.absolute() / STUDY
@@ -27,27 +27,27 @@ def storage(directory: Path) -> optuna.storages.RDBStorage:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=60, check_same_thread=False)
 
-    # The address says only that this is SQLite: what connects knows the path.
+    # The URL only selects SQLite: `connect` knows the path.
     return optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": connect})
 
 
 def dashboard(directory: Path) -> str:
-    """The command that shows the study; empty for a path that can't stand in an address."""
+    """The command that shows the study; empty for a path that a URL can't contain."""
     path = str(directory / STUDY)
     return "" if set("?%#{}") & set(path) else f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}"
 
 
 def damaged_study(path: Path, reason: str) -> InputError:
-    """That the study in the file `path` can't be used, and what to do."""
+    """The error that the study in the file `path` is unusable, with advice."""
     return InputError(
-        f"{shown(path, 4096)} is damaged: {reason}; without it the search begins again, and measures nothing"
-        " again that it has records of"
+        f"{shown(path, 4096)} is damaged: {reason}; without it the search starts again, but repeats no"
+        " recorded measurement"
     )
 
 
 @contextmanager
 def translate_study_errors(path: Path) -> Iterator[None]:
-    """Say in one line what Optuna and SQLite have to say about the study in the file `path`."""
+    """Translate errors of Optuna and SQLite about the study in the file `path` into one line."""
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -60,7 +60,7 @@ def translate_study_errors(path: Path) -> Iterator[None]:
         if isinstance(database, sqlite3.OperationalError):
             if "full" in reason or "disk I/O" in reason:
                 raise RunError(
-                    f"can't write {shown(path, 4096)}: {reason}; what was committed before is kept"
+                    f"can't write {shown(path, 4096)}: {reason}; earlier commits are kept"
                 ) from None
             if "locked" in reason or "unable to open" in reason or "readonly" in reason:
                 raise InputError(f"can't open {shown(path, 4096)}: {reason}") from None
@@ -68,7 +68,7 @@ def translate_study_errors(path: Path) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What an error comes from, the nearest first."""
+    """The causes of an error, innermost last."""
     # SQLAlchemy's has SQLite's as `orig`.
     while (cause := getattr(error, "orig", None) or error.__cause__) is not None:
         yield cause

@@ -1,4 +1,4 @@
-"""A profile: one design point, counted, timed and taken apart layer by layer."""
+"""The profile of one design point: counts, latencies and layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wnexplore.study.sweep import check_sizes, measure, plan
 
 
 def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bool) -> dict[str, Any]:
-    """What `wnexplore profile` shows of `point`, as JSON can hold it.
+    """The result of `wnexplore profile` for `point`, as JSON values.
 
     The point's axes, `params`, `flops` and what else `Complexity` has at the top level;
     `latency` a list with one entry for each protocol of `latency`, a failed one with its error;
@@ -37,7 +37,7 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     try:
         complexity, *latencies = measure(spec, planned.measurements)
     except ContextLostError as error:
-        # Nothing is kept here that the same command could go on from.
+        # Nothing is saved that the same command could resume from.
         raise ContextLostError(error.culprit, error.failure, resumes=False) from None
     if complexity.error is not None:
         raise RunError(f"{point}: {complexity.error}")
@@ -62,7 +62,7 @@ def _layers(point: DesignPoint, latency: LatencySpec) -> dict[str, Any]:
     dtype = latency.dtypes[0]
     threads = latency.threads[0] if latency.threads and device == "cpu" else None
     peaks = device_peaks(device, dtype, threads)
-    # What a network's own numbers decide is decided as it was where the whole was counted.
+    # Control flow that depends on random weights must be the same as when the network was counted.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         model = build(point)

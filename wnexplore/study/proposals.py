@@ -1,4 +1,4 @@
-"""Between Optuna's trials and design points: which axes a trial chooses from, and back."""
+"""Converts Optuna's trials to design points and back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def decode(spec: SweepSpec, trial: optuna.Trial) -> DesignPoint:
                 stage: trial.suggest_categorical(name, _choices(spec, axis))
                 for stage, name in _names(spec, network, method, axis, given.get("stages"))
             }
-            # The same in every stage is one number, which a network of one's own can't tell from its name.
+            # Equal values in every stage are one number; an external backbone's stages aren't known from its
+            # name.
             given[axis] = by_stage if len(set(by_stage.values())) > 1 else next(iter(by_stage.values()))
     return DesignPoint.of(**network, **given)
 
 
 def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
-    """The parameters of a trial that proposes `point`, which is of the grid of `spec`."""
+    """The parameters of a trial that proposes `point`, which is in the grid of `spec`."""
     axes = point.to_dict()
     network = {axis: None if choices == [None] else axes[axis] for axis, choices in _network_axes(spec)}
     found = dict(network)
@@ -68,7 +69,7 @@ def _choices(spec: SweepSpec, axis: str) -> list[Any]:
 def _names(
     spec: SweepSpec, network: dict[str, Any], method: str, axis: str, stages: str | None
 ) -> list[tuple[int, str]]:
-    """The parameters that M or G is chosen by, each with its stage (0: all of them)."""
+    """The parameters of M or G, each with its stage (0: all stages)."""
     if not spec.per_stage:
         return [(0, f"{method}.{axis}")]
     plain = DesignPoint.of(**{**network, "method": "plain"})

@@ -1,4 +1,4 @@
-"""The published table, row by row beside what this code counts."""
+"""Compares the published table with our counts, row by row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wnexplore.space.skeleton_cache import skeleton_of
 
 
 def compare_published() -> Iterator[Comparison]:
-    """Each row of the published table beside the legal point of its multiplier that comes nearest to it."""
+    """Each row of the published table with the nearest legal point of its multiplier."""
     for row in published_rows():
         comparisons = [_compared(row, point) for point in row.candidates()]
         yield min(comparisons, key=lambda comparison: comparison.distance)

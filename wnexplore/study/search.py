@@ -1,8 +1,7 @@
-"""A search: Optuna proposes points, the closed form throws out what breaks a budget, the rest is measured.
+"""A search: Optuna proposes points, those over budget by closed-form counts are rejected, the rest measured.
 
-Records go to the store of a run directory as a sweep's do, and Optuna's own study stands beside them. What
-was measured is never measured again: a search that was stopped proposes the point under way once more and
-finds its records.
+Records go to the store of a run directory like a sweep's, next to Optuna's study. No measurement is repeated:
+a stopped search proposes the current point again and finds its records.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ SAMPLERS = ("nsga2", "tpe")
 """Optuna's NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 2002) and tree-structured Parzen estimator."""
 
 Values = list[float] | None
-"""The objectives of a point; None if it failed, or broke a budget once it was measured."""
+"""The objectives of a point; None if it failed, or broke a budget when measured."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched for, and where."""
+    """The definition of a search."""
 
     spec: SweepSpec
-    """The axes to choose from, and how figures are measured."""
+    """The axes to search, and how figures are measured."""
     objectives: tuple[str, ...]
-    """Columns of a table, each of which has a direction that is better."""
+    """Columns to optimise, each with a better direction."""
     budgets: tuple[str, ...] = ()
-    """Conditions that a point must satisfy, beside the `where` of `spec`."""
+    """Conditions that a point must satisfy, in addition to the `where` of `spec`."""
     trials: int = 60
-    """How many different points to measure."""
+    """The number of distinct points to measure."""
     sampler: str = "nsga2"
     seed: int = 0
 
@@ -79,7 +78,7 @@ class Search:
         if self.sampler not in SAMPLERS:
             raise unknown("sampler", self.sampler, SAMPLERS)
         if self.spec.points is not None:
-            raise InputError("a search chooses from axes, and this sweep lists its points one by one")
+            raise InputError("a search needs axes, and this sweep lists its points")
         if not self.objectives:
             raise InputError("a search needs an objective, such as --objectives top1,latency_ms")
         if self.spec.train is not None and self.spec.train.schedule != "full":
@@ -99,23 +98,23 @@ class Search:
                 raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")
         if find_spec("optuna") is None:
             raise InputError('search needs Optuna: pip install "wnexplore[search]"')
-        # Once a directory is made, the points of the first trials would find it out.
+        # Otherwise the first trials would find out, after the directory is created.
         check_can_begin(self.spec, self.within.baselines())
 
     @property
     def identity(self) -> str:
-        """What makes two searches the same one: all but the number of trials."""
+        """The identity of a search: everything except the number of trials."""
         return json.dumps([self.spec.to_yaml(), self.objectives, self.where, self.sampler, self.seed])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a search stands when it ends."""
+    """The state of a search when it ends."""
 
     points: int
-    """Different points measured, those before this call included."""
+    """Distinct points measured, including those before this call."""
     rejected: int
-    """Proposals that break a budget or are illegal, before anything was built."""
+    """Proposals rejected before anything was built, as illegal or over budget."""
     exhausted: bool
     """Whether no further point satisfies the budgets."""
 
@@ -125,11 +124,11 @@ def search(
     store: Store,
     on_step: Callable[[int, Step], None] = lambda number, step: None,
 ) -> Outcome:
-    """Measure points until `wanted.trials` different ones are, those of earlier calls included.
+    """Measure points until there are `wanted.trials` distinct ones, including those of earlier calls.
 
-    `on_step` is told the number of the point, from 1, and where its measurement stands. Raises `InputError`
-    if the store's directory holds another search or no point satisfies the budgets, and `RunError` if the
-    sampler proposes nothing new any more.
+    `on_step` is called with the number of the point, from 1, and the progress of its measurement. Raises
+    `InputError` if the store's directory holds another search or no point satisfies the budgets, and
+    `RunError` if the sampler stops proposing new points.
     """
     wanted.check()
     with translate_study_errors(store.path.parent / STUDY):
@@ -149,7 +148,7 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise damaged_study(store.path.parent / STUDY, shown(f"{type(error).__name__}: {error}")) from None
-    # Once, and before anything is measured: a damaged record is told here.
+    # Once, before anything is measured: reports damaged records.
     threads = threads_before(store.records())
     while len(known) < min(within.size, wanted.trials):
         if not study.get_trials(states=(TrialState.WAITING,)):
@@ -158,9 +157,8 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
                 study.enqueue_trial(encode(wanted.spec, within.another(known)))
         if fruitless == _MAX_FRUITLESS:
             raise RunError(
-                f"{fruitless} proposals in a row were known or broke a budget; {len(known)} of"
-                f" {wanted.trials} points are measured and kept: another seed, wider budgets or more values"
-                " of an axis find others"
+                f"{fruitless} proposals in a row were known or over budget; {len(known)} of {wanted.trials}"
+                " points are measured and kept: try another seed, wider budgets or more values of an axis"
             )
         study.sampler = _sampler(wanted, len(_reported(study)))
         trial = study.ask()
@@ -181,7 +179,7 @@ _POINT = "point"
 _REJECTED, _MEASURED = "thrown out", "measured"
 _POPULATION = 20
 _PATIENCE = 10
-"""Proposals in vain after which a point that is not known yet is drawn at random, where points are listed."""
+"""Fruitless proposals after which an unknown point is drawn at random, where points are listed."""
 _MAX_FRUITLESS = 2000
 
 
@@ -203,13 +201,13 @@ def _study(wanted: Search, directory: Path) -> optuna.Study:
     study.set_user_attr("search", wanted.identity)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # The names that the dashboard shows.
+        # Names shown by the dashboard.
         study.set_metric_names(list(wanted.objectives))
     return study
 
 
 class Within:
-    """The points that satisfy the budgets as far as counts tell, in a space small enough to be listed."""
+    """The points that satisfy the budgets by their counts, in a space small enough to be listed."""
 
     def __init__(self, wanted: Search) -> None:
         self._space, self._seed = space_of(wanted.spec), wanted.seed
@@ -223,30 +221,30 @@ class Within:
             raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
 
     def baselines(self) -> list[DesignPoint]:
-        """Their plain networks; of all points of the space where it is not listed."""
+        """Their plain networks; those of all points if the space is not listed."""
         return self._space.baselines(self._points if self.listed else None)
 
     def sample(self, count: int) -> list[DesignPoint]:
-        """Some of them at random; none where they are not listed."""
+        """A random sample; empty if the points are not listed."""
         drawn = sample(self._points, count, self._seed).tolist() if self.listed else []
         return [self._space.point(index) for index in drawn]
 
     def another(self, known: Collection[Hashable]) -> DesignPoint:
-        """One at random that is not among the functions in `known`, of which there are fewer."""
+        """A random point whose function is not in `known`; there must be one."""
         order = random.Random(f"{self._seed} {len(known)}").sample(range(self.size), self.size)
         points = (self._space.point(int(self._points[index])) for index in order)
         return next(point for point in points if _function(point) not in known)
 
 
 def _reported(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that came to something, in order; what was stopped counts when it is proposed again."""
+    """The finished trials, in order; stopped trials are proposed again."""
     trials = study.trials
     again = {trial.user_attrs.get("again") for trial in trials}
     return [trial for trial in trials if "outcome" in trial.user_attrs and trial.number not in again]
 
 
 def _standing(study: optuna.Study, wanted: Search) -> tuple[dict[Hashable, Values], int]:
-    """What every point came to that was measured, and how many proposals since the last were in vain."""
+    """The objectives of every measured point, and the number of fruitless proposals since the last one."""
     known: dict[Hashable, Values] = {}
     fruitless = 0
     for trial in _reported(study):
@@ -259,9 +257,9 @@ def _standing(study: optuna.Study, wanted: Search) -> tuple[dict[Hashable, Value
 
 
 def _put_back(study: optuna.Study, wanted: Search) -> None:
-    """Propose the point again that was under way when an earlier call was stopped.
+    """Propose the point again that was being measured when an earlier call was stopped.
 
-    A trial whose point was not yet decided is given up: the next one draws the same.
+    A trial without a complete point is abandoned: the next one draws the same.
     """
     from optuna.trial import TrialState
 
@@ -273,7 +271,7 @@ def _put_back(study: optuna.Study, wanted: Search) -> None:
 
 
 def _propose_first(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:
-    """Propose the next of the points that a search begins with: one at a time, which keeps their order."""
+    """Propose the next of the initial points: one at a time, which keeps their order."""
     proposed = {trial.user_attrs.get("first") for trial in _reported(study)}
     number = next((number for number in range(len(first)) if number not in proposed), None)
     if number is not None:
@@ -281,22 +279,24 @@ def _propose_first(study: optuna.Study, wanted: Search, first: list[DesignPoint]
 
 
 def _point_of(trial: optuna.trial.FrozenTrial, wanted: Search) -> DesignPoint:
-    """The point of a trial; `ValueError` if it is of none of the backbones that are searched.
+    """The point of a trial; `ValueError` if its backbone is not searched.
 
-    The study may come from anybody, and to count a network of one's own is to run its file: only those that
-    the person names in this search are.
+    The study is untrusted, and counting a file's network runs the file: only backbones named in this search
+    are allowed.
     """
     try:
         point = DesignPoint.from_dict(json.loads(trial.user_attrs[_POINT]))
     except InputError as error:
         raise ValueError(f"trial {trial.number}: {error}") from None
     if point.backbone not in {DesignPoint.of(name).backbone for name in wanted.spec.networks}:
-        raise ValueError(f"trial {trial.number} is of '{shown(point.backbone)}', which is not searched")
+        raise ValueError(
+            f"trial {trial.number} has backbone '{shown(point.backbone)}', which is not searched"
+        )
     return point
 
 
 def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler that draws the same for the same trial, whichever process asks: so a stop changes nothing."""
+    """A sampler that depends only on the trial number, so that stopping and resuming changes nothing."""
     import optuna
 
     seed = (wanted.seed * 1_000_003 + number) % 2**32
@@ -308,7 +308,7 @@ def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
 
 
 def _rejected(wanted: Search, point: DesignPoint) -> str | None:
-    """Why `point` is not to be built; None if it may be."""
+    """Why `point` is rejected before it is built; None if it isn't."""
     try:
         counts = count(point, skeleton_of(point))
     except IllegalPointError as error:
@@ -330,7 +330,7 @@ def _measure(
     threads: dict[DesignPoint, int],
     on_step: Callable[[Step], None],
 ) -> Values:
-    """The objectives of `point`, measured; `threads` is told with how many its trainings ran."""
+    """The objectives of `point`, measured; `threads` records the number of threads of its trainings."""
     spec = SweepSpec(
         points=(PointSpec.model_validate(point.to_dict()),),
         latency=wanted.spec.latency,

@@ -40,7 +40,7 @@ from wnexplore.training.training_record import training_protocol
 
 @dataclass(frozen=True)
 class Measurement:
-    """One thing to measure: it becomes one record."""
+    """One measurement, which becomes one record."""
 
     figure: Figure
     point: DesignPoint
@@ -49,7 +49,7 @@ class Measurement:
 
     @cached_property
     def key(self) -> str:
-        """The key of the record that it becomes."""
+        """The key of its record."""
         return record_key(self.figure, self.point, self.protocol)
 
     @property
@@ -68,7 +68,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is to measure, figure by figure, and the points that it leaves out."""
+    """The measurements of a sweep, and the points that it leaves out."""
 
     expansion: Expansion
     measurements: tuple[Measurement, ...]
@@ -81,21 +81,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a running sweep stands, told before each measurement and while it goes on."""
+    """The progress of a sweep, reported before and during each measurement."""
 
     measurement: Measurement
     done: int
-    """Measurements of this run behind this one."""
+    """Finished measurements of this run."""
     total: int
     part: float = 0.0
-    """How many of those under way are done: networks are timed together."""
+    """How much of the current measurements is done: networks are timed together."""
 
 
 def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType({})) -> Plan:
-    """Everything that `spec` asks for; `InputError` if its device or data set is not there.
+    """All measurements of `spec`; `InputError` if its device or data set is missing.
 
-    `threads` says of plain networks with how many threads trainings compared with them run on a CPU; of the
-    others that follows from their size and from what other programs leave free (`training_threads`).
+    `threads` maps plain networks to the CPU threads of trainings compared with them; for other networks the
+    number depends on their size and on the free cores (`training_threads`).
     """
     expansion = expand(spec)
     check_can_begin(spec, dict.fromkeys(point.baseline() for point in expansion.points))
@@ -120,10 +120,10 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
 
 
 def check_sizes(spec: SweepSpec, plan: Plan, todo: Iterable[Measurement]) -> None:
-    """Raise `InputError` if a latency of `plan`, or its trainings, can't be had of any point, by sizes alone.
+    """Raise `InputError` if a latency of `plan`, or its trainings, can't fit in memory for any point.
 
-    Where some points fit, those that don't become records that say so. Of what nothing is in `todo` any more
-    nothing is asked: it may have been measured on a larger machine.
+    Where some points fit, those that don't become failed records. Finished measurements, which are not in
+    `todo`, are not checked: they may be from a larger machine.
     """
     latencies: dict[tuple[Any, ...], list[Measurement]] = {}
     for measurement in plan.measurements:
@@ -138,14 +138,14 @@ def check_sizes(spec: SweepSpec, plan: Plan, todo: Iterable[Measurement]) -> Non
 
 
 def _sized(measurement: Measurement) -> tuple[Any, ...]:
-    """What is asked for together, apart from the point."""
+    """The sizes of a measurement, without the point."""
     if measurement.figure != "latency":
         return (measurement.figure,)
     return "latency", measurement.timing.batch_size, measurement.timing.dtype
 
 
 def _check_count(points: int, per_point: int) -> None:
-    """Raise `InputError` if there is more to measure than can be listed: `each` of so many `points`."""
+    """Raise `InputError` if there are too many measurements: `per_point` for each of `points`."""
     if points * per_point > _MAX:
         raise InputError(f"{points * per_point:,} measurements: expected at most {_MAX:,}")
 
@@ -154,9 +154,9 @@ _MAX = 1_000_000
 
 
 def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
-    """Raise `InputError` if what `spec` asks for of the plain networks `plains` and others can't be begun.
+    """Raise `InputError` if the measurements of `spec` with the plain networks `plains` can't start.
 
-    That is its device, data set and libraries, and the plain networks as the training needs them.
+    Checks its device, data set and libraries, and that the plain networks can be trained.
     """
     _latency_protocols(spec.latency)
     if spec.train is None:
@@ -170,9 +170,9 @@ def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
 
 
 def remaining(plan: Plan, keys: Mapping[str, str], retry_failed: bool = False) -> list[Measurement]:
-    """The measurements of `plan` that no record in `keys` (key -> status) stands for yet."""
+    """The measurements of `plan` without a record in `keys` (key -> status)."""
     done = {key for key, status in keys.items() if status == "ok" or not retry_failed}
-    # Keys of many thousands take seconds.
+    # Computing many thousands of keys takes seconds.
     return [m for m in plan.measurements if m.key not in done] if done else list(plan.measurements)
 
 
@@ -183,10 +183,10 @@ def run(
     on_step: Callable[[Step], None] = lambda step: None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
-    """Measure `todo`, each record committed to `store`, told to `on_record` as it is made: the failed ones.
+    """Measure `todo`, commit each record to `store` and pass it to `on_record`; returns the failed ones.
 
-    A point of which the sweep's `where` fails, now that its counts and latencies are known, is not
-    trained. Raises `RunError` if a record can't be written.
+    A point is not trained if the sweep's `where` fails once its counts and latencies are known. Raises
+    `RunError` if a record can't be written.
     """
     failed = []
     wanted = None if spec.where is None else condition(spec.where)
@@ -201,7 +201,7 @@ def run(
 
 
 def _satisfies(wanted: Condition, store: Store, point: DesignPoint) -> bool:
-    """Whether `wanted` may hold of `point` by its counts and latencies: what it learns is not asked yet."""
+    """Whether `wanted` may hold for `point` by its counts and latencies, before it is trained."""
     rows = frame(record for record in store.records_of(point) if record.figure != "training")
     return not truth(rows, wanted).fails.all() or len(rows) == 0
 
@@ -215,15 +215,15 @@ def measure(
     paused: Path | None = None,
     rounds: Path | None = None,
 ) -> Iterator[Record]:
-    """The record of each measurement of `spec`, as it is made: counts, then latencies, then trainings.
+    """Yield the record of each measurement of `spec` when it is made: counts, then latencies, then trainings.
 
-    `may_train` is asked of each point before any is trained. Successive halving goes on from the records
-    of before that `known` gives, and keeps trainings that wait in the folder `paused`, which it needs.
-    Latencies under way are kept in the folder `rounds`, if there is one, until all of a group are recorded.
+    `may_train` is called for each point before any is trained. Successive halving resumes from the earlier
+    records that `known` returns, and saves paused trainings in the folder `paused`, which it requires.
+    Unfinished latencies are saved in the folder `rounds`, if given, until all of a group are recorded.
 
-    Latencies of one protocol are taken in rounds together, and trainings several at once or by halving,
-    so that they may come in another order. A measurement that runs out of memory or fails becomes a
-    record that says so, and the next follows.
+    Latencies of one protocol are measured in rounds together, and trainings concurrently or by halving, so
+    records may come in another order. A measurement that runs out of memory or fails becomes a failed record,
+    and the next one follows.
     """
     todo = list(todo)
     done = 0
@@ -244,7 +244,7 @@ def measure(
 
 
 def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
-    """Latencies that are to be taken together, and every other measurement by itself."""
+    """Groups of latencies to be measured together, and all other measurements singly."""
     groups: dict[Any, list[Measurement]] = {}
     for measurement in measurements:
         timed = measurement.figure == "latency"
@@ -277,7 +277,7 @@ def _train(
     known: Callable[[], Iterable[Record]],
     paused: Path | None,
 ) -> Iterator[Record]:
-    """The records of trainings, each baseline before what is compared with it."""
+    """The records of trainings, each baseline before the points compared with it."""
     if spec.train is None or not todo:
         return
     by_key = {measurement.key: measurement for measurement in todo}
@@ -296,7 +296,7 @@ def _train(
 
 
 def _count(record: Record) -> Record:
-    # What a network's own numbers decide is decided as in its walk.
+    # Control flow that depends on random weights must be the same as in its skeleton.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         complexity = measure_complexity(build(record.point), record.point.resolution)
@@ -304,7 +304,7 @@ def _count(record: Record) -> Record:
 
 
 def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
-    """The records of latencies that share protocol and baseline, as they are known."""
+    """Yield the records of latencies with the same protocol and baseline when they are known."""
     plain, protocol = group[0].point.baseline(), group[0].timing
     misfit = latency_misfit(plain, protocol)
     if misfit is not None:
@@ -341,7 +341,7 @@ def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Re
 
 
 def _kept_rounds(folder: Path, group: list[Measurement]) -> KeptRounds[DesignPoint]:
-    """The file of latencies that share protocol and baseline; of another torch or device it is another's."""
+    """The file of rounds of latencies with the same protocol and baseline, for this torch and device."""
     plain, protocol = group[0].point.baseline(), group[0].timing
     baseline = record_key("latency", plain, protocol)
     conditions = {
@@ -359,13 +359,13 @@ def _failed(record: Record, failure: Failure) -> Record:
 
 
 def _source(point: DesignPoint) -> dict[str, Any]:
-    """What tells a network in a file from the one that was there before it was changed."""
+    """The hash of a network's file, which distinguishes its versions; {} without a file."""
     source = source_hash(point.backbone) if is_external(point.backbone) else None
     return {} if source is None else {"source": source}
 
 
 def _spoken(protocol: LatencyProtocol) -> Iterator[str]:
-    """A latency protocol as a line of progress says it, defaults left out."""
+    """A latency protocol for a progress line, without defaults."""
     yield protocol.dtype
     yield f"batch {protocol.batch_size}"
     plainly = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
@@ -373,7 +373,7 @@ def _spoken(protocol: LatencyProtocol) -> Iterator[str]:
 
 
 def _latency_protocols(spec: LatencySpec | None) -> list[LatencyProtocol]:
-    """Those of `spec` on this machine; `InputError` for what can't be measured here, or is too much."""
+    """The protocols of `spec` on this machine; `InputError` if some can't be measured here."""
     if spec is None:
         return []
     on = timing_device(resolve_device(spec.device))

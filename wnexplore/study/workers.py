@@ -1,4 +1,4 @@
-"""The trainings of a sweep: one after another, or several at once in processes of their own."""
+"""Runs the trainings of a sweep: one after another, or several at once in separate processes."""
 
 from __future__ import annotations
 
@@ -35,42 +35,43 @@ from wnexplore.training.training_record import TrainingFigure, trained_record
 
 @dataclass(frozen=True)
 class Task:
-    """One training, to be taken up to an epoch."""
+    """One training up to an epoch."""
 
     spec: TrainSpec
     record: Record
-    """What it becomes a record of: point and protocol."""
+    """The unfinished record: point and protocol."""
     until: int
-    """Epochs that shall be behind it."""
+    """The epoch at which to stop."""
     file: Path | None = None
-    """Where it is left if it goes on after `until`, and taken up if it was left there; None: it does not."""
+    """The file in which it is paused if it continues after `until`, and from which it resumes; None: it
+    doesn't."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a task."""
+    """The result of a task."""
 
     figure: TrainingFigure | None = None
     failure: Failure | None = None
-    """Neither this nor a figure: it wasn't begun, in a process that had lost the GPU."""
+    """Without a failure and a figure it wasn't started, as its process had lost the GPU."""
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 OnPart = Callable[[Record, float], None]
-"""Told which share of a task is done, while it goes on."""
+"""Called with the finished share of a task while it runs."""
 
 
 class Workers:
-    """Runs tasks: here, one by one, or `jobs` at once in processes of their own."""
+    """Runs tasks one after another in this process, or `jobs` at once in separate processes."""
 
     def __init__(self, pool: Executor | None, on_part: OnPart) -> None:
         self._pool, self._on_part = pool, on_part
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
-        """Every task with what became of it, as it is known.
+        """Yield every task with its result when it is known.
 
-        Raises `RunError` if a process dies, and `ContextLostError` after the task that took the GPU's
-        context with it.
+        Raises `RunError` if a process dies, and `ContextLostError` after the task that lost the GPU's
+        context.
         """
         if self._pool is None:
             for task in tasks:
@@ -85,14 +86,14 @@ class Workers:
             for future in as_completed(futures):
                 task, done = futures[future], future.result()
                 if done.figure is None and done.failure is None:
-                    continue  # The task that took the context is still to come.
+                    continue  # The task that lost the context is still to come.
                 self._on_part(task.record, 0.0)
                 yield task, done
                 _check_context(task, done)
         except BrokenProcessPool:
             raise RunError(
-                "a process that trained died, out of memory perhaps: what was done before is kept, and"
-                " --jobs 1 trains in one process"
+                "a training process died, perhaps out of memory: earlier results are kept, and --jobs 1"
+                " trains in one process"
             ) from None
 
 
@@ -103,7 +104,7 @@ def _check_context(task: Task, done: Done) -> None:
 
 @contextmanager
 def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str = "cpu") -> Iterator[Workers]:
-    """`jobs` processes, which share the GPUs that there are; this process alone for one."""
+    """`jobs` processes, which share the available GPUs; only this process for one."""
     if jobs == 1:
         yield Workers(None, on_part)
         return
@@ -118,15 +119,15 @@ def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str 
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            # Not terminated: what asks the first process to end they leave to it.
+            # Not terminated by signals: the main process handles those that ask it to end.
             process.kill()
         raise
 
 
 def _start_tracker() -> None:
-    """Start the process in which Python notes what its processes share; a closed terminal doesn't end it.
+    """Start multiprocessing's resource tracker such that a closed terminal doesn't end it.
 
-    What is blocked here stays so in it. Python's own care is for Ctrl-C and SIGTERM alone.
+    It inherits the signals blocked here; Python itself only blocks Ctrl-C and SIGTERM.
     """
     if not hasattr(signal, "SIGHUP"):
         return
@@ -138,7 +139,7 @@ def _start_tracker() -> None:
 
 
 def finished(record: Record, done: Done, dropped_at: int | None = None) -> Record:
-    """The record of a training that goes on no further."""
+    """The record of a finished training."""
     if done.failure is not None:
         return replace(
             record, status=done.failure.status, error=done.failure.error, environment=done.environment
@@ -148,7 +149,7 @@ def finished(record: Record, done: Done, dropped_at: int | None = None) -> Recor
 
 
 def train_in_full(spec: TrainSpec, records: Iterable[Record], at_work: Workers) -> Iterator[Record]:
-    """Each of `records`, which say what to train, with what its training through the whole recipe gave."""
+    """Train each of `records` by the complete recipe, and yield it with its figures."""
     tasks = [Task(spec, record, _WHOLE) for record in records]
     for task, done in at_work.run(tasks):
         yield finished(task.record, done)
@@ -158,7 +159,7 @@ _WHOLE = 10**9
 
 
 def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Done:
-    """Train until the epoch of `task`; a failure is told and not raised."""
+    """Train until the epoch of `task`; a failure is returned, not raised."""
     surroundings: dict[str, Any] = {}
     device = task.record.protocol["device"]
     try:
@@ -166,15 +167,15 @@ def _run(task: Task, on_part: Callable[[float], None] = lambda part: None) -> Do
             done = _train(task, surroundings, on_part)
     except NETWORK_ERRORS as error:
         done = Done(failure=Failure.of(error))
-    # Only here, out of the error's reach, do its tensors go; and memory of a GPU that this process would
-    # keep in reserve is for others that train on it.
+    # Only here, outside the handler, are its tensors freed; and cached GPU memory is released for other
+    # processes.
     if done.failure is not None or device == "cuda":
         release_memory(device)
     return replace(done, environment=surroundings or environment(device))
 
 
 def _run_in_worker(task: Task) -> Done:
-    """As `_run`, but that nothing is begun in a process that has lost its GPU."""
+    """As `_run`, but nothing is started in a process that has lost its GPU."""
     if _lost_with:
         return Done()
     done = _run(task)
@@ -184,7 +185,7 @@ def _run_in_worker(task: Task) -> Done:
 
 
 _lost_with: list[Task] = []
-"""The task that took this process's context of the GPU with it."""
+"""The task that lost this process's GPU context."""
 
 
 def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], None]) -> Done:
@@ -196,7 +197,7 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
     network = replace(record.point, num_classes=data.num_classes)
 
     def make() -> nn.Module:
-        # Called with the switches set as the training has them.
+        # Called with the training's switches set.
         surroundings.update(environment(record.protocol["device"]))
         return build(network)
 
@@ -214,8 +215,8 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
     if left is not None:
         try:
             trainer.load_state(left)
-        except Exception:  # whatever a damaged file, or one of another version, leads to
-            # It is trained anew, to the same numbers.
+        except Exception:  # a damaged file, or one of another version, may raise anything
+            # It is trained again from the start, with the same result.
             trainer = begun()
     trainer.advance(task.until, _Progress(on_part))
     if task.file is not None and task.until < trainer.epochs:
@@ -224,30 +225,30 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
 
 
 class _Progress(Callbacks):
-    """Tells which share of a training is done after each of its steps."""
+    """Reports the finished share of a training after each step."""
 
     def __init__(self, on_part: Callable[[float], None]) -> None:
         self._on_part = on_part
 
     def on_step(self, step: int, steps: int) -> None:
-        """Tell it."""
+        """Report it."""
         self._on_part(step / steps)
 
 
 def _left(file: Path | None) -> dict[str, Any] | None:
-    """Where a training was left; None for one that begins."""
+    """The state of a paused training; None for one that starts."""
     if file is None or not file.exists():
         return None
     with suppress(InputError):
         return read_state(file)
-    # Damaged: it is trained anew, to the same numbers.
+    # Damaged: it is trained again from the start, with the same result.
     return None
 
 
 def _begin(begun: Any) -> None:
-    """Prepare a process that trains, on a GPU if `begun` counts those that are prepared already."""
-    # Ctrl-C and the like are for the first process, which ends this one; and if that one is killed, this one
-    # ends itself.
+    """Prepare a training process, on a GPU if `begun` counts the prepared processes."""
+    # The main process handles Ctrl-C and similar signals and ends this one; if it is killed, this one ends
+    # itself.
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     print_notices()
@@ -264,7 +265,7 @@ def _begin(begun: Any) -> None:
 
 
 def _take_gpu(begun: Any) -> None:
-    """Work on the next GPU in turn: the shared number `begun` says how many processes have one."""
+    """Use the next GPU in turn: the shared counter `begun` is the number of processes that have one."""
     require_cublas_workspace()
     with begun.get_lock():
         number, begun.value = begun.value, begun.value + 1
