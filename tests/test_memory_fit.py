@@ -1,5 +1,7 @@
 """Batches that can't fit are refused by their sizes, before anything is allocated."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from tests.cli.conftest import Command, command
 from tests.sweeps import TRAINED, write_sweep
 from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.size_limits import batch_misfit
+from wnexplore.design.size_limits import batch_misfit, container_limit, machine_memory
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.errors import InputError
 from wnexplore.models import build
@@ -126,3 +128,75 @@ def test_what_was_measured_on_a_larger_machine_is_shown(
         assert (left.code, left.err.count("\n")) == (2, 1)
         assert "a batch of " in left.err
         assert ("a batch of 4 images" in left.err) == ("--batch-size" in more)
+
+
+ONE = """\
+resolution: [8]
+num_classes: [10]
+latency: {device: cpu, batch_sizes: [1, 3], seconds: 0.001}
+"""
+HUNGRY = """
+import torch
+from own import nn, tiny
+
+class Hungry(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        own = torch.ones(700_000_000 if len(x) == 3 else 1, device=x.device).sum()
+        return self.network(x) + 0 * own
+
+def hungry(num_classes=10):
+    return Hungry(tiny(num_classes))
+"""
+"""A network that takes 2.8 GB for a batch of 3."""
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        (".", "memory.max"),
+        ("job_1", "memory.max"),
+        ("memory", "memory.limit_in_bytes"),
+        ("memory/slurm", "memory.limit_in_bytes"),
+        ("memory/slurm/step", "memory.limit_in_bytes"),
+    ],
+)
+def test_the_limit_of_a_group_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, name: str
+) -> None:
+    (tmp_path / "own").write_text("5:memory,x:/slurm/step\n4:cpu:/job_2\n0::/job_1/step\n")
+    monkeypatch.setattr("wnexplore.design.size_limits._CGROUPS", tmp_path)
+    monkeypatch.setattr("wnexplore.design.size_limits._OWN_GROUPS", tmp_path / "own")
+    for part in ("memory/slurm/step", "job_1/step", "job_2"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (tmp_path / "job_2" / "memory.max").write_text("1\n")
+    assert container_limit() is None
+    (tmp_path / group / name).write_text("2000000000\n")
+    assert container_limit() == machine_memory() == 2_000_000_000
+
+
+@pytest.mark.slow
+def test_what_a_container_does_not_have_is_refused_and_no_process_ended(tmp_path: Path) -> None:
+    """A file stands in for the system's: without the bound the process takes the memory and goes on."""
+    file = write_sweep(tmp_path, f"backbones: ['{tmp_path}/hungry.py:hungry']\nmethods: [plain]\n" + ONE)
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    groups = tmp_path / "cgroup"
+    groups.mkdir()
+    (groups / "memory.max").write_text("2000000000\n")
+    script = f"""
+import sys
+from pathlib import Path
+from wnexplore.cli import main
+from wnexplore.design import size_limits
+size_limits._CGROUPS = Path({str(groups)!r})
+main(["sweep", {str(file)!r}, "--out", {str(tmp_path / "run")!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [record.status for record in read_records(tmp_path / "run")] == ["ok", "ok", "out_of_memory"]
+    assert done.stderr.count("you tried to allocate 2800000000 bytes") == 1

@@ -119,6 +119,15 @@ def test_bad_files_are_told_and_the_others_answered(
     assert command("predict", checkpoint, good, good, "--device", "cpu").code == 0
 
 
+def test_a_damaged_image_is_told_with_the_reason(command: Command, images: Path, tmp_path: Path) -> None:
+    (images / "val" / "cat" / "\x1b[31mred.png").write_bytes(b"no image")
+    weights = a_checkpoint(tmp_path / "best.safetensors", FOLDERS)
+    done = command("evaluate", weights, "--data", f"folder:{images}", "--device", "cpu")
+    assert done.code == 0, done.err
+    reason = "no image of a format that can be read"
+    assert done.err == f"skipped, as it can't be read: {images}/val/cat/\\x1b[31mred.png: {reason}\n"
+
+
 def test_names_of_files_that_are_no_text_are_escaped(
     command: Command, checkpoint: Path, images: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
-from wnexplore.cli.output import notify, say
+from wnexplore.cli.output import named_damaged, notify, say
 
 
 def analyze(
@@ -39,7 +39,6 @@ def analyze(
     without TF32.
     """
     from wnexplore.cli.terminal import output
-    from wnexplore.errors import shown
     from wnexplore.files import check_folder, make_folder, write_atomically
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import translate_network_errors
@@ -57,8 +56,8 @@ def analyze(
     with translate_network_errors():
         result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
-    for path, why in loaded.test.why_damaged.items():
-        notify(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
+    for path in loaded.test.why_damaged:
+        notify(f"skipped, as it can't be read: {named_damaged(path, loaded.test.why_damaged)}")
     for part in render(result):
         output().print(part)
     write_atomically(out / "kernels.csv", to_csv(result).encode())

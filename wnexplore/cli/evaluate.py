@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wnexplore.cli.options import CheckpointFile, NamedBackbone
-from wnexplore.cli.output import notify, say
+from wnexplore.cli.output import named_damaged, notify, say
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
     from dataclasses import asdict
 
     from wnexplore.design.size_limits import check_images_fit
-    from wnexplore.errors import InputError, RunError, shown
+    from wnexplore.errors import InputError, RunError
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import translate_network_errors
     from wnexplore.measure.memory_fit import split_misfit
@@ -54,8 +54,8 @@ def evaluate(
         found = test(trained.network.to(on), loaded.test, batch_size, on)
     if not math.isfinite(found.loss):
         raise RunError("the network gives values that are not finite")
-    for path, why in loaded.test.why_damaged.items():
-        notify(f"skipped, as it can't be read: {shown(path, 4096)}: {why}")
+    for path in loaded.test.why_damaged:
+        notify(f"skipped, as it can't be read: {named_damaged(path, loaded.test.why_damaged)}")
     if as_json:
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
         typer.echo(json.dumps(asdict(found) | protocol, allow_nan=False))

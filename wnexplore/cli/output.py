@@ -59,7 +59,7 @@ def notify(line: object) -> None:
 
 def named_damaged(path: str, why: Mapping[str, str]) -> str:
     """An image that can't be read, and why, where that is known."""
-    return f"{shown(path, 4096)}: {why[path]}" if path in why else shown(path, 4096)
+    return f"{shown(path, 4096)}: {shown(why[path], 300)}" if path in why else shown(path, 4096)
 
 
 def _open_closed() -> None:

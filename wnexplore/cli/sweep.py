@@ -22,7 +22,7 @@ from wnexplore.cli.axes import (
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
 from wnexplore.cli.output import named_damaged, notify, say
 from wnexplore.cli.stops import goes_on
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, shown
 from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
@@ -231,6 +231,8 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
 
 
 _REDRAW_S = 0.2
+_MOST_TOLD = 2000
+"""Characters of an error; the record has all of it."""
 
 
 def _report(record: Record) -> None:
@@ -239,7 +241,7 @@ def _report(record: Record) -> None:
         return
     label = f"{record.point}, seed {record.protocol['seed']}"
     if record.status != "ok":
-        notify(f"{label}: {record.error}")
+        notify(f"{label}: {shown(record.error, _MOST_TOLD)}")
         return
     value = record.value
     dropped = "" if value["dropped_at"] is None else ", dropped"
@@ -305,7 +307,8 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
                 f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}"
             )
     for record in failed:
-        notify(f"failed: {record.point}: {record.error} (--retry-failed measures it again)")
+        error = shown(record.error, _MOST_TOLD)
+        notify(f"failed: {record.point}: {error} (--retry-failed measures it again)")
     written, trouble = write_results(directory, rows, records)
     paths = [directory / FILE_NAME, directory / "sweep.yaml", *written]
     notify("wrote " + ", ".join(str(path) for path in paths))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -81,11 +82,41 @@ def machine_memory() -> int:
 
     That of the machine, or the container's limit (cgroups version 2 or 1), if that is less.
     """
-    limits = (psutil.virtual_memory().total, *(_whole(path) for path in _LIMITS))
-    return min(limit for limit in limits if limit)
+    limit = container_limit()
+    return psutil.virtual_memory().total if limit is None else limit
 
 
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+def container_limit() -> int | None:
+    """Bytes of memory that this process's group may have: its container, or its job in a batch system.
+
+    None where there is no group, or its limit is more than the machine has.
+    """
+    found = [limit for limit in map(_whole, _limit_files()) if limit]
+    return min(found) if found and min(found) < psutil.virtual_memory().total else None
+
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+def _limit_files() -> Iterator[Path]:
+    """The files with a limit of this process's group, and of those that it is in (cgroups, versions 1 and 2).
+
+    In a container its own group stands at the top; elsewhere the process says where it is.
+    """
+    tops = {"": (_CGROUPS, "memory.max"), "memory": (_CGROUPS / "memory", "memory.limit_in_bytes")}
+    yield from (top / name for top, name in tops.values())
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        for controller in controllers.split(","):
+            if controller in tops:
+                top, name = tops[controller]
+                group = PurePosixPath(own.lstrip("/"))
+                yield from (top / above / name for above in (group, *group.parents))
 
 
 def _whole(path: Path) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wnexplore.errors import RunError, WnexploreError, shown
+from wnexplore.measure.memory_bound import bound_memory
 from wnexplore.results.record import Status
 
 NETWORK_ERRORS = (Exception, SystemExit)
@@ -86,6 +87,7 @@ def context_watched(culprit: object) -> Iterator[None]:
 @contextmanager
 def translate_network_errors() -> Iterator[None]:
     """Translate errors of a network that runs inside into a `RunError` of one line."""
+    bound_memory()
     try:
         yield
     except WnexploreError:

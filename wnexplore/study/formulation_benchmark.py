@@ -12,6 +12,7 @@ from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.measure.distinct_layers import distinct_layers
 from wnexplore.measure.environment import environment
 from wnexplore.measure.layer_benchmark import LayerBenchmark, benchmark_layer, crossover
+from wnexplore.measure.memory_bound import bound_memory
 from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.study.sweep import check_sizes, plan
@@ -37,6 +38,7 @@ def benchmark_formulations(
     spec = SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=latency)
     planned = plan(spec)
     check_sizes(spec, planned, planned.measurements)
+    bound_memory()
     protocols = [m.timing for m in planned.measurements if m.figure == "latency"]
     protocols.sort(key=lambda protocol: protocol.batch_size)
     raced = distinct_layers(build(point), point.resolution, layer)

@@ -23,6 +23,7 @@ from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import environment, resolve_device, timing_device
 from wnexplore.measure.failure import NETWORK_ERRORS, Failure
 from wnexplore.measure.latency import check_latency, measure_latencies
+from wnexplore.measure.memory_bound import bound_memory
 from wnexplore.measure.memory_fit import check_fits_somewhere, latency_misfit
 from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.torch_settings import precision_set, threads_set
@@ -227,6 +228,7 @@ def measure(
     """
     todo = list(todo)
     done = 0
+    bound_memory()
 
     def at(measurement: Measurement, part: float = 0.0) -> None:
         on_step(Step(measurement, done, len(todo), part))

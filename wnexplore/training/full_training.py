@@ -22,6 +22,7 @@ from wnexplore.design.protocol import TrainSpec
 from wnexplore.errors import STOPS, InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import context_watched
+from wnexplore.measure.memory_bound import bound_memory
 from wnexplore.measure.memory_fit import check_fits_somewhere
 from wnexplore.measure.torch_settings import threads_set
 from wnexplore.models import build
@@ -97,6 +98,7 @@ def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, 
         load(run.spec, run.point.resolution)
         check_trainable(run.spec, run.point)
         check_fits_somewhere([training_misfit(run.spec, run.point, device, processes.world)])
+        bound_memory()
         stack.enter_context(threads_set(_threads(run, device)))
         directory = _RunDirectory(run, device, processes, on_row)
         trainer = directory.trainer
