@@ -1,6 +1,6 @@
 """Explore the design space of WeightNet: networks whose kernels are generated for each image.
 
-Public names load when first used, so that `import wnexplore` (and `wnexplore --help`) need no torch.
+Public names are loaded on first use, so that `import wnexplore` (and `wnexplore --help`) don't import torch.
 """
 
 from __future__ import annotations

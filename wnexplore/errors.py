@@ -1,4 +1,4 @@
-"""The errors that a person can cause or meet, each one line long."""
+"""User-facing errors, each with a one-line message."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import TextIO
 STOPS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""What asks a process to end: Ctrl-C, a batch system, a terminal that is closed."""
+"""The signals that ask a process to end: Ctrl-C, a batch system, a closed terminal."""
 
 
 class WnexploreError(Exception):
-    """An error whose message is written for the person at the terminal (exit code 1)."""
+    """An error with a message for the user (exit code 1)."""
 
     exit_code = 1
 
 
 class InputError(WnexploreError, ValueError):
-    """Something given to wnexplore is wrong: what, where, what would be right (exit code 2)."""
+    """Bad input: the message says what, where, and what is expected (exit code 2)."""
 
     exit_code = 2
 
 
 class RunError(WnexploreError, RuntimeError):
-    """Right input, but the work failed while it ran: disk full, out of memory (exit code 1)."""
+    """Valid input, but the work failed: disk full, out of memory (exit code 1)."""
 
 
 class Notice(UserWarning):
-    """What a person should know of a run that goes on all the same, one line long."""
+    """A one-line warning about a run that continues."""
 
 
 def print_notices() -> None:
-    """From now on print each `Notice` as errors are printed, on one line and once; others as before."""
+    """From now on print each `Notice` like errors, on one line and once; other warnings as before."""
     if not isinstance(warnings.showwarning, _Notices):
         warnings.showwarning = _Notices()
 
@@ -52,15 +52,15 @@ def unknown(what: str, value: object, valid: Iterable[str]) -> InputError:
 
 
 def shown(value: object, limit: int = 120) -> str:
-    """`value` as a message may print it: at most `limit` characters, nothing that a terminal obeys.
+    """`value` for messages: at most `limit` characters, without control sequences.
 
-    Control characters, lone surrogates and what turns the direction of text around stand as escapes.
+    Control characters, lone surrogates and bidirectional overrides are escaped.
     """
     try:
         text = value if isinstance(value, str) else str(value)
-    except Exception as error:  # a value may be anybody's object, or nested too deep to print
+    except Exception as error:  # an arbitrary object, or nested too deep to print
         text = f"<{type(value).__name__}, which can't be printed: {type(error).__name__}>"
-    # Of a value of gigabytes only what may be shown is escaped.
+    # Cut first: a value may have gigabytes.
     pieces: list[str] = []
     left = limit
     for c in text[:limit]:
@@ -74,7 +74,7 @@ def shown(value: object, limit: int = 120) -> str:
 
 
 class _Notices:
-    """Shows warnings in the place of `warnings.showwarning`."""
+    """Replaces `warnings.showwarning`."""
 
     def __init__(self) -> None:
         self._before = warnings.showwarning
@@ -93,7 +93,7 @@ class _Notices:
             self._before(message, category, filename, lineno, file, line)
             return
         text = shown(message, _LINE)
-        # Python tells a warning again whenever a library has changed what is told.
+        # Python repeats a warning whenever a library has changed the filters.
         if text not in self._told:
             self._told.add(text)
             with suppress(OSError):

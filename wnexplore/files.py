@@ -1,4 +1,4 @@
-"""Write files so that a reader sees all of one or nothing of it."""
+"""Atomic file writes: a reader sees all of a file or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wnexplore.errors import InputError, RunError, WnexploreError
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where what a killed process left stays
+except ImportError:  # not on Windows, where a killed process's unfinished files stay
     fcntl = None  # type: ignore[assignment]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -27,18 +27,18 @@ _GIVEN_WRONG = {
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "its name is too long",
-    errno.ELOOP: "its symbolic links go round in a circle",
+    errno.ELOOP: "its symbolic links are circular",
     errno.ENXIO: "nothing can be written there",
 }
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`: the file appears whole, under its name, or it stays as it was.
+    """Write `data` to `path` atomically: the file is complete, or unchanged.
 
-    A symbolic link is followed and kept; an existing file's permissions are kept. What is no regular
-    file (a pipe, /dev/stdout, /dev/null) is written to and never replaced. Raises `InputError` if the
-    path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is
-    full or fails. What killed processes have left of such writes in the same folder goes, once a process.
+    A symbolic link is followed and kept; an existing file's permissions are kept. Anything that is not a
+    regular file (a pipe, /dev/stdout, /dev/null) is written to and never replaced. Raises `InputError` if the
+    path can't be written (no such folder, a folder itself, no permission), `RunError` if the disk is full or
+    fails. Unfinished files of killed processes in the same folder are removed, once per process.
     """
     with translate_errors(path):
         target = _resolve(path)
@@ -63,9 +63,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder `path` and those above it, where they aren't there.
+    """Create the folder `path` and its parents if missing.
 
-    Raises `InputError` if it can't be made or is no folder, `RunError` if the disk is full or fails.
+    Raises `InputError` if it can't be created or is not a folder, `RunError` if the disk is full or fails.
     """
     check_folder(path)
     with translate_errors(path):
@@ -73,7 +73,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise the `InputError` that `make_folder` would, as far as that shows before it is made."""
+    """Raise the `InputError` that `make_folder` would, before it is created."""
     with translate_errors(path):
         there = next(ancestor for ancestor in (path, *path.absolute().parents) if os.path.lexists(ancestor))
         if not stat.S_ISDIR(there.stat().st_mode):
@@ -84,7 +84,7 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def translate_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What goes wrong inside with writing `path`, as an error that names it; raises as `write_atomically`."""
+    """Translate errors inside about writing `path` into errors that name it; raises as `write_atomically`."""
     try:
         yield
     except OSError as error:
@@ -94,35 +94,35 @@ def translate_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write `data` to a file without a buffer, which may take a part of it at a time; raises `OSError`."""
+    """Write `data` to an unbuffered file, which may take a part of it at a time; raises `OSError`."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
+    """The cache: $XDG_CACHE_HOME/wnexplore, or ~/.cache/wnexplore."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification has relative paths ignored.
+    # By the specification relative paths are ignored.
     if given.is_absolute():
         return given / "wnexplore"
     try:
         return Path.home() / ".cache" / "wnexplore"
     except RuntimeError:
-        # A user without a home: where no folder can be.
+        # A user without a home: a path that can't be created.
         return Path(os.devnull) / "wnexplore"
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what processes that were killed while they wrote a file of `directory` have left there.
+    """Remove unfinished files of killed processes from `directory`.
 
-    What another process is writing at this moment stays: it holds a lock on it, which goes with the process
-    however that ends. Where files can't be locked, all stays.
+    Files being written by other processes stay: they are locked as long as the process lives. Where files
+    can't be locked, all stay.
     """
     if fcntl is None:
         return
     for path in directory.glob(f"{_PREFIX}*{_ENDING}"):
-        # A link, a folder or a pipe of that name is nothing of ours; and what can't be removed stays.
+        # A link, a folder or a pipe of that name isn't ours; and files that can't be removed stay.
         with suppress(OSError, _HeldError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -134,12 +134,12 @@ def remove_unfinished(directory: Path) -> None:
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path | None:
-    """The regular file that `path` means, there or not yet; None if it has to be written in place."""
+    """The regular file, existing or not, that `path` refers to; None if it must be written in place."""
     link = Path(os.path.abspath(path)) if os.fspath(path) else Path("")
     if link == Path(""):
         raise OSError(errno.EISDIR, "")
     seen = 0
-    # /dev/stdout may lead to a regular file that a shell opened: replacing it would lose what is in it.
+    # /dev/stdout may refer to a regular file opened by a shell: replacing it would lose its content.
     while not _is_descriptor(link):
         if not link.is_symlink():
             return _regular(Path(os.path.realpath(link)))
@@ -165,7 +165,7 @@ def _regular(path: Path) -> Path | None:
     if not stat.S_ISREG(mode):
         return None
     if not os.access(path, os.W_OK):
-        # A rename would get round a read-only file's permissions.
+        # A rename would bypass a read-only file's permissions.
         raise OSError(errno.EACCES, "")
     return path
 
@@ -178,7 +178,7 @@ def _write_into(path: str | os.PathLike[str], data: bytes) -> None:
 def _replace(target: Path, data: bytes) -> None:
     temporary, descriptor = _begun(target)
     try:
-        # Open until it has its name: with the file its lock would go.
+        # Open until it is renamed: closing it would release the lock.
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             write_all(file, data)
             os.fsync(descriptor)
@@ -193,7 +193,7 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _begun(target: Path) -> tuple[Path, int]:
-    """A new file beside `target`, and its descriptor, which holds the file's lock where there are locks."""
+    """A new file in the folder of `target`, and its descriptor, which holds the file's lock if supported."""
     while True:
         temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_ENDING}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -201,12 +201,14 @@ def _begun(target: Path) -> tuple[Path, int]:
             _lock(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
-        # Between the two calls another process took it for one that was left behind.
+        # Between the two calls another process took it for an unfinished file and removed it.
         os.close(descriptor)
 
 
 def _lock(descriptor: int, *, wait: bool) -> None:
-    """Lock a file until it is closed. Raises `_HeldError` if another process has it, or no file can be."""
+    """Lock a file until it is closed. Raises `_HeldError` if another process holds the lock, or if
+    unsupported.
+    """
     if fcntl is None:
         raise _HeldError
     try:
@@ -220,9 +222,9 @@ class _HeldError(Exception):
 
 
 _PREFIX, _ENDING = ".wnexplore-", ".tmp"
-"""Of the name of a file that is being written."""
+"""Parts of the name of a file that is being written."""
 _cleaned: set[Path] = set()
-"""Folders that this process has looked through."""
+"""Folders that this process has cleaned."""
 
 
 def _keep_ownership(target: Path, temporary: Path) -> None:
@@ -234,7 +236,7 @@ def _keep_ownership(target: Path, temporary: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The name is in place already; that it outlives a power cut is a bonus some file systems refuse.
+    # The rename is done; its durability across a power failure is optional, as some file systems refuse it.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -268,7 +268,7 @@ def test_ctrl_c_says_what_is_done_and_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert out == ""
     assert "of 12 measurements are done and kept in" in err
-    assert f"to go on: python -m wnexplore sweep {file} --out {tmp_path / 'run'}" in err
+    assert f"to resume: python -m wnexplore sweep {file} --out {tmp_path / 'run'}" in err
     assert "Traceback" not in err
     kept = len(read_records(tmp_path / "run"))
     assert f"stopped: {kept} of 12" in err

@@ -45,8 +45,8 @@ def test_curves_are_a_plot_of_their_own_and_of_the_standard_set(command: Command
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--curves", "--x", "flops"), "--curves is a plot of its own"),
-        (("--curves", "--ranks"), "--curves is a plot of its own"),
+        (("--curves", "--x", "flops"), "--curves is a separate plot"),
+        (("--curves", "--ranks"), "--curves is a separate plot"),
         (("--curves", "--strict"), "give --pareto with it"),
         (("--curves", "--pareto"), "--pareto is for one plot"),
         (("--curves", "--where", "epochs == 7"), "2 epochs or more"),

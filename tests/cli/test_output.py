@@ -133,7 +133,7 @@ def test_a_runs_own_sweep_file_is_kept(command: Command, tmp_path: Path) -> None
     assert command(*first).code == 0
     other = command(*sweep, "--method", "se", "--out", tmp_path / "run")
     assert other.code == 0
-    assert "was begun by another sweep: this one is in sweep-2.yaml" in other.err
+    assert "was started by another sweep: this one is in sweep-2.yaml" in other.err
     assert (tmp_path / "run" / "sweep.yaml").read_bytes() == written
     assert command("sweep", tmp_path / "run" / "sweep.yaml", "--out", tmp_path / "run").code == 0
     assert sorted(path.name for path in (tmp_path / "run").glob("*.yaml")) == ["sweep-2.yaml", "sweep.yaml"]

@@ -30,7 +30,7 @@ def test_commands_go_on_without_what_is_damaged_and_say_so(
     assert wrong.err.count("\n") == 1
     good = command(name, folder, *options, *plot, "--skip-damaged")
     assert good.code == 0, good.err
-    assert "left out 1 damaged of the records: record 2 of" in good.err
+    assert "left out 1 damaged records: record 2 of" in good.err
 
 
 def test_a_sweep_sets_damaged_records_aside_and_measures_them_again(command: Command, tmp_path: Path) -> None:

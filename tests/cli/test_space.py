@@ -57,7 +57,7 @@ def test_a_small_space_is_listed_with_what_is_wrong_in_it(command: Command) -> N
     assert lines[0] == "8 points, 6 legal, 2 illegal"
     assert lines[1] == "  2 break this: M is at least G"
     assert "layer stage2.0.branch1.0: G·C_out = 24 groups share M·C_out = 12 inputs" in lines[2]
-    assert "3 of the legal ones are the same function as another" in outcome.out
+    assert "3 legal points are duplicates" in outcome.out
     assert outcome.out.count("weightnet") >= 3
     assert "min 415.90 k" in outcome.out
 

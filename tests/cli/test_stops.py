@@ -78,7 +78,7 @@ def test_a_stopped_run_says_how_to_go_on(
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("stopped: ")
     assert (
-        f"kept in {tmp_path / 'run'}; to go on: /somewhere/wnexplore {shlex.join(arguments)}" in outcome.err
+        f"kept in {tmp_path / 'run'}; to resume: /somewhere/wnexplore {shlex.join(arguments)}" in outcome.err
     )
     assert "add --debug" not in outcome.err
     # The lock went with the command.
@@ -112,7 +112,7 @@ def test_a_training_keeps_the_step_under_way(
         outcome = command("train", "--backbone", network, *options, "--out", out)
     assert outcome.code == 130, outcome.err
     assert "stopped at step 1 of" in outcome.err
-    assert "to go on: " in outcome.err
+    assert "to resume: " in outcome.err
     assert list((out / "checkpoints").iterdir())
     assert [row.step for row in read_log(out)] == [1]
 
@@ -133,7 +133,7 @@ def test_a_signal_to_all_processes_of_a_sweep_loses_nothing(tmp_path: Path) -> N
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    assert "to go on: python -m wnexplore sweep" in err
+    assert "to resume: python -m wnexplore sweep" in err
     assert "Traceback" not in err
     assert "died" not in err
     kept = len(read_records(run))

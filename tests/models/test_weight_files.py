@@ -101,7 +101,7 @@ def test_a_mapping_that_holds_itself_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("beside", "message"),
+    ("extra", "message"),
     [
         (np.float64(0.7), r"a numpy scalar \(numpy\._core\.multiarray\.scalar\)"),
         (np.bool_(True), r"a numpy scalar"),

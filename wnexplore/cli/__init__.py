@@ -39,12 +39,12 @@ from wnexplore.errors import RunError, WnexploreError, print_notices, shown
 
 
 class _StoppedError(Exception):
-    """A `KeyboardInterrupt`, of which Typer would make an exit code without a word."""
+    """A `KeyboardInterrupt`, which Typer would turn into an exit code without a message."""
 
 
 class _Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -68,16 +68,16 @@ for command in (
 ):
     app.command()(command)
 
-# Typer is built on click, and carries a copy of it from some version on: this is whichever it uses.
+# Typer is built on click, and bundles a copy of it in newer versions: this is the one in use.
 _UsageError = typer.BadParameter.__bases__[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad input, 130 stopped."""
-    # pydantic, which typer loads, would search every installed package for plug-ins of its own.
+    """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 stopped."""
+    # pydantic, which typer loads, would search every installed package for its plug-ins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # cuBLAS reads it once, when it is first used, and is deterministic only so; processes started from
-    # here have it too. As in `training.determinism`, which loads torch.
+    # cuBLAS reads it once, on first use, and is deterministic only with it; child processes inherit it. As in
+    # `training.determinism`, which loads torch.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         drop_output()
-        # Whoever read our output has had enough of it (`| head`): no error of anyone's.
+        # The reader closed the pipe (`| head`): not an error.
         code = 0 if error.closed else 1
         _complain("" if error.closed else f"can't write standard output: {error.reason}")
     except (_StoppedError, KeyboardInterrupt, typer.Abort):
@@ -109,19 +109,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @cache
 def _command() -> Any:
-    """All commands with their options, read from the functions' signatures: once, for it takes a while."""
+    """All commands with their options, from the functions' signatures; cached, since it takes a while."""
     return typer.main.get_command(app)
 
 
 def _complain(line: str) -> None:
-    """One line on standard error; nothing to be done where that can't be written either."""
+    """One line on standard error, if that can be written."""
     if line:
         with suppress(OSError):
             print(f"wnexplore: {line}", file=sys.stderr)
 
 
 _LONGEST = 2000
-"""Characters of a message: what it says of a value is cut, and this is the last resort."""
+"""Most characters of a message: values in it are cut before, and this is the last resort."""
 
 
 def _one_line(text: str) -> str:
@@ -149,7 +149,7 @@ def _explain(error: Exception) -> tuple[int, str]:
 
 
 def _of_torch(error: Exception) -> RunError | None:
-    """What torch means by `error`, if it is of those that any command may end with."""
+    """Translate a torch error that any command may end with."""
     if "torch" not in sys.modules:
         return None
     from wnexplore.measure.failure import run_error
@@ -169,7 +169,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
+        bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere.")
     ] = False,
 ) -> None:
     pass

@@ -13,28 +13,24 @@ from wnexplore.cli.output import named_damaged, notify, say
 
 def analyze(
     checkpoint: CheckpointFile,
-    data: Annotated[
-        str | None, typer.Option(help="Data set; the one that it was trained on if left out.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=2, max=1_000_000, help="Test images to look at.")] = 512,
+    data: Annotated[str | None, typer.Option(help="Data set; by default that of the training.")] = None,
+    samples: Annotated[int, typer.Option(min=2, max=1_000_000, help="Number of test images.")] = 512,
     layer: Annotated[
         str | None,
         typer.Option(
-            help="Layer whose kernels the t-SNE shows; the last one that generates any if left out."
+            help="Layer whose kernels the t-SNE shows; by default the last one that generates kernels."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the files, made if it is not there.")] = Path(
-        "analysis"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the files, created if missing.")] = Path("analysis"),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the t-SNE.")] = 0,
     backbone: NamedBackbone = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Show how much the kernels that a network generates depend on the image, layer by layer.
 
-    The cosine similarity of the kernels of each pair of images (256 of them at most), within a class and
-    between classes; how far the entries of the activation vectors alpha spread over the images, and which
-    are dead (the same for every image) or saturated (at an end of their range). Writes kernels.csv,
+    The cosine similarity of the kernels of each pair of images (at most 256 images), within a class and
+    between classes; the spread of the entries of the activation vectors alpha over the images, and which are
+    dead (the same for every image) or saturated (at an end of their range). Writes kernels.csv,
     similarity.png, alpha.png and tsne.png, the kernels of one layer by class. All products are float32,
     without TF32.
     """

@@ -1,4 +1,4 @@
-"""The options of axes, of one point and of many, made from the table; and how they override a sweep file."""
+"""The options of axes, made from the table for points and grids, and how they override a sweep file."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def point_options(
     without: Collection[str] = (),
     **defaults: str,
 ) -> Callable[[Command], Command]:
-    """An option for each axis of one design point, put behind the command's parameter `after`.
+    """An option for each axis of one design point, inserted after the command's parameter `after`.
 
-    The command reads them from its `context.params`. `defaults` are those that differ from the table's; the
-    backbone has none and must be given.
+    The command reads them from its `context.params`. `defaults` override the table's; the backbone has none
+    and is required.
     """
     made = []
     for axis in DESIGN_AXES.values():
         if axis.of_point and axis.name not in without:
-            # What a method reads is left to the method.
+            # The defaults of methods' axes depend on the method.
             usual = None if axis.part == "layer" else axis.default
             if axis.name == "backbone":
                 usual = inspect.Parameter.empty
@@ -53,7 +53,7 @@ def point_options(
 
 
 def grid_options(*, after: str) -> Callable[[Command], Command]:
-    """An option for each axis of a sweep, put behind the command's parameter `after`.
+    """An option for each axis of a sweep, inserted after the command's parameter `after`.
 
     The command reads them from its `context.params`.
     """
@@ -66,7 +66,7 @@ def grid_options(*, after: str) -> Callable[[Command], Command]:
 
 
 def legal_point(given: Mapping[str, Any]) -> DesignPoint:
-    """The design point that a command's parameters `given` say, one for each axis and maybe others.
+    """The design point of a command's parameters `given`, which include one for each axis.
 
     Raises `InputError` if there is no such point.
     """
@@ -76,7 +76,7 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
     from wnexplore.design.size_limits import check_fits
 
     point = DesignPoint.of(**{axis: given[axis] for axis in POINT_AXES})
-    # The layers of a network that was brought are seen when it is built.
+    # The layers of an external backbone are known when it is built.
     if not is_external(point.backbone):
         check_legal(point)
     check_fits(point)
@@ -87,11 +87,11 @@ AXIS_PLACES: dict[str, tuple[str, ...]] = {
     **{name: (axis.sweep_key,) for name, axis in DESIGN_AXES.items()},
     "where": ("where",),
 }
-"""Parameter of a command -> what it sets in the sweep file."""
+"""Parameter of a command -> the path in the sweep file that it sets."""
 
 
 def overrides_of(given: Mapping[str, Any], places: Mapping[str, tuple[str, ...]] = AXIS_PLACES) -> Overrides:
-    """What a command's parameters `given` override in its sweep file, those left out apart."""
+    """The overrides of a sweep file by a command's parameters `given`, without those left out."""
     overrides: dict[tuple[str, ...], tuple[str, Any]] = {}
     for name, path in places.items():
         value = given[name]
@@ -100,18 +100,18 @@ def overrides_of(given: Mapping[str, Any], places: Mapping[str, tuple[str, ...]]
         lists = path != ("where",) and (len(path) == 1 or path[0] == "latency")
         overrides[path] = (_flag(name), comma_list(value) if lists and isinstance(value, str) else value)
     if ("backbones",) in overrides:
-        # A grid of one's own, in place of a file's written points.
+        # A grid replaces a file's listed points.
         overrides[("points",)] = ("--backbone", None)
     return overrides
 
 
 def refuse_axes_with_points(spec: SweepSpec, overrides: Overrides) -> None:
-    """An axis given as an option changes a grid; it can't change points that are written one by one."""
+    """Raise `InputError` for an axis option on a sweep of listed points: it can only change a grid."""
     from wnexplore.design.sweep_file import NO_AXES
 
     axes = [option for path, (option, _) in overrides.items() if path[0] not in NO_AXES]
     if spec.points is not None and axes:
-        raise InputError(f"this sweep lists its points one by one: {axes[0]} needs --backbone, for a grid")
+        raise InputError(f"this sweep lists its points: {axes[0]} needs --backbone, for a grid")
 
 
 def _flag(name: str) -> str:
@@ -135,7 +135,7 @@ def _one_of(names: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """What a comma-separated list of `names` may go on with."""
+    """Completions of a comma-separated list of `names`."""
 
     def complete(incomplete: str) -> list[str]:
         before = incomplete.rpartition(",")[0]
@@ -145,7 +145,7 @@ def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def _with_options(made: Sequence[inspect.Parameter], after: str) -> Callable[[Command], Command]:
-    """A command with these options among its own, as Typer reads it, which is called without them."""
+    """Add options to a command's signature for Typer; the command is called without them."""
     names = {option.name for option in made}
 
     def decorate(command: Command) -> Command:

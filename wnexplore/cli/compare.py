@@ -13,7 +13,7 @@ from wnexplore.cli.output import notify
 
 def compare(
     directory_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="Run directory to compare with.")],
-    directory_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Run directory that is compared.")],
+    directory_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Run directory to compare.")],
     column: Annotated[
         str, typer.Option(help="What to compare: latency_ratio, peak_memory_mb, params, flops, top1, ...")
     ] = "latency_ms",
@@ -27,11 +27,11 @@ def compare(
 ) -> None:
     """Compare two runs point by point: two GPUs, two versions, eager and compiled.
 
-    Rows belong together if they are of one design point and agree in every part of the protocol that
-    varies within a run; what a run holds one value of (device, runtime, dtype, ...) may differ between
-    the two, but for batch size, mode and data set. B/A comes with an interval from B's lower bound over
-    A's upper one to the reverse; B is faster or slower only where the 95 % intervals of A and B don't
-    overlap. Between machines compare latency_ratio, in which the machine's own speed cancels.
+    Rows are matched if they have the same design point and agree in every part of the protocol that varies
+    within a run; parts that are constant within each run (device, runtime, dtype, ...) may differ between the
+    two, except batch size, mode and data set. B/A comes with an interval from B's lower bound over A's upper
+    one to the reverse; B is faster or slower only where the 95 % intervals of A and B don't overlap. Between
+    machines compare latency_ratio, in which the machine's speed cancels.
     """
     import json
     import math

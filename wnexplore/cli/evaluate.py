@@ -12,11 +12,9 @@ from wnexplore.cli.output import named_damaged, notify, say
 
 def evaluate(
     checkpoint: CheckpointFile,
-    data: Annotated[
-        str | None, typer.Option(help="Data set; the one that it was trained on if left out.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set; by default that of the training.")] = None,
     resolution: Annotated[
-        int | None, typer.Option(min=1, help="Image size; the network's if left out.")
+        int | None, typer.Option(min=1, help="Image size; by default the network's.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images at a time.")] = 64,
     backbone: NamedBackbone = None,

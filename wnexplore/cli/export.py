@@ -18,7 +18,7 @@ def export(
     strict: Strict = False,
     skip_damaged: SkipDamaged = False,
 ) -> None:
-    """Export every figure of a run: CSV on standard output unless told otherwise.
+    """Export every figure of a run: by default CSV on standard output.
 
     csv, json and parquet hold all columns unrounded; markdown and latex are tables for a paper, with the
     marks of wnexplore table.
@@ -36,7 +36,7 @@ def export(
     if strict and format not in MARKED:
         raise InputError(f"--strict is about Pareto marks, and {format} has none: use markdown or latex")
     if format == "parquet" and out is None and sys.stdout.isatty():
-        raise InputError("parquet is not for a terminal: give --out FILE or send it to a file")
+        raise InputError("parquet is binary: give --out FILE or redirect the output to a file")
     if out is not None:
         check_writable(out)
     write_output(export_rows(load_rows(directory, where, sort, skip_damaged), format, strict=strict), out)

@@ -16,7 +16,7 @@ def export_onnx(
     context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write.")],
     backbone: Annotated[
-        str | None, typer.Option(help="Backbone; left out for a checkpoint that says its network.")
+        str | None, typer.Option(help="Backbone; left out for a checkpoint of 'wnexplore train'.")
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -30,14 +30,16 @@ def export_onnx(
         str | None,
         typer.Option(
             metavar="KEY",
-            help="Weights of a file of torch.save that holds several: model, model_ema or another key.",
+            help="Key of the weights in a torch.save file that holds several: model, model_ema or another.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of weights without --checkpoint.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights without --checkpoint.")
+    ] = 0,
 ) -> None:
-    """Write a network as an .onnx file, and run it in onnxruntime beside torch.
+    """Write a network as an .onnx file, and compare onnxruntime with torch.
 
-    The batch size is left open: "images" is (batch, 3, resolution, resolution) and "logits" (batch,
+    The batch size is dynamic: "images" is (batch, 3, resolution, resolution) and "logits" (batch,
     classes). The design point is in the file's metadata. Needs pip install "wnexplore[onnx]".
     """
     from wnexplore.errors import InputError, RunError
@@ -52,7 +54,7 @@ def export_onnx(
         point = legal_point(context.params)
     if weights is not None and (checkpoint is None or point is None):
         raise InputError(
-            "--weights chooses among those of a file of torch.save: give it by --checkpoint, with --backbone"
+            "--weights selects weights in a torch.save file: give the file by --checkpoint, with --backbone"
         )
     if out.suffix != ".onnx":
         raise InputError(f"can't export to {str(out)!r}: its name must end in .onnx")
@@ -90,10 +92,10 @@ def export_onnx(
 
 
 def _says_network(context: typer.Context, checkpoint: Path) -> bool:
-    """Whether the checkpoint says which network it is of, and no option says another.
+    """Whether the checkpoint's metadata defines the network, and no option overrides it.
 
-    A backbone that is in a file has to be named beside it; other axes make a point of their own, of which the
-    checkpoint is the weights alone. Raises `InputError` as `read_checkpoint_metadata`.
+    A backbone in a Python file must be named in addition; other axes define a new point, for which the
+    checkpoint has only the weights. Raises `InputError` as `read_checkpoint_metadata`.
     """
     from wnexplore.design.point import AXES
     from wnexplore.training.checkpoint import KEY, SUFFIX, read_checkpoint_metadata

@@ -1,4 +1,4 @@
-"""The options that several commands share, and lists as people type them."""
+"""The options that several commands share, and comma-separated lists."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Where = Annotated[
     typer.Option(help="Only rows for which this holds, such as \"params<3e6 and method=='weightnet'\"."),
 ]
 SkipDamaged = Annotated[
-    bool, typer.Option("--skip-damaged", help="Go on without damaged records, and say how many there are.")
+    bool, typer.Option("--skip-damaged", help="Continue without damaged records, and report their number.")
 ]
 Sort = Annotated[str | None, typer.Option(help="Column to sort by; -top1 for the largest first.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Pareto-optimal by the values alone, whatever their intervals.")
-]
-Out = Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Pareto-optimal by values only, ignoring intervals.")]
+Out = Annotated[Path | None, typer.Option(help="File to write; by default standard output.")]
 
-CheckpointFile = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights with their origin.")]
+CheckpointFile = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="Weights with metadata, from wnexplore train.")
+]
 NamedBackbone = Annotated[
     str | None,
     typer.Option(
         "--backbone",
         metavar="FILE.py:FUNCTION",
-        help="The network's Python file, if it is in one: a checkpoint alone never runs any.",
+        help="The network's Python file, if it has one: a checkpoint by itself never runs code.",
     ),
 ]
 
@@ -48,17 +48,17 @@ DataText = Annotated[
         " folder:DIR (DIR/train and DIR/val by class).",
     ),
 ]
-DataPath = Annotated[str | None, typer.Option(help="Folder of the data set, where --data doesn't say it.")]
+DataPath = Annotated[str | None, typer.Option(help="Folder of the data set, if not in --data.")]
 Download = Annotated[
     bool | None,
     typer.Option(
-        "--download", help="Fetch cifar10, cifar100 or fashion_mnist into its folder, if not there."
+        "--download", help="Download cifar10, cifar100 or fashion_mnist into its folder if missing."
     ),
 ]
 
 
 def latency_spec(requested: Mapping[str, Any]) -> LatencySpec:
-    """What latency to measure: `asked` has fields of `LatencySpec`, from options named after them.
+    """The latencies to measure: `requested` has fields of `LatencySpec`, from options of the same names.
 
     Raises `InputError` naming the option of a wrong value.
     """

@@ -1,4 +1,4 @@
-"""Standard output whose errors can be told from those of files."""
+"""Standard output with errors that are distinct from those of files."""
 
 from __future__ import annotations
 
@@ -19,53 +19,54 @@ from wnexplore.results.escape import one_line
 class OutputError(Exception):
     """Standard output can't be written.
 
-    No `OSError`: the libraries in between have ends of their own for a closed pipe.
+    Not an `OSError`, which libraries in between handle in their own ways for a closed pipe.
     """
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
         self.closed = error.errno == errno.EPIPE
-        """Whether whoever read it has had enough of it."""
+        """Whether the reader closed the pipe."""
         self.reason = error.strerror
 
 
 def separate_output_errors() -> None:
-    """Have `sys.stdout` raise `OutputError`, and `sys.stderr` nothing: what can't be told ends no work.
+    """Make `sys.stdout` raise `OutputError`, and `sys.stderr` nothing: a failed message must not end the
+    work.
 
-    Where somebody has put another stream in the place of one, it stays.
+    Streams that have been replaced stay.
     """
     _open_closed()
     if sys.stdout is sys.__stdout__:
-        # A file's name may hold bytes that are no text: they are printed as they are.
+        # File names may contain undecodable bytes: they are printed unchanged.
         sys.stdout = _instead(sys.__stdout__, 1, _Output, {"strict": "surrogateescape"})
     if sys.stderr is sys.__stderr__:
         sys.stderr = _instead(sys.__stderr__, 2, _Told, {})
 
 
 def drop_output() -> None:
-    """Send what is left to be printed nowhere: the interpreter would try once more when it ends."""
+    """Discard remaining output: the interpreter would flush it again on exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: object) -> None:
-    """One line on standard output, with escapes for what a terminal would obey in it."""
+    """Print a line to standard output, with control characters escaped."""
     typer.echo(one_line(str(line)))
 
 
 def notify(line: object) -> None:
-    """As `say`, on standard error: what is about the run, not of its results."""
+    """Print a line to standard error: messages about the run, not its results."""
     typer.echo(one_line(str(line)), err=True)
 
 
 def named_damaged(path: str, why: Mapping[str, str]) -> str:
-    """An image that can't be read, and why, where that is known."""
+    """An image that can't be read, with the reason if known."""
     return f"{shown(path, 4096)}: {shown(why[path], 300)}" if path in why else shown(path, 4096)
 
 
 def _open_closed() -> None:
-    """Open what a caller has closed of standard input, output and error, so that no file takes its number.
+    """Open closed standard streams, so that no file gets their descriptors.
 
-    Nothing is read, told errors go nowhere, and output can't be written.
+    Input is empty, errors are discarded, and output can't be written.
     """
     for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
@@ -78,7 +79,7 @@ def _open_closed() -> None:
 
 
 def _instead(stream: TextIO | None, number: int, kind: type[io.FileIO], errors: Mapping[str, str]) -> TextIO:
-    """`stream`, which Python makes of the descriptor `number`, with another way to write."""
+    """`stream` of the descriptor `number` with another raw file class."""
     if stream is None:  # closed when Python began
         stream = io.TextIOWrapper(io.FileIO(number, "wb", closefd=False), encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):
@@ -97,7 +98,7 @@ def _instead(stream: TextIO | None, number: int, kind: type[io.FileIO], errors: 
 
 
 class _Told(io.FileIO):
-    """Standard error, whose reader or terminal may have gone."""
+    """Standard error, whose reader or terminal may be gone."""
 
     def write(self, data: Any) -> int:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""wnexplore pick: the one point to take."""
+"""wnexplore pick: choose one point of a run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def pick(
     where: Where = None,
     prefer: Annotated[
         str | None,
-        typer.Option(help="Columns that decide where the objective can't tell: latency_ms,params."),
+        typer.Option(help="Columns that decide between indistinguishable points: latency_ms,params."),
     ] = None,
     skip_damaged: SkipDamaged = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Say which point of a run to take, why, which one comes next, and how to build it in Python.
+    """Choose a point of a run: which one, why, the runner-up, and how to build it in Python.
 
-    It is the best one in the objective of those that --where keeps. Points whose 95 % intervals overlap
-    its own can't be told apart from it: --prefer decides among them, column by column, and without it
-    the best mean is taken and the others are named. The last line of the output is the line of Python.
+    It is the best in the objective among the points that satisfy --where. Points whose 95 % intervals overlap
+    its interval are indistinguishable from it: --prefer decides among them, column by column; without it the
+    best mean is taken and the others are listed. The last line of the output is the line of Python.
     """
     import json
 
@@ -44,6 +44,6 @@ def pick(
         typer.echo(json.dumps(pick_dict(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         output().print(ConsoleTable(pick_layout(found)))
-        # Not by rich, which would break it where the terminal ends.
+        # Not by rich, which would wrap it at the terminal's width.
         say("")
         say(found.line)

@@ -15,7 +15,7 @@ def plot(
     directory: RunDirectory,
     x: Annotated[str | None, typer.Option(help="Column of the horizontal axis, such as flops.")] = None,
     y: Annotated[str | None, typer.Option(help="Column of the vertical axis, such as latency_ms.")] = None,
-    color: Annotated[str, typer.Option(help="Column that tells the series apart.")] = "method",
+    color: Annotated[str, typer.Option(help="Column that defines the series.")] = "method",
     pareto: Annotated[bool, typer.Option("--pareto", help="Draw the Pareto front.")] = False,
     strict: Strict = False,
     ranks: Annotated[
@@ -34,9 +34,9 @@ def plot(
     """Plot a run: one column against another, or without --x and --y the standard set.
 
     The standard set: accuracy against FLOPs and parameters, latency against FLOPs, their ranks, a heat
-    map over M and G, learning curves, as far as they were measured; PNGs in the run directory unless
-    --out says otherwise. Beside a Pareto front, points that may be optimal for all that their intervals
-    tell are ringed; --strict leaves the rings out.
+    map over M and G, learning curves, as far as measured; PNGs in the run directory unless --out is given.
+    Points off the Pareto front that may be optimal within their intervals are ringed; --strict omits the
+    rings.
     """
     from wnexplore.cli.show import load_records, rows_of
     from wnexplore.errors import InputError
@@ -52,8 +52,8 @@ def plot(
         "--color is for one plot: give --x, --y or --ranks with it": color != "method" and not one,
         "--pareto is not for --ranks, which draws no front": pareto and ranks,
         "--logx is not for --ranks: ranks have no logarithmic axis": logx and ranks,
-        "--curves is a plot of its own: leave --x, --y and --ranks out": curves and one,
-        "--strict says how a Pareto front is drawn: give --pareto with it": strict
+        "--curves is a separate plot: leave --x, --y and --ranks out": curves and one,
+        "--strict is about the Pareto front: give --pareto with it": strict
         and (one or curves)
         and not pareto,
     }
@@ -92,7 +92,7 @@ def plot(
 def _check_target(out: Path, one: bool) -> None:
     """Raise `InputError` if no figure can be written to `out`, before any is drawn.
 
-    Of the standard set `out` is a folder, or the beginning of each file's name.
+    For the standard set `out` is a folder, or the prefix of each file's name.
     """
     from wnexplore.files import check_folder, check_writable
     from wnexplore.report.figure_files import check_figure_path

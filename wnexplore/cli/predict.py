@@ -1,4 +1,4 @@
-"""wnexplore predict: what a checkpoint sees in images."""
+"""wnexplore predict: classify images with a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """The five likeliest classes of each image, by name, with their probabilities.
+    """The five most probable classes of each image, with probabilities.
 
-    Images are brought to the network's size as `evaluate` brings those of a folder. One that can't be read is
-    told, with the reason, and the others are answered all the same (exit code 1). All products are float32,
-    without TF32.
+    Preprocessing is that of `evaluate` for a folder. Unreadable images are reported with the reason, and the
+    others are still classified (exit code 1). All products are float32, without TF32.
     """
     import json
 
@@ -44,7 +43,7 @@ def predict(
         text = json.dumps(answers_by_path, indent=2, ensure_ascii=False, allow_nan=False)
         try:
             text.encode()
-        except UnicodeEncodeError:  # a file name that is no UTF-8
+        except UnicodeEncodeError:  # a file name that is not UTF-8
             text = json.dumps(answers_by_path, indent=2, allow_nan=False)
         typer.echo(text)
     else:
@@ -59,4 +58,4 @@ def predict(
 
 
 _PATH = 4096
-"""Characters that a path may have."""
+"""Most characters of a path in messages."""

@@ -28,10 +28,10 @@ def profile(
     mode: Annotated[str, typer.Option(help="What to time: inference,train (a training step).")] = "inference",
     target: Annotated[
         float | None,
-        typer.Option(help="Interval at which a latency is known well enough: 0.01 for 1 % either side."),
+        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Time for one latency at most, in seconds.")] = 5.0,
-    layers: Annotated[bool, typer.Option("--layers", help="Also a table by layer.")] = False,
+    seconds: Annotated[float, typer.Option(help="Time limit of one latency in seconds.")] = 5.0,
+    layers: Annotated[bool, typer.Option("--layers", help="Add a table by layer.")] = False,
     roofline: Annotated[
         Path | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""wnexplore published: our counts beside the published ones."""
+"""wnexplore published: compare our counts with the published ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 def published(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array on standard output.")] = False,
 ) -> None:
-    """Count every row of the published table and set it beside the published figures.
+    """Count every row of the published table and compare with the published figures.
 
-    For each multiplier M/G the legal (M, G) is taken whose counts come nearest.
+    For each multiplier M/G the legal (M, G) with the nearest counts is used.
     """
     import json
 

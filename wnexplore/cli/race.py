@@ -1,4 +1,4 @@
-"""wnexplore race: every formulation of a network's layers, timed beside one another."""
+"""wnexplore race: benchmark every formulation of a network's layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from wnexplore.results.escape import one_line
 def race(
     context: typer.Context,
     layer: Annotated[
-        str | None, typer.Option(help="Race this layer alone: layer1.0.conv1, as --layers of profile has it.")
+        str | None,
+        typer.Option(help="Benchmark only this layer: layer1.0.conv1, as named by profile --layers."),
     ] = None,
     batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1,16,64",
     dtype: Annotated[str, typer.Option(help="float32, tf32, bfloat16 or float16.")] = "float32",
@@ -27,19 +28,19 @@ def race(
     mode: Annotated[str, typer.Option(help="inference, or train (forward and backward).")] = "inference",
     target: Annotated[
         float | None,
-        typer.Option(help="Interval at which a ratio is known well enough: 0.01 for 1 % either side."),
+        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(help="Time for one formulation at one batch size, in seconds; 10 rounds at least."),
+        typer.Option(help="Time limit per formulation and batch size in seconds; at least 10 rounds."),
     ] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Time every legal formulation of each layer beside a plain convolution, and check that they agree.
+    """Time every legal formulation of each layer against a plain convolution, and check that they agree.
 
-    Layers of equal shape are raced once. Tells which formulation is the fastest from which batch size on,
-    and the regret of what "auto" picks: its time over the fastest one's. Exit code 1 if the output of a
-    formulation is not the published one's, or if one fails or runs out of memory.
+    Layers of equal shape are timed once. Shows the fastest formulation by batch size, and the regret of the
+    choice of "auto": its time over the fastest one's. Exit code 1 if a formulation's output differs from the
+    published one's, or if one fails or runs out of memory.
     """
     import json
 
@@ -75,7 +76,7 @@ def race(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the races on standard error; nothing where that is no terminal."""
+    """A progress bar over the benchmarks on standard error; nothing if that is not a terminal."""
     from rich.markup import escape
     from rich.progress import Progress
 
@@ -83,7 +84,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
     console = PlainConsole(stderr=True)
     off = not console.is_terminal
-    # Drawn between races, and not by a thread of its own that would run while they are timed.
+    # Drawn between benchmarks, not by a background thread that would run while they are timed.
     with Progress(console=console, disable=off, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=None)
 

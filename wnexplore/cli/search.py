@@ -46,16 +46,16 @@ _PLACES = {
 def search(
     context: typer.Context,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file with the axes to choose from.")
+        str | None, typer.Argument(metavar="[FILE_OR_NAME]", help="Sweep file with the axes to search.")
     ] = None,
     objectives: Annotated[
         str, typer.Option(help="Columns to optimise, each in its better direction.")
     ] = "params,latency_ms",
     budget: Annotated[
-        list[str] | None, typer.Option(help='What every point must satisfy: "params<2.5e6"; may be repeated.')
+        list[str] | None, typer.Option(help='Condition on every point: "params<2.5e6"; may be repeated.')
     ] = None,
     trials: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="How many different points to measure.")
+        int, typer.Option(min=1, max=1_000_000, help="Number of distinct points to measure.")
     ] = 60,
     sampler: Annotated[str, typer.Option(help="nsga2 or tpe.")] = "nsga2",
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
@@ -65,23 +65,25 @@ def search(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, to time and to train on.")] = None,
     target: Annotated[
         float | None,
-        typer.Option(help="Interval at which a latency is known well enough: 0.01 for 1 % either side."),
+        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time for one latency at most, in seconds.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time limit of one latency in seconds.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
     data: DataText = None,
     data_path: DataPath = None,
     download: Download = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Trainings at once, each in a process of its own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; runs/search-NAME if left out.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings per point, each with its seed.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Concurrent trainings, each in a separate process.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/search-NAME.")] = None,
 ) -> None:
-    """Search a space too large to sweep: Optuna proposes, what breaks a budget is never built.
+    """Search a space too large to sweep: Optuna proposes points, those over budget are never built.
 
-    A budget on params or flops is exact and costs nothing; one on a latency is asked before a point is
-    trained. Results are kept as they come, like a sweep's, and the same command goes on where it was
-    stopped; more --trials go on further. Optuna's dashboard opens DIR/study.db.
+    Budgets on params or flops are exact and free; budgets on latency are checked before a point is trained.
+    Results are saved as they are measured, like a sweep's, and the same command resumes where it was stopped;
+    more --trials extend the search. Optuna's dashboard opens DIR/study.db.
     """
     from wnexplore.cli.show import keep_sweep
     from wnexplore.design.shipped import find_sweep
@@ -104,12 +106,12 @@ def search(
     wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed)
     wanted.check()
     directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"
-    with goes_on(lambda: f"what is measured is kept in {directory}"):
+    with goes_on(lambda: f"all measurements are kept in {directory}"):
         with Store.create(directory) as store, _progress(trials) as on_step:
             outcome = run_search(wanted, store, on_step)
         keep_sweep(directory, spec)
         _show(directory, wanted.objectives)
-    notify(f"{outcome.points} points measured; {outcome.rejected} proposals were thrown out unbuilt")
+    notify(f"{outcome.points} points measured; {outcome.rejected} proposals were rejected without building")
     if outcome.exhausted:
         notify("every point that satisfies the budgets is measured")
     kept = f"{directory / FILE_NAME}, {directory / STUDY}"
@@ -134,7 +136,7 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
 
 @contextmanager
 def _progress(trials: int) -> Iterator[Callable[[int, Step], None]]:
-    """One bar over the points; nothing where there is no terminal."""
+    """A progress bar over the points; nothing without a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 

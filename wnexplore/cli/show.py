@@ -1,4 +1,4 @@
-"""Printing what the report room makes."""
+"""Loads records, and prints and writes reports."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def load_records(directory: Path, skip_damaged: bool, samples_of: Collection[Figure] = ()) -> list[Record]:
-    """The records of a run directory; `skip_damaged` leaves damaged ones out and says so.
+    """The records of a run directory; `skip_damaged` omits damaged ones with a message.
 
-    They are without samples, but those of the figures `samples_of`.
+    Samples are loaded only for the figures `samples_of`.
     """
     from wnexplore.results.store import read_records
 
@@ -29,19 +29,19 @@ def load_records(directory: Path, skip_damaged: bool, samples_of: Collection[Fig
 
 
 def report_damaged(damaged: Sequence[str]) -> None:
-    """Say on standard error how many records are left out, and why the first one is."""
+    """Report on standard error how many records are omitted, and why the first one is."""
 
     if damaged:
-        notify(f"left out {len(damaged)} damaged of the records: {damaged[0]}")
+        notify(f"left out {len(damaged)} damaged records: {damaged[0]}")
 
 
 def load_rows(directory: Path, where: str | None, sort: str | None, skip_damaged: bool) -> pd.DataFrame:
-    """The rows of a run directory that `where` keeps, ordered by `sort`."""
+    """The rows of a run directory that satisfy `where`, ordered by `sort`."""
     return rows_of(load_records(directory, skip_damaged), where, sort)
 
 
 def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> pd.DataFrame:
-    """The rows of `records` that `where` keeps, ordered by `sort`."""
+    """The rows of `records` that satisfy `where`, ordered by `sort`."""
     from wnexplore.results import filters
     from wnexplore.results.frame import frame
 
@@ -60,7 +60,7 @@ def print_table(rows: pd.DataFrame, pareto: Sequence[str] | None = None, *, stri
 
 
 def write_output(content: str | bytes, out: Path | None) -> None:
-    """`content` to a file, which appears whole, or to standard output."""
+    """Write `content` atomically to a file, or to standard output."""
     import sys
 
     from wnexplore.files import write_atomically
@@ -75,9 +75,9 @@ def write_output(content: str | bytes, out: Path | None) -> None:
 def write_results(
     directory: Path, rows: pd.DataFrame, records: Sequence[Record]
 ) -> tuple[list[Path], list[str]]:
-    """The CSV of `rows`, made from `records`, and their plots into a run directory.
+    """Write the CSV of `rows`, made from `records`, and their plots into a run directory.
 
-    The files written, and a line for what could not be: the records are safe whatever becomes of these.
+    Returns the written files, and a line per failure: the records are safe in any case.
     """
     from wnexplore.errors import WnexploreError, shown
 
@@ -113,9 +113,10 @@ def _write_results(
 
 
 def keep_sweep(directory: Path, spec: SweepSpec) -> None:
-    """Write the sweep file of a run; the one of another sweep that is there is kept, under another name.
+    """Write the sweep file of a run; an existing file of another sweep is kept, and this one gets another
+    name.
 
-    A run may be gone on with by other options, and measured anew where the first file was written by hand.
+    A run may be resumed with other options, and its first file may have been written by hand.
     """
     from wnexplore.files import write_atomically
 
@@ -128,4 +129,4 @@ def keep_sweep(directory: Path, spec: SweepSpec) -> None:
         path = directory / f"sweep-{number}.yaml"
     write_atomically(path, content)
     if number > 1:
-        notify(f"{directory} was begun by another sweep: this one is in {path.name}")
+        notify(f"{directory} was started by another sweep: this one is in {path.name}")

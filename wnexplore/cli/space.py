@@ -1,4 +1,4 @@
-"""wnexplore space: how large a design space is, and which of its points are worth measuring."""
+"""wnexplore space: the size of a design space, and its points by their counts."""
 
 from __future__ import annotations
 
@@ -32,24 +32,26 @@ def space(
     where: PointsWhere = None,
     count: Annotated[
         bool,
-        typer.Option("--count", help="Only how many points there are, with --where of those that it keeps."),
+        typer.Option(
+            "--count", help="Only the number of points; with --where also of those that satisfy it."
+        ),
     ] = False,
     pareto: Annotated[
-        str | None, typer.Option(help="List only the Pareto front of these: params,flops.")
+        str | None, typer.Option(help="List only the Pareto front in these columns: params,flops.")
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="List so many points, drawn at random.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="List a random sample of this size.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of --sample.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV file for the points listed; if neither is asked, all kept, doubles marked."),
+        typer.Option(help="CSV file of the listed points; by default all kept points, duplicates marked."),
     ] = None,
 ) -> None:
     """Count every point of a design space exactly, without building any.
 
-    Tells the size of the space, the illegal points by the rule that they break, points that are the same
-    function as another, and how parameters and FLOPs are distributed over those that --where (or the
-    file's `where`) keeps; lists their Pareto front or a sample. What --where asks of figures that must be
-    measured, such as latency_ratio, excludes nothing here.
+    Shows the size of the space, the illegal points by rule, duplicates (points that are the same function),
+    and the distribution of parameters and FLOPs over the points that satisfy --where (or the file's `where`);
+    lists their Pareto front or a sample. Conditions on measured figures, such as latency_ratio, exclude
+    nothing here.
     """
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
@@ -66,7 +68,7 @@ def space(
     listing = {"--pareto": pareto, "--sample": sample, "--out": out}
     requested = [option for option, value in listing.items() if value is not None]
     if count and requested:
-        raise InputError(f"--count lists no points, and {requested[0]} asks for some: leave one of them out")
+        raise InputError(f"--count lists no points, but {requested[0]} does: leave one of them out")
     if pareto is not None and sample is not None:
         raise InputError("--pareto and --sample each list some of the points: leave one of them out")
     objectives = None if pareto is None else check_objectives(comma_list(pareto))
@@ -75,7 +77,7 @@ def space(
         check_writable(out)
     found = space_of(spec)
     _report_size(found)
-    # A space of any size is sized; asking its points takes one that can be listed.
+    # A space of any size can be sized; evaluating its points needs one that can be listed.
     if not count or wanted is not None:
         kept = _report_kept(found, spec.where, wanted)
         if not count:
@@ -94,7 +96,7 @@ def _report_size(space: Space) -> None:
 
 
 def _report_kept(space: Space, where: str | None, wanted: Condition | None) -> Indices:
-    """The points that are legal, no doubles, and not excluded; `InputError` if there are none."""
+    """The points that are legal, distinct and not excluded; `InputError` if there are none."""
     import numpy as np
 
     from wnexplore.space.selection import open_points
@@ -103,7 +105,9 @@ def _report_kept(space: Space, where: str | None, wanted: Condition | None) -> I
     doubles = np.flatnonzero(space.repeated)
     if len(doubles):
         one = int(doubles[0])
-        say(f"{len(doubles):,} of the legal ones are the same function as another: counted once from here on")
+        say(
+            f"{len(doubles):,} legal points are duplicates (the same function as another): counted once below"
+        )
         say(f"  {space.point(one)} equals {space.point(int(space.first_like[one]))}")
     if where is not None:
         say(f"{len(kept):,} satisfy {where}")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: one way to end for all commands, and a line that says how to go on."""
+"""Ctrl-C, SIGTERM and SIGHUP: all commands end the same way, with a line that says how to resume."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ STOPPED = 130
 
 @contextmanager
 def stops_raised() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end what runs inside as Ctrl-C does: by a `KeyboardInterrupt`.
+    """Make SIGTERM and SIGHUP raise `KeyboardInterrupt` inside, like Ctrl-C.
 
-    One that the caller has ignored (nohup) stays ignored. After the first a second SIGTERM ends the process
-    at once, and SIGHUP, which a shell sends once more when its terminal is closed, changes nothing.
+    Signals that the caller ignores (nohup) stay ignored. A second SIGTERM ends the process at once; a second
+    SIGHUP, which a shell sends when its terminal is closed, is ignored.
     """
     if threading.current_thread() is not threading.main_thread():
-        # Python lets no other thread say what a signal does.
+        # Only the main thread may set signal handlers.
         yield
         return
     before = {number: signal.getsignal(number) for number in STOPS if number != signal.SIGINT}
@@ -52,11 +52,11 @@ def stops_raised() -> Iterator[None]:
 
 @contextmanager
 def goes_on(kept: Callable[[], str]) -> Iterator[None]:
-    """End the command if it is stopped inside, with a line of what is `kept` and how to go on."""
+    """End the command if it is stopped inside, with a line on what is `kept` and how to resume."""
     try:
         yield
     except KeyboardInterrupt:
-        notify(f"stopped: {kept()}; to go on: {called()}")
+        notify(f"stopped: {kept()}; to resume: {called()}")
         raise typer.Exit(STOPPED) from None
 
 

@@ -54,17 +54,19 @@ def sweep(
     mode: Annotated[str | None, typer.Option(help="What to time: inference,train (a training step).")] = None,
     target: Annotated[
         float | None,
-        typer.Option(help="Interval at which a latency is known well enough: 0.01 for 1 % either side."),
+        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time for one latency at most, in seconds.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time limit of one latency in seconds.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
     data: DataText = None,
     data_path: DataPath = None,
     download: Download = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings a point, each with its seed.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Trainings at once, each in a process of its own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if left out.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings per point, each with its seed.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Concurrent trainings, each in a separate process.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/NAME.")] = None,
     sort: Sort = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
     skip_damaged: SkipDamaged = False,
@@ -73,9 +75,9 @@ def sweep(
     """Measure every point of a sweep: parameters, FLOPs, latency, top-1 after a short training.
 
     FILE_OR_NAME is a sweep file or a shipped sweep (quickstart, published, shufflenet_grid,
-    resnet50_grid); options override it, and make a sweep of their own without one. Results are kept
-    in a run directory as they come: the same command goes on where it was stopped. With --skip-damaged
-    damaged records are set aside and measured again.
+    resnet50_grid); options override it, or define a sweep without one. Results are saved in a run directory
+    as they are measured: the same command resumes where it was stopped. With --skip-damaged damaged records
+    are set aside and measured again.
     """
     from wnexplore.cli.show import report_damaged
     from wnexplore.design.shipped import find_sweep
@@ -106,7 +108,7 @@ def sweep(
         report_damaged(damaged or [])
         _show_plan(planned, todo, directory)
         return
-    # A run takes hours, and these may be many.
+    # A run takes hours, and there may be many.
     del records
     made, failed = _measure(spec, planned, directory, retry_failed, bool(damaged))
     with goes_on(lambda: f"all is measured and kept in {directory}"):
@@ -135,11 +137,12 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "latency": ("latency",),
     "train": ("train",),
 }
-"""Parameter of `sweep` -> what it sets in the sweep file; whole figures last, so that --no-train wins."""
+"""Parameter of `sweep` -> the path in the sweep file that it sets; complete figures last, so that --no-train
+wins."""
 
 
 def _run_directory(path: Path | None) -> Path:
-    """Where a sweep's results go by default: runs/NAME, or where its file itself is that of a run."""
+    """The default run directory of a sweep: runs/NAME, or the folder of its file if that is a run's."""
     from wnexplore.results.store import FILE_NAME
 
     if path is None:
@@ -148,7 +151,7 @@ def _run_directory(path: Path | None) -> Path:
 
 
 def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[Plan, list[Measurement]]:
-    """All that is to be measured, and what of it no record in `records` stands for yet."""
+    """The plan, and its measurements without a record in `records`."""
     from wnexplore.study.sweep import check_sizes, plan, remaining
     from wnexplore.training.training_record import threads_before
 
@@ -167,7 +170,7 @@ def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[P
 def _measure(
     spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, set_aside: bool
 ) -> tuple[int, list[Record]]:
-    """Measure what is not done yet: how many measurements were made, and those that failed."""
+    """Measure what is not done yet; returns the number of measurements, and the failed ones."""
     from wnexplore.cli.show import keep_sweep, report_damaged
     from wnexplore.results.store import Store
     from wnexplore.study.sweep import remaining, run
@@ -192,13 +195,13 @@ def _measure(
 
 @contextmanager
 def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
-    """One bar over the variants, the current step, time left; nothing where there is no terminal."""
+    """A progress bar over the measurements with step and time left; nothing without a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
     from wnexplore.cli.terminal import PlainConsole
 
-    # Drawn where a measurement says so and not by a thread of its own, which would run while it times.
+    # Drawn on progress reports, not by a background thread, which would run while networks are timed.
     columns = (
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -236,7 +239,7 @@ _MOST_TOLD = 2000
 
 
 def _report(record: Record) -> None:
-    """A line for each of trainings that run at once, of which no bar could tell which is where."""
+    """A line per concurrent training, which a single bar couldn't show."""
     if record.figure != "training":
         return
     label = f"{record.point}, seed {record.protocol['seed']}"
@@ -263,10 +266,10 @@ def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
 
 
 def _steps(todo: list[Measurement]) -> Iterator[str]:
-    """What is to be measured of a point; seeds that follow one another as one step."""
+    """The measurements of a point; consecutive seeds as one step."""
     yield from (str(m) for m in todo if m.figure != "training")
     trainings = [m for m in todo if m.figure == "training"]
-    # What differs between those of one run is the seed minus the place.
+    # Within a run of consecutive seeds, seed minus position is constant.
     for _, run in groupby(enumerate(trainings), lambda numbered: numbered[1].protocol["seed"] - numbered[0]):
         first, *others = (m for _, m in run)
         if len(others) < 3:
@@ -313,7 +316,7 @@ def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: st
     paths = [directory / FILE_NAME, directory / "sweep.yaml", *written]
     notify("wrote " + ", ".join(str(path) for path in paths))
     for line in trouble:
-        # All is measured and kept: this is no failure of the sweep.
+        # All is measured and kept: the sweep hasn't failed.
         notify(
             f"{line}; all is measured and kept, and wnexplore plot {shlex.quote(str(directory))} tries again"
         )

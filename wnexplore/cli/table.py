@@ -16,16 +16,17 @@ def table(
     where: Where = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Only Pareto-optimal rows.")] = False,
     objectives: Annotated[
-        str | None, typer.Option(help="Columns that Pareto-optimal is meant in: top1,latency_ms.")
+        str | None, typer.Option(help="Objectives of Pareto optimality: top1,latency_ms.")
     ] = None,
     strict: Strict = False,
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """Show the figures of a run as a table, Pareto-optimal rows marked.
 
-    Optimal is meant in accuracy against FLOPs where something was trained; choose with --objectives. A
-    row stays marked unless another is better for certain, 95 % intervals apart; --strict goes by values.
-    Below a whole run: what halving dropped, and how well early ranks foretold final ones.
+    The default objectives are accuracy and FLOPs where something was trained; choose with --objectives. A row
+    stays marked unless another is certainly better, with disjoint 95 % intervals; --strict compares values.
+    Below the table of a complete run: what halving dropped, and the rank correlation of early and final
+    accuracy.
     """
     from wnexplore.cli.show import load_records, print_table, rows_of
     from wnexplore.errors import InputError
@@ -38,12 +39,12 @@ def table(
     if pareto:
         if not chosen:
             raise InputError(
-                "nothing was trained in this run, so there is no accuracy to trade: choose what"
-                " Pareto-optimal is meant in, such as --objectives params,latency_ms"
+                "nothing was trained in this run, so there is no accuracy to compare: choose objectives,"
+                " such as --objectives params,latency_ms"
             )
         rows = rows[pareto_rows(rows, chosen, strict=strict)]
     print_table(rows, chosen, strict=strict)
-    # They are about all that was trained, not about some rows of it.
+    # They are about all trainings, not about selected rows.
     if where is None and not pareto:
         for line in lines(records):
             say(line)

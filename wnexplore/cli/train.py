@@ -1,4 +1,4 @@
-"""wnexplore train: one design point in full; stop and resume at will."""
+"""wnexplore train: train one design point in full; can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def train(
     ] = None,
     epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
     steps: Annotated[str | None, typer.Option(help="Steps, instead of epochs.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Images a step, of all processes.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images per step, over all processes.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     lr: Annotated[str | None, typer.Option(help="Peak learning rate.")] = None,
-    kernel_lr: Annotated[str | None, typer.Option(help="Times the learning rate, for kernels.")] = None,
+    kernel_lr: Annotated[str | None, typer.Option(help="Factor of the learning rate for kernels.")] = None,
     lr_schedule: Annotated[str | None, typer.Option(help="cosine or linear.")] = None,
     warmup_epochs: Annotated[str | None, typer.Option(help="Epochs of warm-up.")] = None,
     weight_decay: Annotated[
-        str | None, typer.Option(help="Weight decay, of all but biases and norms.")
+        str | None, typer.Option(help="Weight decay, except for biases and norms.")
     ] = None,
     label_smoothing: Annotated[str | None, typer.Option(help="Label smoothing.")] = None,
     clip_grad_norm: Annotated[str | None, typer.Option(help="Largest norm of the gradients.")] = None,
     ema: Annotated[str | None, typer.Option(help="Decay of a moving average of the weights: 0.9999.")] = None,
     amp: Annotated[str | None, typer.Option(help="off, bfloat16 or float16.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of weights, order and augmentation.")] = 0,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two rows of the log.")] = 50,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints at most.")] = 1000,
+    save_every: Annotated[int, typer.Option(min=1, help="Most steps between two checkpoints.")] = 1000,
     test_every: Annotated[int, typer.Option(min=1, help="Epochs between two tests.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Run directory; runs/train if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/train.")] = None,
 ) -> None:
-    """Train one design point through a whole recipe, on as many GPUs as torchrun starts processes.
+    """Train one design point by a complete recipe, on as many GPUs as torchrun starts processes.
 
     The run directory holds log.csv, TensorBoard's files, checkpoints (the last two and the best) and, at
-    the end, results.sqlite for `wnexplore table`. Stop it at any step: the same command goes on there, to
-    the same result. On 8 GPUs: torchrun --nproc-per-node 8 -m wnexplore train ...
+    the end, results.sqlite for `wnexplore table`. It can be stopped at any step: the same command resumes
+    there, with the same result. On 8 GPUs: torchrun --nproc-per-node 8 -m wnexplore train ...
     """
     point = legal_point({**context.params, "num_classes": 1000})
     spec = _spec(context.params)
@@ -67,8 +67,8 @@ def train(
     from wnexplore.training.full_training import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
-    # While it trains it ends by itself, with the step under way; this is before that, or the second time.
-    stopped = goes_on(lambda: f"what {directory} holds is kept") if _speaks() else nullcontext()
+    # During training it ends after the current step; this handles stops before that, or a second one.
+    stopped = goes_on(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
     with stopped, _table() as show:
         outcome = train_fully(run, show)
     if not _speaks():
@@ -78,9 +78,9 @@ def train(
     if outcome.skipped:
         notify(f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch")
     if outcome.finished:
-        say(f"top-1 at its best {outcome.best_top1:.2f} %: {outcome.best}")
+        say(f"best top-1 {outcome.best_top1:.2f} %: {outcome.best}")
         return
-    notify(f"stopped at step {outcome.step} of {outcome.steps}; to go on: {called()}")
+    notify(f"stopped at step {outcome.step} of {outcome.steps}; to resume: {called()}")
     raise typer.Exit(STOPPED)
 
 
@@ -96,7 +96,7 @@ def _spec(given: Mapping[str, object]) -> TrainSpec:
     from wnexplore.design.sweep_file import load_sweep
 
     options = {name: given[name] for name in _RECIPE if given[name] is not None}
-    # One length takes the place of the recipe's other one.
+    # One length replaces the recipe's other one.
     for name, other in (("epochs", "steps"), ("steps", "epochs")):
         if name in options:
             options.setdefault(other, None)
@@ -112,7 +112,7 @@ def _spec(given: Mapping[str, object]) -> TrainSpec:
 
 @contextmanager
 def _table() -> Iterator[Callable[[Row, int], None]]:
-    """Rows of the log as they come: a table that stays in place in a terminal, a line each elsewhere."""
+    """Rows of the log as they are written: a live table in a terminal, one line per row elsewhere."""
     from rich.live import Live
 
     from wnexplore.cli.terminal import PlainConsole
@@ -132,7 +132,7 @@ def _table() -> Iterator[Callable[[Row, int], None]]:
 
 
 def _as_table(rows: list[Row], steps: int, height: int) -> Table:
-    """The newest rows, as many as a terminal of `height` lines holds."""
+    """The newest rows that fit into `height` lines."""
     from rich.table import Table
 
     shown = rows[-max(3, height - 8) :]
@@ -174,11 +174,11 @@ def _of(count: int, what: str) -> str:
 
 
 def _left(row: Row, steps: int) -> str:
-    """Time that the steps left take at the speed so far."""
+    """Estimated time of the remaining steps."""
     seconds = round(row.seconds / row.step * (steps - row.step))
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def _speaks() -> bool:
-    """Whether this is the one of torchrun's processes that speaks."""
+    """Whether this is torchrun's process of rank 0, which prints."""
     return os.environ.get("RANK", "0") == "0"

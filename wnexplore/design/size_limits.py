@@ -102,7 +102,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 def _limit_files() -> Iterator[Path]:
     """The files with a limit of this process's group, and of those that it is in (cgroups, versions 1 and 2).
 
-    In a container its own group stands at the top; elsewhere the process says where it is.
+    In a container the group is the root; elsewhere it is read from the process.
     """
     tops = {"": (_CGROUPS, "memory.max"), "memory": (_CGROUPS / "memory", "memory.limit_in_bytes")}
     yield from (top / name for top, name in tops.values())
@@ -111,11 +111,11 @@ def _limit_files() -> Iterator[Path]:
     except OSError:
         return
     for line in lines:
-        _, controllers, own = line.split(":", 2)
+        _, controllers, folder = line.split(":", 2)
         for controller in controllers.split(","):
             if controller in tops:
                 top, name = tops[controller]
-                group = PurePosixPath(own.lstrip("/"))
+                group = PurePosixPath(folder.lstrip("/"))
                 yield from (top / above / name for above in (group, *group.parents))
 
 
