@@ -15,11 +15,11 @@ from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.errors import InputError
 from wnexplore.measure import layer_benchmark
 from wnexplore.measure.distinct_layers import DistinctLayer, distinct_layers
-from wnexplore.measure.failure import Failure
-from wnexplore.measure.layer_benchmark import LayerBenchmark, Timed, benchmark_layer, crossover, difference
+from wnexplore.measure.layer_benchmark import benchmark_layer, difference
 from wnexplore.measure.rounds import MIN_ROUNDS
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.formulations import apply_generated
+from wnexplore.results.formulation_timings import FailedFormulation, LayerBenchmark, TimedFormulation
 
 RESOLUTION = 32
 
@@ -41,8 +41,10 @@ def _layer(module: nn.Module) -> DistinctLayer:
     return found
 
 
-def _timed(found: LayerBenchmark) -> dict[str, Timed]:
-    return {name: outcome for name, outcome in found.formulations.items() if isinstance(outcome, Timed)}
+def _timed(found: LayerBenchmark) -> dict[str, TimedFormulation]:
+    return {
+        name: outcome for name, outcome in found.formulations.items() if isinstance(outcome, TimedFormulation)
+    }
 
 
 def _resnet_input(layer: ConvShape) -> int:
@@ -153,7 +155,7 @@ def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytes
 
     monkeypatch.setattr(layer_benchmark, "apply_generated", broken)
     found = benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol())
-    assert found.formulations["shared"] == Failure("out_of_memory", "OutOfMemoryError: no room")
+    assert found.formulations["shared"] == FailedFormulation("out_of_memory", "OutOfMemoryError: no room")
     timed = _timed(found)
     assert {name: outcome.agrees for name, outcome in timed.items()} == {"published": True, "kernel": False}
     assert timed["kernel"].difference == 1
@@ -166,7 +168,7 @@ def test_images_that_do_not_fit_are_everyones_failure() -> None:
     found = benchmark_layer(_layer(WeightNetConv2d(3, 8, 3, G=1)), _protocol(batch_size=10**12))
     assert set(found.formulations) == {"published", "kernel", "shared"}
     for outcome in found.formulations.values():
-        assert isinstance(outcome, Failure)
+        assert isinstance(outcome, FailedFormulation)
         assert outcome.status == "out_of_memory"
     assert (found.plain_ms, found.picked, found.fastest, found.regret) == (None, None, None, None)
     assert found.to_dict()["plain_ms"] is None
@@ -208,4 +210,5 @@ def test_the_crossover_is_where_the_fastest_changes(
 ) -> None:
     nothing = LayerBenchmark(1, None, {}, None, None, None)
     benchmarks = [replace(nothing, batch_size=2**n, fastest=name) for n, name in enumerate(fastest)]
-    assert crossover(benchmarks) == expected
+    layer = _layer(WeightNetConv2d(3, 8, 3, G=1))
+    assert layer.with_benchmarks(benchmarks).crossover == expected

@@ -7,15 +7,15 @@ from wnexplore import DesignPoint
 from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.methods import METHODS
 from wnexplore.measure.complexity import measure_complexity
-from wnexplore.measure.layer_profile import Layer, measure_layers
-from wnexplore.measure.roofline import Peaks
+from wnexplore.measure.layer_profile import measure_layers
 from wnexplore.models import convert
 from wnexplore.nn import WeightNetConv2d
+from wnexplore.results.network_profile import LayerProfile, Peaks
 
 PEAKS = Peaks(bytes_per_s=2e10, multiply_adds_per_s=5e10)
 
 
-def _measured(point: DesignPoint, model: torch.nn.Module, batch_size: int = 2) -> list[Layer]:
+def _measured(point: DesignPoint, model: torch.nn.Module, batch_size: int = 2) -> list[LayerProfile]:
     return measure_layers(
         model,
         resolution=point.resolution,
@@ -80,7 +80,7 @@ def test_the_clocks_are_taken_away_again() -> None:
 
 def _layers(
     *modules: nn.Module, batch_size: int = 1, dtype: str = "float32", memory_format: str = "contiguous"
-) -> list[Layer]:
+) -> list[LayerProfile]:
     """Of modules in a row, for images of 8x8 pixels."""
     return measure_layers(
         nn.Sequential(*modules),

@@ -9,7 +9,8 @@ import pytest
 
 from wnexplore.files import cache_folder
 from wnexplore.measure import roofline
-from wnexplore.measure.roofline import Peaks, device_peaks, measure_peaks
+from wnexplore.measure.roofline import device_peaks, measure_peaks
+from wnexplore.results.network_profile import Peaks
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from scipy.stats import bootstrap
 
 from wnexplore.errors import InputError
 from wnexplore.measure.statistics import (
-    Interval,
     bootstrap_interval,
     drift,
     median_interval,
@@ -21,6 +20,7 @@ from wnexplore.measure.statistics import (
     slow_outliers,
     slow_start,
 )
+from wnexplore.results.intervals import MedianInterval
 
 times = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=40)
 
@@ -121,7 +121,7 @@ def test_bootstrap_is_repeatable_and_contains_the_median(samples: list[float]) -
 
 
 def test_half_width_is_that_of_the_wider_side_relative_to_the_median() -> None:
-    assert Interval(10.0, 9.5, 12.0).half_width == pytest.approx(0.2)
+    assert MedianInterval(10.0, 9.5, 12.0).half_width == pytest.approx(0.2)
 
 
 @given(
@@ -166,7 +166,7 @@ def test_drift_is_told_with_its_sign() -> None:
 @pytest.mark.parametrize("interval", [median_interval, bootstrap_interval])
 @pytest.mark.parametrize("samples", [[], [1.0, math.nan], [math.inf]])
 def test_samples_without_a_median_are_refused(
-    samples: list[float], interval: Callable[[list[float]], Interval]
+    samples: list[float], interval: Callable[[list[float]], MedianInterval]
 ) -> None:
     with pytest.raises(InputError, match="at least one sample, and finite"):
         interval(samples)

@@ -14,10 +14,10 @@ from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.errors import InputError
-from wnexplore.measure.layer_profile import OWN_WORK, measure_layers
-from wnexplore.measure.roofline import Peaks
+from wnexplore.measure.layer_profile import measure_layers
 from wnexplore.models.build import build
 from wnexplore.models.convert import convert
+from wnexplore.results.network_profile import OWN_WORK, Peaks
 from wnexplore.space.skeleton_cache import skeleton_of
 from wnexplore.study.profile import profile
 
@@ -44,9 +44,9 @@ def test_counts_are_those_of_arithmetic(name: str, rest: int) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", resolution=32, num_classes=10)
     skeleton = skeleton_of(point)
     assert count(point, skeleton).flops == COMMON + rest
-    message = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
-    assert message["flops"] == COMMON + rest
-    assert message["uncounted_products"] == {}
+    found = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
+    assert found.complexity.flops == COMMON + rest
+    assert found.complexity.uncounted_products == {}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -86,16 +86,16 @@ def test_a_network_with_nothing_to_replace_is_the_plain_one_by_every_method() ->
     found = set()
     for method in METHODS:
         point = DesignPoint.of(f"{FILE}:Nothing", method, resolution=32, num_classes=10)
-        message = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
-        found.add((message["params"], message["flops"]))
+        counts = profile(point, LatencySpec(device="cpu"), timed=False, layers=False).complexity
+        found.add((counts.params, counts.flops))
     assert found == {(8 * 48 + 8 + 80 + 10, 8 * 8 * 8 * 48 + 80)}
 
 
 def test_what_is_in_no_count_is_told_by_every_command() -> None:
     point = DesignPoint.of(f"{FILE}:Fourier", resolution=32, num_classes=10)
     assert skeleton_of(point).uncounted == ("_fft_r2c",)
-    message = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
-    assert message["uncounted_products"].keys() == {"_fft_r2c"}
+    found = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)
+    assert found.complexity.uncounted_products.keys() == {"_fft_r2c"}
 
 
 @pytest.mark.parametrize("size", [12, 36, 150, 518])
@@ -123,7 +123,7 @@ def test_lazy_layers_get_the_size_of_the_points_images() -> None:
 def test_images_of_other_channels_are_refused_in_one_line(name: str, read: str, method: str) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", method, resolution=32, num_classes=10)
     for refused in (skeleton_of, build):
-        with pytest.raises(InputError, match=f"is for images of {read} wnexplore's have 3") as caught:
+        with pytest.raises(InputError, match=f"is for images of {read} expected a network") as caught:
             refused(point)
         assert "\n" not in str(caught.value)
 

@@ -17,12 +17,12 @@ from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.complexity import count_products
 from wnexplore.measure.layer_profile import measure_layers
-from wnexplore.measure.roofline import Peaks
 from wnexplore.models.conv_calls import layout
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.external import model_skeleton
 from wnexplore.models.method_layers import method_of
 from wnexplore.models.unconvertible import why_left
+from wnexplore.results.network_profile import Peaks
 
 POINTS: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in METHODS if method != "weightnet"),

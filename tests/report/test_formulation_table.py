@@ -1,68 +1,58 @@
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
 
 import pytest
 from rich.console import Console
 
+from wnexplore.design.latency_protocol import LatencyProtocol
+from wnexplore.design.point import DesignPoint
 from wnexplore.report.formulation_table import crossover_words, problems, render
+from wnexplore.results.formulation_timings import (
+    BenchmarkedLayer,
+    ConvNumbers,
+    FailedFormulation,
+    LayerBenchmark,
+    NetworkBenchmark,
+    TimedFormulation,
+)
+from wnexplore.results.intervals import MedianInterval
 
-SHAPE = {
-    "in_channels": 64,
-    "out_channels": 128,
-    "kernel_size": (3, 3),
-    "stride": (2, 2),
-    "padding": (1, 1),
-    "dilation": (1, 1),
-    "groups": 1,
-    "generator_groups": 256,
-    "inputs_per_group": 2,
-}
-
-
-def _spread(name: str, value: float | None) -> dict[str, float | None]:
-    low, high = (None, None) if value is None else (value * 0.99, value * 1.01)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+SHAPE = ConvNumbers(64, 128, (3, 3), (2, 2), (1, 1), (1, 1), 1, 256, 2)
+POINT = DesignPoint.of("resnet18", "weightnet", 4, 2)
+NO_ROOM = FailedFormulation("out_of_memory", "OutOfMemoryError: no room")
 
 
-def _entry(ratio: float, difference: float | None = 1e-7, agrees: bool = True) -> dict[str, Any]:
-    figures = {**_spread("latency_ms", 2 * ratio), **_spread("latency_ratio", ratio)}
-    ended = {"rounds": 20, "stopped_by": "target"}
-    return {"status": "ok", "error": None, **figures, **ended, "difference": difference, "agrees": agrees}
+def _spread(value: float) -> MedianInterval:
+    return MedianInterval(value, value * 0.99, value * 1.01)
 
 
-def _benchmark(batch_size: int, fastest: str, regret: float, **formulations: Any) -> dict[str, Any]:
-    message = {"batch_size": batch_size, **_spread("plain_ms", 2.0), "picked": "kernel", "fastest": fastest}
-    return {**message, **_spread("regret", regret), "formulations": formulations}
+def _entry(ratio: float, difference: float = 1e-7, agrees: bool = True) -> TimedFormulation:
+    return TimedFormulation(_spread(2 * ratio), _spread(ratio), 20, "target", difference, agrees)
 
 
-NO_ROOM = {"status": "out_of_memory", "error": "OutOfMemoryError: no room"}
+def _benchmark(
+    batch_size: int, fastest: str, regret: float, **found: TimedFormulation | FailedFormulation
+) -> LayerBenchmark:
+    return LayerBenchmark(batch_size, _spread(2.0), found, "kernel", fastest, _spread(regret))
 
 
-def _result(*benchmarks: dict[str, Any], crossover: list[tuple[int, str]]) -> dict[str, Any]:
-    layer = {"name": "layer2.0.conv1", "count": 3, "height": 56, "width": 56, "shape": SHAPE}
-    worst = {"layer": "layer2.0.conv1", "batch_size": 16, "picked": "kernel", "fastest": "shared"}
-    protocol = {"device_name": "AMD EPYC", "dtype": "float32", "mode": "train", "memory_format": "contiguous"}
-    axes = {"backbone": "resnet18", "method": "weightnet", "M": 4, "G": 2, "stages": None, "experts": None}
-    return {
-        **axes,
-        "stem": "imagenet",
-        "resolution": 224,
-        "num_classes": 1000,
-        "protocol": {**protocol, "threads": 2},
-        "layers": [{**layer, "races": list(benchmarks), "crossover": crossover}],
-        "regret": {"geometric_mean": 1.118, "worst": {**worst, **_spread("regret", 1.25)}},
-    }
+def _result(*benchmarks: LayerBenchmark) -> NetworkBenchmark:
+    protocol = LatencyProtocol(
+        device="cpu", device_name="AMD EPYC", dtype="float32", batch_size=1, mode="train", threads=2
+    )
+    layer = BenchmarkedLayer("layer2.0.conv1", 3, 56, 56, SHAPE, benchmarks)
+    return NetworkBenchmark(POINT, protocol, (layer,), {})
 
 
 TWO = _result(
     _benchmark(1, "kernel", 1.0, published=_entry(3.0), kernel=_entry(1.1), shared=_entry(1.7)),
     _benchmark(16, "shared", 1.25, published=NO_ROOM, kernel=_entry(1.5), shared=_entry(1.2)),
-    crossover=[(1, "kernel"), (16, "shared")],
 )
 
 
-def _printed(result: dict[str, Any], *, styled: bool = False) -> list[str]:
+def _printed(result: NetworkBenchmark, *, styled: bool = False) -> list[str]:
     console = Console(width=200, force_terminal=styled, color_system="standard" if styled else None)
     with console.capture() as printed:
         for part in render(result):
@@ -91,7 +81,7 @@ def test_the_fastest_is_bold() -> None:
     assert "\x1b[1m→" not in second
 
 
-def test_crossover_regret_and_problems_are_told_below() -> None:
+def test_crossover_regret_and_problems_are_message_below() -> None:
     lines = _printed(TWO)
     assert any(line.rstrip().endswith("kernel up to 1, shared from 16") for line in lines)
     assert "regret of auto: geometric mean 1.118" in lines
@@ -103,11 +93,9 @@ def test_crossover_regret_and_problems_are_told_below() -> None:
     assert problems(TWO) == [message]
 
 
-def test_a_disagreement_is_told() -> None:
-    wrong = _entry(1.0, difference=0.25, agrees=False), _entry(1.0, difference=None, agrees=False)
-    result = _result(
-        _benchmark(1, "published", 1.0, published=_entry(1), kernel=wrong[0], shared=wrong[1]), crossover=[]
-    )
+def test_a_disagreement_is_message() -> None:
+    wrong = _entry(1.0, difference=0.25, agrees=False), _entry(1.0, difference=math.nan, agrees=False)
+    result = _result(_benchmark(1, "published", 1.0, published=_entry(1), kernel=wrong[0], shared=wrong[1]))
     by, no_number = problems(result)
     assert "batch 1: kernel disagrees: its output differs by 2.5e-01 of the largest" in by
     assert "batch 1: shared disagrees: its output is no number" in no_number
@@ -115,10 +103,7 @@ def test_a_disagreement_is_told() -> None:
 
 
 def test_where_nothing_was_timed_the_cells_are_empty() -> None:
-    benchmark = {**_benchmark(1, "", 1.0, kernel=NO_ROOM), "picked": None, "fastest": None}
-    benchmark |= {**_spread("plain_ms", None), **_spread("regret", None)}
-    result = {**_result(benchmark, crossover=[]), "regret": {"geometric_mean": None, "worst": None}}
-    lines = _printed(result)
+    lines = _printed(_result(LayerBenchmark(1, None, {"kernel": NO_ROOM}, None, None, None)))
     assert lines[2].split()[-4:] == ["1", "out", "of", "memory"]
     assert not any("geometric" in line for line in lines)
 
@@ -135,3 +120,31 @@ def test_where_nothing_was_timed_the_cells_are_empty() -> None:
 )
 def test_a_crossover_in_words(crossover: list[tuple[int, str]], message: str) -> None:
     assert crossover_words(crossover, [1, 4, 16, 64]) == message
+
+
+def test_json_has_every_figure_with_its_interval() -> None:
+    content = json.loads(json.dumps(TWO.to_dict(), allow_nan=False))
+    assert list(content)[-4:] == ["protocol", "layers", "regret", "environment"]
+    assert (content["backbone"], content["M"], "batch_size" in content["protocol"]) == ("resnet18", 4, False)
+    (layer,) = content["layers"]
+    assert list(layer) == ["name", "count", "height", "width", "shape", "races", "crossover"]
+    assert (layer["shape"]["kernel_size"], layer["crossover"]) == ([3, 3], [[1, "kernel"], [16, "shared"]])
+    published = layer["races"][1]["formulations"]["published"]
+    assert published == {"status": "out_of_memory", "error": "OutOfMemoryError: no room"}
+    figures = ("latency_ms", "latency_ratio")
+    assert list(layer["races"][0]["formulations"]["kernel"]) == [
+        *("status", "error", *(f"{name}{end}" for name in figures for end in ("", "_low", "_high"))),
+        *("rounds", "stopped_by", "difference", "agrees"),
+    ]
+    assert content["regret"] == {
+        "geometric_mean": pytest.approx(1.25**0.5),
+        "worst": {
+            "layer": "layer2.0.conv1",
+            "batch_size": 16,
+            "picked": "kernel",
+            "fastest": "shared",
+            "regret": 1.25,
+            "regret_low": 1.25 * 0.99,
+            "regret_high": 1.25 * 1.01,
+        },
+    }

@@ -1,13 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from wnexplore.design.latency_protocol import LatencyProtocol
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.figure_files import check_figure_path, save
 from wnexplore.report.profile_table import render
 from wnexplore.report.roofline_figure import render_roofline, roofline_info
+from wnexplore.results.network_profile import Complexity, LayerProfile, LayerTable, Peaks, Profile
 
 
 def _layer(
@@ -18,60 +21,38 @@ def _layer(
     kind: str = "Conv2d",
     formulation: str | None = None,
     depthwise: bool = False,
-) -> Any:
-    return {
-        "name": name,
-        "kind": kind,
-        "formulation": formulation,
-        "depthwise": depthwise,
-        "params": 10,
-        "flops": flops,
-        "bytes": moved,
-        "time_ms": time_ms,
-        "time_share": time_ms / 10,
-        "intensity": 4 * flops / moved,
-        "roofline_share": 0.5,
-    }
+) -> LayerProfile:
+    return LayerProfile(
+        name=name,
+        kind=kind,
+        formulation=formulation,
+        depthwise=depthwise,
+        params=10,
+        flops=flops,
+        bytes=moved,
+        time_ms=time_ms,
+        time_share=time_ms / 10,
+        intensity=4 * flops / moved,
+        roofline_share=0.5,
+    )
 
 
-PROFILE: dict[str, Any] = {
-    "backbone": "resnet18",
-    "method": "weightnet",
-    "M": 2,
-    "G": 1,
-    "stages": None,
-    "experts": None,
-    "stem": "imagenet",
-    "resolution": 224,
-    "num_classes": 1000,
-    "params": 5,
-    "flops": 7,
-    "fvcore_flops": 8,
-    "operators": {"conv": 7},
-    "uncounted": {},
-    "latency": [],
-    "layers_protocol": {
-        "device": "cpu",
-        "device_name": "AMD EPYC",
-        "dtype": "float32",
-        "batch_size": 4,
-        "memory_format": "contiguous",
-        "threads": 2,
-        "bytes_per_s": 2e10,
-        "multiply_adds_per_s": 8e10,
-    },
-    "layers": [
+POINT = DesignPoint.of("resnet18", "weightnet", 2, 1)
+TABLE = LayerTable(
+    LatencyProtocol(device="cpu", device_name="AMD EPYC", dtype="float32", batch_size=4, threads=2),
+    Peaks(bytes_per_s=2e10, multiply_adds_per_s=8e10),
+    (
         _layer("conv1", 1_000_000, 400_000, 2.0),
         _layer("conv1.norm", 0, 400_000, 1.0, kind="BatchNorm2d"),
         _layer("block.alphas", 3_000, 60_000, 0.5, kind="ActivationVectors"),
         _layer("block.conv", 2_000_000, 300_000, 4.0, kind="WeightNetConv2d", formulation="kernel"),
         _layer("fc", 512_000, 2_000_000, 0.2, kind="Linear"),
-    ],
-}
+    ),
+)
 
 
 def test_each_layer_with_work_is_a_mark_at_what_it_attained() -> None:
-    info = roofline_info(PROFILE)
+    info = roofline_info(POINT, TABLE)
     assert [mark.name for mark in info.layers] == ["block.conv", "conv1", "block.alphas", "fc"], (
         "longest first"
     )
@@ -88,7 +69,7 @@ def test_each_layer_with_work_is_a_mark_at_what_it_attained() -> None:
 
 def test_the_picture_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        save(render_roofline(roofline_info(PROFILE)), tmp_path / name)
+        save(render_roofline(roofline_info(POINT, TABLE)), tmp_path / name)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (1040, 820)
         colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or ()}
@@ -98,14 +79,14 @@ def test_the_picture_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_roofs_and_marks_are_where_the_figures_are() -> None:
-    figure = render_roofline(roofline_info(PROFILE))
+    figure = render_roofline(roofline_info(POINT, TABLE))
     (ax,) = figure.axes
     (roof,) = ax.lines
     xs, ys = (list(map(float, values)) for values in (roof.get_xdata(), roof.get_ydata()))  # type: ignore[arg-type]
     assert (xs[1], ys[1]) == (4.0, 8e10), "the ridge"
     assert ys[0] == pytest.approx(xs[0] * 2e10)
     low, high = ax.get_xlim()
-    for mark in roofline_info(PROFILE).layers:
+    for mark in roofline_info(POINT, TABLE).layers:
         assert low < mark.intensity < high
         assert ax.get_ylim()[0] < mark.attained < ax.get_ylim()[1]
     assert {"conv1 20%", "fc 2%"} <= {text.get_text() for text in ax.texts}
@@ -128,13 +109,13 @@ def test_kinds_of_layers_are_told_apart(
     kind: str, formulation: str | None, depthwise: bool, message: str
 ) -> None:
     layer = _layer("a", 10, 10, 1.0, kind, formulation, depthwise)
-    (mark,) = roofline_info({**PROFILE, "layers": [layer]}).layers
+    (mark,) = roofline_info(POINT, replace(TABLE, layers=(layer,))).layers
     assert mark.kind == message
 
 
 def test_a_network_without_work_has_no_roofline() -> None:
     with pytest.raises(InputError, match="no layer of this network has multiply-adds"):
-        roofline_info({**PROFILE, "layers": PROFILE["layers"][1:2]})
+        roofline_info(POINT, replace(TABLE, layers=TABLE.layers[1:2]))
 
 
 @pytest.mark.parametrize("name", ["figure", "figure.jpg", "nowhere/figure.png", "folder.png"])
@@ -146,7 +127,7 @@ def test_where_nothing_can_be_drawn_is_told_beforehand(tmp_path: Path, name: str
 
 
 def test_the_table_of_layers_has_bytes_and_shares() -> None:
-    *_, table, peaks = render(PROFILE)
+    *_, table, peaks = render(Profile(POINT, Complexity(5, 7, 8, {"conv": 7}), (), TABLE, {}))
     columns = {column.header: list(column.cells) for column in table.columns}  # type: ignore[union-attr]
     assert columns["bytes"][0] == "400.00 k"
     assert columns["FLOPs/byte"][0] == "10.0"

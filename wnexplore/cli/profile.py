@@ -69,18 +69,18 @@ def profile(
 
     result = profile_point(point, spec, timed=latency, layers=layers or roofline is not None)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         from wnexplore.cli.terminal import output
         from wnexplore.report.profile_table import render
 
         for part in render(result):
             output().print(part)
-    if roofline is not None:
+    if roofline is not None and result.table is not None:
         from wnexplore.report.figure_files import save
         from wnexplore.report.roofline_figure import render_roofline, roofline_info
 
-        save(render_roofline(roofline_info(result)), roofline)
+        save(render_roofline(roofline_info(point, result.table)), roofline)
         notify(f"wrote {roofline}")
-    if any(entry["error"] for entry in result["latency"]):
+    if any(record.error for record in result.latencies):
         raise typer.Exit(1)

@@ -64,7 +64,7 @@ def race(
     with _progress() as on_benchmark:
         result = benchmark_formulations(point, spec, layer, on_benchmark)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         from wnexplore.cli.terminal import output
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
 
@@ -21,28 +20,7 @@ from wnexplore.measure.failure import Failure, is_context_lost
 from wnexplore.models.conv_calls import one_pass
 from wnexplore.models.multiply_adds import Products
 from wnexplore.nn import formulation_set
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """The counts of one network for one image of its resolution."""
-
-    params: int
-    flops: int
-    """Multiply-adds of convolutions, linear and recurrent layers and matrix products, as
-    `wnexplore.models.multiply_adds` counts them."""
-    fvcore_flops: int | None
-    """fvcore's total by its conventions, which include batch normalisation. None where it fails."""
-    operators: dict[str, int] = field(default_factory=dict)
-    """Operator -> its share of `fvcore_flops`."""
-    uncounted: dict[str, int] = field(default_factory=dict)
-    """Operators in neither figure -> how often they run: elementwise and pooling work."""
-    uncounted_products: dict[str, int] = field(default_factory=dict)
-    """Those that may multiply matrices: their work is missing from `flops`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The counts as a record's value."""
-        return asdict(self)
+from wnexplore.results.network_profile import Complexity
 
 
 def measure_complexity(model: nn.Module, resolution: int, batch_size: int = 1) -> Complexity:

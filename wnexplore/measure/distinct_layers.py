@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wnexplore.nn.formulations import LayerShape
 from wnexplore.nn.generated import generated_layers
+from wnexplore.results.formulation_timings import BenchmarkedLayer, ConvNumbers, LayerBenchmark
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class DistinctLayer:
     weight: Tensor
     """Of the first such layer, (C_out·F, lambda), in its memory layout."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the weight, as JSON values."""
-        content = {"name": self.name, "count": self.count, "height": self.height, "width": self.width}
-        return {**content, "shape": _numbers(self.shape)}
+    def with_benchmarks(self, benchmarks: Iterable[LayerBenchmark]) -> BenchmarkedLayer:
+        """The layer's results at each batch size, without the weight."""
+        shape = ConvNumbers(**_numbers(self.shape))
+        return BenchmarkedLayer(self.name, self.count, self.height, self.width, shape, tuple(benchmarks))
 
 
 def distinct_layers(network: nn.Module, resolution: int, layer: str | None = None) -> list[DistinctLayer]:

@@ -21,11 +21,12 @@ from wnexplore.measure.memory import peak_memory
 from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
 from wnexplore.measure.runtimes import RUNTIMES, Pass, Step, make_pass
 from wnexplore.measure.saved_rounds import KeptRounds
-from wnexplore.measure.statistics import Interval, bootstrap_interval
+from wnexplore.measure.statistics import bootstrap_interval
 from wnexplore.measure.stopwatch import before_sample, flusher, sampler
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.timing_warnings import Warning, warnings_of
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
+from wnexplore.results.intervals import MedianInterval
 
 MAX_RESIDENT = 16
 """Networks timed in the same rounds: with more, the machine's speed may change within a round."""
@@ -52,15 +53,15 @@ class Latency:
     """Clock, temperature, power and throttle reasons of the GPU during the timing."""
 
     @property
-    def median(self) -> Interval:
+    def median(self) -> MedianInterval:
         """Median of the samples with its 95 % bootstrap interval."""
         return bootstrap_interval(self.samples_ms)
 
     @property
-    def ratio(self) -> Interval:
+    def ratio(self) -> MedianInterval:
         """Median of the ratios to the baseline, round by round, with its 95 % bootstrap interval."""
         if self.baseline_ms is None:
-            return Interval(1.0, 1.0, 1.0)
+            return MedianInterval(1.0, 1.0, 1.0)
         return bootstrap_interval(Timing(self.samples_ms, self.baseline_ms).deciding)
 
     def to_dict(self) -> dict[str, Any]:

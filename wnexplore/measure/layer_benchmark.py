@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,69 +13,16 @@ from torch.nn import functional
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.measure.distinct_layers import DistinctLayer
 from wnexplore.measure.failure import ContextLostError, Failure, release_memory
-from wnexplore.measure.rounds import Sampler, StoppedBy, Timing, time_in_rounds, warm_up
-from wnexplore.measure.statistics import Interval, bootstrap_interval, ratios
+from wnexplore.measure.rounds import Sampler, Timing, time_in_rounds, warm_up
+from wnexplore.measure.statistics import bootstrap_interval, ratios
 from wnexplore.measure.stopwatch import before_sample, sampler
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, precision_set, threads_set
 from wnexplore.nn.formulations import LayerShape, apply_generated, choose_formulation, legal_formulations
+from wnexplore.results.formulation_timings import FailedFormulation, LayerBenchmark, TimedFormulation
+from wnexplore.results.intervals import MedianInterval
 
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
 """The `difference` attributed to rounding in each dtype."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """The result of one formulation."""
-
-    latency_ms: Interval
-    ratio: Interval
-    """Latency over the plain convolution's, round by round."""
-    rounds: int
-    stopped_by: StoppedBy
-    difference: float
-    """Of its output from the published formulation's in float64, see `difference`."""
-    agrees: bool
-    """Whether rounding explains the difference."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values; a NaN difference is None."""
-        return {
-            **_bounds("latency_ms", self.latency_ms),
-            **_bounds("latency_ratio", self.ratio),
-            "rounds": self.rounds,
-            "stopped_by": self.stopped_by,
-            "difference": self.difference if math.isfinite(self.difference) else None,
-            "agrees": self.agrees,
-        }
-
-
-@dataclass(frozen=True)
-class LayerBenchmark:
-    """The results of one layer's formulations at one batch size."""
-
-    batch_size: int
-    plain_ms: Interval | None
-    """Latency of the plain convolution; None where nothing could be timed."""
-    formulations: Mapping[str, Timed | Failure]
-    """All formulations legal for the layer, in the order of `FORMULATIONS`."""
-    picked: str | None
-    """The formulation that "auto" runs; None where not even the images could be allocated."""
-    fastest: str | None
-    """The formulation with the smallest ratio to the plain convolution among those that agree."""
-    regret: Interval | None
-    """Latency of the picked formulation over the fastest one's, round by round; None if either was not
-    timed."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
-        return {
-            "batch_size": self.batch_size,
-            **_bounds("plain_ms", self.plain_ms),
-            "picked": self.picked,
-            "fastest": self.fastest,
-            **_bounds("regret", self.regret),
-            "formulations": {name: _entry(outcome) for name, outcome in self.formulations.items()},
-        }
 
 
 def benchmark_layer(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBenchmark:
@@ -85,8 +30,8 @@ def benchmark_layer(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBen
 
     The baseline is a plain convolution, one kernel for all images. Inference is the forward pass, training
     forward and backward, with gradients of images, activation vectors and weights. The fused formulation
-    takes part only on a GPU. One that runs out of memory or fails is a `Failure`; if the plain convolution
-    fails, so do all. Raises `ContextLostError` for one that loses the GPU's context.
+    takes part only on a GPU. One that runs out of memory or fails is a `FailedFormulation`; if the plain
+    convolution fails, so do all. Raises `ContextLostError` for one that loses the GPU's context.
     """
     names = [name for name in legal_formulations(layer.shape) if name != "fused" or protocol.device == "cuda"]
     with threads_set(protocol.threads), precision_set(protocol.dtype):
@@ -100,7 +45,8 @@ def benchmark_layer(layer: DistinctLayer, protocol: LatencyProtocol) -> LayerBen
             release_memory(protocol.device)
         if failure.context_lost:
             raise ContextLostError(f"the plain convolution of {layer.name}", failure, resumes=False)
-        return LayerBenchmark(protocol.batch_size, None, dict.fromkeys(names, failure), None, None, None)
+        failed = dict.fromkeys(names, _failed(failure))
+        return LayerBenchmark(protocol.batch_size, None, failed, None, None, None)
 
 
 def difference(y: Tensor, expected: Tensor) -> float:
@@ -112,15 +58,6 @@ def difference(y: Tensor, expected: Tensor) -> float:
         return math.inf
     largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
     return float((y.to(expected.dtype) - expected).abs().max() / largest)
-
-
-def crossover(benchmarks: Iterable[LayerBenchmark]) -> list[tuple[int, str]]:
-    """The batch sizes at which the fastest formulation changes, with its name; the first one included."""
-    found: list[tuple[int, str]] = []
-    for benchmark in benchmarks:
-        if benchmark.fastest is not None and (not found or found[-1][1] != benchmark.fastest):
-            found.append((benchmark.batch_size, benchmark.fastest))
-    return found
 
 
 _PLAIN = "plain"
@@ -144,7 +81,7 @@ def _benchmark(layer: DistinctLayer, protocol: LatencyProtocol, names: list[str]
     samplers = {_PLAIN: _warm(plain, protocol)}
     expected = _expected(*inputs, shape)
 
-    found: dict[str, Timed | Failure] = {}
+    found: dict[str, TimedFormulation | FailedFormulation] = {}
     differences: dict[str, float] = {}
     for name in names:
         try:
@@ -152,7 +89,8 @@ def _benchmark(layer: DistinctLayer, protocol: LatencyProtocol, names: list[str]
             differences[name] = difference(step(), expected)
             samplers[name] = _warm(step, protocol)
         except Exception as error:
-            found[name] = failure = Failure.of(error)
+            failure = Failure.of(error)
+            found[name] = _failed(failure)
             if failure.context_lost:
                 raise ContextLostError(name, failure) from None
     del expected
@@ -162,7 +100,7 @@ def _benchmark(layer: DistinctLayer, protocol: LatencyProtocol, names: list[str]
     seconds = protocol.seconds * len(wanted)
     for name, timing in time_in_rounds(samplers, _PLAIN, wanted, target=protocol.target, seconds=seconds):
         if isinstance(timing, Failure):
-            found[name] = timing
+            found[name] = _failed(timing)
         else:
             timings[name] = timing
             found[name] = _timed(timing, differences[name], TOLERANCES[protocol.dtype])
@@ -208,8 +146,12 @@ def _expected(x: Tensor, alpha: Tensor, weight: Tensor, shape: LayerShape) -> Te
     return torch.cat([apply_generated(i.double(), a.double(), double, shape, "published") for i, a in images])
 
 
-def _timed(timing: Timing, difference: float, tolerance: float) -> Timed:
-    return Timed(
+def _failed(failure: Failure) -> FailedFormulation:
+    return FailedFormulation(failure.status, failure.error)
+
+
+def _timed(timing: Timing, difference: float, tolerance: float) -> TimedFormulation:
+    return TimedFormulation(
         bootstrap_interval(timing.samples_ms),
         bootstrap_interval(timing.deciding),
         len(timing.samples_ms),
@@ -219,36 +161,24 @@ def _timed(timing: Timing, difference: float, tolerance: float) -> Timed:
     )
 
 
-def _plain_ms(timings: Collection[Timing]) -> Interval | None:
+def _plain_ms(timings: Collection[Timing]) -> MedianInterval | None:
     # The formulation timed longest has all the rounds.
     longest = max((timing.baseline_ms or [] for timing in timings), key=len, default=[])
     return bootstrap_interval(longest) if longest else None
 
 
-def _fastest(found: Mapping[str, Timed | Failure]) -> str | None:
+def _fastest(found: Mapping[str, TimedFormulation | FailedFormulation]) -> str | None:
     right = {
         name: outcome.ratio.median
         for name, outcome in found.items()
-        if isinstance(outcome, Timed) and outcome.agrees
+        if isinstance(outcome, TimedFormulation) and outcome.agrees
     }
     return min(right, key=lambda name: right[name], default=None)
 
 
-def _regret(picked: Timing | None, fastest: Timing | None) -> Interval | None:
+def _regret(picked: Timing | None, fastest: Timing | None) -> MedianInterval | None:
     if picked is None or fastest is None:
         return None
     # All start in the first round and leave once they are known well enough.
     rounds = min(len(picked.samples_ms), len(fastest.samples_ms))
     return bootstrap_interval(ratios(picked.samples_ms[:rounds], fastest.samples_ms[:rounds]))
-
-
-def _entry(outcome: Timed | Failure) -> dict[str, Any]:
-    if isinstance(outcome, Failure):
-        return {"status": outcome.status, "error": outcome.error}
-    return {"status": "ok", "error": None, **outcome.to_dict()}
-
-
-def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
-    """An interval as columns of a record."""
-    median, low, high = interval or (None, None, None)
-    return {name: median, f"{name}_low": low, f"{name}_high": high}

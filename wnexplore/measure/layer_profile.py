@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -14,50 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.measure.complexity import count_products
-from wnexplore.measure.roofline import Peaks
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.models.method_layers import layer_spec
 from wnexplore.models.multiply_adds import Place
 from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, MethodConv2d
+from wnexplore.results.network_profile import OWN_WORK, LayerProfile, Peaks
 
 WARM_UP_PASSES = 3
 MIN_PASSES = 5
 MAX_PASSES = 100
-OWN_WORK = " (its own products)"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One row of the layer table."""
-
-    name: str
-    kind: str
-    """Class of the module; followed by `OWN_WORK` in the row of a composite module's own work."""
-    formulation: str | None
-    """The formulation that ran; None for a layer without formulations."""
-    depthwise: bool
-    """Whether it is a depthwise convolution."""
-    params: int
-    flops: int
-    """Multiply-adds per image."""
-    time_ms: float
-    """Median over the passes."""
-    time_share: float
-    """`time_ms` over that of a pass; the rest of the pass is in no layer (shuffles, additions)."""
-    bytes: int
-    """The least bytes that one pass of the batch moves, in any formulation: inputs and weights read once,
-    outputs written once, each in its dtype; 0 where the input is returned unchanged."""
-    intensity: float
-    """Multiply-adds per byte: half the value of papers that count a multiply-add as two operations."""
-    roofline_share: float
-    """The roofline's least time for the layer over `time_ms`: 1 is the limit. Not clipped: above 1 its data
-    was still in a cache, or the device was slower when its peaks were measured. Far below 1, in a layer of
-    microseconds on a GPU, launching its kernels took longer than running them."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        return asdict(self)
 
 
 def measure_layers(
@@ -71,7 +37,7 @@ def measure_layers(
     memory_format: str = "contiguous",
     threads: int | None = None,
     seconds: float = 2.0,
-) -> list[Layer]:
+) -> list[LayerProfile]:
     """Each layer of `model`, in the order of its modules, for images of `resolution` pixels.
 
     A composite module that multiplies matrices or has parameters outside of its layers has a row for them, so
@@ -111,7 +77,7 @@ def measure_layers(
         counted |= parameters
         work = batch_size * flops[name]
         layers.append(
-            Layer(
+            LayerProfile(
                 name=name,
                 kind=type(module).__name__ + ("" if is_unit else OWN_WORK),
                 formulation=seen.formulation,

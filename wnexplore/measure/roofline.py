@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,7 @@ from wnexplore.files import cache_folder, write_atomically
 from wnexplore.measure.environment import device_name, environment
 from wnexplore.measure.stopwatch import cache_bytes, sampler
 from wnexplore.measure.torch_settings import DTYPES, precision_set, threads_set
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """The measured peaks of a device: a large copy and a large matrix product."""
-
-    bytes_per_s: float
-    """Bytes read and written."""
-    multiply_adds_per_s: float
-
-    @property
-    def ridge(self) -> float:
-        """Multiply-adds per byte above which arithmetic is the limit, and below which memory is."""
-        return self.multiply_adds_per_s / self.bytes_per_s
-
-    def least_ms(self, multiply_adds: float, bytes_moved: float) -> float:
-        """The least time by the roofline: the longer of arithmetic and memory traffic."""
-        seconds = max(multiply_adds / self.multiply_adds_per_s, bytes_moved / self.bytes_per_s)
-        return seconds * 1e3
+from wnexplore.results.network_profile import Peaks
 
 
 def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Path | None = None) -> Peaks:

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.special import bdtr
 
 from wnexplore.errors import InputError
+from wnexplore.results.intervals import MedianInterval
 
 _Samples = np.ndarray[Any, np.dtype[np.float64]]
 
 
-class Interval(NamedTuple):
-    """A median and its confidence interval, in the unit of the samples."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        """The larger distance from the median to a bound, relative to the median."""
-        return max(self.high - self.median, self.median - self.low) / self.median
-
-
-def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Interval:
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> MedianInterval:
     """The median of independent samples, and an interval that covers the true one.
 
     The bounds are the order statistics x_(k) and x_(n+1-k) with the largest k for which
@@ -47,10 +35,10 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     n = ordered.size
     tail = bdtr(np.arange((n + 1) // 2), n, 0.5)
     k = max(1, int(np.searchsorted(tail, (1 - confidence) / 2, side="right")))
-    return Interval(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
+    return MedianInterval(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
 
 
-def bootstrap_interval(samples: Sequence[float], confidence: float = 0.95) -> Interval:
+def bootstrap_interval(samples: Sequence[float], confidence: float = 0.95) -> MedianInterval:
     """The median of samples in order of measurement, and its bootstrap percentile interval.
 
     Where neighbouring samples resemble each other (a burst of load slows several in a row), blocks of them
@@ -68,7 +56,7 @@ def bootstrap_interval(samples: Sequence[float], confidence: float = 0.95) -> In
     medians = np.median(values[drawn], axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(medians, (tail, 1 - tail))
-    return Interval(plain.median, min(float(low), plain.median), max(float(high), plain.median))
+    return MedianInterval(plain.median, min(float(low), plain.median), max(float(high), plain.median))
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:

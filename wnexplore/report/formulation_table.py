@@ -1,46 +1,55 @@
-"""A network's races in the terminal."""
+"""The benchmark of a network's formulations in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.methods import FORMULATIONS
-from wnexplore.results.columns import COLUMNS, point_title, with_interval
+from wnexplore.results.columns import COLUMNS, Column, point_title, with_interval
 from wnexplore.results.escape import visible
+from wnexplore.results.formulation_timings import (
+    BenchmarkedLayer,
+    FailedFormulation,
+    LayerBenchmark,
+    NetworkBenchmark,
+    TimedFormulation,
+)
+from wnexplore.results.intervals import MedianInterval
 
 PICKED = "→"
 
 
-def render(result: Mapping[str, Any]) -> Iterator[Table | Text]:
-    """The parts of a race (as `wnexplore race --json` has it), to be printed one by one."""
-    yield Text(visible(point_title(result)), style="bold")
-    yield _times(result["layers"])
-    yield _protocol(result["protocol"])
-    if any(len(layer["races"]) > 1 for layer in result["layers"]):
+def render(network: NetworkBenchmark) -> Iterator[Table | Text]:
+    """The parts of a benchmark, to be printed one by one."""
+    yield Text(visible(point_title(network.point.to_dict())), style="bold")
+    yield _times(network.layers)
+    yield _protocol(network.protocol)
+    if any(len(layer.benchmarks) > 1 for layer in network.layers):
         yield Text()
-        yield _crossovers(result["layers"])
-    yield from (Text(visible(line)) for line in ("", *_regret(result["regret"]), *problems(result)))
+        yield _crossovers(network.layers)
+    yield from (Text(visible(line)) for line in ("", *_regret(network), *problems(network)))
 
 
-def problems(result: Mapping[str, Any]) -> list[str]:
+def problems(network: NetworkBenchmark) -> list[str]:
     """A line for each formulation that computes something else, and for each that failed."""
     return [
-        f"✗ {layer['name']}, batch {benchmark['batch_size']}: {name} {problem}"
-        for layer in result["layers"]
-        for benchmark in layer["races"]
-        for name, entry in benchmark["formulations"].items()
-        if (problem := _problem(entry)) is not None
+        f"✗ {layer.name}, batch {benchmark.batch_size}: {name} {problem}"
+        for layer in network.layers
+        for benchmark in layer.benchmarks
+        for name, outcome in benchmark.formulations.items()
+        if (problem := _problem(outcome)) is not None
     ]
 
 
 def crossover_words(crossover: Sequence[tuple[int, str]], batch_sizes: Sequence[int]) -> str:
     """ "kernel up to 4, shared from 16": which formulation is the fastest at which of `batch_sizes`.
 
-    `crossover` is as `wnexplore.measure.layer_benchmark.crossover` gives it, both in ascending order.
+    `crossover` is as `BenchmarkedLayer` has it, both in ascending order.
     """
     if len(crossover) < 2:
         return "".join(f"{name} throughout" for _, name in crossover)
@@ -56,9 +65,9 @@ def crossover_words(crossover: Sequence[tuple[int, str]], batch_sizes: Sequence[
     return ", ".join(words)
 
 
-def _times(layers: Sequence[Mapping[str, Any]]) -> Table:
-    raced = {name for layer in layers for benchmark in layer["races"] for name in benchmark["formulations"]}
-    names = [name for name in FORMULATIONS if name in raced]
+def _times(layers: Sequence[BenchmarkedLayer]) -> Table:
+    timed = {name for layer in layers for benchmark in layer.benchmarks for name in benchmark.formulations}
+    names = [name for name in FORMULATIONS if name in timed]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("layer", no_wrap=True)
     table.add_column("×", justify="right", no_wrap=True)
@@ -66,45 +75,44 @@ def _times(layers: Sequence[Mapping[str, Any]]) -> Table:
     for heading in ("batch", "plain ms", *names, "regret"):
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in layers:
-        head_cells = (layer["name"], str(layer["count"]), _shape(layer))
-        for benchmark in layer["races"]:
+        head_cells = (layer.name, str(layer.count), _shape(layer))
+        for benchmark in layer.benchmarks:
             cells = (_cell(benchmark, name) for name in names)
-            plain, regret = _figure(benchmark, "plain_ms"), _figure(benchmark, "regret")
-            table.add_row(*head_cells, str(benchmark["batch_size"]), plain, *cells, regret)
+            plain, regret = _figure(benchmark.plain_ms, _MS), _figure(benchmark.regret, _RATIO)
+            table.add_row(*head_cells, str(benchmark.batch_size), plain, *cells, regret)
             head_cells = ("", "", "")
     return table
 
 
-def _shape(layer: Mapping[str, Any]) -> str:
+def _shape(layer: BenchmarkedLayer) -> str:
     """ "64→128 3×3 /2 g1, 56×56": channels, kernel, stride, groups, size of the input."""
-    shape = layer["shape"]
-    (high, wide), (down, across) = shape["kernel_size"], shape["stride"]
+    shape = layer.shape
+    (high, wide), (down, across) = shape.kernel_size, shape.stride
     stride = "" if down == across == 1 else f" /{down}" if down == across else f" /{down}×{across}"
-    channels = f"{shape['in_channels']}→{shape['out_channels']}"
-    return f"{channels} {high}×{wide}{stride} g{shape['groups']}, {layer['height']}×{layer['width']}"
+    channels = f"{shape.in_channels}→{shape.out_channels}"
+    return f"{channels} {high}×{wide}{stride} g{shape.groups}, {layer.height}×{layer.width}"
 
 
-def _cell(benchmark: Mapping[str, Any], name: str) -> Text:
-    entry = benchmark["formulations"].get(name)
-    if entry is None:
+def _cell(benchmark: LayerBenchmark, name: str) -> Text:
+    outcome = benchmark.formulations.get(name)
+    if outcome is None:
         return Text()
-    text = _figure(entry, "latency_ratio") if entry["error"] is None else entry["status"].replace("_", " ")
-    mark = f"{PICKED} " if name == benchmark["picked"] else ""
-    return Text(f"{mark}{text}", style="bold" if name == benchmark["fastest"] else "")
+    if isinstance(outcome, FailedFormulation):
+        text = outcome.status.replace("_", " ")
+    else:
+        text = _figure(outcome.ratio, _RATIO)
+    mark = f"{PICKED} " if name == benchmark.picked else ""
+    return Text(f"{mark}{text}", style="bold" if name == benchmark.fastest else "")
 
 
-_COLUMNS = {
-    "plain_ms": COLUMNS["latency_ms"],
-    "latency_ratio": COLUMNS["latency_ratio"],
-    "regret": COLUMNS["latency_ratio"],
-}
+_MS, _RATIO = COLUMNS["latency_ms"], COLUMNS["latency_ratio"]
 
 
-def _figure(values: Mapping[str, Any], name: str) -> str:
-    return with_interval(values[name], values[f"{name}_low"], values[f"{name}_high"], _COLUMNS[name])
+def _figure(interval: MedianInterval | None, column: Column) -> str:
+    return "" if interval is None else with_interval(*interval, column)
 
 
-def _protocol(protocol: Mapping[str, Any]) -> Text:
+def _protocol(protocol: LatencyProtocol) -> Text:
     names = ("device_name", "dtype", "mode", "memory_format", "threads")
     text = " · ".join(COLUMNS[name].say(protocol[name]) for name in names if protocol[name] is not None)
     return Text(
@@ -114,36 +122,37 @@ def _protocol(protocol: Mapping[str, Any]) -> Text:
     )
 
 
-def _crossovers(layers: Sequence[Mapping[str, Any]]) -> Table:
+def _crossovers(layers: Sequence[BenchmarkedLayer]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("layer", "shape", "fastest at batch size"):
         table.add_column(heading, no_wrap=heading == "layer")
     for layer in layers:
-        batch_sizes = [benchmark["batch_size"] for benchmark in layer["races"]]
-        table.add_row(layer["name"], _shape(layer), crossover_words(layer["crossover"], batch_sizes))
+        batch_sizes = [benchmark.batch_size for benchmark in layer.benchmarks]
+        table.add_row(layer.name, _shape(layer), crossover_words(layer.crossover, batch_sizes))
     return table
 
 
-def _regret(regret: Mapping[str, Any]) -> Iterator[str]:
-    worst = regret["worst"]
+def _regret(network: NetworkBenchmark) -> Iterator[str]:
+    worst = network.worst
     if worst is None:
         return
-    yield f"regret of auto: geometric mean {regret['geometric_mean']:.3f}"
-    if worst["picked"] != worst["fastest"]:
+    yield f"regret of auto: geometric mean {network.mean_regret:.3f}"
+    benchmark = worst.benchmark
+    if benchmark.picked != benchmark.fastest:
         yield (
-            f"worst: {_figure(worst, 'regret')} in {worst['layer']}, batch {worst['batch_size']}:"
-            f" {worst['picked']} picked, {worst['fastest']} the fastest"
+            f"worst: {_figure(worst.regret, _RATIO)} in {worst.layer}, batch {benchmark.batch_size}:"
+            f" {benchmark.picked} picked, {benchmark.fastest} the fastest"
         )
 
 
-def _problem(entry: Mapping[str, Any]) -> str | None:
-    if entry["error"] is not None:
-        return f"{entry['status'].replace('_', ' ')}: {entry['error']}"
-    if entry["agrees"]:
+def _problem(outcome: TimedFormulation | FailedFormulation) -> str | None:
+    if isinstance(outcome, FailedFormulation):
+        return f"{outcome.status.replace('_', ' ')}: {outcome.error}"
+    if outcome.agrees:
         return None
     by = (
-        "is no number"
-        if entry["difference"] is None
-        else f"differs by {entry['difference']:.1e} of the largest"
+        f"differs by {outcome.difference:.1e} of the largest"
+        if math.isfinite(outcome.difference)
+        else "is no number"
     )
     return f"disagrees: its output {by} from the published formulation's in float64"

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from wnexplore.results.columns import COLUMNS, decimals, point_title, prefixed, with_interval
 from wnexplore.results.escape import visible
+from wnexplore.results.network_profile import Complexity, LayerProfile, LayerTable, Profile
+from wnexplore.results.record import Record
 
 
-def render(profile: Mapping[str, Any]) -> Iterator[Table | Text]:
-    """The parts of a profile (as `wnexplore profile --json` has it), to be printed one by one."""
-    yield Text(visible(point_title(profile)), style="bold")
-    yield _counts(profile)
-    if profile["latency"]:
-        yield from _latencies(profile["latency"])
-    if "layers" in profile:
-        yield _layers(profile["layers"])
-        yield _peaks(profile["layers_protocol"])
+def render(profile: Profile) -> Iterator[Table | Text]:
+    """The parts of a profile, to be printed one by one."""
+    yield Text(visible(point_title(profile.point.to_dict())), style="bold")
+    yield _counts(profile.complexity)
+    if profile.latencies:
+        yield from _latencies(profile.latencies)
+    if profile.table is not None:
+        yield _layers(profile.table.layers)
+        yield _peaks(profile.table)
 
 
-def _counts(profile: Mapping[str, Any]) -> Table:
+def _counts(counts: Complexity) -> Table:
     table = _table("", "")
-    table.add_row("params", f"{prefixed(profile['params'])} ({profile['params']:,})")
-    table.add_row("FLOPs", f"{prefixed(profile['flops'])} ({profile['flops']:,} multiply-adds an image)")
-    if profile["fvcore_flops"] is None:
+    table.add_row("params", f"{prefixed(counts.params)} ({counts.params:,})")
+    table.add_row("FLOPs", f"{prefixed(counts.flops)} ({counts.flops:,} multiply-adds an image)")
+    if counts.fvcore_flops is None:
         table.add_row("fvcore", "fails on this network")
     else:
-        operators = sorted(profile["operators"].items(), key=lambda item: -item[1])
+        operators = sorted(counts.operators.items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {prefixed(count)}" for name, count in operators)
-        table.add_row("fvcore", f"{prefixed(profile['fvcore_flops'])}: {shares}")
-    products = profile.get("uncounted_products", {})
+        table.add_row("fvcore", f"{prefixed(counts.fvcore_flops)}: {shares}")
+    products = counts.uncounted_products
     if products:
         table.add_row("not in FLOPs", f"{_calls(products)} (calls of operators that may multiply matrices)")
-    others = {name: calls for name, calls in profile["uncounted"].items() if name not in products}
+    others = {name: calls for name, calls in counts.uncounted.items() if name not in products}
     if others:
         table.add_row("uncounted", f"{_calls(others)} (calls of operators that are in neither figure)")
     return table
@@ -46,30 +47,30 @@ def _calls(operators: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({calls})" for name, calls in operators.items())
 
 
-def _latencies(entries: list[Mapping[str, Any]]) -> Iterator[Table | Text]:
+def _latencies(records: Sequence[Record]) -> Iterator[Table | Text]:
     # The axes that vary, and those that aren't as usual.
-    axes = [name for name in _USUAL if {entry[name] for entry in entries} - {_USUAL[name]}]
-    figures = [name for name in _OPTIONAL if any(entry.get(name) is not None for entry in entries)]
+    axes = [name for name in _USUAL if {record.protocol[name] for record in records} - {_USUAL[name]}]
+    figures = [name for name in _OPTIONAL if any(r.value.get(name) is not None for r in records)]
     headings = [COLUMNS[name].heading for name in ("dtype", "batch_size", *axes)]
     units = [f"{COLUMNS[name].heading} {COLUMNS[name].unit}" for name in figures]
     table = _table("device", *headings, "latency ms", "×plain", *units)
-    for entry in entries:
-        device = f"{entry['device_name']}"
-        if entry["threads"]:
-            device += f", {entry['threads']} threads"
-        cells = [entry["error"], *[""] * (1 + len(figures))]
-        if entry["error"] is None:
+    for record in records:
+        protocol = record.protocol
+        device = f"{protocol['device_name']}"
+        if protocol["threads"]:
+            device += f", {protocol['threads']} threads"
+        cells = [record.error, *[""] * (1 + len(figures))]
+        if record.error is None:
             cells = [
-                *(_with_interval(entry, name) for name in ("latency_ms", "latency_ratio")),
-                *(COLUMNS[name].format(entry[name]) for name in figures),
+                *(_with_interval(record, name) for name in ("latency_ms", "latency_ratio")),
+                *(COLUMNS[name].format(record.value[name]) for name in figures),
             ]
-        table.add_row(
-            device, entry["dtype"], str(entry["batch_size"]), *(entry[name] for name in axes), *cells
-        )
+        settings = (protocol[name] for name in axes)
+        table.add_row(device, protocol["dtype"], str(protocol["batch_size"]), *settings, *cells)
     yield table
-    for number, entry in enumerate(entries, start=1):
-        row = f"row {number}: " if len(entries) > 1 else ""
-        for warning in entry.get("warnings", ()):
+    for number, record in enumerate(records, start=1):
+        row = f"row {number}: " if len(records) > 1 else ""
+        for warning in record.value.get("warnings", ()):
             yield Text(visible(f"⚠ {row}{warning['text']}"))
 
 
@@ -77,11 +78,12 @@ _USUAL = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "m
 _OPTIONAL = ("peak_memory_mb", "compile_s", "energy_j")
 
 
-def _with_interval(entry: Mapping[str, Any], name: str) -> str:
-    return with_interval(entry[name], entry[f"{name}_low"], entry[f"{name}_high"], COLUMNS[name])
+def _with_interval(record: Record, name: str) -> str:
+    found, low, high = (record.value[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return with_interval(found, low, high, COLUMNS[name])
 
 
-def _layers(layers: list[Mapping[str, Any]]) -> Table:
+def _layers(layers: Sequence[LayerProfile]) -> Table:
     table = _table(
         *(
             "layer",
@@ -97,35 +99,33 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
         )
     )
     for layer in layers:
-        counts = (prefixed(layer[name]) if layer[name] else "" for name in ("params", "flops", "bytes"))
-        intensity = layer["intensity"]
+        counts = (layer.params, layer.flops, layer.bytes)
         table.add_row(
-            layer["name"],
-            layer["kind"],
-            layer["formulation"] or "",
-            *counts,
-            f"{intensity:.{decimals(intensity)}f}" if layer["flops"] else "",
-            f"{layer['time_ms']:.3f}",
-            f"{layer['time_share']:.1%}",
-            f"{layer['roofline_share']:.1%}" if layer["bytes"] else "",
+            layer.name,
+            layer.kind,
+            layer.formulation or "",
+            *(prefixed(count) if count else "" for count in counts),
+            f"{layer.intensity:.{decimals(layer.intensity)}f}" if layer.flops else "",
+            f"{layer.time_ms:.3f}",
+            f"{layer.time_share:.1%}",
+            f"{layer.roofline_share:.1%}" if layer.bytes else "",
         )
-    rest = 1 - sum(layer["time_share"] for layer in layers)
-    totals = (prefixed(sum(layer[name] for layer in layers)) for name in ("params", "flops", "bytes"))
+    rest = 1 - sum(layer.time_share for layer in layers)
+    totals = (sum(getattr(layer, name) for layer in layers) for name in ("params", "flops", "bytes"))
     table.add_section()
     table.add_row("outside layers", *[""] * 7, f"{rest:.1%}", "", style="dim")
-    table.add_row("sum", "", "", *totals, *[""] * 4, style="bold")
+    table.add_row("sum", "", "", *map(prefixed, totals), *[""] * 4, style="bold")
     return table
 
 
-def _peaks(protocol: Mapping[str, Any]) -> Text:
+def _peaks(table: LayerTable) -> Text:
+    protocol, peaks = table.protocol, table.peaks
     settings = [
         COLUMNS[name].say(protocol[name])
         for name in ("dtype", "batch_size", "memory_format", "threads")
         if protocol[name] is not None
     ]
-    rates = (
-        f"{prefixed(protocol['bytes_per_s'])}B/s, {prefixed(protocol['multiply_adds_per_s'])} multiply-adds/s"
-    )
+    rates = f"{prefixed(peaks.bytes_per_s)}B/s, {prefixed(peaks.multiply_adds_per_s)} multiply-adds/s"
     return Text(
         f"layers: eager · {' · '.join(settings)}; roofline: {rates}, measured once and kept", style="dim"
     )

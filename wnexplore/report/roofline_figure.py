@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,12 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
 from wnexplore.design.methods import METHODS
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.panels import GREY, STYLE
 from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.results.columns import COLUMNS, compact, point_title, prefixed
+from wnexplore.results.network_profile import LayerProfile, LayerTable
 
 KINDS = (
     *("convolution", "depthwise convolution", "generated convolution", "generated depthwise convolution"),
@@ -72,41 +73,41 @@ class RooflineInfo:
         return self.multiply_adds_per_s / self.bytes_per_s
 
 
-def roofline_info(profile: Mapping[str, Any]) -> RooflineInfo:
-    """The plot of a profile with layers, as `wnexplore profile --layers --json` has it.
+def roofline_info(point: DesignPoint, table: LayerTable) -> RooflineInfo:
+    """The plot of the layers of `point`.
 
     Raises `InputError` if no layer has multiply-adds.
     """
-    protocol = profile["layers_protocol"]
+    protocol = table.protocol
     marks = [
         LayerMark(
-            name=layer["name"],
+            name=layer.name,
             kind=_kind(layer),
-            intensity=layer["intensity"],
-            attained=protocol["batch_size"] * layer["flops"] / (layer["time_ms"] / 1e3),
-            time_share=layer["time_share"],
+            intensity=layer.intensity,
+            attained=protocol.batch_size * layer.flops / (layer.time_ms / 1e3),
+            time_share=layer.time_share,
         )
-        for layer in profile["layers"]
-        if layer["flops"] and layer["bytes"] and layer["time_ms"] > 0
+        for layer in table.layers
+        if layer.flops and layer.bytes and layer.time_ms > 0
     ]
     if not marks:
         raise InputError("nothing to draw: no layer of this network has multiply-adds")
     rest = 1 - sum(mark.time_share for mark in marks)
     settings = [COLUMNS[name].say(protocol[name]) for name in _PROTOCOL if protocol[name] is not None]
     return RooflineInfo(
-        title=point_title(profile, without=("num_classes",)),
+        title=point_title(point.to_dict(), without=("num_classes",)),
         note=f"{' · '.join([*settings, 'eager'])}\n"
         f"area: share of the time of a pass; {rest:.0%} of it is in no layer with multiply-adds",
-        bytes_per_s=protocol["bytes_per_s"],
-        multiply_adds_per_s=protocol["multiply_adds_per_s"],
+        bytes_per_s=table.peaks.bytes_per_s,
+        multiply_adds_per_s=table.peaks.multiply_adds_per_s,
         layers=tuple(sorted(marks, key=lambda mark: -mark.time_share)),
     )
 
 
-def _kind(layer: Mapping[str, Any]) -> str:
-    formulated = layer["formulation"] is not None
-    kind = "generated convolution" if formulated else _OWN_KIND.get(layer["kind"], "other")
-    return kind.replace("convolution", "depthwise convolution") if layer["depthwise"] else kind
+def _kind(layer: LayerProfile) -> str:
+    formulated = layer.formulation is not None
+    kind = "generated convolution" if formulated else _OWN_KIND.get(layer.kind, "other")
+    return kind.replace("convolution", "depthwise convolution") if layer.depthwise else kind
 
 
 # --- drawing -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations_with_replacement
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,19 @@ _RESAMPLES = 10_000
 _SEED = 20150805
 
 _Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class MedianInterval(NamedTuple):
+    """A median and its confidence interval, in the unit of the samples."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """The larger distance from the median to a bound, relative to the median."""
+        return max(self.high - self.median, self.median - self.low) / self.median
 
 
 def paired_interval(differences: Sequence[float]) -> Interval | None:
