@@ -19,7 +19,7 @@ CLASSES = 5
 
 
 class Piece(nn.Module):
-    """(N, *`into`) -> (N, *`out`) in `flops` multiply-adds an image."""
+    """(N, *`into`) -> (N, *`out`) in `flops` multiply-adds per image."""
 
     def __init__(self, into: Shape) -> None:
         super().__init__()

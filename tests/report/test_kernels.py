@@ -117,7 +117,7 @@ def test_kernels_that_never_change_have_an_axis_all_the_same() -> None:
     assert 0.9999 < info.edges[0] < 1
     assert info.ridges[0].heights[-1] == 1
     assert sum(info.ridges[0].heights) == 1
-    with pytest.raises(RunError, match="every kernel is zeros"):
+    with pytest.raises(RunError, match="every kernel is zero"):
         similarity_info(_analysis(_layer("conv", [], [])))
 
 

@@ -119,7 +119,7 @@ def test_it_belongs_to_the_standard_set_from_three_points_on() -> None:
     [
         ("flop", "latency_ms", "did you mean 'flops'"),
         ("method", "latency_ms", "holds text"),
-        ("flops", "batch_size", "neither better small nor better large"),
+        ("flops", "batch_size", "has no better direction"),
         ("flops", "energy_j", "column 'energy_j' is empty"),
     ],
 )

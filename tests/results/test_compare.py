@@ -181,7 +181,7 @@ def test_a_run_is_like_itself() -> None:
     [
         ("latncy_ms", "did you mean 'latency_ms'"),
         ("method", "holds text"),
-        ("seeds", "neither better small nor better large"),
+        ("seeds", "has no better direction"),
         ("energy_j", "column 'energy_j' is empty in A"),
     ],
 )

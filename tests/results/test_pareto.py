@@ -116,8 +116,8 @@ def test_default_objectives() -> None:
 def test_the_caption_says_which_rule_was_used() -> None:
     names = ("top1", "latency_ms")
     caption = "Pareto-optimal in top-1 (larger), latency (smaller)"
-    assert objectives_caption(names) == f"{caption}, latencies as far as their intervals part"
-    assert objectives_caption(names, strict=True) == f"{caption}, latencies by their medians alone"
+    assert objectives_caption(names) == f"{caption}, latencies by disjoint intervals"
+    assert objectives_caption(names, strict=True) == f"{caption}, latencies by their medians"
     assert objectives_caption(("top1", "flops")) == "Pareto-optimal in top-1 (larger), FLOPs (smaller)"
 
 

@@ -181,7 +181,7 @@ def test_the_only_one() -> None:
         ),
         ("top", {}, "unknown column 'top': did you mean 'top1'?"),
         ("method", {}, "holds text"),
-        ("rounds", {}, "neither better small nor better large"),
+        ("rounds", {}, "has no better direction"),
         ("params", {"prefer": ["flps"]}, "did you mean 'flops'?"),
         ("params", {"where": "flops <"}, "filter, character 8"),
     ],

@@ -1,1 +1,1 @@
-"""Show what was measured: frames, filters, Pareto fronts, tables, files and figures. Reads records only."""
+"""Reports: tables, exports and figures of records. Reads results only."""

@@ -1,4 +1,4 @@
-"""Plain ASCII for consoles and files that can hold nothing else."""
+"""Plain ASCII for consoles and files without Unicode."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _ASCII = str.maketrans(
 
 
 def to_ascii(text: str) -> str:
-    """`text` in ASCII: what the tables use has a counterpart, anything else becomes "?"."""
+    """`text` in ASCII: the tables' symbols have counterparts, anything else becomes "?"."""
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")

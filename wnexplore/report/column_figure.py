@@ -1,4 +1,4 @@
-"""A figure as wide as a column of a paper: empty, with its title and its legend."""
+"""An empty figure of column width, with title and legend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLACK, BLUE, ORANGE = "#222222", "#0060A8", "#E8862E"
 
 
 def column_figure(height: float, title: str, note: str) -> Figure:
-    """An empty figure of one column; `title` and `note` stand above all, each folded to its width."""
+    """An empty figure of one column; `title` and `note` are at the top, wrapped to its width."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     lines = [line for part in (title, *note.splitlines()) for line in textwrap.wrap(part, 62)]
@@ -26,7 +26,7 @@ def column_figure(height: float, title: str, note: str) -> Figure:
 
 
 def legend_below(figure: Figure, handles: list[Any], columns: int) -> None:
-    """The legend of the whole figure, below it."""
+    """The figure's legend, below it."""
     figure.legend(
         handles=handles,
         loc="outside lower center",

@@ -1,4 +1,4 @@
-"""Two runs beside each other, for a person and for a program."""
+"""The comparison of two runs, as a table and as JSON values."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def versus_layout(
     runs: tuple[str, str],
     threshold: float | None = None,
 ) -> Layout:
-    """`found` as a table: a row a pair, B over A with the interval of `Pair.ratio_interval`.
+    """`found` as a table: one row per pair, B over A with the interval of `Pair.ratio_interval`.
 
-    `software` is what `versus.software` found, `runs` the names of A and B; pairs that fail
-    `threshold` are marked ✗.
+    `software` is the result of `compare.software`, `runs` the names of A and B; pairs that fail `threshold`
+    are marked ✗.
     """
     varying = _varying(found.pairs)
     shown = [name for name in found.pairs[0].identity if name in varying]
@@ -55,7 +55,7 @@ def versus_layout(
 
 
 def failures(found: Versus, threshold: float) -> list[str]:
-    """A line for each pair that fails `threshold`."""
+    """A line per pair that fails `threshold`."""
     varying = _varying(found.pairs)
     return [
         f"{_name(pair.identity, varying)}: {found.column.name} {_figure(pair.a, pair.column)} in A,"
@@ -66,7 +66,7 @@ def failures(found: Versus, threshold: float) -> list[str]:
 
 
 def lonely_lines(found: Versus) -> list[str]:
-    """A line for each point that only one of the runs has the figure of."""
+    """A line per point with a figure in only one of the runs."""
     varying = _varying([*found.pairs, *found.only_a, *found.only_b])
     lines = []
     for run, other, entries in (("A", "B", found.only_a), ("B", "A", found.only_b)):
@@ -83,7 +83,7 @@ def versus_dict(
     runs: tuple[str, str],
     threshold: float | None = None,
 ) -> dict[str, Any]:
-    """`found` as JSON can hold it, unrounded; a bound or a ratio that is no number is None."""
+    """`found` as JSON values, unrounded; bounds and ratios that are NaN are None."""
     return {
         "a": runs[0],
         "b": runs[1],
@@ -134,7 +134,7 @@ def _caption(found: Versus, shown: Collection[str], threshold: float | None) -> 
     count = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
     yield f"B: {count}" + (" (95 % intervals overlap)" if "unclear" in verdicts else "")
     if threshold is not None:
-        yield f"{FAILED} worse by more than a factor of {threshold:g}, the intervals apart"
+        yield f"{FAILED} worse by more than a factor of {threshold:g}, with disjoint intervals"
     yield from _counts(found.counts)
 
 
@@ -148,7 +148,7 @@ def _counts(counts: tuple[Count, ...]) -> Iterator[str]:
 
 
 def _varying(items: Collection[Pair | Lonely | Count]) -> set[str]:
-    """The columns that hold more than one value, and those that always say which network it is."""
+    """The columns with more than one value, and those that always identify the network."""
     values: dict[str, set[Any]] = {}
     for item in items:
         for name, value in item.identity.items():
@@ -167,7 +167,7 @@ def _cells(found: Versus, name: str) -> list[str]:
 
 def _figure(measured: Measured, column: Column) -> str:
     if column.kind == "count":
-        # To the last digit: any difference between counts matters.
+        # With all digits: any difference between counts matters.
         return f"{measured.value:,}"
     if column.interval is None:
         return column.format(measured.value)

@@ -1,4 +1,4 @@
-"""Layers taken together by where they stand in a network."""
+"""Groups layers by their depth in a network."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 
 Group = tuple[str, tuple[int, ...]]
-"""What a group is called, and the numbers of its layers."""
+"""A group's name, and the indices of its layers."""
 
 
 def by_depth(names: Sequence[str], limit: int) -> list[Group]:
-    """At most `most` groups of neighbours among the layers called `names`, as many as there can be.
+    """At most `limit` groups of consecutive layers called `names`, as many as possible.
 
     Layers of a group share the first parts of their dotted names: "layer1.0" of "layer1.0.conv1". Where names
-    don't tell few enough groups, each has as many neighbours as the others: "1-9".
+    give too many groups, they are of equal size: "1-9".
     """
     for parts in range(max(name.count(".") for name in names) + 1, 0, -1):
         groups: list[tuple[str, list[int]]] = []
@@ -22,7 +22,7 @@ def by_depth(names: Sequence[str], limit: int) -> list[Group]:
             if not groups or groups[-1][0] != start:
                 groups.append((start, []))
             groups[-1][1].append(number)
-        # One group of many layers says nothing of their depth.
+        # A single group of many layers would hide their depth.
         if len(groups) <= limit and (len(groups) > 1 or len(names) == 1):
             return [(start, tuple(numbers)) for start, numbers in groups]
     size = math.ceil(len(names) / limit)

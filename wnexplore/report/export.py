@@ -1,4 +1,4 @@
-"""Frames as files: csv, json and parquet hold every digit, markdown and latex are for papers."""
+"""Frames as files: csv, json and parquet keep every digit, markdown and latex are for papers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def export(
     """`frame` in one of `FORMATS`: bytes for parquet, text that ends in a newline for the others.
 
     csv, json and parquet have all `COLUMNS` in order, unrounded (a float reads back as the same
-    float), M and G as exact text ("2", "1/48"), and nothing, null, where a figure was not measured.
-    In csv a text that a spreadsheet would take for a formula begins with an apostrophe.
-    markdown and latex have the columns and marks of the terminal's table with units in the headings;
-    `pareto` and `strict` as in `tables.table`; LaTeX needs the package booktabs. Latencies are in ms,
-    memory in MB, energy in J an image, compile times in s, accuracies in percent. Raises `InputError`
-    for an unknown format, for parquet without pyarrow, and for a column that can't be an objective.
+    float), M and G as exact text ("2", "1/48"), and null where a figure was not measured. In csv an
+    apostrophe precedes texts that a spreadsheet would take for a formula. markdown and latex have the columns
+    and marks of the terminal's table with units in the headings; `pareto` and `strict` as in `tables.table`;
+    LaTeX needs the package booktabs. Latencies are in ms, memory in MB, energy in J per image, compile times
+    in s, accuracies in percent. Raises `InputError` for an unknown format, for parquet without pyarrow, and
+    for a column that can't be an objective.
     """
     if format in _PAPER:
         return _PAPER[format](layout(frame, pareto=pareto, strict=strict, units_in_headings=True))
@@ -116,4 +116,4 @@ _PAPER: dict[str, Callable[[Layout], str]] = {"markdown": _markdown, "latex": _l
 FORMATS = (*_EXACT, *_PAPER)
 """The formats of `export`."""
 MARKED = tuple(_PAPER)
-"""Those that mark Pareto-optimal rows."""
+"""The formats that mark Pareto-optimal rows."""

@@ -1,4 +1,4 @@
-"""Where figures are saved: the same bytes every time, and a name that can't be is refused beforehand."""
+"""Saves figures, reproducibly, and checks their paths beforehand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DPI = 200
 """Dots per inch of a .png."""
 
-# What would make the same figure another file the next time.
+# Metadata that would change a file each time.
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
@@ -25,7 +25,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 def check_figure_path(path: str | os.PathLike[str]) -> None:
-    """Raise the `InputError` that `save` would, as far as that shows before anything is drawn.
+    """Raise the `InputError` that `save` would, before anything is drawn.
 
     Loads no matplotlib.
     """
@@ -34,7 +34,7 @@ def check_figure_path(path: str | os.PathLike[str]) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write `figure` to `path`, whole: .png (200 dpi), .svg or .pdf, the same bytes every time.
+    """Write `figure` atomically to `path`: .png (200 dpi), .svg or .pdf, the same bytes every time.
 
     Raises `InputError` for another suffix or a path that can't be written, `RunError` for a full disk.
     """
@@ -50,7 +50,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:
-    """The suffix of a file name that says .png, .svg or .pdf, small; `InputError` for another one."""
+    """The suffix .png, .svg or .pdf of a file name in lower case; `InputError` for another one."""
     suffix = Path(path).suffix.lower()
     if suffix not in _METADATA:
         raise InputError(

@@ -30,13 +30,13 @@ def scatter(
     strict: bool = False,
     logx: bool = False,
 ) -> Figure:
-    """Column `y` over column `x`, a colour for each value of `color`, 95 % intervals as bars.
+    """Column `y` over column `x`, one colour per value of `color`, 95 % intervals as bars.
 
     With `pareto` a stepped line joins the Pareto-optimal points, if `x` and `y` both have a better
-    direction, and rings mark others that are optimal for all that their intervals tell, unless
-    `strict`. WeightNet's points are labelled (M, G). Rows of different devices, batch sizes or data
-    sets have panels of their own where `x` or `y` depends on those; rows without a value are left
-    out. Raises `InputError` if a column is unknown, holds text or is empty.
+    direction, and rings mark others that may be optimal within their intervals, unless `strict`. WeightNet's
+    points are labelled (M, G). Rows of different devices, batch sizes or data sets have separate panels where
+    `x` or `y` depends on those; rows without a value are left out. Raises `InputError` if a column is
+    unknown, holds text or is empty.
     """
     return render(scatter_info(frame, x, y, color=color, pareto=pareto, strict=strict, logx=logx))
 
@@ -55,8 +55,8 @@ def rank_disagreement(
 def learning_curves(frame: pd.DataFrame, records: Iterable[Record]) -> Figure:
     """The loss and the tested top-1 over the epochs of the trainings behind the rows of `frame`.
 
-    A line for each variant, the mean over its seeds with a band; `records` are those that `frame` was made
-    from. Raises `InputError` where no training has a curve of 2 epochs or more.
+    One line per variant, the mean over its seeds with a band; `records` are those that `frame` was made from.
+    Raises `InputError` where no training has a curve of 2 epochs or more.
     """
     infos = curve_infos(frame, records)
     if not infos:
@@ -67,13 +67,13 @@ def learning_curves(frame: pd.DataFrame, records: Iterable[Record]) -> Figure:
 def standard_set(
     frame: pd.DataFrame, records: Iterable[Record] = (), *, strict: bool = False
 ) -> dict[str, Figure]:
-    """The figures that `frame` has the data for, by file name without suffix.
+    """The figures for which `frame` has data, by file name without suffix.
 
     accuracy: top-1 over FLOPs and over parameters, side by side; accuracy_latency; latency_flops;
     rank_disagreement of latency and FLOPs, from 3 points of one protocol on; parameters_flops where
     nothing was trained or timed; heatmap: every figure over M and G (with more than one backbone
     heatmap_NAME); learning_curves, where `records`, those that `frame` was made from, have 2 epochs or
-    more. `strict` is as in `scatter`. Raises `InputError` if not even a count is there.
+    more. `strict` is as in `scatter`. Raises `InputError` if there are not even counts.
     """
     counted = _has(frame, "params", "flops")
     infos: dict[str, FigureInfo] = {}
@@ -96,7 +96,7 @@ def standard_set(
 def kernel_figures(analysis: KernelAnalysis) -> dict[str, Figure]:
     """The figures of generated kernels by file name: similarity, alpha, and tsne where there is a map.
 
-    Raises `RunError` if every kernel is zeros.
+    Raises `RunError` if every kernel is zero.
     """
     figures = {
         "similarity": render_similarity(similarity_info(analysis)),
@@ -109,7 +109,7 @@ def kernel_figures(analysis: KernelAnalysis) -> dict[str, Figure]:
 def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:
     left, right = (scatter_info(frame, cost, "top1", strict=strict) for cost in ("flops", "params"))
     panels = [panel for pair in zip(left.panels, right.panels, strict=False) for panel in pair]
-    # Only one data set's accuracies share an axis.
+    # Accuracies share an axis only within one data set.
     return FigureInfo(tuple(panels), columns=2, note=left.note, share_y=len(panels) == 2)
 
 

@@ -26,7 +26,7 @@ _MISSING = "not legal or not measured"
 
 @dataclass(frozen=True)
 class HeatPanel(Panel):
-    """A figure over M (columns) and G (rows); None where it was not measured or can't be built."""
+    """A figure over M (columns) and G (rows); None where it was not measured or is illegal."""
 
     title: str
     M: tuple[str, ...]
@@ -50,11 +50,10 @@ class HeatPanel(Panel):
 
 
 def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
-    """For each family of networks that spans a grid its figures over M and G, by a name for it.
+    """The figures over M and G of each family of networks that spans a grid, by file name.
 
-    A family shares all but M and G, which are the same in all its stages. Of the figures, parameters,
-    FLOPs, the latency over the plain network's (or the latency) of each protocol and the accuracy of each
-    have a panel.
+    A family shares all axes except M and G, which are equal in all stages. There are panels for parameters,
+    FLOPs, and for each protocol the latency ratio (or the latency) and the accuracy.
     """
     measured = frame[list(_HEATS)].notna().any(axis=1)
     crossed = [not isinstance(M, PerStage) and not isinstance(G, PerStage) for M, G in _pairs(frame)]

@@ -1,4 +1,4 @@
-"""A distribution as text: one line of blocks, with its ends and its middle in words."""
+"""A distribution as text: a line of blocks, with minimum, median and maximum."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ASCII_BLOCKS = " .:-=+*#@"
 def histogram(
     values: np.ndarray[Any, np.dtype[np.int64]], name: str, *, width: int, ascii: bool = False
 ) -> str:
-    """How the counts `values` of the column called `name` are distributed, `width` bins of equal size.
+    """A histogram of the counts `values` of the column called `name`, with `width` bins of equal size.
 
-    Any bin that is not empty shows. The line has the smallest, the median and the largest value with it.
+    Every non-empty bin is visible. The first line gives the minimum, the median and the maximum.
     """
     column = COLUMNS[name]
     low, middle, high = int(values.min()), int(np.median(values)), int(values.max())

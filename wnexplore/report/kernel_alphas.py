@@ -1,4 +1,4 @@
-"""How the activation vectors alpha of each layer spread over the images, and how that is drawn."""
+"""The spread of each layer's activation vectors alpha over the images: data and drawing."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class Spread:
     """One layer's activation vectors."""
 
     quantiles: tuple[float, float, float, float, float]
-    """Of its entries' standard deviations over the images: 5, 25, 50, 75 and 95 %."""
+    """Quantiles of its entries' standard deviations over the images: 5, 25, 50, 75 and 95 %."""
     dead: float
-    """In percent of the entries, as is `saturated`."""
+    """In percent of the entries, like `saturated`."""
     saturated: float | None
 
 
 @dataclass(frozen=True)
 class AlphaInfo:
-    """How the activation vectors of each layer spread over the images, in the order of depth."""
+    """The spread of each layer's activation vectors over the images, in order of depth."""
 
     title: str
     note: str
     layers: tuple[Spread, ...]
     groups: tuple[Group, ...]
-    """Those that the axis names."""
+    """The groups of layers named on the axis."""
 
 
 def alpha_info(analysis: KernelAnalysis) -> AlphaInfo:
-    """The spread of the activation vectors, and which of their entries don't move, layer by layer."""
+    """The spread of the activation vectors and their shares of dead and saturated entries, by layer."""
     layers = analysis.layers
     entries = sum(layer.inputs for layer in layers)
     return AlphaInfo(
@@ -82,7 +82,7 @@ _SATURATED: Any = {
 
 
 def render_alpha(info: AlphaInfo) -> Figure:
-    """Above, how far each layer's entries move; below, how many don't."""
+    """Above, the spread of each layer's entries; below, the shares of dead and saturated ones."""
     places = range(len(info.layers))
     with matplotlib.rc_context(STYLE):
         figure = column_figure(3.4, info.title, info.note)
@@ -121,12 +121,12 @@ def render_alpha(info: AlphaInfo) -> Figure:
 
 
 def _bar(info: AlphaInfo, largest: float) -> float:
-    """Width of a bar in points that leaves a gap to the next one."""
+    """Width of a bar in points, with a gap to the next one."""
     return min(largest, 130 / len(info.layers))
 
 
 def _name_depth(ax: Axes, info: AlphaInfo) -> None:
-    """The names of the groups, each below the middle of its layers."""
+    """The names of the groups, centred below their layers."""
     middles = [(numbers[0] + numbers[-1]) / 2 for _, numbers in info.groups]
     ax.set_xticks(middles, [name for name, _ in info.groups])
     ax.tick_params(axis="x", labelsize=7)

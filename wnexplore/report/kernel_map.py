@@ -1,4 +1,4 @@
-"""The kernels of one layer in a plane, a point for each image: as plain data, and how they are drawn."""
+"""The t-SNE map of one layer's kernels, one point per image: data and drawing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from wnexplore.report.panels import STYLE
 from wnexplore.results.layer_kernels import Floats, KernelAnalysis
 
 COLOURED = 10
-"""Classes that have a colour of their own; of more, those with the most images."""
+"""Most classes with their own colour; of more, those with the most images."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The kernels of the images of one class; `look` is None of those that share one."""
+    """The kernels of the images of one class; `look` is None for classes without their own."""
 
     name: str
     look: int | None
@@ -29,7 +29,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class MapInfo:
-    """The kernels of a layer in a plane, those of other classes below the others."""
+    """The map of a layer's kernels, classes without their own colour first."""
 
     title: str
     note: str
@@ -37,7 +37,7 @@ class MapInfo:
 
 
 def map_info(analysis: KernelAnalysis) -> MapInfo | None:
-    """The kernels of one layer in a plane, coloured by class; None where the analysis has no such map."""
+    """The map of one layer's kernels, coloured by class; None where the analysis has no map."""
     if analysis.map is None:
         return None
     labels, points = analysis.map.labels, analysis.map.points
@@ -63,7 +63,7 @@ def _points(points: Floats) -> tuple[tuple[float, float], ...]:
 # --- drawing -----------------------------------------------------------------------------------------
 
 _OTHERS = "#C8C8C8"
-# In greyscale they still differ, and so do the markers.
+# They differ in greyscale too, and by marker.
 _LOOKS = (
     *(("#0060A8", "o"), ("#E8862E", "^"), ("#000000", "s"), ("#F2D74E", "D"), ("#009E73", "v")),
     *(("#8CC9F0", "P"), ("#CC79A7", "X"), ("#8A3B12", "<"), ("#9A9A9A", ">"), ("#C9E4A0", "p")),
@@ -71,7 +71,7 @@ _LOOKS = (
 
 
 def render_map(info: MapInfo) -> Figure:
-    """A point for each image's kernel; axes without a scale, which they don't have."""
+    """One point per image's kernel; the axes have no scale."""
     with matplotlib.rc_context(STYLE):
         figure = column_figure(3.9, info.title, info.note)
         ax = figure.subplots()

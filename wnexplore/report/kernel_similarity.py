@@ -1,4 +1,4 @@
-"""How alike the kernels of different images are: a histogram for each group of layers, and its drawing."""
+"""The similarity of different images' kernels: a histogram per group of layers, data and drawing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wnexplore.results.columns import decimals
 from wnexplore.results.layer_kernels import Floats, KernelAnalysis, LayerKernels, mean
 
 ROWS = 20
-"""Histograms in one figure at most; of more layers, neighbours share one."""
+"""Most histograms in one figure; of more layers, consecutive ones share one."""
 
 _BINS = 90
 _MIN_SPAN = 1e-6
@@ -42,32 +42,32 @@ class Ridge:
 
 @dataclass(frozen=True)
 class SimilarityInfo:
-    """How alike the kernels of different images are, group by group in the order of depth."""
+    """The similarity of different images' kernels, by group in order of depth."""
 
     title: str
     note: str
     edges: tuple[float, ...]
-    """Of the bins, up to 1."""
+    """Edges of the bins, up to 1."""
     ridges: tuple[Ridge, ...]
 
 
 def similarity_info(analysis: KernelAnalysis) -> SimilarityInfo:
     """Histograms of the cosine similarities between the kernels of different images.
 
-    Of layers whose kernels are zeros there is none. Raises `RunError` if that is so of every layer.
+    Layers with zero kernels are omitted. Raises `RunError` if there is no other.
     """
     layers = [layer for layer in analysis.layers if layer.cosines.size]
     if not layers:
-        raise RunError("every kernel is zeros: nothing to compare")
+        raise RunError("every kernel is zero: nothing to compare")
     groups = [
         (name, [layers[number] for number in numbers])
         for name, numbers in by_depth([layer.name for layer in layers], ROWS)
     ]
-    # A few pairs far from all others would leave no room for these.
+    # Otherwise a few outliers would compress the rest.
     low = min(float(np.quantile(_cosines(group), _OUTSIDE)) for _, group in groups)
     edges = np.linspace(min(low, 1 - _MIN_SPAN), 1, _BINS + 1)
     lowest = min(float(layer.cosines.min()) for layer in layers)
-    said = f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs a layer"
+    said = f"{analysis.data} · {analysis.samples} images · {layers[0].cosines.size:,} pairs per layer"
     if lowest < edges[0]:
         text = f"{lowest:.{max(3, decimals(1 - lowest, 2))}f}"
         said += f"\noutside: up to {_OUTSIDE:.1%} of a row; the lowest is {text}"
@@ -104,7 +104,7 @@ _WITHIN: Any = {
 
 
 def render_similarity(info: SimilarityInfo) -> Figure:
-    """A ridge for each group of layers, the deepest at the bottom."""
+    """One ridge per group of layers, the deepest at the bottom."""
     rows = len(info.ridges)
     with matplotlib.rc_context(STYLE):
         figure = column_figure(1.35 + 0.2 * rows, info.title, info.note)
@@ -122,7 +122,7 @@ def render_similarity(info: SimilarityInfo) -> Figure:
         ax.set_ylim(-0.15, rows - 0.02)
         ax.set_yticks(range(rows), [ridge.name for ridge in reversed(info.ridges)])
         ax.tick_params(axis="y", length=0, labelsize=6.5)
-        # Of a narrow axis, ticks have many digits.
+        # A narrow axis has ticks with many digits.
         ticks = 5 if info.edges[0] < 0.99 else 3
         ax.xaxis.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10]))
         ax.ticklabel_format(axis="x", style="plain", useOffset=False)

@@ -15,7 +15,7 @@ from wnexplore.results.layer_kernels import KernelAnalysis, LayerKernels
 
 
 def to_csv(analysis: KernelAnalysis) -> str:
-    """A row for each layer, unrounded; empty where there is no pair or no range to tell of."""
+    """One row per layer, unrounded; empty where there is no pair or no range."""
     rows = [layer.to_dict() for layer in analysis.layers]
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
@@ -25,15 +25,15 @@ def to_csv(analysis: KernelAnalysis) -> str:
 
 
 def render(analysis: KernelAnalysis) -> Iterator[Table | Text]:
-    """The parts of an analysis, to be printed one by one."""
+    """The parts of an analysis, to be printed in order."""
     yield Text(visible(analysis.network), style="bold")
     yield _table(analysis)
     pairs = max(layer.cosines.size for layer in analysis.layers)
     yield Text(
         f"{visible(analysis.data)}: {analysis.samples} test images, {pairs:,} pairs of them"
         f" ({analysis.device}, {analysis.precision}); cosine: similarity of the kernels of two images\n"
-        "std: of an entry of alpha over the images, mean over entries; dead: entries that stay as they are;"
-        " saturated: at an end of their range",
+        "std: of an entry of alpha over the images, mean over entries; dead: constant entries; saturated: at"
+        " an end of their range",
         style="dim",
     )
 
@@ -53,7 +53,7 @@ def _table(analysis: KernelAnalysis) -> Table:
     for layer in analysis.layers:
         row = layer.to_dict()
         cosine, std = row["cosine_mean"], row["cosine_std"]
-        # As many as tell how far from 1 it is.
+        # As many as show the distance from 1.
         digits = 4 if not std else min(8, max(4, decimals(std, 2)))
         spread = "" if cosine is None else f"{cosine:.{digits}f} ± {std:.{digits}f}"
         table.add_row(

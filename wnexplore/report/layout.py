@@ -1,4 +1,4 @@
-"""What a table for a person shows: which columns, rounded how, and what its caption says instead."""
+"""The layout of a table: its columns, rounding, title and caption."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ STAR = "★"
 """Marks a Pareto-optimal row."""
 
 WARNING = "⚠"
-"""Marks a row with a latency that there is reason to doubt."""
+"""Marks a row with a warning about its latency."""
 
 ALIKE = "≈"
-"""Marks a row whose accuracy can't be told apart from the plain network's."""
+"""Marks a row whose accuracy is indistinguishable from the plain network's."""
 
 FAILED = "✗"
-"""Marks a row with a failed measurement, with the number of the line that says why."""
+"""Marks a row with a failed measurement, with the number of the explanation."""
 
 DIFFERENCE = "Δ"
-"""What a difference to the plain network is called."""
+"""The symbol of a difference to the plain network."""
 
 _ALIKE_MEANS = "can't be told apart from plain: the interval of Δ holds 0, or fewer than 3 seeds give none"
 _MAX_NOTES = 8
@@ -46,32 +46,32 @@ _SHOWN = (
     *(*AXES, "params", "flops", *LATENCY_PROTOCOL, *_TIMED),
     *("dataset", "epochs", "dropped_at", "top1", "top1_diff", "seeds"),
 )
-# What a narrow terminal does without, the first one first.
+# Columns dropped in a narrow terminal, in this order.
 _SPARE = ("compile_s", "energy_j", "peak_memory_mb", "latency_ratio")
 _WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", "top1", "top1_diff")
-# With both intervals a row no longer fits 100 characters; the latency's says what the ratio's would.
+# With both intervals a row exceeds 100 characters; the latency's interval implies the ratio's.
 _WITH_INTERVAL = {"latency_ms": with_interval, "top1": with_interval, "top1_diff": difference}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A table as text, ready for any renderer."""
+    """A table as text, for any renderer."""
 
     title: str
-    """What every network shares."""
+    """The common part of all networks."""
     headings: tuple[str, ...]
     numeric: tuple[bool, ...]
-    """For each column whether it is to be set flush right."""
+    """For each column whether it is right-aligned."""
     rows: tuple[tuple[str, ...], ...]
     failed: tuple[bool, ...]
     """For each row whether one of its measurements failed."""
     caption: tuple[str, ...]
-    """Lines: how everything was measured; what the marks mean."""
+    """Lines: the common protocol; the meaning of the marks."""
     spare: tuple[int, ...] = ()
-    """The columns that can be left out where there is no room, the first one first."""
+    """The columns that can be dropped for space, in this order."""
 
     def without(self, columns: Collection[int]) -> Layout:
-        """This table without some of its columns, and a line that says so."""
+        """This table without some columns, and a line that says so."""
         if not columns:
             return self
         kept = [index for index in range(len(self.headings)) if index not in columns]
@@ -184,7 +184,7 @@ def _common_prefix(frame: pd.DataFrame, name: str) -> tuple[str, int]:
 
 
 def _failures(frame: pd.DataFrame) -> list[str]:
-    """For each row what failed, on one line; "" if nothing did."""
+    """For each row the failure, on one line; "" if there is none."""
     texts = []
     for status, error in zip(cells(frame, "status"), cells(frame, "error"), strict=True):
         reason = " ".join(str(error or "").split())

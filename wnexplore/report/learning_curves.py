@@ -1,4 +1,4 @@
-"""Learning curves: loss and tested top-1 over the epochs, as plain data, and how they are drawn."""
+"""Learning curves: loss and test top-1 over the epochs, data and drawing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from wnexplore.results.record import Record
 from wnexplore.results.trainings import Training, differing, newest, rungs_of, trainings
 
 NAMED = 12
-"""Variants that can be told apart; of more only the best and the plain network have a name and a colour."""
+"""Most distinguishable variants; of more only the best and the plain network have a name and a colour."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line, `name` "" for one of many that get no legend; `dash` in line widths, () for a solid line."""
+    """A line; `name` is "" without a legend entry; `dash` in line widths, () for a solid line."""
 
     name: str
     colour: str
@@ -41,14 +41,14 @@ class Curve:
     bands: tuple[Interval, ...] = ()
     """The band at each x, () for none."""
     dropped: bool = False
-    """Whether it ends before the others, which its end says."""
+    """Whether it was dropped before the others, which is marked at its end."""
     label: str = ""
-    """What its end is labelled; "" for nothing."""
+    """The label at its end; "" for none."""
 
 
 @dataclass(frozen=True)
 class CurvePanel(Panel):
-    """Lines over a common axis, the last one on top; with `dots` where the values are that they join."""
+    """Lines over a common axis, the last one on top; with `dots` at their values."""
 
     title: str
     x: Axis
@@ -67,12 +67,11 @@ class CurvePanel(Panel):
 
 
 def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, FigureInfo]:
-    """The figure learning_curves of the trainings that `frame` has rows of; none without such curves.
+    """The figure learning_curves of the trainings behind the rows of `frame`; empty without curves.
 
-    A row of panels for each backbone and protocol: the training loss of each epoch and the top-1 after
-    each epoch that was tested, as far as some training has 2 of them. Lines are means over the seeds that
-    succeeded; bands are 95 % Student-t intervals, or reach from the smaller to the larger of 2 seeds. A
-    line ends where halving dropped its variant.
+    One row of panels per backbone and protocol: the training loss of each epoch and the top-1 after each
+    test, if some training has at least 2. Lines are means over the successful seeds; bands are 95 % Student-t
+    intervals, or the range of 2 seeds. A line ends where halving dropped its variant.
     """
     families: dict[tuple[str, str], list[Training]] = {}
     for curve in _shown(frame, records):
@@ -99,15 +98,15 @@ def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, Fig
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is drawn over the epochs."""
+    """A quantity over the epochs."""
 
     label: str
     values: Callable[[Training], Mapping[int, Sequence[float]]]
-    """Epoch -> a value of each seed."""
+    """Epoch -> one value per seed."""
     bounds: Interval
-    """What no value, and so no band, can leave."""
+    """The bounds of values, and so of bands."""
     dots: bool
-    """Whether few epochs have one, so that the figure has to say which."""
+    """Whether only some epochs have values, so that they are marked."""
 
 
 _KINDS = (
@@ -119,7 +118,7 @@ _KINDS = (
 @dataclass(frozen=True)
 class _Look:
     name: str
-    """"" for those of which there are too many."""
+    """"" for variants without a name."""
     label: str
     """The name at the line's end."""
     colour: str
@@ -130,7 +129,7 @@ _OTHER = _Look("", "", "#C8C8C8", ())
 
 
 def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[Training]:
-    """The trainings behind the rows of `frame`, in the order of these."""
+    """The trainings behind the rows of `frame`, in the same order."""
     by_point: dict[DesignPoint, list[Training]] = {}
     for training in trainings(records):
         by_point.setdefault(training.point, []).append(training)
@@ -149,10 +148,10 @@ def _panel(
     curves = [
         _curve(kind, curve, looks.get(_variant(curve), _OTHER)) for curve in family if kind.values(curve)
     ]
-    # Those without a name lie behind the others.
+    # Unnamed lines are behind the others.
     curves.sort(key=lambda curve: bool(curve.name))
     rungs = rungs_of(family[0].settings)
-    # Rungs are equally far apart on a logarithmic axis.
+    # Rungs are equally spaced on a logarithmic axis.
     x = Axis("Epoch", log=bool(rungs), whole=True, at=tuple(map(float, rungs)))
     return CurvePanel(title, x, Axis(kind.label), tuple(curves), kind.dots)
 
@@ -179,7 +178,7 @@ def _band(values: Sequence[float], bounds: Interval) -> Interval:
 
 
 def _meaning(counts: Sequence[int]) -> str:
-    """What lines and bands are, for trainings of these numbers of seeds."""
+    """The meaning of lines and bands for these numbers of seeds."""
     low, high = min(counts), max(counts)
     if high == 1:
         return "one seed"
@@ -191,7 +190,9 @@ def _meaning(counts: Sequence[int]) -> str:
 
 
 def _looks(frame: pd.DataFrame, families: Iterable[Sequence[Training]]) -> dict[DesignPoint, _Look]:
-    """How each named variant looks, whatever its backbone: its method's colour by M, a dash by G."""
+    """The look of each named variant, regardless of its backbone: its method's colour shaded by M, dashes by
+    G.
+    """
     named: dict[str, dict[DesignPoint, None]] = {}
     for family in families:
         for curve in sorted(family, key=_place)[:NAMED]:
@@ -221,27 +222,27 @@ def _variant(training: Training) -> DesignPoint:
 
 
 def _steps(points: Sequence[DesignPoint]) -> tuple[list[float | None], list[int]]:
-    """For each point of one method its shade (0 to 1, by M) and its dash (by G), or both by its place."""
+    """For each point of one method its shade (0 to 1, by M) and its dash (by G), or both by its position."""
     Ms, Gs = (sorted({getattr(p, axis) for p in points} - {None}) for axis in ("M", "G"))
     places = list(range(len(points)))
     shades = [Ms.index(point.M) for point in points] if len(Ms) > 1 else places
     if len({(point.M, point.G) for point in points}) == len(points) and Ms:
         dashes = [Gs.index(point.G) for point in points]
     else:
-        # The how many-th of its shade each is.
+        # The position of each within its shade.
         dashes = [shades[:place].count(shades[place]) for place in places] if len(Ms) > 1 else places
     last = max(shades)
     return [shade / last if last else None for shade in shades], dashes
 
 
 _LONGEST = 9
-"""Letters that a line's end has room for."""
+"""Most letters at a line's end."""
 
 _DASHES = ((), (4.0, 1.5), (1.0, 1.2), (5.0, 1.2, 1.0, 1.2), (7.0, 3.0), (3.0, 1.0, 1.0, 1.0, 1.0, 1.0))
 
 
 def _names(points: Sequence[DesignPoint]) -> list[str]:
-    """Names that tell points of one method apart: "WeightNet (2, 1), stages 3+4"."""
+    """Names that distinguish points of one method: "WeightNet (2, 1), stages 3+4"."""
     others = [
         axis
         for axis in AXES
@@ -258,7 +259,7 @@ def _names(points: Sequence[DesignPoint]) -> list[str]:
 
 
 def _shade(colour: str, share: float) -> str:
-    """`colour` from light (0) by itself (1/2) to dark (1)."""
+    """`colour` from light (0) over unchanged (1/2) to dark (1)."""
     channels = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     towards, amount = (255, 1.2 * (0.5 - share)) if share < 0.5 else (0, 1.1 * (share - 0.5))
     return "#" + "".join(f"{round(c + amount * (towards - c)):02X}" for c in channels)
@@ -275,7 +276,7 @@ _ROOM = 0.24
 _OTHERS = "other variants"
 _DROPPED = "dropped by halving"
 _DOTS: Any = {"linestyle": "none", "marker": "o", "markersize": 2.2}
-# No patch: a line would stop at the frame that matplotlib thinks of round the text, below or above it.
+# Without a patch: otherwise lines would stop at matplotlib's frame around the text.
 _ARROW: Any = {
     "arrowstyle": "-",
     "linewidth": 0.5,
@@ -308,7 +309,7 @@ def _draw(ax: Axes, panel: CurvePanel) -> None:
         right = right * (right / left) ** _ROOM if panel.x.log else right + _ROOM * (right - left)
     ax.set(xlim=(left, right), ylim=limits(ys, panel.y.log), xlabel=panel.x.label)
     ticks(ax, panel.x, "x")
-    # There is no epoch under the labels.
+    # No tick under the labels.
     ax.set_xticks([tick for tick in ax.get_xticks() if left <= tick <= max(xs)])
     ticks(ax, panel.y, "y")
     ax.set_ylabel(panel.y.label)
@@ -317,7 +318,7 @@ def _draw(ax: Axes, panel: CurvePanel) -> None:
 
 
 def _label_ends(ax: Axes, panel: CurvePanel) -> None:
-    """Write what the lines are at their ends, one below the other and as near to these as there is room."""
+    """Write the lines' labels at their ends, stacked without overlap as near as possible."""
     to_points = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     ended = sorted((curve for curve in panel.curves if curve.label), key=lambda curve: curve.ys[-1])
     heights = [float(ax.transData.transform((c.xs[-1], c.ys[-1]))[1]) * to_points for c in ended]
@@ -338,7 +339,7 @@ def _label_ends(ax: Axes, panel: CurvePanel) -> None:
 
 
 def _handles(panel: CurvePanel) -> list[Line2D]:
-    """What the legend shows of it; of lines without a name one stands for all."""
+    """Legend entries; one for all unnamed lines."""
     handles = [Line2D([], [], label=curve.name, **_line(curve)) for curve in panel.curves if curve.name]
     handles += [Line2D([], [], label=_OTHERS, **_line(curve)) for curve in panel.curves if not curve.name][:1]
     if any(curve.dropped for curve in panel.curves):

@@ -1,4 +1,4 @@
-"""What a reader of tables must know of its marks: warnings on latencies, accuracies not told apart."""
+"""The marks of table rows: warnings on latencies, accuracies indistinguishable from plain."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wnexplore.results.frame import cells
 from wnexplore.results.intervals import ENOUGH, MIN_SEEDS, best_coverage
 
 ADVICE = {
-    "outliers": "single passes took far longer than the median: close other programs, or give --seconds more",
+    "outliers": "single passes took far longer than the median: close other programs, or give more --seconds",
     "slow_start": "the first passes were slow even after the warm-up: measure again",
     "drift": "the machine's speed changed while it was timed: trust latency_ratio, not latency_ms",
     "throttled": "the GPU held its clocks down: let it cool, or report that it ran throttled",
     "gpu_shared": "other processes had the GPU open: measure when it is free",
-    "busy_machine": "other programs kept the cores busy: close them, or give fewer --threads",
-    "wide_interval": "known less well than the target: give --seconds more, or a wider --target",
+    "busy_machine": "other programs kept the cores busy: close them, or use fewer --threads",
+    "wide_interval": "less precise than the target: give more --seconds, or a wider --target",
 }
-"""Kind of warning -> one line for all rows that have it; the record itself says it with numbers."""
+"""Kind of warning -> one line for all rows that have it; records have the details."""
 
 
 def warning_kinds(frame: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -27,18 +27,19 @@ def warning_kinds(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def warning_lines(frame: pd.DataFrame) -> list[str]:
-    """One line for each kind of warning: "drift (3 rows): the machine's speed changed ...".
+    """One line per kind of warning: "drift (3 rows): the machine's speed changed ...".
 
-    A kind that this version has no advice for is a line without one.
+    Unknown kinds have no advice.
     """
     count = Counter(kind for kinds in warning_kinds(frame) for kind in kinds)
     return [_line(kind, rows) for kind, rows in count.items()]
 
 
 def indistinguishable(frame: pd.DataFrame) -> list[bool]:
-    """For each row whether its accuracy can't be told apart from the plain network's.
+    """For each row whether its accuracy is indistinguishable from the plain network's.
 
-    That is where the interval of the difference holds 0 or isn't known; rows without a difference are not.
+    That is if the interval of the difference contains 0 or is unknown; rows without a difference are not
+    marked.
     """
     bounds = ("top1_diff", "top1_diff_low", "top1_diff_high")
     return [
@@ -48,7 +49,7 @@ def indistinguishable(frame: pd.DataFrame) -> list[bool]:
 
 
 def difference_line(frame: pd.DataFrame) -> str:
-    """What the difference to the plain network is, and how far to trust its interval; "" without any."""
+    """The meaning of the difference to plain, and the coverage of its interval; "" without any."""
     if frame["top1_diff"].isna().all():
         return ""
     line = "top-1 over plain's on the same seeds, in percentage points"

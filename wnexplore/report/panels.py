@@ -1,7 +1,6 @@
-"""A figure of panels: what it shows, as plain data, and how it is laid out and drawn with matplotlib.
+"""Figures of panels: plain data, layout and drawing with matplotlib.
 
-A kind of panel lies in a file of its own, with its data and its drawing. No pyplot: no window, no global
-state left behind.
+Each kind of panel has its own file with data and drawing. Pyplot is not used: no window, no global state.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ class Axis:
     log: bool = False
     whole: bool = False
     at: tuple[float, ...] = ()
-    """Where its ticks are; () for where the renderer likes them."""
+    """Its ticks; () for automatic ones."""
 
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """What the legend shows of a label; of several panels' entries with one label the first is taken."""
+    """A legend entry; of several panels' entries with the same label the first is taken."""
 
     handle: Line2D | Patch
     order: int = 0
-    """Entries of a higher one come after those of a lower one, whichever panel has them."""
+    """Sort key over all panels, ascending."""
 
 
 class Panel(ABC):
-    """One pair of axes: its data, and how they are drawn."""
+    """One pair of axes: data and drawing."""
 
     title: str
 
@@ -57,13 +56,13 @@ class Panel(ABC):
 
     @abstractmethod
     def draw(self, ax: Axes) -> None:
-        """Draw everything but what needs the final layout."""
+        """Draw everything that doesn't need the final layout."""
 
     def place_labels(self, ax: Axes) -> None:  # noqa: B027  few kinds have any
-        """Write the labels that go where there is room, after the figure is laid out."""
+        """Place labels after the figure is laid out."""
 
     def y_values(self) -> list[float]:
-        """All that the y axis has to show, for panels that share it."""
+        """The values on the y axis, for panels that share it."""
         return []
 
     def legend(self) -> list[LegendEntry]:
@@ -73,7 +72,7 @@ class Panel(ABC):
 
 @dataclass(frozen=True)
 class FigureInfo:
-    """Panels in rows of `columns`; `note` says what all of them share."""
+    """Panels in rows of `columns`; `note` is common to all."""
 
     panels: tuple[Panel, ...]
     columns: int
@@ -96,13 +95,13 @@ STYLE: Any = {
     "legend.fontsize": 7.5,
     "text.usetex": False,
     "hatch.linewidth": 0.5,
-    "pdf.fonttype": 42,  # conferences refuse type 3 fonts
+    "pdf.fonttype": 42,  # conferences reject type 3 fonts
     "svg.hashsalt": "wnexplore",
 }
-"""Settings under which figures are drawn and saved, whatever the user's matplotlibrc says."""
+"""Settings for drawing and saving figures, regardless of the user's matplotlibrc."""
 
 GREY = "#595959"
-"""What is no data: lines between points, notes."""
+"""Colour of non-data: lines between points, notes."""
 
 _MARGIN = 0.09
 
@@ -176,7 +175,7 @@ def ticks(ax: Axes, axis: Axis, name: str) -> None:
 
 
 def dress(ax: Axes) -> None:
-    """Grid and frame as every plot of one column over another has them."""
+    """Grid and frame of plots of one column over another."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="#E4E4E4", linewidth=0.5)
     ax.set_axisbelow(True)
@@ -199,7 +198,7 @@ def _share_y(axes: Sequence[Axes], info: FigureInfo) -> None:
 
 
 def _legend(panels: Sequence[Panel]) -> list[Line2D | Patch]:
-    """What the legend shows, in its order: each label once."""
+    """The legend entries in order, each label once."""
     entries: dict[str, LegendEntry] = {}
     for panel in panels:
         for entry in panel.legend():

@@ -1,4 +1,4 @@
-"""The point to take and its rivals, for a person and for a program."""
+"""The picked point and its rivals, as a table and as JSON values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_ROWS = 8
 
 
 def pick_layout(found: Pick) -> Layout:
-    """`found` as a table: the point to take, the runner-up, and what the objective can't tell from them."""
+    """`found` as a table: the picked point, the runner-up, and points indistinguishable from them."""
     rivals, shown = _rivals(found), _shown(found)
     points = [candidate.point for candidate in shown]
     axes = [axis for axis in AXES if _is_shown([getattr(point, axis) for point in points], axis)]
@@ -47,7 +47,7 @@ def pick_layout(found: Pick) -> Layout:
 
 
 def pick_dict(found: Pick) -> dict[str, Any]:
-    """`found` as JSON can hold it, unrounded; a figure that was not measured is None."""
+    """`found` as JSON values, unrounded; unmeasured figures are None."""
     names = list(dict.fromkeys((*_requested(found), *SIZES)))
     return {
         "objective": found.objective.name,
@@ -70,7 +70,7 @@ def pick_dict(found: Pick) -> dict[str, Any]:
 
 
 def why(found: Pick) -> str:
-    """One sentence: what the point is best in, among how many, and how certain that is."""
+    """One sentence: in what the point is best, among how many, and with what certainty."""
     first, *others = found.steps
     count = len(first.candidates)
     among = f" with {' '.join(found.where.split())}" if found.where else ""
@@ -113,12 +113,12 @@ def _runner_up(found: Pick) -> str:
 
 
 def _alike(column: Column, count: int) -> str:
-    """What so many others do that can't be told apart in `column`."""
+    """The verb for `count` points indistinguishable in `column`."""
     return ("overlap" if column.interval else "equal") + "s" * (count == 1)
 
 
 def _larger(ours: Candidate, theirs: Candidate) -> str:
-    """In what a point that is otherwise equal is larger."""
+    """The cost in which an otherwise equal point is larger."""
     for name in SIZES:
         a, b = ours.figures.get(name), theirs.figures.get(name)
         if a and b and a.value != b.value:
@@ -132,7 +132,7 @@ def _shown(found: Pick) -> list[Candidate]:
 
 
 def _rivals(found: Pick) -> list[Candidate]:
-    """What the objective can't tell from its best, but for the two that are shown anyway."""
+    """The points indistinguishable from the best in the objective, except the two shown."""
     return [
         candidate
         for candidate in found.steps[0].alike
@@ -157,7 +157,7 @@ def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
 
 
 def _choice(found: Pick) -> str:
-    """Which of several protocols was taken, and how to take another."""
+    """Which of several protocols was taken, and how to choose another."""
     columns = {name: COLUMNS[name] for name in found.chosen_from}
     taken = ", ".join(column.say(found.protocol.get(name)) for name, column in columns.items())
     others = "; ".join(

@@ -1,4 +1,4 @@
-"""Where labels go beside their points without covering anything. Plain geometry, in points (1/72 inch)."""
+"""Places labels next to their points without overlap. Plain geometry, in points (1/72 inch)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Box:
-    """An upright rectangle."""
+    """An axis-aligned rectangle."""
 
     left: float
     bottom: float
@@ -17,13 +17,13 @@ class Box:
     top: float
 
     def overlap(self, other: Box) -> float:
-        """The area that both cover."""
+        """The area of the intersection."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return width * height if width > 0 and height > 0 else 0.0
 
     def inside(self, other: Box) -> bool:
-        """Whether `other` covers all of it."""
+        """Whether it lies inside `other`."""
         return (
             self.left >= other.left
             and self.right <= other.right
@@ -45,14 +45,14 @@ class Label:
 _RADII = (5.0, 9.0, 14.0, 20.0)
 _ANGLES = tuple(math.radians(angle) for angle in (90, 270, 0, 180, 45, 135, 315, 225, 65, 115, 245, 295))
 _LEADER_FROM = 12.0
-"""The distance from which a line has to say which point a label belongs to."""
+"""The distance beyond which a line connects a label to its point."""
 
 
 def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], area: Box) -> list[Box | None]:
-    """A box for each label inside `area`, clear of `hard` and of each other, None where there is none.
+    """A box per label inside `area` without overlap with `hard` or other labels; None if there is no room.
 
-    A label's line, where it needs one, is kept clear of them too. Of the free places the one nearest to
-    the point and clearest of `soft` (error bars, lines) is taken; earlier labels choose first.
+    A label's line, if it needs one, doesn't overlap either. Of the free places the one nearest to the point
+    with the least overlap with `soft` (error bars, lines) is taken; earlier labels choose first.
     """
     taken = list(hard)
     boxes: list[Box | None] = []
@@ -75,13 +75,13 @@ def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], are
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """`heights`, which ascend, moved as little as it takes to be `gap` apart, between `low` and `high`.
+    """The ascending `heights`, moved as little as possible to be `gap` apart, between `low` and `high`.
 
-    Neighbours that would touch share the mean of where they would be (least squares, by pooling them).
+    A least-squares solution: overlapping neighbours are pooled at their mean.
     """
     pools: list[tuple[float, int]] = []
     for index, height in enumerate(heights):
-        # Less its place in the row, a height has only to be no smaller than the one before.
+        # After subtracting its offset in the row, each height must only be at least the one before.
         total, count = height - gap * index, 1
         while pools and pools[-1][0] / pools[-1][1] > total / count:
             before = pools.pop()
@@ -93,7 +93,7 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> lis
 
 
 def leader(label: Label, box: Box) -> tuple[float, float] | None:
-    """Where on its box a label's line ends; None if it stands so near that it needs none."""
+    """The end of a label's line on its box; None if the label is so near that it needs none."""
     x = min(max(label.x, box.left), box.right)
     y = min(max(label.y, box.bottom), box.top)
     return (x, y) if math.hypot(x - label.x, y - label.y) > _LEADER_FROM else None
@@ -106,7 +106,7 @@ def straight(start: tuple[float, float], end: tuple[float, float]) -> Box:
 
 
 def _line(label: Label, box: Box) -> list[Box]:
-    """Small boxes along a label's line, from outside its own marker to the text."""
+    """Small boxes along a label's line, from its marker to the text."""
     end = leader(label, box)
     if end is None:
         return []
@@ -116,7 +116,7 @@ def _line(label: Label, box: Box) -> list[Box]:
 
 
 def _surroundings(label: Label) -> Box:
-    """All that a place of the label can touch."""
+    """The area that any position of the label can touch."""
     across, up = max(_RADII) + label.width, max(_RADII) + label.height
     return Box(label.x - across, label.y - up, label.x + across, label.y + up)
 
@@ -132,7 +132,7 @@ def _free(label: Label, hard: list[Box], soft: list[Box], area: Box) -> Iterator
 
 
 def _box_at(label: Label, radius: float, angle: float) -> Box:
-    """The label's box touching a circle round its point, on the side that `angle` says."""
+    """The label's box touching a circle around its point, at `angle`."""
     across, up = math.cos(angle), math.sin(angle)
     left = label.x + radius * across - label.width * (1 - across) / 2
     bottom = label.y + radius * up - label.height * (1 - up) / 2

@@ -1,4 +1,4 @@
-"""The published table beside our counts, in the terminal."""
+"""The published table compared with our counts, in the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wnexplore.design.published_figures import Comparison
 
 
 def render_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Table | Text]:
-    """A table with one row a published row, then a line for each figure that does not agree."""
+    """A table with one row per published row, then a line per figure that doesn't agree."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("source")
     for heading in ("backbone", "method", "×"):

@@ -1,4 +1,4 @@
-"""How far two columns order the same networks alike: rank over rank, with Kendall's tau-b."""
+"""The rank correlation of two columns over the same networks: rank over rank, with Kendall's tau-b."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wnexplore.results.frame import groups, shared, varying
 from wnexplore.results.rank_correlation import ranks, tau_b
 
 _MIN_POINTS = 3
-"""Points of one protocol: of two the ranks agree or they don't."""
+"""Fewest points of one protocol: with two, the ranks agree or they don't."""
 
 
 def rank_info(
@@ -26,10 +26,10 @@ def rank_info(
 ) -> FigureInfo:
     """The rank of each point in column `x` and in column `y`; rank 1 is best, equal values share the mean.
 
-    A panel for each protocol that at least 3 points have both figures in, with Kendall's tau-b, which
-    is 1 where the columns order all pairs alike and -1 where none, and the diagonal on which points of
-    the same rank lie. Raises `InputError` for columns that are unknown, empty or have no better
-    direction, where no protocol has 3 points, and for more than 10 series.
+    One panel per protocol with both figures of at least 3 points, with Kendall's tau-b, which is 1 if the
+    columns order all pairs equally and -1 if none, and the diagonal of equal ranks. Raises `InputError` for
+    columns that are unknown, empty or have no better direction, where no protocol has 3 points, and for more
+    than 10 series.
     """
     color_column = column(color)
     for name in (x, y):
@@ -62,16 +62,16 @@ def rank_info(
 
 
 def can_rank(frame: pd.DataFrame, x: str = "flops", y: str = "latency_ms") -> bool:
-    """Whether some protocol has both columns of enough points."""
+    """Whether some protocol has both columns for enough points."""
     return bool(_rankable(frame[frame[[x, y]].notna().all(axis=1)], x, y))
 
 
 def _rankable(frame: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
-    """The rows of each protocol that has enough points, one row a point."""
+    """The rows of each protocol with enough points, one row per point."""
     parts = []
     for positions in groups(frame, comparable_within((x, y))).values():
         rows = frame.iloc[positions]
-        # A point has a row for each batch size or data set; what doesn't depend on it is repeated there.
+        # A point has one row per batch size or data set, which repeats independent figures.
         rows = rows.iloc[[first for first, *_ in groups(rows, AXES).values()]]
         if len(rows) >= _MIN_POINTS:
             parts.append(rows)
@@ -84,7 +84,7 @@ def _agreement(a: Sequence[float], b: Sequence[float]) -> str:
 
 
 def _fewer_labels(points: list[Point]) -> list[Point]:
-    """`points`, where too many have labels only with those farthest from the diagonal."""
+    """`points`; if too many have labels, only those farthest from the diagonal keep theirs."""
     labelled = sorted((p for p in points if p.label), key=lambda p: -abs(p.x - p.y))
     kept = set(labelled[:LABEL_ALL])
     return [p if p in kept else replace(p, label="") for p in points]

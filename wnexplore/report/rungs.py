@@ -1,4 +1,4 @@
-"""What short trainings told of long ones: halving's rungs, what it spent, how far early ranks held."""
+"""Reports successive halving: its rungs, its cost, and the rank correlation of early and final accuracy."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from wnexplore.results.record import Record
 from wnexplore.results.trainings import Training, differing, rungs_of, trainings
 
 _MIN_POINTS = 3
-"""Variants: the ranks of two agree or they don't."""
+"""Fewest variants: with two, the ranks agree or they don't."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One comparison of halving, after `epochs`: what entered it, and what it dropped, the best first."""
+    """One rung of halving, after `epochs`: the variants that entered, and those dropped, best first."""
 
     epochs: int
     entered: int
     dropped: tuple[tuple[DesignPoint, float], ...]
-    """Each with its mean top-1 in percent."""
+    """Variants with their mean top-1 in percent."""
 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """How well the ranks after some epochs foretold those after more."""
+    """The rank correlation between the accuracies after two numbers of epochs."""
 
     epochs: int
     later: int
     variants: int
-    """How many have both."""
+    """Number of variants with both."""
     tau: float
-    """Kendall's tau-b between the mean top-1 of both; NaN where all of one are equal."""
+    """Kendall's tau-b between the mean top-1 of both; NaN if all values of one are equal."""
 
 
 def rungs(trained: Sequence[Training]) -> list[Rung]:
-    """The rungs of halving that the trainings of one protocol went through, the last epoch not among them."""
+    """The rungs of halving in the trainings of one protocol, without the last epoch."""
     found = []
     left = [training for training in trained if training.succeeded]
     dropped_at = {training.dropped_at for training in left if training.dropped_at is not None}
@@ -52,7 +52,7 @@ def rungs(trained: Sequence[Training]) -> list[Rung]:
 
 
 def spent(trained: Sequence[Training]) -> tuple[int, int]:
-    """Epochs trained, and those that training everything in full takes, over all seeds that succeeded."""
+    """Epochs trained, and epochs of training everything in full, over all successful seeds."""
     counts = [
         (training.epochs or 0, training.settings.get("epochs") or 0, len(training.succeeded))
         for training in trained
@@ -61,9 +61,9 @@ def spent(trained: Sequence[Training]) -> tuple[int, int]:
 
 
 def rank_correlations(trained: Sequence[Training]) -> list[RankCorrelation]:
-    """How the ranks after each tested epoch agree with those after the last one, over variants with both.
+    """The rank correlation of each tested epoch with the last one, over variants with both.
 
-    Of the last epochs that counts which at least 3 variants were tested after.
+    The last epoch is the last one after which at least 3 variants were tested.
     """
     means = [training.tested_means for training in trained]
     tested = sorted({epoch for by_epoch in means for epoch in by_epoch})
@@ -82,10 +82,10 @@ def rank_correlations(trained: Sequence[Training]) -> list[RankCorrelation]:
 
 
 def lines(records: Iterable[Record]) -> list[str]:
-    """What a run's trainings tell of each other, for a person; nothing of those tested only once.
+    """Lines on a run's halving and rank correlations; nothing about trainings tested only once.
 
-    Of halving a line for each rung and what it spent; of any training that was tested more than once how
-    well early ranks foretold final ones.
+    For halving one line per rung and its cost; for trainings tested more than once the rank correlation of
+    early and final accuracy.
     """
     families: dict[str, list[Training]] = {}
     for one in trainings(records):
@@ -116,9 +116,9 @@ def _lines(trained: Sequence[Training]) -> list[str]:
         among = _variants(len(names))
         among = among if correlation.variants == len(names) else f"{correlation.variants} of {among}"
         lines_.append(
-            f"{early} foretells nothing of {later}: all of one rank ({among})"
+            f"{early} and {later}: no rank correlation, all of one rank ({among})"
             if math.isnan(correlation.tau)
-            else f"{early} foretells {later} with Kendall's tau-b = {correlation.tau:.2f} ({among})"
+            else f"{early} and {later}: rank correlation (Kendall's tau-b) {correlation.tau:.2f} ({among})"
         )
     return lines_
 
@@ -128,11 +128,11 @@ def _cost(trained: Sequence[Training]) -> str:
     failed = sum(len(training.records) - len(training.succeeded) for training in trained)
     line = f"halving trained {took} epochs where all variants in full take {full}"
     line += f": {100 * took / full:.1f} %" if full else ""
-    return f"{line} (trainings that failed not counted: {failed})" if failed else line
+    return f"{line} (without {failed} failed trainings)" if failed else line
 
 
 def _by_top1(trained: Iterable[Training]) -> tuple[tuple[DesignPoint, float], ...]:
-    """Each point with its mean top-1, the best first."""
+    """Points with their mean top-1, best first."""
     pairs = ((training.point, fmean(training.top1.values())) for training in trained)
     return tuple(sorted(pairs, key=lambda pair: -pair[1]))
 
@@ -150,7 +150,7 @@ def _variants(count: int) -> str:
 
 
 def _names(trained: Sequence[Training]) -> dict[DesignPoint, str]:
-    """What to call each point: without the backbone where all have the same."""
+    """The name of each point, without the backbone if it is common."""
     points = [training.point for training in trained]
     one = len({point.backbone for point in points}) == 1
     return {point: str(point).removeprefix(f"{point.backbone} ") if one else str(point) for point in points}

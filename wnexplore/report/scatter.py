@@ -1,4 +1,4 @@
-"""One column over another as a scatter plot: its panels as plain data, and how they are drawn."""
+"""Scatter plots of one column over another: data and drawing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wnexplore.results.frame import cells, distinct, groups, intervals, numbers,
 from wnexplore.results.pareto import pareto as pareto_points
 
 LABEL_ALL = 16
-"""With more points of generated kernels in a panel than this, only those that matter get a label."""
+"""Most labels in a panel; with more points only those near the front get one."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class ScatterPanel(Panel):
     series: tuple[Series, ...]
     front: tuple[tuple[float, float], ...] = ()
     front_rises_before: bool = False
-    """Whether the front's step between two points is at the left one, as where more x is better."""
+    """Whether the front's step between two points is at the left one, as if larger x is better."""
     diagonal: bool = False
     """Whether the line y = x is drawn, as between two ranks."""
 
     @property
     def points(self) -> list[Point]:
-        """Those of all series."""
+        """The points of all series."""
         return [point for series in self.series for point in series.points]
 
     def draw(self, ax: Axes) -> None:
@@ -75,11 +75,11 @@ def scatter_info(
 ) -> FigureInfo:
     """The figures `x` and `y` of each row, one series for each value of `color`, and its backbone.
 
-    A panel for each protocol (device, batch size, data set), as far as `x` or `y` depend on one.
-    With `pareto` the front goes through the points that are optimal by their values; those beside it
-    that may be optimal too, as latencies' intervals overlap, are ringed unless `strict`. Rows without
-    one of the figures are left out. Raises `InputError` for columns that are unknown, hold text, are
-    empty, or split the rows into more than 10 series, and for a logarithm of what is not above 0.
+    One panel per protocol (device, batch size, data set) on which `x` or `y` depends. With `pareto` the front
+    joins the points that are optimal by their values; others that may be optimal, because latency intervals
+    overlap, are ringed unless `strict`. Rows without one of the figures are left out. Raises `InputError` for
+    columns that are unknown, hold text, are empty, or split the rows into more than 10 series, and for a
+    logarithm of what is not above 0.
     """
     x_column, y_column, color_column = numeric_column(x), numeric_column(y), column(color)
     frame = plottable(frame, (x, y))
@@ -106,7 +106,7 @@ def scatter_info(
 
 
 def plottable(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The rows that have all of the columns; `InputError` that says which column is empty."""
+    """The rows with values in all columns; `InputError` naming the empty column."""
     full = frame[[None not in row for row in zip(*(numbers(frame, name) for name in names), strict=True)]]
     if len(full):
         return full
@@ -131,7 +131,7 @@ def _filled(
     objectives: Sequence[Column],
     strict: bool,
 ) -> ScatterPanel:
-    """`panel` with its points, and with the front in `objectives` where those have better directions."""
+    """`panel` with its points, and with the front in `objectives` if those have better directions."""
     points = [point for _, point in keyed]
     directions = [objective.better for objective in objectives if objective.better is not None]
     best: set[Point] = set()
@@ -155,7 +155,7 @@ def _doubts(point: Point, objectives: Sequence[Column]) -> list[Interval | None]
 
 
 def _fewer_labels(points: list[Point], ranks: list[int]) -> list[Point]:
-    """`points`, where too many have labels without those of the highest ranks; rank 0 keeps its own."""
+    """`points`; if too many have labels, those of the highest ranks lose theirs; rank 0 keeps its label."""
     last = 2
     while (
         last
@@ -212,7 +212,7 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
         ax.set_xlim(*limits(_reach(points, "x"), log=True))
     if panel.diagonal:
         low, high = limits(_reach(points, "x") + _reach(points, "y"), log=False)
-        # No rank is below 1, and no tick should be.
+        # Ranks and their ticks start at 1.
         ax.set(xlim=(max(low, 0.25), high), ylim=(max(low, 0.25), high))
     ticks(ax, panel.x, "x")
     ticks(ax, panel.y, "y")
@@ -226,7 +226,7 @@ def _draw_series(ax: Axes, series: Series) -> None:
     for point in series.points:
         for name, at, interval in (("x", point.x, point.x_interval), ("y", point.y, point.y_interval)):
             if interval is not None:
-                # A median outside its interval by a rounding error is no negative length.
+                # Rounding may put a median outside its interval: lengths must not be negative.
                 reach = [[max(0.0, at - interval[0])], [max(0.0, interval[1] - at)]]
                 bars: dict[str, Any] = {f"{name}err": reach}
                 ax.errorbar(
@@ -276,7 +276,7 @@ def _legend(panel: ScatterPanel) -> list[LegendEntry]:
 
 
 def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
-    """Write the points' labels where they cover nothing; those on the front choose first."""
+    """Place the points' labels without overlap; those on the front choose first."""
     to_points = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -306,7 +306,7 @@ def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
 
 
 def _text_size(text: str) -> tuple[float, float]:
-    # A digit of matplotlib's own font is 0.64 em wide; measured once, good enough for what labels hold.
+    # A digit of matplotlib's font is 0.64 em wide, which is accurate enough for labels.
     return 0.55 * _LABEL * len(text) + 1, _LABEL + 0.5
 
 
@@ -331,7 +331,7 @@ def _write(ax: Axes, point: Point, label: Label, box: Box) -> None:
         va="center_baseline",
         fontsize=_LABEL,
         zorder=4,
-        # A halo, for where no place was clear of error bars.
+        # A halo, in case it overlaps error bars.
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
     text.set_in_layout(False)

@@ -1,4 +1,4 @@
-"""How points look: a colour and a marker for each method, or for whatever else tells series apart."""
+"""The styles of points: a colour and a marker per method, or per value of another column."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from wnexplore.results.columns import Column, Interval
 from wnexplore.results.frame import cells, distinct
 
 Key = tuple[Any, Any]
-"""What a series stands for: a value of the column that tells series apart, and a backbone."""
+"""The key of a series: a value of the colour column, and a backbone."""
 
 _MAX_SERIES = 10
 
 
 @dataclass(frozen=True)
 class Point:
-    """One marker with its 95 % intervals; `label` is "" where it gets none."""
+    """One marker with its 95 % intervals; `label` is "" for none."""
 
     x: float
     y: float
@@ -29,12 +29,12 @@ class Point:
     y_interval: Interval | None = None
     label: str = ""
     ringed: bool = False
-    """Whether it gets a ring: not on the front, but not certainly off it either."""
+    """Whether it is ringed: not on the front, but possibly optimal."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points that look alike; `colour` and `marker` are matplotlib's names."""
+    """Points of one style; `colour` and `marker` are matplotlib's names."""
 
     name: str
     colour: str
@@ -43,14 +43,14 @@ class Series:
 
 
 def series_keys(frame: pd.DataFrame, color: str) -> list[Key]:
-    """For each row the series that it belongs to."""
+    """The series of each row."""
     return list(zip(cells(frame, color), cells(frame, "backbone"), strict=True))
 
 
 def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
-    """An empty series for each (value of `color`, backbone), in the order of the legend.
+    """An empty series per (value of `color`, backbone), in legend order.
 
-    The value has the colour; it has the marker too, unless there are several backbones to tell apart.
+    The value determines the colour, and also the marker unless there are several backbones.
     Raises `InputError` for more than 10 values or backbones.
     """
     values, backbones = distinct(frame, color.name), distinct(frame, "backbone")
@@ -61,7 +61,7 @@ def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
     if max(len(values), len(backbones)) > _MAX_SERIES:
         raise InputError(
             f"column '{color.name}' splits the rows into {len(values)} series, "
-            f"{len(backbones)} backbones: at most {_MAX_SERIES} of each can be told apart"
+            f"{len(backbones)} backbones: at most {_MAX_SERIES} of each can be distinguished"
         )
     several = len(backbones) > 1 and color.name != "backbone"
     free = iter(zip(_COLOURS, _MARKERS, strict=True))
@@ -85,7 +85,7 @@ def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
 
 
 def fill(styles: Mapping[Key, Series], keyed: Iterable[tuple[Key, Point]]) -> tuple[Series, ...]:
-    """Those of `styles` that have points, with them, in the order of `styles`."""
+    """The non-empty series of `styles` with their points, in the same order."""
     points: dict[Key, list[Point]] = {}
     for key, point in keyed:
         points.setdefault(key, []).append(point)
@@ -99,11 +99,11 @@ def _series_name(color: Column, value: Any) -> str:
 
 
 def method_label(method: str) -> str:
-    """How figures write a method."""
+    """The label of a method in figures."""
     return (METHODS[method].label if method in METHODS else None) or method
 
 
-# Lightness 0, 38, 66, 88, 52, 78, ... of 100: in greyscale they still differ, and so do the markers.
+# Lightness 0, 38, 66, 88, 52, 78, ... of 100: they differ in greyscale too, and by marker.
 _COLOURS = (
     *("#0060A8", "#E8862E", "#000000", "#F2D74E", "#009E73", "#8CC9F0"),
     *("#CC79A7", "#8A3B12", "#9A9A9A", "#C9E4A0"),

@@ -26,19 +26,18 @@ def table(
 ) -> ConsoleTable:
     """`frame` as a table of about 100 characters, to be printed by a rich console.
 
-    What all rows share stands in the title (the backbone, unless `title` says otherwise) and the
-    caption, columns without a value are left out. ★ marks the rows that are Pareto-optimal in the
-    columns `pareto` (None: accuracy and FLOPs where trained; (): no marks), as far as their intervals
-    tell or, if `strict`, by their values alone; ± is the larger side of the 95 % interval. ≈ marks the
-    rows whose accuracy can't be told apart from the plain network's, ⚠ those whose latency came with
-    warnings; rows of failed measurements are dim and marked ✗ with the number of the line below that
-    says why. Raises `InputError` for a column that can't be an objective.
+    Values common to all rows are in the title (the backbone, unless `title` is given) and the caption; empty
+    columns are left out. ★ marks the rows that may be Pareto-optimal in the columns `pareto` (None: accuracy
+    and FLOPs if trained; (): no marks) within their intervals or, if `strict`, by their values; ± is the
+    larger side of the 95 % interval. ≈ marks rows whose accuracy is indistinguishable from the plain
+    network's, ⚠ rows whose latency has warnings; rows of failed measurements are dim and marked ✗ with the
+    number of the explanation below. Raises `InputError` for a column that can't be an objective.
     """
     return ConsoleTable(layout(frame, pareto=pareto, strict=strict, title=title))
 
 
 class ConsoleTable:
-    """A layout as a rich console can print it: as wide as that is, in ASCII where it encodes no more."""
+    """A layout for a rich console: as wide as the console, in ASCII if it can't encode more."""
 
     def __init__(self, contents: Layout) -> None:
         self._contents = contents
@@ -53,7 +52,7 @@ class ConsoleTable:
             body = _table(contents, encode, padding)
             if Measurement.get(console, options.update_width(_UNBOUNDED), body).maximum <= options.max_width:
                 break
-        # Not the table's own title and caption, which a narrow table would fold to its width.
+        # Not rich's table title and caption, which are wrapped to the table's width.
         if contents.title:
             yield Text(encode(contents.title), style="bold")
         yield body

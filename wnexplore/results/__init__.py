@@ -1,1 +1,1 @@
-"""What was measured: records, their store, and what is computed from them. No torch, no drawing."""
+"""Records, their store, and statistics over them. No torch, no drawing."""

@@ -22,10 +22,11 @@ LATENCY_PROTOCOL = (
     *("device", "device_name", "dtype", "batch_size", "runtime", "memory_format", "threads", "cache", "mode"),
     "wait_policy",
 )
-"""What two rows must share for their latencies, memories or energies to be comparable."""
+"""The columns in which two rows must agree for comparable latencies, memories or energies."""
 
 TRAINING_PROTOCOL = ("dataset", "epochs")
-"""What two rows must share for their accuracies to be comparable; epochs are those trained, not planned."""
+"""The columns in which two rows must agree for comparable accuracies; epochs are those trained, not
+planned."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ class Column:
     axis: str = ""
     unit: str = ""
     decimals: int | None = None
-    """Digits after the point in tables; None for three significant ones."""
+    """Decimals in tables; None for three significant digits."""
     better: Direction | None = None
-    """Which way a reader wants it; None for what is neither good nor bad."""
+    """The better direction; None if there is none."""
     within: tuple[str, ...] = ()
-    """The columns that must be equal for two of its values to be comparable."""
+    """The columns that must be equal for comparable values."""
     phrase: str = "{}"
-    """How a caption says the value that all rows share."""
+    """Format of a value common to all rows in captions."""
     usual: Any = None
-    """The value that goes without saying, and that records from before the column existed had."""
+    """The usual value, which captions omit, and which records from before the column had."""
 
     @property
     def label(self) -> str:
@@ -67,14 +68,14 @@ class Column:
 
     @property
     def unsure(self) -> bool:
-        """Whether values count as alike where their intervals overlap: latencies do.
+        """Whether values with overlapping intervals are indistinguishable, as for latencies.
 
-        An accuracy goes by its mean: over the few seeds of a sweep its interval would hold every other.
+        Accuracies are compared by their means: over a few seeds their intervals would contain all others.
         """
         return self.interval is not None and self.within == LATENCY_PROTOCOL
 
     def format(self, value: Any) -> str:
-        """`value` for a person, without its unit; "" where it is missing."""
+        """`value` for display, without its unit; "" if missing."""
         if value is None:
             return ""
         if self.kind == "count":
@@ -84,7 +85,7 @@ class Column:
         return str(value)
 
     def say(self, value: Any) -> str:
-        """`value` as a caption says it: "batch 16"."""
+        """`value` for a caption: "batch 16"."""
         said = self.phrase.format(self.format(value))
         return said.removesuffix("s") if value == 1 and self.kind == "whole" else said
 
@@ -93,8 +94,8 @@ _LATENCY: dict[str, Any] = {"kind": "number", "unit": "ms", "within": LATENCY_PR
 _RATIO: dict[str, Any] = {"kind": "number", "decimals": 2, "within": LATENCY_PROTOCOL}
 _TIMED: dict[str, Any] = {"kind": "number", "better": "smaller", "within": LATENCY_PROTOCOL}
 _TOP1: dict[str, Any] = {"kind": "number", "unit": "%", "decimals": 1, "within": TRAINING_PROTOCOL}
-# Neither way is better: within one protocol it orders networks as their top-1 does, and a ratio of two
-# differences means nothing.
+# No better direction: within one protocol it orders networks like top-1, and a ratio of two differences is
+# meaningless.
 _DIFFERENCE: dict[str, Any] = {"kind": "number", "unit": "points", "decimals": 1, "within": TRAINING_PROTOCOL}
 
 COLUMNS: dict[str, Column] = {
@@ -182,18 +183,18 @@ def numeric_column(name: str) -> Column:
 
 
 def direction(name: str) -> Direction:
-    """Which way the column called `name` is better; `InputError` if it is unknown or neither way is."""
+    """The better direction of the column called `name`; `InputError` if it is unknown or has none."""
     better = numeric_column(name).better
     if better is None:
         names = ", ".join(name for name, column in COLUMNS.items() if column.better)
-        raise InputError(f"column '{name}' is neither better small nor better large: choose from {names}")
+        raise InputError(f"column '{name}' has no better direction: choose from {names}")
     return better
 
 
 def point_title(axes: Mapping[str, Any], without: Collection[str] = ()) -> str:
-    """A design point in one line, its axes as `DesignPoint.to_dict` has them.
+    """A design point in one line, its axes in the form of `DesignPoint.to_dict`.
 
-    What methods read is said where it is not as by default; M, G, stages and experts always are.
+    The methods' axes are included if not at their defaults; M, G, stages and experts always.
     """
     said = []
     for name, axis in DESIGN_AXES.items():
@@ -204,12 +205,12 @@ def point_title(axes: Mapping[str, Any], without: Collection[str] = ()) -> str:
 
 
 def comparable_within(names: Iterable[str]) -> tuple[str, ...]:
-    """The columns in which rows must agree for all of `names` to be comparable among them."""
+    """The columns in which rows must agree for comparable values in all of `names`."""
     return tuple(dict.fromkeys(key for name in names for key in COLUMNS[name].within))
 
 
 def decimals(value: float, significant: int = 3) -> int:
-    """Digits after the point that show `value` with that many significant digits."""
+    """Decimals that show `value` with `significant` significant digits."""
     if value == 0 or not math.isfinite(value):
         return 0
     # Rounding first: 9.996 shows as 10.0, not as 10.00.
@@ -218,7 +219,7 @@ def decimals(value: float, significant: int = 3) -> int:
 
 
 def prefixed(value: float) -> str:
-    """A count with a prefix and two decimals: "1.46 M"; below 1000 as it is."""
+    """A count with a prefix and two decimals: "1.46 M"; unchanged below 1000."""
     for prefix, scale in PREFIXES:
         # Compared after rounding, so that 999 999 is 1.00 M and not 1000.00 k.
         if round(abs(value) / scale, 5 if prefix == "k" else 2) >= 1:
@@ -227,7 +228,7 @@ def prefixed(value: float) -> str:
 
 
 def compact(value: float) -> str:
-    """A count as short as it goes, for ticks and cells: "40M", "1.46M"."""
+    """A count in short form, for ticks and cells: "40M", "1.46M"."""
     rounded = float(f"{value:.3g}")
     for prefix, scale in PREFIXES:
         if abs(rounded) >= scale:
@@ -236,11 +237,11 @@ def compact(value: float) -> str:
 
 
 def with_interval(value: float, low: float | None, high: float | None, column: Column) -> str:
-    """`value ± the larger distance to its bounds`, with as many digits as the interval deserves."""
+    """`value ± the larger distance to its bounds`, with digits according to the interval."""
     text = column.format(value)
     if low is None or high is None:
         return text
-    # The larger side, so that ± never claims more than was measured.
+    # The larger side, so that ± never overstates the precision.
     half = max(high - value, value - low, 0.0)
     digits = len(text.partition(".")[2])
     digits = max(digits, min(decimals(half, 1), digits + 2))
@@ -248,7 +249,7 @@ def with_interval(value: float, low: float | None, high: float | None, column: C
 
 
 def difference(value: float, low: float | None, high: float | None, column: Column) -> str:
-    """`value [low, high]` with its sign, and digits enough to tell a bound from 0: "+1.2 [0.4, 1.9]"."""
+    """`value [low, high]` with its sign, and digits that distinguish a bound from 0: "+1.2 [0.4, 1.9]"."""
     bounds = () if low is None or high is None else (low, high)
     least = decimals(min((abs(bound) for bound in bounds if bound), default=0.0), 1)
     digits = max(column.decimals or 0, min(least, 3))

@@ -1,4 +1,4 @@
-"""The same points in two runs, A and B: what differs between them, and whether that is certain."""
+"""Compares the same points in two runs, A and B, with certainty by intervals."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from wnexplore.results.frame import cells, groups, intervals
 from wnexplore.results.record import Record
 
 Verdict = Literal["better", "worse", "equal", "unclear"]
-"""What B is, compared with A, for certain; unclear where intervals overlap or one is not known."""
+"""The certain verdict on B compared with A; unclear if intervals overlap or are unknown."""
 
 COUNTS = ("params", "flops")
-"""What a network has whatever measures it: the runs can only differ if one of them counted wrong."""
+"""Columns independent of the measurement: the runs can only differ if one of them counted wrong."""
 
-# What is timed or tested, and not how: figures of different batch sizes are no answer to one question.
+# They define what is timed or tested, not how: figures of different batch sizes aren't comparable.
 _NEVER_APART = ("batch_size", "mode", "dataset")
 _SOFTWARE = ("wnexplore", "commit", "torch", "cuda", "cudnn", "driver")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure; its 95 % interval, which is its value twice if the figure is exact, None if unknown."""
+    """A figure with its 95 % interval: of zero width if the figure is exact, None if unknown."""
 
     value: float
     interval: Interval | None
@@ -43,10 +43,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Pair:
-    """One point, under one protocol, in both runs."""
+    """One point under one protocol in both runs."""
 
     identity: Mapping[str, Any]
-    """The columns that the two rows agree in, and what these hold."""
+    """The columns in which the two rows agree, with their values."""
     column: Column
     a: Measured
     b: Measured
@@ -60,9 +60,9 @@ class Pair:
     def ratio_interval(self) -> Interval | None:
         """From B's lower bound over A's upper one to B's upper bound over A's lower one.
 
-        That holds 1 where and only where the two intervals overlap. Each holds its true value in 95 %
-        of the runs, and the runs are independent, so that this holds the true ratio in at least
-        0.95² = 90 %, and in more than 99 % where both are about as wide.
+        It contains 1 if and only if the two intervals overlap. Each contains its true value in 95 % of the
+        runs, and the runs are independent, so this contains the true ratio in at least 0.95² = 90 %, and in
+        more than 99 % if both are about equally wide.
         """
         if self.a.interval is None or self.b.interval is None:
             return None
@@ -71,7 +71,7 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict:
-        """What B is compared with A."""
+        """The verdict on B compared with A."""
         if self.a.interval is None or self.b.interval is None:
             return "unclear"
         (a_low, a_high), (b_low, b_high) = self.a.interval, self.b.interval
@@ -95,11 +95,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Lonely:
-    """A point, under one protocol, that one run alone has a figure of."""
+    """A point under one protocol with a figure in only one run."""
 
     identity: Mapping[str, Any]
     status: str | None
-    """What became of it in the other run, "out_of_memory"; None if it is not there at all."""
+    """Its status in the other run, such as "out_of_memory"; None if it is missing there."""
 
 
 @dataclass(frozen=True)
@@ -121,20 +121,19 @@ class Versus:
     only_a: tuple[Lonely, ...]
     only_b: tuple[Lonely, ...]
     apart: Mapping[str, tuple[Any, Any]]
-    """What each run has one value of, and not the same: how B was measured otherwise than A."""
+    """The columns with one value per run that differ between the runs."""
     alike: Mapping[str, Any]
-    """What all rows of both runs share of the protocol."""
+    """The part of the protocol common to all rows of both runs."""
     counts: tuple[Count, ...]
 
 
 def versus(a: pd.DataFrame, b: pd.DataFrame, name: str = "latency_ms") -> Versus:
     """Compare the column called `name` of two frames, row by row.
 
-    Rows belong together if they are of one point and agree in the protocol that the column depends on,
-    but for what each run holds one value of, which may differ between them (a device, a runtime);
-    batch size, mode and data set may not. Rows are in the order of `a`. Raises `InputError` for a
-    column that is unknown, has no better direction or is empty in one of them, and if no row of one
-    has its like in the other.
+    Rows are matched if they have the same point and agree in the protocol that the column depends on, except
+    for columns with one value per run, which may differ between the runs (a device, a runtime); batch size,
+    mode and data set may not. Rows are in the order of `a`. Raises `InputError` for a column that is unknown,
+    has no better direction or is empty in one of them, and if no rows match.
     """
     direction(name)
     column = COLUMNS[name]
@@ -175,9 +174,9 @@ def versus(a: pd.DataFrame, b: pd.DataFrame, name: str = "latency_ms") -> Versus
 
 
 def software(a: Iterable[Record], b: Iterable[Record], name: str) -> dict[str, tuple[str, str]]:
-    """What software each run measured the column called `name` with, where the two are not the same.
+    """The software with which each run measured the column called `name`, where it differs.
 
-    Left out is what one of the runs doesn't tell, or has itself several versions of.
+    Entries that are missing in one run, or have several versions in it, are left out.
     """
     figures = {LATENCY_PROTOCOL: "latency", TRAINING_PROTOCOL: "training"}
     figure = figures.get(COLUMNS[name].within, "complexity")
@@ -191,7 +190,7 @@ def software(a: Iterable[Record], b: Iterable[Record], name: str) -> dict[str, t
 
 
 def _rows(frame: pd.DataFrame, keys: Sequence[str], column: Column) -> dict[tuple[Any, ...], Measured]:
-    """The figure of each row; rows that differ in nothing the column depends on repeat it."""
+    """The figure of each row; rows that agree in everything the column depends on repeat it."""
     values, bounds = cells(frame, column.name), intervals(frame, column.name)
     if column.interval is None:
         bounds = [(value, value) for value in values]

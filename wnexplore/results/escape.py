@@ -1,4 +1,4 @@
-"""Texts that anybody may have written, as those who read a table take them for nothing but text."""
+"""Escapes untrusted text for terminals, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from wnexplore.errors import shown
 
 _LONGEST_ESCAPE = len("\\U0010ffff")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""Characters that start a formula in a spreadsheet."""
 
 
 def csv_cell(value: Any) -> Any:
-    """`value` as a cell of a CSV: a text that would be a formula gets an apostrophe, numbers stay numbers."""
+    """`value` as a CSV cell: an apostrophe precedes texts that would be formulas; numbers are unchanged."""
     if not isinstance(value, str):
         return value
     text = visible(value)
@@ -20,7 +20,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def visible(text: str) -> str:
-    """`text` with escapes for what a terminal would obey; the ends of lines stay."""
+    """`text` with control characters escaped, except line ends."""
     if text.isprintable():
         return text
     return "\n".join(
@@ -29,7 +29,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` as `visible` has it, the ends of lines too."""
+    """`text` as in `visible`, with line ends escaped too."""
     return visible(text.replace("\n", "\\n"))
 
 
@@ -46,7 +46,7 @@ def latex(text: str) -> str:
 
 
 def _plain(line: str) -> bool:
-    # Spaces of other widths are no printable characters to Python, and harmless.
+    # Spaces of other widths aren't printable to Python, but harmless.
     return all(character.isprintable() or character in "\u00a0\u2009\u202f" for character in line)
 
 

@@ -1,4 +1,4 @@
-"""Choose and order the rows of a frame."""
+"""Filters and sorts the rows of a frame."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from wnexplore.results.frame import cells
 def where(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
     """The rows of `frame` for which `expression` holds, in their order.
 
-    A comparison with a missing value is neither true nor false, so that neither it nor its negation
-    matches. Raises `InputError` with the position of a mistake, or the nearest name of an unknown
-    column.
+    A comparison with a missing value is neither true nor false: neither it nor its negation matches. Raises
+    `InputError` with the position of a mistake, or the nearest name of an unknown column.
     """
 
     return frame[truth(frame, condition(expression)).holds].reset_index(drop=True)
 
 
 def truth(frame: pd.DataFrame, wanted: Condition) -> Truth:
-    """In which rows of `frame` a condition holds and in which it fails; neither where a value is missing."""
+    """The rows of `frame` in which a condition holds, and those in which it fails; neither if a value is
+    missing.
+    """
 
     def side(value: Side) -> Iterable[Any]:
         return cells(frame, value.name) if isinstance(value, Name) else repeat(value, len(frame))
@@ -38,7 +39,7 @@ def truth(frame: pd.DataFrame, wanted: Condition) -> Truth:
 
 
 def condition(expression: str) -> Condition:
-    """`expression` in the language of `wnexplore.design.where`, which knows all `COLUMNS` here."""
+    """`expression` in the language of `wnexplore.design.where`, over all `COLUMNS`."""
     return parse(expression, {name: column.kind for name, column in COLUMNS.items()})
 
 

@@ -1,4 +1,4 @@
-"""Records to one table: a row for each point, latency protocol and training protocol."""
+"""Builds one table from records: a row per point, latency protocol and training protocol."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _SEVERITY = ("ok", "out_of_memory", "failed")
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each (point, latency protocol, training protocol without its seed), all `COLUMNS`.
 
-    `records` come oldest first: of those that would fill the same visible cell the newest wins. Counts
+    `records` are sorted oldest first: the newest record for the same visible cell wins. Counts
     are Int64, other numbers Float64, M and G as a `DesignPoint` has them, missing ones NA (None for M and
     G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and
     `top1_high` its 95 % Student-t interval. `top1_diff` is its mean distance to the plain network's, in
     percentage points, over the seeds that both succeeded with under the same protocol and for as many
     epochs, `top1_diff_low` and `top1_diff_high` the interval of `paired_interval`. `epochs` are those
     trained. `warnings` are the kinds of a latency's warnings, "drift; throttled".
-    Latencies are in milliseconds, memory in megabytes, energy in joules an image. What a record from
-    before a column existed leaves out is what its column calls usual.
+    Latencies are in milliseconds, memory in megabytes, energy in joules per image. Older records without a
+    column get its usual value.
     """
     by_point = _by_point(records)
     trained: dict[DesignPoint, list[Training]] = {}
@@ -61,7 +61,7 @@ def cells(frame: pd.DataFrame, name: str) -> list[Any]:
 
 
 def numbers(frame: pd.DataFrame, name: str) -> list[float | None]:
-    """The numeric column called `name` as floats, None where it is empty or no one number (M by stage)."""
+    """The numeric column called `name` as floats, None where empty or not one number (M by stage)."""
     values = (None if isinstance(value, (OverChannels, PerStage)) else value for value in cells(frame, name))
     return [None if value is None else float(value) for value in values]
 
@@ -76,19 +76,19 @@ def intervals(frame: pd.DataFrame, name: str) -> list[Interval | None]:
 
 
 def doubts(frame: pd.DataFrame, name: str) -> list[Interval | None]:
-    """The intervals within which values of the column called `name` count as alike, None where exact."""
+    """The intervals within which values of column `name` are indistinguishable; None where exact."""
     return intervals(frame, name) if COLUMNS[name].unsure else [None] * len(frame)
 
 
 def distinct(frame: pd.DataFrame, name: str) -> list[Any]:
-    """The different values of a column, in order of appearance, without the empty ones."""
+    """The distinct values of a column, in order of appearance, without empty ones."""
     return [value for value in dict.fromkeys(cells(frame, name)) if value is not None]
 
 
 def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) -> str:
-    """What all rows that have these columns share, for a caption: "cpu · float32 · batch 1".
+    """The values of these columns common to all rows, for a caption: "cpu · float32 · batch 1".
 
-    What goes without saying ("warm cache") is said only if `usual`.
+    Usual values ("warm cache") are included only if `usual`.
     """
     values = {name: distinct(frame, name) for name in names}
     alike = {name: value[0] for name, value in values.items() if len(value) == 1}
@@ -97,7 +97,7 @@ def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) ->
 
 
 def varying(frame: pd.DataFrame, names: Iterable[str]) -> list[str]:
-    """Those of the columns that hold more than one value."""
+    """The columns with more than one value."""
     return [name for name in names if len(distinct(frame, name)) > 1]
 
 
@@ -124,11 +124,11 @@ def _by_point(records: Iterable[Record]) -> dict[DesignPoint, list[Record]]:
 
 @dataclass(frozen=True)
 class _Part:
-    """What some records give to a row."""
+    """The cells of a row from some records."""
 
     cells: Mapping[str, Any]
     severity: int
-    """Of the worst status among them, in `_SEVERITY`."""
+    """The worst status among them by `_SEVERITY`."""
     errors: tuple[str, ...]
 
     @classmethod
@@ -168,7 +168,7 @@ def _rows(
 
 
 def _timings(records: Iterable[Record]) -> list[_Part]:
-    """What each latency protocol gives to a row, by its newest record."""
+    """The cells of each latency protocol, from its newest record."""
     found: dict[tuple[Any, ...], _Part] = {}
     for record in records:
         protocol = {name: record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL}
@@ -195,7 +195,7 @@ def _training(training: Training) -> dict[str, Any]:
 
 
 def _difference(training: Training, baseline: Training | None) -> dict[str, Any]:
-    """What a training has over the plain network's, over the seeds that succeeded in both."""
+    """The difference of a training to the plain network's, over the seeds that succeeded in both."""
     top1, other = training.top1, {} if baseline is None else baseline.top1
     differences = [top1[seed] - other[seed] for seed in top1 if seed in other]
     if not differences:
@@ -209,5 +209,5 @@ def _visible(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clean(values: list[Any]) -> list[Any]:
-    """`values`, with None for each that is no value at all."""
+    """`values` with None for missing values."""
     return [None if isinstance(value, float) and value != value else value for value in values]

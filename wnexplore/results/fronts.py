@@ -1,4 +1,4 @@
-"""Which rows of a frame are Pareto-optimal, and in what."""
+"""The Pareto-optimal rows of a frame."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def pareto_rows(
 ) -> list[bool]:
     """For each row whether it is Pareto-optimal in `objectives` (column names; None: the default ones).
 
-    A row drops out only where another is better for certain: where the intervals of latencies overlap,
-    neither beats the other. `strict` goes by the values alone. Rows compete only with rows of the same
-    protocol: a latency at batch 16 never with one at batch 1. Rows without one of the figures are
-    never marked. Raises `InputError` for a column that is unknown or has no better direction.
+    A row is dominated only if another is certainly better: if latency intervals overlap, neither dominates
+    the other. `strict` compares values only. Rows are compared only within the same protocol: a latency at
+    batch 16 never with one at batch 1. Rows without one of the figures are never marked. Raises `InputError`
+    for a column that is unknown or has no better direction.
     """
     names = default_objectives(frame) if objectives is None else tuple(objectives)
     directions = [direction(name) for name in names]
@@ -49,11 +49,11 @@ def pareto_rows(
 
 
 def objectives_caption(objectives: Sequence[str], *, strict: bool = False) -> str:
-    """One line that says what a mark means: "Pareto-optimal in top-1 (larger), FLOPs (smaller), ..."."""
+    """One line with the meaning of the mark: "Pareto-optimal in top-1 (larger), FLOPs (smaller), ..."."""
     if not objectives:
         return ""
     columns = [COLUMNS[name] for name in objectives]
     text = f"Pareto-optimal in {', '.join(f'{column.heading} ({column.better})' for column in columns)}"
     if not any(column.unsure for column in columns):
         return text
-    return f"{text}, latencies {'by their medians alone' if strict else 'as far as their intervals part'}"
+    return f"{text}, latencies {'by their medians' if strict else 'by disjoint intervals'}"

@@ -1,4 +1,4 @@
-"""How sure a mean over few seeds is: Student-t, and a bootstrap interval for paired differences."""
+"""Intervals of means over few seeds: Student-t, and a bootstrap interval for paired differences."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from wnexplore.results.columns import Interval
 
 MIN_SEEDS = 3
-"""Pairs from which on there is an interval."""
+"""Fewest pairs with an interval."""
 
 ENOUGH = 5
-"""Pairs from which on the interval's coverage comes near 95 %, as far as the differences are symmetric."""
+"""Fewest pairs for which the interval's coverage is near 95 %, for symmetric differences."""
 
 _ALPHA = 0.05
 _ENUMERATED = 6
@@ -41,7 +41,7 @@ class MedianInterval(NamedTuple):
 
 
 def paired_interval(differences: Sequence[float]) -> Interval | None:
-    """The percentile bootstrap interval of the mean of `differences`, meant for 95 %; None for fewer than 3.
+    """The percentile bootstrap interval of the mean of `differences`, nominally 95 %; None for fewer than 3.
 
     At the expanded level of Hesterberg, What Teachers Should Know About the Bootstrap (The American
     Statistician, 2015): alpha'/2 = Phi(-sqrt(n / (n - 1)) t), t the quantile of Student's t with n - 1
@@ -60,7 +60,7 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     means = multiplicities @ np.asarray(differences, dtype=np.float64) / count
     tail, mean = _tail(count), fmean(differences)
     low, high = _bounds(means, tail) if weights is None else _weighted_bounds(means, weights, tail)
-    # Summed in another order, the bounds of equal differences may miss their mean by a rounding error.
+    # The order of summation may put the bounds of equal differences a rounding error off their mean.
     return min(low, mean), max(high, mean)
 
 
@@ -71,9 +71,9 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def best_coverage(count: int) -> float:
-    """How often the interval from the smallest of `count` differences to the largest holds their true median.
+    """The probability that the range of `count` differences contains their true median.
 
-    Means of resamples go no further: where differences are symmetric, no interval of them covers more.
+    Means of resamples lie within the range: for symmetric differences, no interval of them covers more.
     """
     return 1 - 2.0 ** (1 - count)
 

@@ -1,4 +1,4 @@
-"""What the kernels that a network generates for different images have in common, as plain data."""
+"""Statistics of the kernels that a network generates for different images, as plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LayerKernels:
-    """One layer with generated kernels, seen with many images."""
+    """One layer with generated kernels, over many images."""
 
     name: str
     in_channels: int
@@ -27,19 +27,19 @@ class LayerKernels:
     inputs_per_group: int
     """lambda."""
     samples: int
-    """Images whose activation vectors were looked at."""
+    """Number of images whose activation vectors were analysed."""
     cosines: Floats
     """Similarity of the kernels of each pair of images, -1 to 1; pairs with a kernel of zeros left out."""
     same_class: NDArray[np.bool_]
-    """For each of these pairs whether its images are of one class."""
+    """For each of these pairs whether its images have the same class."""
     alpha_mean: float
-    """Over entries and images."""
+    """Mean over entries and images."""
     alpha_stds: Floats
     """Each entry's standard deviation over the images."""
     alpha_dead: float
-    """Share of the entries that stay as they are, whatever the image."""
+    """Share of the entries that are constant over the images."""
     alpha_saturated: float | None
-    """Share of the entries whose mean is at an end of the activation's range; None where it has no ends."""
+    """Share of the entries whose mean is at an end of the activation's range; None if it is unbounded."""
 
     @property
     def within(self) -> Floats:
@@ -52,7 +52,7 @@ class LayerKernels:
         return self.cosines[~self.same_class]
 
     def to_dict(self) -> dict[str, Any]:
-        """The row of a table: None where there is no pair to tell."""
+        """The row of a table: None where there is no pair."""
         return {
             "layer": self.name,
             "in_channels": self.in_channels,
@@ -77,31 +77,31 @@ class LayerKernels:
 
 @dataclass(frozen=True, eq=False)
 class KernelMap:
-    """A layer's kernels as points of a plane, those that are alike beside one another."""
+    """A two-dimensional map of a layer's kernels, in which similar kernels are near each other."""
 
     layer: str
     points: Floats
-    """(N, 2), of no unit."""
+    """(N, 2), without a unit."""
     labels: NDArray[np.int64]
     """(N,), the classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class KernelAnalysis:
-    """What `wnexplore analyze` finds."""
+    """The result of `wnexplore analyze`."""
 
     network: str
     """The design point, as text."""
     data: str
-    """The data set, whose test images were seen."""
+    """The data set whose test images were used."""
     classes: tuple[str, ...]
     layers: tuple[LayerKernels, ...]
     """In the order in which they run."""
     map: KernelMap | None
-    """None where there is nothing to show: see `wnexplore.training.kernel_statistics.kernel_map`."""
+    """None if there is no map: see `wnexplore.training.kernel_statistics.kernel_map`."""
     device: str = "cpu"
     precision: str = "float32"
-    """Of the products that gave the activation vectors and kernels."""
+    """The precision of activation vectors and kernels."""
 
     @property
     def samples(self) -> int:

@@ -1,4 +1,4 @@
-"""Numbers for things that many records share."""
+"""Indices for objects that many records share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Numbered(Generic[T]):
-    """Equal things have the same number, from 0 in order of appearance; equal is what has the same `key`.
+    """Equal objects, those with the same `key`, get the same index, from 0 in order of appearance.
 
-    A thing that is met again, as records share their points and protocols, is not hashed again, which takes
-    long for a point. Nothing must change while it is in use.
+    An object met again, as records share points and protocols, is not hashed again, which is slow for points.
+    Objects must not change while in use.
     """
 
     def __init__(self, key: Callable[[T], Hashable]) -> None:
@@ -23,7 +23,7 @@ class Numbered(Generic[T]):
     def __getitem__(self, thing: T) -> int:
         met = self._met.get(id(thing))
         if met is None:
-            # The thing is kept with its number, so that no other gets its id.
+            # The object is kept alive, so that no other gets its id.
             met = thing, self._numbers.setdefault(self._key(thing), len(self._numbers))
             self._met[id(thing)] = met
         return met[1]

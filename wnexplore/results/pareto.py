@@ -1,4 +1,4 @@
-"""The Pareto front of points with any number of objectives, by their values or by what is certain of them."""
+"""The Pareto front of points with any number of objectives, by their values or by their intervals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def pareto(
 ) -> list[bool]:
     """Which of `points` no other point dominates.
 
-    Without `intervals` the plain rule: A dominates B if it is at least as good in all objectives and
-    better in one. With them (one for each value, None for a value that is exact) only what is certain
-    counts: A dominates B if it does by the plain rule wherever in their intervals the true values lie,
-    that is, if in all objectives A's worse bound is at least as good as B's better bound, and better
-    in one. So an overlap in any objective keeps B, whatever the plain rule keeps is kept, and with
-    intervals of no width the two rules are one. Both relations are transitive.
+    Without `intervals` the plain rule: A dominates B if it is at least as good in all objectives and better
+    in one. With them (one per value, None for an exact value) only certain dominance counts: A dominates B if
+    it does by the plain rule for all true values within the intervals, that is, if in all objectives A's
+    worse bound is at least as good as B's better bound, and better in one. So an overlap in any objective
+    keeps B, everything kept by the plain rule is kept, and with intervals of zero width the rules agree. Both
+    relations are transitive.
 
     Equal points are kept together. A point with a missing value (None or NaN) is never kept and
-    dominates nothing. An interval that its own value lies outside of is stretched to it. Raises
+    dominates nothing. An interval that doesn't contain its value is extended to it. Raises
     `ValueError` if a point has not one value, and one interval, for each direction.
     """
     if intervals is None:
@@ -42,7 +42,7 @@ def pareto(
     costs = np.array(points, dtype=np.float64).reshape(shape) * signs
     nowhere = (math.nan, math.nan)
     bounds = np.array([[interval or nowhere for interval in row] for row in intervals], dtype=np.float64)
-    # A missing bound is no bound, and the value itself stands for it.
+    # A missing bound is replaced by the value.
     ends = np.concatenate([costs[..., None], bounds.reshape(*shape, 2) * signs[:, None]], axis=2)
     best, worst = np.fmin.reduce(ends, axis=2), np.fmax.reduce(ends, axis=2)
     known = ~np.isnan(costs).any(axis=1)
@@ -51,7 +51,7 @@ def pareto(
 
 
 def _dominated(best: _Numbers, worst: _Numbers) -> bool:
-    """Whether one of the points dominates: each column of `worst` has one's worse bounds."""
+    """Whether any point dominates: each column of `worst` has a point's worse bounds."""
     no_worse = (worst <= best[:, None]).all(axis=0)
     better = (worst < best[:, None]).any(axis=0)
     return bool((no_worse & better).any())

@@ -1,4 +1,4 @@
-"""The one design point to take: best in an objective, and what decides where that can't tell."""
+"""Picks one design point: the best in an objective, with tie-breaking columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wnexplore.results.compare import Measured
 from wnexplore.results.frame import cells, distinct, groups, intervals, varying
 
 SIZES = ("params", "flops")
-"""What decides between points that are equal in everything asked for: the smaller one is taken."""
+"""Ties in all requested columns are broken by these: the smaller one is taken."""
 
 _SUGGESTED = ("latency_ms", "top1", *SIZES)
 _MAX_VALUES = 4
@@ -27,7 +27,7 @@ _MAX_VALUES = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point with what is known of it: column name -> figure, none where nothing was measured."""
+    """A point with its measured figures by column name."""
 
     point: DesignPoint
     figures: Mapping[str, Measured]
@@ -35,42 +35,42 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Step:
-    """One column asked for, and how far it decides."""
+    """One decision column, and the points that it leaves."""
 
     column: Column
     candidates: tuple[Candidate, ...]
-    """Those that the steps before leave."""
+    """The points left by earlier steps."""
     best: Candidate
-    """That of the best value, by the mean or the median."""
+    """The point with the best value, by mean or median."""
     alike: tuple[Candidate, ...]
-    """Those that can't be told apart from `best`: itself, and those whose intervals overlap its own."""
+    """The points indistinguishable from `best`: itself, and those with overlapping intervals."""
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The point to take, and why."""
+    """The picked point, and why."""
 
     objective: Column
     prefer: tuple[Column, ...]
     where: str | None
     rows: int
-    """All of the run."""
+    """Number of rows of the run."""
     satisfy: int
-    """Rows that satisfy `where`."""
+    """Number of rows that satisfy `where`."""
     steps: tuple[Step, ...]
-    """The objective, then each preferred column that was needed. Each but the last leaves those alike."""
+    """The objective, then each preferred column that was needed. All but the last leave several points."""
     runner_up: Candidate | None
-    """What the last step would have taken of the others that it was asked about."""
+    """The runner-up of the last step."""
     suggestion: str | None
-    """A further column that would decide among those that the last step can't tell apart."""
+    """A further column that would decide among the points indistinguishable in the last step."""
     protocol: Mapping[str, Any]
-    """How the figures asked for were measured, the same for all."""
+    """The common protocol of the requested figures."""
     chosen_from: Mapping[str, tuple[Any, ...]]
-    """Columns of `protocol` in which rows differ, with their values: that of most points is taken."""
+    """Columns of the protocol in which rows differ, with their values: that of most points is taken."""
 
     @property
     def take(self) -> Candidate:
-        """The point to take."""
+        """The picked point."""
         return self.steps[-1].best
 
     @property
@@ -84,14 +84,14 @@ def pick(
 ) -> Pick:
     """The point of `frame` that is best in the column `objective`, of those that satisfy `where`.
 
-    Points whose 95 % intervals overlap the best one's can't be told apart from it, nor can equal ones;
-    the first column of `prefer` decides among them, the next one among those alike in that, and the
-    last one by its values alone, as `objective` does without any. Equal ones go by fewer parameters,
-    then FLOPs. A figure without an interval counts as exact; points without a preferred figure come
-    after those with it. Where only columns that the objective doesn't need (preferred ones, those in
-    `where`) were timed under several protocols, the one of most points is taken, the first of several.
-    Raises `InputError` for a column that is unknown or has no better direction, a mistake in `where`, an
-    objective or accuracies of several protocols, and if there is nothing to pick from.
+    Points whose 95 % intervals overlap the best one's are indistinguishable from it, as are equal ones; the
+    first column of `prefer` decides among them, the next one among those indistinguishable in the first, and
+    the last one by values only, as does `objective` without any. Ties are broken by fewer parameters, then
+    FLOPs. A figure without an interval counts as exact; points without a preferred figure come last. Where
+    only columns that the objective doesn't need (preferred ones, those in `where`) were measured under
+    several protocols, the protocol of most points is taken, the first of several. Raises `InputError` for a
+    column that is unknown or has no better direction, a mistake in `where`, an objective or accuracies of
+    several protocols, and if there is nothing to pick from.
     """
     names = tuple(dict.fromkeys((objective, *prefer)))
     for name in names:
@@ -126,7 +126,7 @@ def pick(
 
 
 def build_line(point: DesignPoint) -> str:
-    """A line of Python that builds the network of `point`: M and G, and what is not as it is by default."""
+    """A line of Python that builds the network of `point`: M and G, and all axes not at their defaults."""
     usual = DesignPoint.of(point.backbone, point.method, stem=point.stem).to_dict()
     usual |= {"method": "plain", "stem": "imagenet"}
     shown = [json.dumps(point.backbone, ensure_ascii=False)]
@@ -150,9 +150,9 @@ def _nothing(rows: int, satisfy: int, objective: str, where: str | None) -> str:
 def _of_one_protocol(
     rows: pd.DataFrame, names: Sequence[str], where: str | None
 ) -> tuple[pd.DataFrame, dict[str, tuple[Any, ...]]]:
-    """Those of `rows` whose figures in the columns `names` can be compared, the objective first among these.
+    """The `rows` with comparable figures in the columns `names`, the objective first.
 
-    With them, what was chosen from. Raises `InputError` if the choice would decide on the objective.
+    Also returns the alternatives. Raises `InputError` if the choice would affect the objective.
     """
     mixed = {name: apart for name in names if (apart := _apart(rows, name))}
     if not mixed:
@@ -164,7 +164,7 @@ def _of_one_protocol(
         raise InputError(_several_protocols(mixed, values, where))
     timed = rows[measured].reset_index(drop=True)
     protocols = groups(timed, keys)
-    # The first of those of most points.
+    # The first protocol with the most points.
     taken = max(protocols, key=lambda protocol: len(groups(timed.iloc[protocols[protocol]], AXES)))
     held = zip(*(cells(rows, key) for key in keys), strict=True)
     kept = [used == taken or not has_figure for used, has_figure in zip(held, measured, strict=True)]
@@ -185,7 +185,7 @@ def _several_protocols(mixed: Iterable[str], values: Mapping[str, Sequence[Any]]
 
 
 def _protocol(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, Any]:
-    """The columns in which all rows that have the figures `names` agree, and what these hold."""
+    """The columns in which all rows with the figures `names` agree, with their values."""
     held: dict[str, list[Any]] = {}
     for name in names:
         full = rows[rows[name].notna()]
@@ -194,7 +194,7 @@ def _protocol(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _apart(rows: pd.DataFrame, name: str) -> list[str]:
-    """The columns in which rows with a figure in `name` differ, so that these can't be compared."""
+    """The columns in which rows with a figure in `name` differ, which makes them incomparable."""
     return varying(rows[rows[name].notna()], COLUMNS[name].within)
 
 
@@ -204,7 +204,7 @@ def _candidates(rows: pd.DataFrame, requested: Sequence[str], known: Sequence[st
     bounds = {name: intervals(rows, name) for name in known}
     found = []
     for axes, positions in groups(rows, AXES).items():
-        # Rows of one point differ in what nobody asks for; one of them may be of a measurement that failed.
+        # Rows of one point differ in irrelevant columns; one of them may have a failed measurement.
         row = max(positions, key=lambda row: sum(values[name][row] is not None for name in requested))
         figures = {
             n: Measured(value[row], bounds[n][row]) for n, value in values.items() if value[row] is not None
@@ -253,7 +253,7 @@ def _alike(a: Measured, b: Measured) -> bool:
 
 
 def _suggestion(step: Step, names: Iterable[str]) -> str | None:
-    """The first column by which those alike would not all be equal."""
+    """The first column in which the indistinguishable points differ."""
     for name in _SUGGESTED:
         if name not in names and len({candidate.figures.get(name) for candidate in step.alike} - {None}) > 1:
             return name

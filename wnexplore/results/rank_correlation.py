@@ -1,4 +1,4 @@
-"""How far two columns order the same rows alike."""
+"""Ranks, and the rank correlation of two columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wnexplore.results.columns import direction
 
 
 def ranks(frame: pd.DataFrame, name: str) -> list[float]:
-    """The rank of each row by column `name`, which all have: 1 is best, equal ones share the mean.
+    """The rank of each row by column `name`, which must be complete: 1 is best, ties share the mean.
 
     Raises `InputError` for a column that is unknown or has no better direction.
     """
@@ -19,8 +19,8 @@ def ranks(frame: pd.DataFrame, name: str) -> list[float]:
 
 
 def tau_b(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's tau-b, which allows for ties; NaN where all of one are equal."""
-    # scipy.stats takes long to import, and nothing else here needs it.
+    """Kendall's tau-b, which allows for ties; NaN if all values of one are equal."""
+    # scipy.stats is slow to import, and only needed here.
     from scipy.stats import kendalltau
 
     return float(kendalltau(a, b, variant="b").statistic)

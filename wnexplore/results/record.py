@@ -20,9 +20,9 @@ FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 @dataclass(frozen=True)
 class Record:
-    """What one measurement found, or how it failed.
+    """The result of one measurement, or its failure.
 
-    `protocol`, `value`, `samples` and `environment` hold what JSON can hold, unrounded. By figure:
+    `protocol`, `value`, `samples` and `environment` hold JSON values, unrounded. By figure:
 
     - complexity: protocol {}; value params, flops, fvcore_flops (None where fvcore fails), operators {name:
       multiply-adds of one image}, uncounted and, of these, uncounted_products {name: calls}.
@@ -30,14 +30,14 @@ class Record:
       cache, mode, wait_policy (how torch's threads wait for each other; None on a GPU), target, seconds;
       value latency_ms and latency_ratio with their _low and _high,
       peak_memory_mb (None where torch doesn't hand out the memory), compile_s (None where nothing is
-      compiled or exported), energy_j (joules an image; None where no counter tells), rounds,
+      compiled or exported), energy_j (joules per image; None without a counter), rounds,
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
       on a GPU that tells, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
       and with halving schedule ("halving"), min_epochs, max_epochs and eta; value top1 (percent), seconds,
       epochs (those trained; left out: as planned), dropped_at (the epoch after which halving dropped it,
       None or left out: never), damaged (images skipped; left out: none), why_damaged {path:
-      reason}; samples loss (one mean an epoch) and, side by side, tested_epochs and tested_top1 (percent
+      reason}; samples loss (one mean per epoch) and, side by side, tested_epochs and tested_top1 (percent
       after these epochs).
     """
 
@@ -52,23 +52,23 @@ class Record:
 
     @cached_property
     def key(self) -> str:
-        """What makes this measurement the same as another: figure, point and protocol, hashed."""
+        """The identity of this measurement: a hash of figure, point and protocol."""
         return record_key(self.figure, self.point, self.protocol)
 
 
 def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) -> str:
-    """The key that a record of this figure, point and protocol will have."""
+    """The key of a record of this figure, point and protocol."""
     return key_of_parts(figure, point_part(point), protocol_part(protocol))
 
 
 def key_of_parts(figure: Figure, point: str, protocol: str) -> str:
-    """The key of a record whose point and protocol are these parts of it, which many records share."""
+    """The key of a record from the parts of its point and protocol, which many records share."""
     return hashlib.sha256(f"[{_text(figure)},{point},{protocol}]".encode()).hexdigest()
 
 
 def point_part(point: DesignPoint) -> str:
-    """What of `point` goes into a key."""
-    # Axes that came later count only where they are used: what was measured before stays measured.
+    """The part of a key for `point`."""
+    # Axes added later count only if used: earlier measurements keep their keys.
     return _text(
         {
             name: value
@@ -79,7 +79,7 @@ def point_part(point: DesignPoint) -> str:
 
 
 def protocol_part(protocol: Mapping[str, Any]) -> str:
-    """What of `protocol` goes into a key."""
+    """The part of a key for `protocol`."""
     return _text(
         {
             name: value
@@ -94,4 +94,4 @@ def _text(content: Any) -> str:
 
 
 _LATER_PROTOCOL = {"wait_policy": ADAPTIVE}
-"""Parts of protocols that came after the first records -> what these were measured with."""
+"""Parts of protocols added after the first records -> their values in those records."""
