@@ -36,7 +36,7 @@ def render(network: NetworkBenchmark) -> Iterator[Table | Text]:
 
 
 def problems(network: NetworkBenchmark) -> list[str]:
-    """A line for each formulation that computes something else, and for each that failed."""
+    """A line per formulation with a wrong output, and per failed one."""
     return [
         f"✗ {layer.name}, batch {benchmark.batch_size}: {name} {problem}"
         for layer in network.layers
@@ -116,8 +116,8 @@ def _protocol(protocol: LatencyProtocol) -> Text:
     names = ("device_name", "dtype", "mode", "memory_format", "threads")
     text = " · ".join(COLUMNS[name].say(protocol[name]) for name in names if protocol[name] is not None)
     return Text(
-        f"{text}\nratios to a plain convolution of the same shape; {PICKED} auto picks it; bold: the fastest;"
-        " regret: time of the one picked over that of the fastest",
+        f"{text}\nratios to a plain convolution of the same shape; {PICKED} auto picks it; bold: the"
+        " fastest; regret: time of the picked one over the fastest",
         style="dim",
     )
 

@@ -27,7 +27,7 @@ def render(profile: Profile) -> Iterator[Table | Text]:
 def _counts(counts: Complexity) -> Table:
     table = _table("", "")
     table.add_row("params", f"{prefixed(counts.params)} ({counts.params:,})")
-    table.add_row("FLOPs", f"{prefixed(counts.flops)} ({counts.flops:,} multiply-adds an image)")
+    table.add_row("FLOPs", f"{prefixed(counts.flops)} ({counts.flops:,} multiply-adds per image)")
     if counts.fvcore_flops is None:
         table.add_row("fvcore", "fails on this network")
     else:
@@ -48,7 +48,7 @@ def _calls(operators: Mapping[str, int]) -> str:
 
 
 def _latencies(records: Sequence[Record]) -> Iterator[Table | Text]:
-    # The axes that vary, and those that aren't as usual.
+    # The axes that vary, and those with unusual values.
     axes = [name for name in _USUAL if {record.protocol[name] for record in records} - {_USUAL[name]}]
     figures = [name for name in _OPTIONAL if any(r.value.get(name) is not None for r in records)]
     headings = [COLUMNS[name].heading for name in ("dtype", "batch_size", *axes)]

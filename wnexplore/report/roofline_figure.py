@@ -1,4 +1,4 @@
-"""A roofline plot: what each layer attains over how much it reuses, as plain data, and how it is drawn."""
+"""A roofline plot: attained performance over arithmetic intensity of each layer, data and drawing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS = (
     *("convolution", "depthwise convolution", "generated convolution", "generated depthwise convolution"),
     *("context", "activation vectors", "squeeze-and-excitation", "linear", "other"),
 )
-"""The kinds of layers that a plot tells apart, in the order of its legend."""
+"""The kinds of layers, in the order of the legend."""
 
 _PROTOCOL = ("device_name", "threads", "dtype", "batch_size", "memory_format")
 _OWN_KIND = {
@@ -34,7 +34,7 @@ _OWN_KIND = {
     "ActivationVectors": "activation vectors",
     "Context": "context",
     "Linear": "linear",
-    # Layers with formulations are known by these.
+    # Layers with formulations are recognised by these.
     **{
         spec.layer_class: spec.layer_kind
         for spec in METHODS.values()
@@ -45,7 +45,7 @@ _OWN_KIND = {
 
 @dataclass(frozen=True)
 class LayerMark:
-    """One layer: multiply-adds a byte, multiply-adds a second, its share of the time of a pass."""
+    """One layer: multiply-adds per byte, multiply-adds per second, its share of a pass's time."""
 
     name: str
     kind: str
@@ -57,19 +57,19 @@ class LayerMark:
 
 @dataclass(frozen=True)
 class RooflineInfo:
-    """What a roofline plot shows."""
+    """The data of a roofline plot."""
 
     title: str
     note: str
-    """Its lines: how it was measured, and how to read it."""
+    """The lines below the title: protocol, and how to read the plot."""
     bytes_per_s: float
     multiply_adds_per_s: float
     layers: tuple[LayerMark, ...]
-    """Those with multiply-adds, the ones that take longest first."""
+    """The layers with multiply-adds, slowest first."""
 
     @property
     def ridge(self) -> float:
-        """Multiply-adds a byte where the two roofs meet."""
+        """Multiply-adds per byte where the two roofs meet."""
         return self.multiply_adds_per_s / self.bytes_per_s
 
 
@@ -158,7 +158,7 @@ def _draw_axes(ax: Axes, info: RooflineInfo) -> None:
     ax.set(xscale="log", yscale="log", title=info.title)
     across = [info.ridge, *(mark.intensity for mark in info.layers)]
     up = [info.multiply_adds_per_s, *(mark.attained for mark in info.layers)]
-    # The ridge is always in sight, with room for both labels of the roofs.
+    # The ridge is always visible, with room for both roofs' labels.
     ax.set_xlim(min(across) / 2, max(across) * 3)
     ax.set_ylim(min(up) / 2, max(up) * 2.5)
     ax.set_xlabel("Arithmetic intensity (multiply-adds / byte)")
@@ -177,7 +177,7 @@ def _draw_roofs(ax: Axes, info: RooflineInfo) -> None:
     style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": _TEXT}
     text = f"{prefixed(info.multiply_adds_per_s)} multiply-adds/s"
     ax.annotate(text, (right, info.multiply_adds_per_s), xytext=(-2, 3), color=_BLACK, **style)
-    # Halfway up what is to be seen of the slope.
+    # Halfway up the visible slope.
     low = max(left, ax.get_ylim()[0] / info.bytes_per_s)
     at = math.sqrt(low * info.ridge)
     text = f"{prefixed(info.bytes_per_s)}B/s"
@@ -185,7 +185,7 @@ def _draw_roofs(ax: Axes, info: RooflineInfo) -> None:
 
 
 def _name_layers(ax: Axes, info: RooflineInfo) -> None:
-    """Names in the colours of their marks, covering nothing; where there is no room there is none."""
+    """Names in the colours of their marks, without overlap; omitted where there is no room."""
     scale = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -195,7 +195,7 @@ def _name_layers(ax: Axes, info: RooflineInfo) -> None:
     places = [at(mark.intensity, mark.attained) for mark in info.layers]
     hard = [_box(*where, math.sqrt(_area(mark)) / 2) for mark, where in zip(info.layers, places, strict=True)]
     texts = [f"{mark.name} {mark.time_share:.0%}" for mark in info.layers[:_NAMED]]
-    # A letter of matplotlib's own font is 0.56 em wide on average.
+    # A letter of matplotlib's font is 0.56 em wide on average.
     labels = [
         Label(x, y, 0.56 * _TEXT * len(text), _TEXT) for text, (x, y) in zip(texts, places, strict=False)
     ]
@@ -225,7 +225,7 @@ def _write(ax: Axes, text: str, mark: LayerMark, label: Label, box: Box) -> None
 
 
 def _roof_boxes(ax: Axes, info: RooflineInfo, at: Any) -> list[Box]:
-    """Small boxes along both roofs, for labels to keep clear of."""
+    """Small boxes along both roofs, which labels avoid."""
     (left, right), steps = ax.get_xlim(), 40
     found = []
     for step in range(steps):
@@ -236,13 +236,13 @@ def _roof_boxes(ax: Axes, info: RooflineInfo, at: Any) -> list[Box]:
 
 
 def _area(mark: LayerMark) -> float:
-    """In square points; a mark of no time at all is still to be seen."""
+    """In square points; a mark without time is still visible."""
     return 8 + 900 * mark.time_share
 
 
 def _look(kind: str) -> dict[str, Any]:
     colour, marker, filled = _LOOKS[kind]
-    # A white rim keeps marks apart that lie on one another.
+    # A white rim separates overlapping marks.
     face, edge = (colour, "white") if filled else ("white", colour)
     return {
         "marker": marker,
