@@ -48,7 +48,7 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
 
     Maps images (N, 3, H, W) to logits (N, num_classes), in training mode, on PyTorch's default device;
     its parameters follow from `torch.manual_seed`. A backbone "timm:NAME", "torchvision:NAME" or
-    "path/to/file.py:function" is that network, all all its convolutions but the first replaced by the
+    "path/to/file.py:function" is that network, all its convolutions but the first replaced by the
     method's (see `wnexplore.convert`); with several heads in training, only the main head's logits are
     returned. Raises `InputError` for a wrong axis and `IllegalPointError`, naming the layer, for an (M, G)
     illegal in some layer, before anything is built; also `InputError` if the weights exceed the machine's
