@@ -40,7 +40,7 @@ def separate_output_errors() -> None:
         # File names may contain undecodable bytes: they are printed unchanged.
         sys.stdout = _instead(sys.__stdout__, 1, _Output, {"strict": "surrogateescape"})
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _instead(sys.__stderr__, 2, _Told, {})
+        sys.stderr = _instead(sys.__stderr__, 2, _ErrorStream, {})
 
 
 def drop_output() -> None:
@@ -97,7 +97,7 @@ def _instead(stream: TextIO | None, number: int, kind: type[io.FileIO], errors: 
     )
 
 
-class _Told(io.FileIO):
+class _ErrorStream(io.FileIO):
     """Standard error, whose reader or terminal may be gone."""
 
     def write(self, data: Any) -> int:

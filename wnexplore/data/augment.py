@@ -13,7 +13,7 @@ def mirrored(images: Tensor, where: Tensor) -> Tensor:
 
 
 def shifted(images: Tensor, offsets: Tensor, largest: int) -> Tensor:
-    """`images` (N, C, H, W) shifted by `most - offsets` (2, N) pixels down and right, padded with black."""
+    """`images` (N, C, H, W) shifted by `largest - offsets` (2, N) pixels down and right on black."""
     n, channels, height, width = images.shape
     device = images.device
     # One gather for the batch: the source row and column of every pixel, differing by image.

@@ -27,7 +27,7 @@ ADAPTIVE = "adaptive"
 """How torch's threads wait by default: spinning, or sleeping while other programs need the cores."""
 
 
-def _whole(value: object) -> object:
+def _integer(value: object) -> object:
     """Only integers: pydantic also takes true for 1 and "1_000" for 1000."""
     if isinstance(value, bool):
         raise ValueError(f"expected a whole number above 0, not {str(value).lower()}")
@@ -54,7 +54,7 @@ def _alone(value: object) -> object:
 MAX_VALUES = 10_000
 """Most values of one axis."""
 
-Positive = Annotated[int, BeforeValidator(_whole), Field(gt=0, le=10**9)]
+Positive = Annotated[int, BeforeValidator(_integer), Field(gt=0, le=10**9)]
 Real = Annotated[float, BeforeValidator(_real)]
 
 # Impossible sizes are refused before anything is allocated or started.
@@ -180,7 +180,7 @@ class TrainSpec(Recipe):
         return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
 
     @model_validator(mode="after")
-    def _whole_schedule(self) -> Self:
+    def _complete_schedule(self) -> Self:
         rungs = {name: getattr(self, name) for name in ("min_epochs", "max_epochs", "eta")}
         if self.schedule == "full":
             given = next((name for name, value in rungs.items() if value is not None), None)

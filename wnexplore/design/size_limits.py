@@ -78,7 +78,7 @@ def batch_misfit(
 
 
 def machine_memory() -> int:
-    """Bytes of main memory that this process may have.
+    """Bytes of main memory available to this process.
 
     That of the machine, or the container's limit (cgroups version 2 or 1), if that is less.
     """
@@ -87,11 +87,11 @@ def machine_memory() -> int:
 
 
 def container_limit() -> int | None:
-    """Bytes of memory that this process's group may have: its container, or its job in a batch system.
+    """The memory limit in bytes of this process's control group: its container, or its job in a batch system.
 
-    None where there is no group, or its limit is more than the machine has.
+    None if there is no group, or if its limit exceeds the machine's memory.
     """
-    found = [limit for limit in map(_whole, _limit_files()) if limit]
+    found = [limit for limit in map(_integer, _limit_files()) if limit]
     return min(found) if found and min(found) < psutil.virtual_memory().total else None
 
 
@@ -100,7 +100,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def _limit_files() -> Iterator[Path]:
-    """The files with a limit of this process's group, and of those that it is in (cgroups, versions 1 and 2).
+    """The limit files of this process's group and its parents (cgroups, versions 1 and 2).
 
     In a container the group is the root; elsewhere it is read from the process.
     """
@@ -119,7 +119,7 @@ def _limit_files() -> Iterator[Path]:
                 yield from (top / above / name for above in (group, *group.parents))
 
 
-def _whole(path: Path) -> int | None:
+def _integer(path: Path) -> int | None:
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):  # missing, or "max"

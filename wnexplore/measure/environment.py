@@ -101,7 +101,7 @@ def free_memory(device: str) -> int:
         free: int = torch.cuda.mem_get_info()[0]
         return free + unused_bytes(torch.cuda.memory_snapshot(), torch.cuda.current_device())
     available = psutil.virtual_memory().available
-    limit, used = (_whole(_CGROUP / name) for name in ("memory.max", "memory.current"))
+    limit, used = (_integer(_CGROUP / name) for name in ("memory.max", "memory.current"))
     return available if limit is None or used is None else min(available, limit - used)
 
 
@@ -207,7 +207,7 @@ def _runs(architecture: re.Match[str], capability: tuple[int, int]) -> bool:
     return capability[0] == built[0] and capability[1] >= built[1]
 
 
-def _whole(path: Path) -> int | None:
+def _integer(path: Path) -> int | None:
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):

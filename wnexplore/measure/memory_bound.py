@@ -1,4 +1,4 @@
-"""The memory that a process may ask for: where a container ends who takes more, it is refused instead."""
+"""Limits this process's memory to its container's limit, so that excess requests are refused, not killed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 _SHARE = 0.95
-"""Of the container's limit: the system counts more than a process asks for, such as tables of its pages."""
+"""Share of the container's limit: the system also counts overhead, such as page tables."""
 _STATUS = Path("/proc/self/status")
 
 
 def bound_memory() -> None:
-    """Let this process, and those that it starts, have no more data than the limit of its container.
+    """Limit the data of this process and its children to the limit of its container.
 
-    A batch that fits by the sizes known beforehand and yet not in memory is then refused to the one that asks
-    (`MemoryError`, or torch's own error), which becomes a record or a line. Otherwise the system would give
-    it, and end the process as it fills it. Once a process; not where there is a GPU, whose driver takes
-    address space without filling it.
+    A batch that passes the checks of sizes but doesn't fit in memory then raises `MemoryError` or torch's
+    error, which becomes a record or a message. Otherwise the system would kill the process when the memory is
+    written. Done once per process; not with a GPU, whose driver reserves address space without using it.
     """
     limit = container_limit()
     if resource is None or limit is None or torch.cuda.is_available():
@@ -33,14 +32,14 @@ def bound_memory() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft != resource.RLIM_INFINITY:
         return
-    # What counts here is what was asked for; that a part of it was never filled costs nothing.
-    asked, filled = _kilobytes("VmData"), _kilobytes("RssAnon")
-    bound = int(_SHARE * limit) + 1024 * (asked - filled)
+    # The limit counts requested memory; the part never written costs nothing.
+    requested, filled = _kilobytes("VmData"), _kilobytes("RssAnon")
+    bound = int(_SHARE * limit) + 1024 * (requested - filled)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
 
 
 def _kilobytes(name: str) -> int:
-    """A figure of this process; 0 where the system doesn't tell."""
+    """A figure of this process; 0 where unknown."""
     try:
         found = re.search(rf"^{name}:\s*(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
     except OSError:

@@ -14,7 +14,7 @@ class TooManyNumbersError(Exception):
 
 
 class NumbersAtMost(TorchFunctionMode):
-    """Inside it, torch makes new tensors of at most `most` elements in all, and refuses before allocating.
+    """Inside it, torch makes new tensors of at most `limit` elements in all, and refuses before allocating.
 
     Layers allocate their parameters and buffers by these functions. Only tensors requested by size count, not
     those computed from others. Unlike torch's "meta" device it imports no further libraries, which would take

@@ -122,7 +122,7 @@ def one_pass(
     Python's error if memory runs out.
     """
     reasons: list[str] = []
-    for count in _each(channels, model, resolution):
+    for count in _channel_counts(channels, model, resolution):
         for look in (_seen_without_numbers, _seen_with_numbers):
             try:
                 return look(model, count, resolution, counted, batch_size)
@@ -205,7 +205,7 @@ class _Looks:
         yield from self._channels[1:]
 
 
-def _each(channels: Sequence[int] | None, model: nn.Module, resolution: int) -> Iterator[int]:
+def _channel_counts(channels: Sequence[int] | None, model: nn.Module, resolution: int) -> Iterator[int]:
     if channels is not None:
         yield from channels
         return

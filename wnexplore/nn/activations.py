@@ -1,4 +1,4 @@
-"""The activation vectors of a whole block at once: one matrix product for all its layers' fc1.
+"""The activation vectors of a block at once: one matrix product for all its layers' fc1.
 
 Source: Ma et al., WeightNet, ECCV 2020, section 3: every convolution of a block reads the same context.
 """

@@ -1,4 +1,4 @@
-"""Every formulation of a network's layers with generated kernels, timed beside one another."""
+"""The benchmark of every formulation of a network's layers with generated kernels, as plain data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TimedFormulation:
 
 @dataclass(frozen=True)
 class FailedFormulation:
-    """Why a formulation has no time."""
+    """Why a formulation wasn't timed."""
 
     status: Status
     error: str
@@ -148,19 +148,19 @@ class NetworkBenchmark:
 
     point: DesignPoint
     protocol: LatencyProtocol
-    """Of the smallest batch size; the others differ in that alone."""
+    """Of the smallest batch size; the others differ only in that."""
     layers: tuple[BenchmarkedLayer, ...]
     environment: Mapping[str, Any]
 
     @property
     def mean_regret(self) -> float | None:
-        """Geometric mean of the regrets, wherever both formulations were timed; None if nowhere."""
+        """Geometric mean of the regrets where both formulations were timed; None if there are none."""
         values = [regret.median for _, _, regret in self._regrets]
         return math.exp(sum(math.log(value) for value in values) / len(values)) if values else None
 
     @property
     def worst(self) -> Worst | None:
-        """The largest regret; None if nowhere."""
+        """The largest regret; None if none was timed."""
         return max(self._regrets, key=lambda cell: cell.regret.median, default=None)
 
     def to_dict(self) -> dict[str, Any]:

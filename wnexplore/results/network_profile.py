@@ -111,9 +111,9 @@ class Profile:
     point: DesignPoint
     complexity: Complexity
     latencies: tuple[Record, ...]
-    """One for each protocol, those that failed included."""
+    """One per protocol, including failed ones."""
     table: LayerTable | None
-    """None where it wasn't asked for."""
+    """None if not requested."""
     environment: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A row of the store as a record: checked strictly, as anything may have been written into the file since."""
+"""Reads rows of the store as records, with strict checks, since the file may have been modified."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from wnexplore.results.record import (
 )
 
 COLUMNS = ("key", "figure", "point", "protocol", "status", "value", "samples", "error", "made_at")
-"""Of a row, before the content of its environment."""
+"""The columns of a row, before the content of its environment."""
 
 MAX_DEPTH = 10
-"""Of lists and objects within one another in one of its texts."""
+"""Deepest nesting of lists and objects in one of its texts."""
 
 
 class DamagedRowError(ValueError):
-    """What is wrong with a row, in one line that names the field."""
+    """A damaged row; one line that names the field."""
 
 
 class RowReader:
-    """Makes records of rows; what many rows share (points, protocols, environments) is checked once."""
+    """Converts rows to records; parts that many rows share (points, protocols, environments) are checked
+    once.
+    """
 
     def __init__(self) -> None:
         self._points: dict[str, tuple[DesignPoint, str]] = {}
@@ -44,7 +46,7 @@ class RowReader:
     def record(self, row: Sequence[Any], samples_of: Collection[Figure] = FIGURES) -> Record:
         """The record of a row of `COLUMNS` and its environment. Raises `DamagedRowError`.
 
-        Samples of other figures than `samples_of` are checked like the rest, and left out.
+        Samples of figures not in `samples_of` are checked too, but left out.
         """
         fields = dict(zip((*COLUMNS, "environment"), row, strict=True))
         optional = ("error",)
@@ -76,12 +78,12 @@ class RowReader:
             error=fields["error"],
             environment=_once(self._environments, fields["environment"], lambda t: _object(t, "environment")),
         )
-        # Known already: to hash it again takes as long as to read it.
+        # Known already: hashing it again takes as long as reading it.
         vars(record)["key"] = fields["key"]
         return record
 
     def point(self, text: Any) -> DesignPoint:
-        """The point of a row in which it is this text. Raises `DamagedRowError`."""
+        """The point of a row with this text. Raises `DamagedRowError`."""
         if not isinstance(text, str):
             raise DamagedRowError(f"point is '{shown(text)}': expected text")
         return _once(self._points, text, _point)[0]
@@ -104,8 +106,8 @@ def _one_of(fields: Mapping[str, Any], name: str, valid: tuple[Any, ...]) -> Any
 
 
 def _object(text: str, name: str) -> dict[str, Any]:
-    """The JSON object that `text` is; within bounds, and without what JSON doesn't have (NaN, Infinity)."""
-    # Nearly every text is whole, which is found out fast; of another, what is wrong with it.
+    """Parse a JSON object, within bounds, and without NaN and Infinity, which JSON lacks."""
+    # Nearly every text is valid, which is checked fast; otherwise the error is determined.
     try:
         content = _DECODER.decode(text)
         brackets = text.count("[") + text.count("{")
@@ -152,13 +154,13 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
-"""Its numbers are made in C, so that one too large is infinite."""
+"""Its numbers are parsed in C, where overflow is infinite."""
 
 
 def _finite(content: dict[str, Any] | list[Any]) -> bool:
-    """Whether no number in `content`, which holds no NaN, is infinite."""
+    """Whether all numbers in `content`, which has no NaN, are finite."""
     values = content.values() if isinstance(content, dict) else content
-    # Infinite numbers never add up to a finite one.
+    # A sum with infinite terms is never finite.
     return math.isfinite(sum([value for value in values if type(value) is float])) and all(
         _finite(value) for value in values if isinstance(value, (dict, list))
     )
@@ -179,7 +181,7 @@ def _too_deep(content: Any, left: int) -> bool:
 
 
 def _point(text: str) -> tuple[DesignPoint, str]:
-    """The point that `text` is, and what of it goes into a key."""
+    """The point of `text`, and its part of a key."""
     axes = _object(text, "point")
     try:
         point = DesignPoint.from_dict(axes)
@@ -193,13 +195,13 @@ def _point(text: str) -> tuple[DesignPoint, str]:
 
 
 def _protocol(text: str) -> tuple[dict[str, Any], str]:
-    """The same of a protocol."""
+    """The protocol of `text`, and its part of a key."""
     protocol = _checked(text, "protocol", _Protocol)
     return protocol, protocol_part(protocol)
 
 
 def _checked(text: str, name: str, model: type[BaseModel]) -> dict[str, Any]:
-    """The object that `text` is, of which `model` says what it may hold; as it was written."""
+    """Parse the object `text`, validate it by `model`, and return it as written."""
     content = _object(text, name)
     try:
         model.model_validate(content)
@@ -226,7 +228,7 @@ class _Part(BaseModel):
 
 
 class _Protocol(_Part):
-    """What was asked for: names, numbers and switches, so that protocols can be told apart."""
+    """A protocol: names, numbers and switches."""
 
     __pydantic_extra__: dict[str, str | int | Finite | bool | None]
 
@@ -251,7 +253,7 @@ class _Protocol(_Part):
     eta: Annotated[int, Field(ge=2, le=10**9)] | None = None
 
     @model_validator(mode="after")
-    def _whole_schedule(self) -> Self:
+    def _complete_schedule(self) -> Self:
         if self.schedule == "halving" and None in (self.min_epochs, self.max_epochs, self.eta):
             raise ValueError("halving without min_epochs, max_epochs and eta")
         return self
@@ -263,7 +265,7 @@ class _Warning(_Part):
 
 
 class _Value(_Part):
-    """Every figure that a record may have; which ones it must have goes by what it is a record of."""
+    """All figures that a record may have; the required ones depend on its kind."""
 
     params: Count | None = None
     flops: Count | None = None
@@ -312,11 +314,11 @@ class _Training(_Value):
 
 
 _VALUES: dict[str, type[_Value]] = {"complexity": _Complexity, "latency": _Latency, "training": _Training}
-"""What a measurement that succeeded must have found."""
+"""The required figures of a successful measurement."""
 
 
 class _Samples(_Part):
-    """Lists of numbers; what belongs together is equally long."""
+    """Lists of numbers; related lists have equal length."""
 
     __pydantic_extra__: dict[str, list[Finite | None]]
 
@@ -327,7 +329,7 @@ class _Samples(_Part):
     tested_top1: list[Percent] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _side_by_side(self) -> Self:
+    def _equal_lengths(self) -> Self:
         pairs = (("latency_ms", "baseline_ms"), ("tested_epochs", "tested_top1"))
         for one, other in pairs:
             lengths = len(getattr(self, one)), len(getattr(self, other))

@@ -1,4 +1,4 @@
-"""The tables of a store, and what is wrong with those of a file that says it is one."""
+"""The tables of a store, and checks of a file's tables."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ COMMIT;
 
 TABLES = ("environments", "records")
 ASIDE = "damaged"
-"""The table that damaged records are moved to, once there are some."""
+"""The table to which damaged records are moved."""
 
 
 def damage(connection: sqlite3.Connection) -> str | None:
-    """What of our tables is not as `SCHEMA` makes it, in words that name the place; None if all is.
+    """The first difference between a file's tables and `SCHEMA`, in words; None if there is none.
 
-    Tables and views beside ours are nobody's business, and indexes that only find rows faster.
+    Additional tables, views and non-unique indexes are ignored.
     """
     return next(_differences(connection), None)
 
@@ -73,7 +73,7 @@ def _differences(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 _Column = tuple[str, str, int, Any, int, int]
-"""Name, type, whether NULL is refused, default, place in the primary key, and whether it is hidden."""
+"""Name, type, NOT NULL, default, position in the primary key, and whether it is hidden."""
 
 
 @cache
@@ -117,9 +117,9 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[_Column]:
 
 
 def _unique(connection: sqlite3.Connection, table: str) -> set[tuple[str, ...]]:
-    """The columns of each index that refuses rows."""
+    """The columns of each unique index."""
     listed = connection.execute(f"PRAGMA index_list('{table}')").fetchall()
-    # SQLite lists those that the table's words ask for, though they were taken out of the file.
+    # SQLite lists indexes that the table's declaration implies, even if they were removed from the file.
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     names = [name for _, name, unique, *_ in listed if unique and name in there]
     columns = ("SELECT coalesce(name, '') FROM pragma_index_info(?)",)
@@ -127,6 +127,6 @@ def _unique(connection: sqlite3.Connection, table: str) -> set[tuple[str, ...]]:
 
 
 def _declared(connection: sqlite3.Connection, table: str) -> str:
-    """The text that made a table, whatever stands between its words."""
+    """The declaration of a table, with normalised white space."""
     (text,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
     return "".join(str(text).translate(dict.fromkeys(map(ord, "\"'`[]"))).split()).lower()

@@ -1,4 +1,4 @@
-"""The store: one SQLite file in each run directory, to which records are appended as they are made."""
+"""The store: one SQLite file per run directory, to which records are appended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wnexplore.results.schema import ASIDE, SCHEMA, TABLES, VERSION, damage
 FILE_NAME = "results.sqlite"
 
 PATIENCE_S = 3600.0
-"""How long a database is waited for that another program holds."""
+"""Seconds to wait for a database that another program has locked."""
 _BUSY_S = 5.0
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Store:
 
     @classmethod
     def create(cls, directory: Path) -> Store:
-        """Open the store of `directory` for appending; both are made where they don't exist.
+        """Open the store of `directory` for appending; both are created if missing.
 
         Raises `InputError` if the directory can't be a run directory, is from a newer version or
         damaged, or if another process is appending to it.
@@ -55,7 +55,7 @@ class Store:
             )
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            # A lock of the operating system's goes with its process, however that ends.
+            # The operating system releases the lock when the process ends in any way.
             lock = FileLock(directory / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
@@ -67,7 +67,7 @@ class Store:
         try:
             remove_unfinished(directory)
             with _translate_errors(path):
-                _check_whole(path)
+                _check_complete(path)
                 connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         except BaseException:
             lock.release()
@@ -81,14 +81,14 @@ class Store:
         return store
 
     def keys(self, wanted: Iterable[str] | None = None) -> dict[str, str]:
-        """Key of every record, or of those `wanted` that are there -> its status."""
+        """Key -> status of every record, or of the existing ones in `wanted`."""
         if wanted is None:
             return dict(self._rows.ask("SELECT key, status FROM records"))
         found = (self._rows.ask("SELECT key, status FROM records WHERE key = ?", key) for key in wanted)
         return dict(row for rows in found for row in rows)
 
     def records(self, wanted: Iterable[str] | None = None) -> list[Record]:
-        """Every record, the oldest first, or only those whose keys are `wanted`, found by these.
+        """Every record, oldest first, or only those with keys in `wanted`, by index.
 
         Raises `InputError` if one is damaged.
         """
@@ -97,16 +97,16 @@ class Store:
     def records_of(self, point: DesignPoint) -> list[Record]:
         """Every record of one point, the oldest first. Raises `InputError` if one is damaged.
 
-        For the first point that is asked for all others are noted too, so that further ones take no search.
+        The first call indexes all points, so that further calls need no search.
         """
         if self._ids is None:
             self._ids = self._rows.ids()
         return self._rows.some("id", self._ids.get(point, ()))
 
     def set_damaged_aside(self) -> list[str]:
-        """Move the damaged records to a table of their own: a line for each that says what is wrong.
+        """Move the damaged records to a separate table; returns one line per record with the fault.
 
-        Nothing of them is lost, and the others are as if these had never been there.
+        Nothing is lost, and the other records are unaffected.
         """
         damaged: list[str] = []
         ids: list[int] = []
@@ -124,13 +124,13 @@ class Store:
         return damaged
 
     def append(self, record: Record) -> None:
-        """Add one record and commit it; a failed one of the same key gives way.
+        """Add one record and commit it; it replaces a failed one with the same key.
 
         Raises `RunError` if the disk is full or the file can't be written.
         """
         number = _patiently(self.path, lambda: self._append(record))
         if self._ids is not None:
-            # The row of a failed record that gave way is not there any more, or this one's now.
+            # The row of a replaced record is gone, or is this one's now.
             self._ids.setdefault(record.point, []).append(number)
 
     def close(self) -> None:
@@ -188,10 +188,10 @@ class Store:
 def read_records(
     directory: Path, damaged: list[str] | None = None, *, samples_of: Collection[Figure] = FIGURES
 ) -> list[Record]:
-    """Every record of a run directory, the oldest first; a sweep may be appending meanwhile.
+    """Every record of a run directory, oldest first; a sweep may be appending concurrently.
 
-    Records are checked strictly. A damaged one is left out where there is a list `damaged`, to which a line
-    is added that says which it is and why. Samples of other figures than `samples_of`, which fill the memory,
+    Records are checked strictly. If a list `damaged` is given, damaged records are left out, and one line
+    each with the reason is appended to it. Samples of figures not in `samples_of`, which take much memory,
     are checked and left out. Raises `InputError` if `directory` is no run directory, from a newer version or
     damaged, and without that list for a damaged record.
     """
@@ -201,7 +201,7 @@ def read_records(
             raise InputError(f"no run directory at {directory}: expected a folder that a sweep wrote")
         if not path.is_file():
             raise InputError(f"{directory} is no run directory: it holds no {FILE_NAME}")
-        _check_whole(path)
+        _check_complete(path)
     connection = _patiently(path, lambda: _open_to_read(directory, path))
     try:
         _check(connection, path)
@@ -211,7 +211,7 @@ def read_records(
 
 
 def _open_to_read(directory: Path, path: Path) -> sqlite3.Connection:
-    # Not opened read-only: the last reader could then not tidy WAL's side files away.
+    # Not opened read-only: the last reader could then not remove WAL's side files.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
     try:
         connection.execute("PRAGMA query_only = ON")
@@ -226,7 +226,7 @@ def _open_to_read(directory: Path, path: Path) -> sqlite3.Connection:
                 f"{path} has records that only its journal holds yet, and {directory} can't be written:"
                 " copy the folder to where it can"
             ) from None
-        # Where the folder can't be written, WAL's side files can't be made: nobody else writes.
+        # In a read-only folder, WAL's side files can't be created: no other program writes.
         return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     except BaseException:
         connection.close()
@@ -282,7 +282,9 @@ class _Rows:
         samples_of: Collection[Figure] = FIGURES,
         ids: list[int] | None = None,
     ) -> list[Record]:
-        """All that are whole; of the others a line goes to `damaged`, and the id to `ids`, or is raised."""
+        """All valid records; for others a line is appended to `damaged`, and the id to `ids`, or an error is
+        raised.
+        """
         found, wrong = [], []
         for number, *row in self.ask(f"{_SELECT} ORDER BY id"):
             try:
@@ -293,13 +295,13 @@ class _Rows:
                     ids.append(number)
         if wrong and damaged is None:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            raise InputError(f"{wrong[0]}{more}; {_GO_ON}")
+            raise InputError(f"{wrong[0]}{more}; {_CONTINUE}")
         if damaged is not None:
             damaged += wrong
         return found
 
     def some(self, column: Literal["id", "key"], values: Iterable[Any]) -> list[Record]:
-        """Those that have one of `values` in an indexed column, the oldest first."""
+        """The records with one of `values` in an indexed column, oldest first."""
         query = f"{_SELECT} WHERE {column} = ?"
         rows = sorted(row for value in dict.fromkeys(values) for row in self.ask(query, value))
         found = []
@@ -307,7 +309,7 @@ class _Rows:
             try:
                 found.append(self._record(row, FIGURES))
             except DamagedRowError as error:
-                raise InputError(f"{self._damaged(number, error)}; {_GO_ON}") from None
+                raise InputError(f"{self._damaged(number, error)}; {_CONTINUE}") from None
         return found
 
     def ids(self) -> dict[DesignPoint, list[int]]:
@@ -317,13 +319,13 @@ class _Rows:
             try:
                 found.setdefault(self._reader.point(text), []).append(number)
             except DamagedRowError as error:
-                raise InputError(f"{self._damaged(number, error)}; {_GO_ON}") from None
+                raise InputError(f"{self._damaged(number, error)}; {_CONTINUE}") from None
         return found
 
     def ask(self, query: str, *values: Any) -> Iterator[Any]:
-        """The rows of a query, some at a time: all of them may fill the memory."""
+        """The rows of a query in batches: all of them may not fit in memory."""
         cursor = self._connection.cursor()
-        # Once it has begun, no other program can make it wait.
+        # Once started, it doesn't wait for other programs.
         rows = _patiently(self._path, lambda: cursor.execute(query, values).fetchmany(_AT_ONCE))
         while rows:
             yield from rows
@@ -343,19 +345,19 @@ class _Rows:
 
 _SELECT = f"SELECT id, {', '.join(COLUMNS)}, environment FROM records"
 _AT_ONCE = 1000
-_GO_ON = "--skip-damaged goes on without what is damaged"
+_CONTINUE = "--skip-damaged continues without damaged records"
 
 
 def _decoded(text: bytes) -> Any:
-    """A text of the file; bytes where it is none, so that only its own record suffers."""
+    """A text of the file, or bytes if it can't be decoded, so that only its record is affected."""
     try:
         return text.decode()
     except UnicodeDecodeError:
         return text
 
 
-def _check_whole(path: Path) -> None:
-    """Raise `InputError` if the file is shorter than its header says: its last page would read as zeros."""
+def _check_complete(path: Path) -> None:
+    """Raise `InputError` if the file is shorter than its header says: missing pages would read as zeros."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -367,13 +369,13 @@ def _check_whole(path: Path) -> None:
     wanted = int.from_bytes(header[28:32], "big") * (65536 if page == 1 else page)
     size = path.stat().st_size
     journal = path.with_name(f"{path.name}-wal")
-    # Pages that a journal still holds may not be in the file yet.
+    # Pages in a journal may not be in the file yet.
     if size < wanted and not (journal.exists() and journal.stat().st_size):
         raise InputError(f"{path} is damaged: it ends after {size:,} of its {wanted:,} bytes")
 
 
 def _patiently(path: Path, work: Callable[[], T]) -> T:
-    """What `work` gives, once no other program holds the database: a line says that it is waited for."""
+    """The result of `work`, once no other program has locked the database; waiting is reported."""
     begun, said = time.monotonic(), False
     with _translate_errors(path):
         while True:
@@ -398,7 +400,7 @@ def _text(content: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """Say in one line what SQLite and the file system have to say about `path`."""
+    """Translate errors of SQLite and the file system about `path` into one line."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -408,7 +410,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
         if _is_busy(error):
             raise RunError(f"another program holds {path}: {reason}") from None
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_ERROR:
-            # What is asked is right: the tables aren't.
+            # Our queries are valid: the tables are wrong.
             raise InputError(f"{path} is damaged: {reason}") from None
         raise InputError(f"can't open {path}: {reason}") from None
     except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The records of trainings, joined: every seed of one point under one protocol."""
+"""Groups the records of trainings: all seeds of one point under one protocol."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from wnexplore.results.record import Record
 
 @dataclass(frozen=True)
 class Training:
-    """One point under one protocol but for the seed, trained for the same number of epochs."""
+    """One point under one protocol except the seed, trained for the same number of epochs."""
 
     point: DesignPoint
     settings: Mapping[str, Any]
     """The protocol without the seed; its epochs are those planned."""
     epochs: int | None
-    """Those trained; the planned ones where no seed succeeded, None where not even these are known."""
+    """The epochs trained; the planned ones if no seed succeeded, None if unknown."""
     records: tuple[Record, ...]
-    """The newest one of each seed, also those that failed."""
+    """The newest record of each seed, including failed ones."""
 
     @property
     def dataset(self) -> str | None:
-        """What it was trained on."""
+        """The data set."""
         return self.settings.get("dataset")
 
     @cached_property
     def identity(self) -> tuple[str, int | None]:
-        """What trainings must share to be comparable."""
+        """The parts in which comparable trainings agree."""
         return _text(self.settings), self.epochs
 
     @cached_property
     def family(self) -> str:
-        """What the trainings of one sweep share, whatever network they are of and its number of threads."""
+        """The common settings of one sweep's trainings, independent of the network and its threads."""
         return _text({key: value for key, value in self.settings.items() if key not in ("source", "threads")})
 
     @cached_property
     def succeeded(self) -> tuple[Record, ...]:
-        """The records of the seeds that have a top-1."""
+        """The records of seeds with a top-1."""
         return tuple(record for record in self.records if _top1(record) is not None)
 
     @cached_property
     def top1(self) -> dict[Any, float]:
-        """Seed -> top-1 in percent, of those that succeeded."""
+        """Seed -> top-1 in percent, for successful seeds."""
         found = ((record.protocol.get("seed"), _top1(record)) for record in self.records)
         return {seed: top1 for seed, top1 in found if top1 is not None}
 
@@ -60,12 +60,12 @@ class Training:
 
     @property
     def losses(self) -> dict[int, list[float]]:
-        """Epoch, from 1 -> the mean training loss in it, of each seed that succeeded, in nats."""
+        """Epoch, from 1 -> its mean training loss per successful seed, in nats."""
         return _by_epoch(enumerate(record.samples.get("loss", ()), start=1) for record in self.succeeded)
 
     @property
     def tested(self) -> dict[int, list[float]]:
-        """Epoch -> the top-1 after it, of each seed that succeeded, in percent; the last epoch included."""
+        """Epoch -> the top-1 after it per successful seed, in percent; includes the last epoch."""
         found = []
         for record in self.succeeded:
             epochs, top1 = (record.samples.get(name, []) for name in ("tested_epochs", "tested_top1"))
@@ -82,9 +82,9 @@ class Training:
 
 
 def trainings(records: Iterable[Record]) -> list[Training]:
-    """The trainings among `records`, which come oldest first; those trained last come last.
+    """The trainings among `records`, which are sorted oldest first; the latest trainings come last.
 
-    A seed that failed is put to the others of its point and settings, however long these were trained.
+    A failed seed is grouped with the others of its point and settings, whatever their epochs.
     """
     points: Numbered[DesignPoint] = Numbered(lambda point: point)
     settings: Numbered[Mapping[str, Any]] = Numbered(lambda protocol: _text(_settings(protocol)))
@@ -99,10 +99,10 @@ def trainings(records: Iterable[Record]) -> list[Training]:
 
 
 def newest(trainings: Iterable[Training]) -> list[Training]:
-    """Those of one point that a table shows: of each data set and number of epochs the newest.
+    """The trainings of one point for a table: the newest per data set and number of epochs.
 
-    Seeds trained under different hidden settings (a learning rate) are never averaged: only those of
-    the settings used last count.
+    Seeds trained under different hidden settings (a learning rate) are never averaged: only those with the
+    latest settings count.
     """
     return list({(training.dataset, training.epochs): training for training in trainings}.values())
 
@@ -121,7 +121,7 @@ def _equally_long(records: Sequence[Record]) -> list[Training]:
 
 
 def rungs_of(settings: Mapping[str, Any]) -> list[int]:
-    """The epochs after which halving compares, the last one included; [] without halving."""
+    """The epochs after which halving compares variants, including the last one; [] without halving."""
     if settings.get("schedule") != "halving":
         return []
     epoch, last, eta = (int(settings[name]) for name in ("min_epochs", "max_epochs", "eta"))
@@ -133,7 +133,7 @@ def rungs_of(settings: Mapping[str, Any]) -> list[int]:
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells each of `settings` from the others: "digits, lr 0.1"; "" where there is only one."""
+    """The distinguishing values of each of `settings`: "digits, lr 0.1"; "" if there is only one."""
     names = dict.fromkeys(name for setting in settings for name in setting)
     varying = [name for name in names if len({str(setting.get(name)) for setting in settings}) > 1]
     texts = []

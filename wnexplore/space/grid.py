@@ -75,7 +75,9 @@ class Space:
         designs: dict[tuple[DesignPoint, int, StageDesign], _Entry] = {}
         self._tables = [self._stage_tables(cell, functions, designs) for cell in self.cells]
         self._radices = {key: len(function) for key, function in functions.items()}
-        self._ends = list(itertools.accumulate(_size(cell, len(tables)) for cell, tables in self._each()))
+        self._ends = list(
+            itertools.accumulate(_size(cell, len(tables)) for cell, tables in self._cells_with_tables())
+        )
 
     @property
     def size(self) -> int:
@@ -109,7 +111,7 @@ class Space:
         self.check_listed()
         found = [
             _combined([table.legal for table in tables], np.logical_and, cell.per_stage)
-            for cell, tables in self._each()
+            for cell, tables in self._cells_with_tables()
         ]
         return _joined(found, np.bool_)
 
@@ -171,7 +173,7 @@ class Space:
         """
         points: Counter[str] = Counter()
         examples: dict[str, tuple[DesignPoint, str]] = {}
-        for cell, tables in self._each():
+        for cell, tables in self._cells_with_tables():
             for rule, number, choices, reason in _broken(cell, tables):
                 points[rule] += number
                 examples.setdefault(rule, (cell.point(choices), reason))
@@ -191,7 +193,7 @@ class Space:
         for index, cell in enumerate(self.cells):
             yield cell, slice(self._start(index), self._ends[index])
 
-    def _each(self) -> Iterator[tuple[Cell, list[_StageTable]]]:
+    def _cells_with_tables(self) -> Iterator[tuple[Cell, list[_StageTable]]]:
         return zip(self.cells, self._tables, strict=True)
 
     def _start(self, cell: int) -> int:
@@ -214,7 +216,7 @@ class Space:
     def _sums(self, name: str) -> Counted:
         self.check_listed()
         found = []
-        for cell, tables in self._each():
+        for cell, tables in self._cells_with_tables():
             skeleton = self._skeletons[cell.baseline]
             rest = getattr(skeleton, name) + sum(
                 getattr(_entry(_blocks(skeleton, stage), cell.design(0, stage)), name)

@@ -55,13 +55,13 @@ def images_for(
     training lacked. Raises `InputError` if it can't be loaded.
     """
     metadata = trained.metadata
-    asked = parse_data(source or metadata.data)
+    requested = parse_data(source or metadata.data)
     size = resolution or metadata.point.resolution
-    if asked.name != "folder":
-        data = load_data(asked, resolution=size)
+    if requested.name != "folder":
+        data = load_data(requested, resolution=size)
         return replace(data, test=_prepared(data.test, metadata.preparation))
-    assert asked.path is not None, "parse_data sees to it"
-    split = tested_folder(asked.path, size, metadata.preparation)
+    assert requested.path is not None, "parse_data sees to it"
+    split = tested_folder(requested.path, size, metadata.preparation)
     _report_depths(split.folder.root, looked_at(split.folder), split.how.ranges, notify)
     return Data("folder", len(split.folder.classes), split.folder.classes, split, split)
 

@@ -81,11 +81,10 @@ class Outcome:
 def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, steps: None) -> Outcome:
     """Train `run.point`, resuming from the last checkpoint of its directory if there is one.
 
-    The result is that of a run that was never stopped, to the last bit on the same device with as many
-    threads and processes. On an interrupt (Ctrl-C, SIGTERM, SIGHUP) the step under way is the last, and is
-    kept; a test under way ends at once, and is made anew when the training goes on.
-    `on_row` is told every row of the log as it is written, and the steps in all. Under torchrun all
-    processes call this and share each batch.
+    The result is bit-identical to that of an uninterrupted run on the same device with as many threads and
+    processes. On an interrupt (Ctrl-C, SIGTERM, SIGHUP) the current step is completed and saved; a running
+    test ends at once, and is repeated when the training resumes. `on_row` is called with each row of the log
+    and the total number of steps. Under torchrun all processes call this and share each batch.
 
     Raises `InputError` for unusable data or directory, or if the directory holds another training, and
     `RunError` if the training diverges or the disk is full; saved checkpoints are kept.
@@ -249,7 +248,7 @@ class _RunDirectory(Callbacks):
 
     def _side_state(self) -> dict[str, Any]:
         training = self.trainer.training
-        return training.beside.changed(training.network)
+        return training.side_state.changed(training.network)
 
     def _metadata(self) -> CheckpointMetadata:
         training, figure, spec = self.trainer.training, self.trainer.figure, self._run.spec

@@ -68,7 +68,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
         self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
         """The moving average of the weights, which is tested and saved; None if the recipe has none."""
-        self.beside = SideState(self.network)
+        self.side_state = SideState(self.network)
         """The network's state that is not in its state dict."""
         if min(recipe.batch_size, len(split)) // world == 1:
             self._check_one_image()

@@ -145,7 +145,13 @@ class Snapshot:
     def __init__(self, network: nn.Module, *, parameters: bool = False) -> None:
         self._network = network
         self._modules = [
-            (module, dict(module._buffers), dict(module._parameters), dict(module._modules), _own(module))
+            (
+                module,
+                dict(module._buffers),
+                dict(module._parameters),
+                dict(module._modules),
+                _plain_attributes(module),
+            )
             for module in network.modules()
         ]
         self._unlisted = [(module, set(module._non_persistent_buffers_set)) for module in network.modules()]
@@ -166,7 +172,7 @@ class Snapshot:
                 if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
                     now.clear()
                     now.update(before)  # type: ignore[arg-type]
-            for name in _own(module).keys() - attributes.keys():
+            for name in _plain_attributes(module).keys() - attributes.keys():
                 del module.__dict__[name]
             module.__dict__.update(attributes)
         for module, unlisted in self._unlisted:
@@ -233,7 +239,7 @@ _TORCHS = frozenset(vars(nn.Module()))
 _UNKNOWN = object()
 
 
-def _own(module: nn.Module) -> dict[str, Any]:
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
     """The plain attributes of `module`, including its mode."""
     return {name: value for name, value in vars(module).items() if name not in _TORCHS or name == "training"}
 
@@ -243,7 +249,7 @@ def _attributes(network: nn.Module) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
         kept = found[name] = {}
-        for key, value in _own(module).items():
+        for key, value in _plain_attributes(module).items():
             # Old-style weight norm and spectral norm compute a weight before each forward pass.
             computed = f"{key}_orig" in module._parameters or f"{key}_g" in module._parameters
             if key != "training" and not computed:

@@ -283,7 +283,7 @@ _PROGRAMS = 128
 
 
 def _block(size: int, largest: int) -> int:
-    """The smallest power of two that covers `size`, between the smallest size of `tl.dot` and `most`."""
+    """The smallest power of two that covers `size`, between the smallest size of `tl.dot` and `largest`."""
     return max(16, min(largest, 1 << (size - 1).bit_length()))
 
 

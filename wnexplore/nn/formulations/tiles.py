@@ -64,7 +64,7 @@ def images_at_a_time(x: Tensor) -> int:
 
 
 def chunk_size(total: int, largest: int) -> int:
-    """The size of about equal chunks of `total`, none larger than `most`; at least 1."""
+    """The size of about equal chunks of `total`, none larger than `largest`; at least 1."""
     return max(1, math.ceil(total / max(1, math.ceil(total / max(1, largest)))))
 
 
@@ -112,7 +112,7 @@ def make_tile(vectors: Tensor, weights: Tensor, tile: Tile, filters: slice, scra
 
 
 def pieces(total: int, largest: int, step: int) -> list[slice]:
-    """0 to `total` in equal pieces up to the last, of about `most`, multiples of `step`."""
+    """0 to `total` in equal pieces up to the last, of about `largest`, multiples of `step`."""
     size = math.ceil(total / math.ceil(total / largest))
     size = min(total, math.ceil(size / step) * step)
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
