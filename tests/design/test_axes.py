@@ -18,14 +18,19 @@ from wnexplore.design.axes import (
     LAYER_AXES,
     NETWORK_AXES,
     POINT_AXES,
+    TIMING_AXES,
+    TIMING_ORDER,
     Axis,
     GivenAxes,
     LayerAxes,
     NetworkAxes,
+    TimingAxes,
 )
+from wnexplore.design.latency_protocol import LatencyProtocol, TimingDevice, latency_protocols
 from wnexplore.design.methods import METHODS
+from wnexplore.design.protocol import DEVICES, LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.results.columns import COLUMNS, point_title
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, point_title
 
 PACKAGE = Path(wnexplore.__file__).parent
 OF_POINT = ("profile", "race", "train", "export-onnx")
@@ -58,6 +63,33 @@ def test_what_is_left_out_is_the_same_everywhere(axis: str) -> None:
     assert SweepSpec(methods=(method,)).choices(axis) == (getattr(point, axis),)
     assert PointSpec.model_validate({"backbone": "resnet18", "method": method}).point() == point
     assert point_title(point.to_dict()) == point_title(DesignPoint.from_dict(point.to_dict()).to_dict())
+
+
+def test_protocols_have_the_axes_of_the_table() -> None:
+    crossed = {field.name: field for field in dataclasses.fields(TimingAxes)}
+    assert set(crossed) == {name for name, axis in TIMING_AXES.items() if axis.part == "timing"}
+    for name, field in crossed.items():
+        assert field.default in (dataclasses.MISSING, TIMING_AXES[name].default)
+    assert set(TIMING_ORDER) == set(TIMING_AXES)
+    assert _fields(LatencyProtocol) - {"source"} == set(TIMING_AXES)
+    assert set(LATENCY_PROTOCOL) <= set(TIMING_AXES) & set(COLUMNS)
+    keys = {axis.sweep_key for axis in TIMING_AXES.values() if axis.part != "machine"}
+    assert set(LatencySpec.model_fields) == keys
+    assert TIMING_AXES["device"].names == DEVICES
+    (protocol,) = latency_protocols(LatencySpec(), TimingDevice("cpu", "a CPU", threads=4))
+    for name in crossed:
+        assert protocol[name] == (4 if name == "threads" else TIMING_AXES[name].default)
+
+
+@pytest.mark.parametrize("axis", [axis for axis in TIMING_AXES.values() if axis.part != "machine"])
+@pytest.mark.parametrize(("command", "sweep"), [("profile", False), ("sweep", True)])
+def test_an_axis_of_protocols_is_an_option(command: str, sweep: bool, axis: Axis) -> None:
+    option = {option.name: option for option in _command(command).params}[axis.name]
+    assert option.help == axis.said(many=sweep)
+    if sweep or axis.default is None:
+        assert option.default is None
+    else:
+        assert str(option.default) == str(axis.default)
 
 
 @_every

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wnexplore.cli.options import comma_list
-from wnexplore.design.axes import DESIGN_AXES, POINT_AXES, Whole
+from wnexplore.design.axes import DESIGN_AXES, POINT_AXES, TIMING_AXES, Number, Whole
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
+    from wnexplore.design.protocol import LatencySpec
     from wnexplore.design.sweep_file import Overrides, SweepSpec
 
 Command = Callable[..., None]
@@ -65,6 +66,48 @@ def grid_options(*, after: str) -> Callable[[Command], Command]:
     return _with_options(made, after)
 
 
+def timing_options(
+    *,
+    after: str,
+    sweep: bool = False,
+    only: Collection[str] = (),
+    helps: Mapping[str, str] | None = None,
+) -> Callable[[Command], Command]:
+    """An option for each axis of a latency's protocol, or some, put behind the command's parameter `after`.
+
+    The command reads them from its `context.params`. Those of a `sweep` override its file, with no defaults.
+    """
+    made = []
+    for axis in TIMING_AXES.values():
+        if axis.part != "machine" and (not only or axis.name in only):
+            kind: Any = float if isinstance(axis.values, Number) else str
+            default = None if sweep or axis.default is None else axis.default
+            if default is not None and axis.listed:
+                default = str(default)
+            said = (helps or {}).get(axis.name, axis.said(many=sweep))
+            complete = (_some_of if axis.listed else _one_of)(axis.names) if axis.names else None
+            made.append(_option(axis.name, kind | None if default is None else kind, said, complete, default))
+    return _with_options(made, after)
+
+
+def latency_spec(given: Mapping[str, Any]) -> LatencySpec:
+    """What latency to measure, by those of a command's parameters `given` that are axes of protocols.
+
+    Raises `InputError` naming the option of a wrong value.
+    """
+    from wnexplore.design.sweep_file import load_sweep
+
+    overrides: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for name, axis in TIMING_AXES.items():
+        if name in given:
+            value = given[name]
+            listed = axis.listed and isinstance(value, str)
+            overrides["latency", axis.sweep_key] = (_flag(name), comma_list(value) if listed else value)
+    spec = load_sweep(None, overrides).latency
+    assert spec is not None
+    return spec
+
+
 def legal_point(given: Mapping[str, Any]) -> DesignPoint:
     """The design point of a command's parameters `given`, which include one for each axis.
 
@@ -88,6 +131,13 @@ AXIS_PLACES: dict[str, tuple[str, ...]] = {
     "where": ("where",),
 }
 """Parameter of a command -> the path in the sweep file that it sets."""
+
+TIMING_PLACES: dict[str, tuple[str, ...]] = {
+    name: ("latency", axis.sweep_key)
+    for name, axis in TIMING_AXES.items()
+    if axis.part != "machine" and name != "device"
+}
+"""The same of a latency's protocol, but its device, which is that of trainings too."""
 
 
 def overrides_of(given: Mapping[str, Any], places: Mapping[str, tuple[str, ...]] = AXIS_PLACES) -> Overrides:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from wnexplore.design.protocol import LatencySpec
-    from wnexplore.design.sweep_file import Overrides
-
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of a sweep.")]
 Where = Annotated[
@@ -55,26 +49,6 @@ Download = Annotated[
         "--download", help="Download cifar10, cifar100 or fashion_mnist into its folder if missing."
     ),
 ]
-
-
-def latency_spec(requested: Mapping[str, Any]) -> LatencySpec:
-    """The latencies to measure: `requested` has fields of `LatencySpec`, from options of the same names.
-
-    Raises `InputError` naming the option of a wrong value.
-    """
-    from wnexplore.design.sweep_file import load_sweep
-
-    options = {"batch_sizes", "dtypes", "runtimes", "memory_formats", "caches", "modes"}
-    overrides: Overrides = {
-        ("latency", name): (
-            f"--{(name.removesuffix('s') if name in options else name).replace('_', '-')}",
-            value,
-        )
-        for name, value in requested.items()
-    }
-    spec = load_sweep(None, overrides).latency
-    assert spec is not None
-    return spec
 
 
 def comma_list(text: str) -> list[str]:

@@ -7,30 +7,15 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.axes import legal_point, point_options
-from wnexplore.cli.options import comma_list, latency_spec
+from wnexplore.cli.axes import latency_spec, legal_point, point_options, timing_options
 from wnexplore.cli.output import notify
 
 
 @point_options()
+@timing_options(after="latency")
 def profile(
     context: typer.Context,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure latency.")] = True,
-    batch_size: Annotated[str, typer.Option(help="Batch sizes: 1,16.")] = "1",
-    dtype: Annotated[str, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = "float32",
-    runtime: Annotated[str, typer.Option(help="Runtimes: eager,compile,cudagraph,onnxruntime.")] = "eager",
-    memory_format: Annotated[
-        str, typer.Option(help="Memory formats: contiguous,channels_last.")
-    ] = "contiguous",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[str | None, typer.Option(help="Numbers of threads on a CPU: 1,2.")] = None,
-    cache: Annotated[str, typer.Option(help="Caches: warm,cold (flushed before each pass).")] = "warm",
-    mode: Annotated[str, typer.Option(help="What to time: inference,train (a training step).")] = "inference",
-    target: Annotated[
-        float | None,
-        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="Time limit of one latency in seconds.")] = 5.0,
     layers: Annotated[bool, typer.Option("--layers", help="Add a table by layer.")] = False,
     roofline: Annotated[
         Path | None,
@@ -45,20 +30,7 @@ def profile(
     import json
 
     point = legal_point(context.params)
-    spec = latency_spec(
-        {
-            "batch_sizes": comma_list(batch_size),
-            "dtypes": comma_list(dtype),
-            "runtimes": comma_list(runtime),
-            "memory_formats": comma_list(memory_format),
-            "device": device,
-            "threads": None if threads is None else comma_list(threads),
-            "caches": comma_list(cache),
-            "modes": comma_list(mode),
-            "target": target,
-            "seconds": seconds,
-        }
-    )
+    spec = latency_spec(context.params)
     if roofline is not None:
         from wnexplore.report.figure_files import check_figure_path
 

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.axes import legal_point, point_options
-from wnexplore.cli.options import comma_list, latency_spec
+from wnexplore.cli.axes import latency_spec, legal_point, point_options
 from wnexplore.results.escape import one_line
 
 
@@ -45,18 +44,9 @@ def race(
     import json
 
     point = legal_point(context.params)
-    spec = latency_spec(
-        {
-            "batch_sizes": comma_list(batch_size),
-            "dtypes": [dtype],
-            "memory_formats": [memory_format],
-            "device": device,
-            "threads": threads,
-            "modes": [mode],
-            "target": target,
-            "seconds": seconds,
-        }
-    )
+    # One dtype, memory format and mode: no lists of them.
+    once = {"dtype": [dtype], "memory_format": [memory_format], "mode": [mode]}
+    spec = latency_spec(context.params | once)
 
     from wnexplore.report.formulation_table import problems, render
     from wnexplore.study.formulation_benchmark import benchmark_formulations

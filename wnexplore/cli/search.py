@@ -12,9 +12,11 @@ import typer
 
 from wnexplore.cli.axes import (
     AXIS_PLACES,
+    TIMING_PLACES,
     PointsWhere,
     grid_options,
     overrides_of,
+    timing_options,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
 from wnexplore.cli.output import notify
@@ -25,12 +27,11 @@ from wnexplore.results.escape import one_line
 if TYPE_CHECKING:
     from wnexplore.study.sweep import Step
 
+_TIMING = ("device", "batch_size", "target", "seconds")
+
 _PLACES = {
     **AXIS_PLACES,
-    "batch_size": ("latency", "batch_sizes"),
-    "device": ("latency", "device"),
-    "target": ("latency", "target"),
-    "seconds": ("latency", "seconds"),
+    **{name: TIMING_PLACES[name] for name in _TIMING if name in TIMING_PLACES},
     "data": ("train", "data"),
     "data_path": ("train", "path"),
     "download": ("train", "download"),
@@ -43,6 +44,7 @@ _PLACES = {
 
 
 @grid_options(after="seed")
+@timing_options(after="latency", sweep=True, only=_TIMING, helps={"batch_size": "Batch size of the latency."})
 def search(
     context: typer.Context,
     file: Annotated[
@@ -61,13 +63,6 @@ def search(
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
     where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Batch size of the latency.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, to time and to train on.")] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time limit of one latency in seconds.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
     data: DataText = None,
     data_path: DataPath = None,
@@ -101,8 +96,8 @@ def search(
         )
     path = None if file is None else find_sweep(file)
     spec = load_sweep(path, overrides)
-    if device is not None:
-        spec = spec.on_device(device)
+    if context.params["device"] is not None:
+        spec = spec.on_device(context.params["device"])
     wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed)
     wanted.check()
     directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"

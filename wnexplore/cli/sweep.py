@@ -14,10 +14,12 @@ import typer
 
 from wnexplore.cli.axes import (
     AXIS_PLACES,
+    TIMING_PLACES,
     PointsWhere,
     grid_options,
     overrides_of,
     refuse_axes_with_points,
+    timing_options,
 )
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
 from wnexplore.cli.output import named_damaged, notify, say
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 
 @grid_options(after="file")
+@timing_options(after="latency", sweep=True)
 def sweep(
     context: typer.Context,
     file: Annotated[
@@ -40,23 +43,6 @@ def sweep(
     ] = None,
     where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Batch sizes of the latency: 1,16.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Dtypes: float32,tf32,bfloat16,float16.")] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="Runtimes: eager,compile,cudagraph,onnxruntime.")
-    ] = None,
-    memory_format: Annotated[
-        str | None, typer.Option(help="Memory formats: contiguous,channels_last.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, to time and to train on.")] = None,
-    threads: Annotated[str | None, typer.Option(help="Numbers of threads on a CPU: 1,2.")] = None,
-    cache: Annotated[str | None, typer.Option(help="Caches: warm,cold (flushed before each pass).")] = None,
-    mode: Annotated[str | None, typer.Option(help="What to time: inference,train (a training step).")] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %."),
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time limit of one latency in seconds.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
     data: DataText = None,
     data_path: DataPath = None,
@@ -94,8 +80,8 @@ def sweep(
     path = None if file is None else find_sweep(file)
     spec = load_sweep(path, overrides)
     refuse_axes_with_points(spec, overrides)
-    if device is not None:
-        spec = spec.on_device(device)
+    if context.params["device"] is not None:
+        spec = spec.on_device(context.params["device"])
     directory = out or _run_directory(path)
     if sort is not None:
         for name in comma_list(sort):
@@ -119,15 +105,7 @@ def sweep(
 
 _PLACES: dict[str, tuple[str, ...]] = {
     **AXIS_PLACES,
-    "batch_size": ("latency", "batch_sizes"),
-    "dtype": ("latency", "dtypes"),
-    "runtime": ("latency", "runtimes"),
-    "memory_format": ("latency", "memory_formats"),
-    "threads": ("latency", "threads"),
-    "cache": ("latency", "caches"),
-    "mode": ("latency", "modes"),
-    "target": ("latency", "target"),
-    "seconds": ("latency", "seconds"),
+    **TIMING_PLACES,
     "data": ("train", "data"),
     "data_path": ("train", "path"),
     "download": ("train", "download"),

@@ -1,8 +1,10 @@
-"""The axes of a design space. Each one is declared here, once.
+"""The axes: of a design space, and of how a latency is measured. Each one is declared here, once.
 
-Whatever lists axes reads `DESIGN_AXES`: design points, sweep files, the command line, records' keys, columns,
-tables and captions. A new axis is an entry here, its type in `LayerAxes` or `NetworkAxes` and in `GivenAxes`
-below, and the methods that read it, which name it in their own entries (`wnexplore.design.methods`).
+Whatever lists axes reads `DESIGN_AXES` and `TIMING_AXES`: design points and protocols, sweep files, the
+command line, records' keys, columns, tables and captions. A new axis of designs is an entry here, its type in
+`LayerAxes` or `NetworkAxes` and in `GivenAxes`, and the methods that read it, which name it in their entries
+(`wnexplore.design.methods`). A new axis of latencies is an entry here, its type in `TimingAxes`, and what
+measures by it (`wnexplore.measure.latency`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from wnexplore.errors import InputError, shown, unknown
 if TYPE_CHECKING:
     from wnexplore.design.stages import Stages
     from wnexplore.design.where import Kind
+
+ADAPTIVE = "adaptive"
+"""How torch's threads wait by default: spinning, or sleeping while other programs need the cores."""
 
 STEMS = {"imagenet": 224, "small": 32}
 """Stem -> its default resolution, in pixels."""
@@ -49,6 +54,20 @@ class LayerAxes:
     activation: str | None = None
     depthwise: str | None = None
     """The setting of depthwise convolutions, one of `DEPTHWISE`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TimingAxes:
+    """The crossed settings of a latency's protocol."""
+
+    dtype: str
+    batch_size: int
+    runtime: str = "eager"
+    memory_format: str = "contiguous"
+    threads: int | None = None
+    """None on a GPU."""
+    cache: str = "warm"
+    mode: str = "inference"
 
 
 class GivenAxes(TypedDict, total=False):
@@ -91,17 +110,24 @@ class Choice:
             raise unknown(name, value, self.names)
 
 
-Values = Whole | Choice | Literal["backbone", "multiplier", "stages", "width", "switch"]
-"""The values of an axis; a word names the parser, in a file of that name."""
+@dataclass(frozen=True)
+class Number:
+    """Finite numbers above 0, and below `below` if there is such."""
 
-Part = Literal["network", "method", "layer", "grid"]
-"""What an axis belongs to: the plain network, the choice of the method, the methods' layers, or only
-sweeps."""
+    below: float | None = None
+
+
+Values = Whole | Number | Choice | Literal["backbone", "multiplier", "stages", "width", "switch", "found"]
+"""The values of an axis; a word names the parser, in a file of that name ("found": the machine tells)."""
+
+Part = Literal["network", "method", "layer", "grid", "timing", "once", "machine"]
+"""What an axis belongs to: the plain network, the choice of the method, the methods' layers, or only sweeps;
+in a latency's protocol the crossed settings, those given once, or those of the machine."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of design points, or only of sweeps' grids."""
+    """One axis of design points, of sweeps' grids only, or of the protocols of latencies."""
 
     name: str
     part: Part
@@ -113,7 +139,7 @@ class Axis:
     help: str = ""
     """Help of the option for one point; `said` fills in {methods}, {one_of}, {all_of} and {list}."""
     help_many: str = ""
-    """Help of the option for several points."""
+    """Help of the option for several points, or of a sweep; by default that for one point."""
     heading: str = ""
     """Heading of its column in a table."""
     title: str = ""
@@ -126,7 +152,7 @@ class Axis:
     early: bool = False
     """Whether the first records had it: then it is always part of a record's key, not only if unusual."""
     always: bool = False
-    """Whether a point's name includes it even at its default."""
+    """Whether the name of a point or of a measurement includes it even at its default."""
     key: str = ""
     """Its key in sweep files, if not its name."""
     grid: tuple[Any, ...] | None = ()
@@ -135,7 +161,7 @@ class Axis:
     @property
     def of_point(self) -> bool:
         """Whether a design point has it."""
-        return self.part != "grid"
+        return self.part in ("network", "method", "layer")
 
     @property
     def sweep_key(self) -> str:
@@ -143,10 +169,15 @@ class Axis:
         return self.key or self.name
 
     @property
+    def listed(self) -> bool:
+        """Whether sweeps have a list of its values."""
+        return self.part not in ("once", "machine") and self.values != "switch"
+
+    @property
     def kind(self) -> Kind:
         """The kind of its column."""
-        if isinstance(self.values, Whole):
-            return "whole"
+        if isinstance(self.values, (Whole, Number)):
+            return "whole" if isinstance(self.values, Whole) else "number"
         return "multiplier" if self.values == "multiplier" else "text"
 
     @property
@@ -161,7 +192,7 @@ class Axis:
 
     def said(self, many: bool = False) -> str:
         """The help of its option, for one point or several."""
-        text = self.help_many if many else self.help
+        text = (self.help_many if many else "") or self.help
         names = self.names or ("",)
         return text.format(
             methods=listed(methods_with(self.name) or ("",)),
@@ -177,7 +208,7 @@ def listed(names: Iterable[str], word: str = "and") -> str:
     return f"{', '.join(others)} {word} {last}" if others else last
 
 
-_EVERY = (
+_DESIGN = (
     Axis(
         "backbone",
         "network",
@@ -367,8 +398,147 @@ _EVERY = (
     ),
 )
 
-DESIGN_AXES: dict[str, Axis] = {axis.name: axis for axis in _EVERY}
-"""Every axis by its name, in the order in which sweep files, options, tables and exports have them."""
+_TIMING = (
+    Axis("device_name", "machine", "found", heading="device name", title="Device name", early=True),
+    Axis(
+        "batch_size",
+        "timing",
+        Whole(1_000_000),
+        default=1,
+        help="Batch sizes: 1,16.",
+        help_many="Batch sizes of the latency: 1,16.",
+        heading="batch",
+        title="Batch size",
+        unit="images",
+        phrase="batch {}",
+        early=True,
+        always=True,
+        key="batch_sizes",
+    ),
+    Axis(
+        "dtype",
+        "timing",
+        Choice(("float32", "tf32", "bfloat16", "float16")),
+        default="float32",
+        help="Dtypes: {list}.",
+        heading="dtype",
+        title="Data type",
+        early=True,
+        always=True,
+        key="dtypes",
+    ),
+    Axis(
+        "runtime",
+        "timing",
+        Choice(("eager", "compile", "cudagraph", "onnxruntime")),
+        default="eager",
+        help="Runtimes: {list}.",
+        heading="runtime",
+        title="Runtime",
+        early=True,
+        key="runtimes",
+    ),
+    Axis(
+        "memory_format",
+        "timing",
+        Choice(("contiguous", "channels_last")),
+        default="contiguous",
+        help="Memory formats: {list}.",
+        heading="memory format",
+        title="Memory format",
+        usual="contiguous",
+        early=True,
+        key="memory_formats",
+    ),
+    Axis(
+        "device",
+        "once",
+        Choice(("auto", "cpu", "cuda")),
+        default="auto",
+        help="{one_of}.",
+        help_many="{one_of}, to time and to train on.",
+        heading="device",
+        title="Device",
+        early=True,
+    ),
+    Axis(
+        "threads",
+        "timing",
+        Whole(4096),
+        meaning="Threads on a CPU; left out: torch's default.",
+        help="Numbers of threads on a CPU: 1,2.",
+        heading="threads",
+        title="Threads",
+        phrase="{} threads",
+        early=True,
+        grid=None,
+    ),
+    Axis(
+        "cache",
+        "timing",
+        Choice(("warm", "cold")),
+        default="warm",
+        meaning="warm: as left by the previous passes; cold: flushed before every sample.",
+        help="Caches: {list} (flushed before each pass).",
+        heading="cache",
+        title="Cache",
+        phrase="{} cache",
+        usual="warm",
+        early=True,
+        key="caches",
+    ),
+    Axis(
+        "mode",
+        "timing",
+        Choice(("inference", "train")),
+        default="inference",
+        meaning="inference: one forward pass; train: one training step, its update of the weights included.",
+        help="What to time: {list} (a training step).",
+        heading="mode",
+        title="Mode",
+        phrase="{} mode",
+        usual="inference",
+        early=True,
+        key="modes",
+    ),
+    Axis(
+        "wait_policy",
+        "machine",
+        "found",
+        heading="wait policy",
+        title="Wait policy",
+        phrase="threads wait: {}",
+        usual=ADAPTIVE,
+    ),
+    Axis(
+        "target",
+        "once",
+        Number(below=1),
+        meaning="Relative half-width of the latency ratio's 95 % interval at which a measurement ends; left"
+        " out: 0.01 on a GPU, 0.03 on a CPU.",
+        help="Relative half-width of the interval at which a timing stops: 0.01 for ±1 %.",
+        early=True,
+    ),
+    Axis(
+        "seconds",
+        "once",
+        Number(),
+        default=5.0,
+        meaning="Time budget of one measurement, without warm-up: it then ends, whatever its interval.",
+        help="Time limit of one latency in seconds.",
+        early=True,
+    ),
+)
+
+TIMING_AXES: dict[str, Axis] = {axis.name: axis for axis in _TIMING}
+"""Every axis of a latency's protocol by its name, in the order in which options have them."""
+
+_FIRST = ("device", "device_name", "dtype")
+TIMING_ORDER = (*_FIRST, *(name for name in TIMING_AXES if name not in _FIRST))
+"""Their names in the order in which records and exports have them."""
+
+DESIGN_AXES: dict[str, Axis] = {axis.name: axis for axis in _DESIGN}
+"""Every axis of designs by its name, in the order in which sweep files, options and exports have them."""
 
 POINT_AXES = tuple(name for name, axis in DESIGN_AXES.items() if axis.of_point)
 """The names of those that a design point has."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+from wnexplore.design.axes import TIMING_AXES, TIMING_ORDER, TimingAxes
 from wnexplore.design.protocol import LatencySpec
 
 DEFAULT_TARGETS = {"cpu": 0.03, "cuda": 0.01}
@@ -27,7 +28,7 @@ class TimingDevice:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LatencyProtocol(Mapping[str, Any]):
+class LatencyProtocol(TimingAxes, Mapping[str, Any]):
     """How networks are timed: the settings that they must share for comparable ratios.
 
     A mapping like the protocol of any record, in the order in which it is stored; equal to the mapping that
@@ -36,13 +37,6 @@ class LatencyProtocol(Mapping[str, Any]):
 
     device: str
     device_name: str
-    dtype: str
-    batch_size: int
-    runtime: str = "eager"
-    memory_format: str = "contiguous"
-    threads: int | None = None
-    cache: str = "warm"
-    mode: str = "inference"
     wait_policy: str | None = None
     target: float = 0.03
     """Relative half-width of the ratio's 95 % interval at which a measurement ends."""
@@ -66,7 +60,7 @@ class LatencyProtocol(Mapping[str, Any]):
         return hash(tuple(self.values()))
 
     def _names(self) -> list[str]:
-        return [field.name for field in fields(self) if field.name != "source" or self.source is not None]
+        return [*TIMING_ORDER, *(["source"] if self.source is not None else [])]
 
 
 def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyProtocol]:
@@ -86,12 +80,9 @@ def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyPr
 def latency_axes(spec: LatencySpec, on: TimingDevice) -> dict[str, Sequence[Any]]:
     """The distinct values of each field of the protocols of `spec`."""
     axes: dict[str, Sequence[Any]] = {
-        "dtype": spec.dtypes,
-        "batch_size": spec.batch_sizes,
-        "runtime": spec.runtimes,
-        "memory_format": spec.memory_formats,
-        "threads": (spec.threads or (on.threads,)) if on.device == "cpu" else (None,),
-        "cache": spec.caches,
-        "mode": spec.modes,
+        name: getattr(spec, TIMING_AXES[name].sweep_key)
+        for name in TIMING_ORDER
+        if TIMING_AXES[name].part == "timing"
     }
+    axes["threads"] = (axes["threads"] or (on.threads,)) if on.device == "cpu" else (None,)
     return {name: tuple(dict.fromkeys(values)) for name, values in axes.items()}

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from wnexplore.design.axes import TIMING_AXES, Axis, Number, Whole
 from wnexplore.design.data_source import DataSource, check_data, parse_data
 from wnexplore.errors import InputError, shown
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
-Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
-Runtime = Literal["eager", "compile", "cudagraph", "onnxruntime"]
-MemoryFormat = Literal["contiguous", "channels_last"]
-Cache = Literal["warm", "cold"]
-Mode = Literal["inference", "train"]
 Optimizer = Literal["sgd", "adamw"]
 LrSchedule = Literal["cosine", "linear"]
 Amp = Literal["off", "bfloat16", "float16"]
 BatchNormStatistics = Literal["refreshed", "running"]
 Schedule = Literal["full", "halving"]
-ADAPTIVE = "adaptive"
-"""How torch's threads wait by default: spinning, or sleeping while other programs need the cores."""
 
 
 def _integer(value: object) -> object:
@@ -59,7 +53,6 @@ Real = Annotated[float, BeforeValidator(_real)]
 
 # Impossible sizes are refused before anything is allocated or started.
 Batch = Annotated[Positive, Field(le=1_000_000)]
-Threads = Annotated[Positive, Field(le=4096)]
 Jobs = Annotated[Positive, Field(le=1024)]
 Seeds = Annotated[Positive, Field(le=10_000)]
 _Axis = Field(min_length=1, max_length=MAX_VALUES)
@@ -69,28 +62,56 @@ class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class LatencySpec(_Spec):
+def _timing(axis: Axis) -> tuple[Any, Any]:
+    """The type and the default of `axis` in a `LatencySpec`."""
+    one: Any
+    match axis.values:
+        case Whole(most):
+            one = Annotated[Positive, Field(le=most)]
+        case Number(None):
+            one = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+        case Number(below):
+            one = Annotated[Real, Field(gt=0, lt=below)]
+        case _:
+            one = Literal[axis.names]
+    default = axis.default
+    if axis.listed:
+        one = tuple[one, ...]
+        if axis.grid is None:
+            one = Annotated[one, BeforeValidator(_alone)]
+        one = Annotated[one, _Axis]
+        default = None if axis.grid is None else (axis.default,)
+    return Annotated[one if default is not None else one | None, Field(description=axis.meaning)], default
+
+
+if TYPE_CHECKING:
+
+    class _Timing(_Spec):
+        device: str = ""
+        batch_sizes: tuple[int, ...] = ()
+        dtypes: tuple[str, ...] = ()
+        runtimes: tuple[str, ...] = ()
+        memory_formats: tuple[str, ...] = ()
+        threads: tuple[int, ...] | None = None
+        target: float | None = None
+        seconds: float = 0.0
+
+else:
+    _settings = [axis for axis in TIMING_AXES.values() if axis.part != "machine"]
+    # The device, which all share, comes first.
+    _settings.sort(key=lambda axis: axis.name != "device")
+    _Timing = create_model("_Timing", __base__=_Spec, **{axis.sweep_key: _timing(axis) for axis in _settings})
+
+
+class LatencySpec(_Timing):
     """The latencies to measure for each point, their precision and time budget.
 
-    All axes are crossed; threads are an axis only on a CPU.
+    Its axes are those of `wnexplore.design.axes`, all crossed; threads are an axis only on a CPU.
     """
 
-    device: Device = "auto"
-    batch_sizes: Annotated[tuple[Batch, ...], _Axis] = (1,)
-    dtypes: Annotated[tuple[Dtype, ...], _Axis] = ("float32",)
-    runtimes: Annotated[tuple[Runtime, ...], _Axis] = ("eager",)
-    memory_formats: Annotated[tuple[MemoryFormat, ...], _Axis] = ("contiguous",)
-    threads: Annotated[tuple[Threads, ...], BeforeValidator(_alone), _Axis] | None = None
-    """Threads on a CPU; left out: torch's default."""
-    caches: Annotated[tuple[Cache, ...], _Axis] = ("warm",)
-    """warm: as left by the previous passes; cold: flushed before every sample."""
-    modes: Annotated[tuple[Mode, ...], _Axis] = ("inference",)
-    """inference: one forward pass; train: one training step, its update of the weights included."""
-    target: Annotated[Real, Field(gt=0, lt=1)] | None = None
-    """Relative half-width of the latency ratio's 95 % interval at which a measurement ends;
-    left out: 0.01 on a GPU, 0.03 on a CPU."""
-    seconds: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 5.0
-    """Time budget of one measurement, without warm-up: it then ends, whatever its interval."""
+    if TYPE_CHECKING:
+
+        def __init__(self, **given: Any) -> None: ...
 
 
 class Recipe(_Spec):

@@ -16,8 +16,9 @@ from typing import Any
 import psutil
 import torch
 
+from wnexplore.design.axes import ADAPTIVE
 from wnexplore.design.latency_protocol import TimingDevice
-from wnexplore.design.protocol import ADAPTIVE, DEVICES
+from wnexplore.design.protocol import DEVICES
 from wnexplore.design.size_limits import machine_memory
 from wnexplore.errors import InputError, Notice, unknown
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32

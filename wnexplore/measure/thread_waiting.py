@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from wnexplore.design.protocol import ADAPTIVE
+from wnexplore.design.axes import ADAPTIVE
 from wnexplore.measure.environment import usable_cores, wait_policy
 from wnexplore.measure.machine_load import cpu_times
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from wnexplore.design.axes import TIMING_AXES
 from wnexplore.results.columns import COLUMNS, decimals, point_title, prefixed, with_interval
 from wnexplore.results.escape import visible
 from wnexplore.results.network_profile import Complexity, LayerProfile, LayerTable, Profile
@@ -74,7 +75,11 @@ def _latencies(records: Sequence[Record]) -> Iterator[Table | Text]:
             yield Text(visible(f"⚠ {row}{warning['text']}"))
 
 
-_USUAL = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
+_USUAL = {
+    name: axis.default
+    for name, axis in TIMING_AXES.items()
+    if axis.part == "timing" and axis.default is not None and not axis.always
+}
 _OPTIONAL = ("peak_memory_mb", "compile_s", "energy_j")
 
 

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wnexplore.design.axes import DESIGN_AXES
-from wnexplore.design.protocol import ADAPTIVE
+from wnexplore.design.axes import DESIGN_AXES, POINT_AXES, TIMING_AXES, TIMING_ORDER, Axis
 from wnexplore.design.where import PREFIXES as PREFIXES
 from wnexplore.design.where import Kind as Kind
 from wnexplore.errors import InputError, unknown
@@ -18,10 +17,7 @@ Direction = Literal["smaller", "larger"]
 Interval = tuple[float, float]
 """The bounds of a 95 % interval, the lower one first."""
 
-LATENCY_PROTOCOL = (
-    *("device", "device_name", "dtype", "batch_size", "runtime", "memory_format", "threads", "cache", "mode"),
-    "wait_policy",
-)
+LATENCY_PROTOCOL = tuple(name for name in TIMING_ORDER if TIMING_AXES[name].heading)
 """The columns in which two rows must agree for comparable latencies, memories or energies."""
 
 TRAINING_PROTOCOL = ("dataset", "epochs")
@@ -98,44 +94,29 @@ _TOP1: dict[str, Any] = {"kind": "number", "unit": "%", "decimals": 1, "within":
 # meaningless.
 _DIFFERENCE: dict[str, Any] = {"kind": "number", "unit": "points", "decimals": 1, "within": TRAINING_PROTOCOL}
 
+
+def _of_axis(axis: Axis) -> Column:
+    return Column(
+        axis.name,
+        axis.kind,
+        axis.heading,
+        axis=axis.title,
+        unit=axis.unit,
+        phrase=axis.phrase,
+        usual=axis.usual,
+    )
+
+
 COLUMNS: dict[str, Column] = {
     column.name: column
     for column in (
-        *(
-            Column(
-                axis.name,
-                axis.kind,
-                axis.heading,
-                axis=axis.title,
-                unit=axis.unit,
-                phrase=axis.phrase,
-                usual=axis.usual,
-            )
-            for axis in DESIGN_AXES.values()
-            if axis.of_point
-        ),
+        *(_of_axis(DESIGN_AXES[name]) for name in POINT_AXES),
         Column("params", "count", "params", axis="Parameters", better="smaller"),
         Column("flops", "count", "FLOPs", axis="FLOPs", unit="multiply-adds", better="smaller"),
         Column(
             "fvcore_flops", "count", "fvcore", axis="FLOPs by fvcore", unit="multiply-adds", better="smaller"
         ),
-        Column("device", "text", "device", axis="Device"),
-        Column("device_name", "text", "device name", axis="Device name"),
-        Column("dtype", "text", "dtype", axis="Data type"),
-        Column("batch_size", "whole", "batch", axis="Batch size", unit="images", phrase="batch {}"),
-        Column("runtime", "text", "runtime", axis="Runtime"),
-        Column("memory_format", "text", "memory format", axis="Memory format", usual="contiguous"),
-        Column("threads", "whole", "threads", axis="Threads", phrase="{} threads"),
-        Column("cache", "text", "cache", axis="Cache", phrase="{} cache", usual="warm"),
-        Column("mode", "text", "mode", axis="Mode", phrase="{} mode", usual="inference"),
-        Column(
-            "wait_policy",
-            "text",
-            "wait policy",
-            axis="Wait policy",
-            phrase="threads wait: {}",
-            usual=ADAPTIVE,
-        ),
+        *(_of_axis(TIMING_AXES[name]) for name in LATENCY_PROTOCOL),
         Column("latency_ms", heading="latency", axis="Latency", better="smaller", **_LATENCY),
         Column("latency_ms_low", heading="low", axis="Latency, lower bound", **_LATENCY),
         Column("latency_ms_high", heading="high", axis="Latency, upper bound", **_LATENCY),

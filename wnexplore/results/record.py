@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from wnexplore.design.axes import DESIGN_AXES
+from wnexplore.design.axes import DESIGN_AXES, TIMING_AXES, Axis
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import ADAPTIVE
 
 Figure = Literal["complexity", "latency", "training"]
 Status = Literal["ok", "out_of_memory", "failed"]
@@ -68,30 +67,22 @@ def key_of_parts(figure: Figure, point: str, protocol: str) -> str:
 
 def point_part(point: DesignPoint) -> str:
     """The part of a key for `point`."""
-    # Axes added later count only if used: earlier measurements keep their keys.
-    return _text(
-        {
-            name: value
-            for name, value in point.to_dict().items()
-            if DESIGN_AXES[name].early or value not in (None, DESIGN_AXES[name].usual)
-        }
-    )
+    return _text(_known(point.to_dict(), DESIGN_AXES))
 
 
 def protocol_part(protocol: Mapping[str, Any]) -> str:
     """The part of a key for `protocol`."""
-    return _text(
-        {
-            name: value
-            for name, value in protocol.items()
-            if name not in _LATER_PROTOCOL or value not in (None, _LATER_PROTOCOL[name])
-        }
-    )
+    return _text(_known(protocol, TIMING_AXES))
+
+
+def _known(values: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
+    """Axes added later count only if used: earlier measurements keep their keys."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in axes or axes[name].early or value not in (None, axes[name].usual)
+    }
 
 
 def _text(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-_LATER_PROTOCOL = {"wait_policy": ADAPTIVE}
-"""Parts of protocols added after the first records -> their values in those records."""

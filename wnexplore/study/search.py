@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from wnexplore.design.axes import TIMING_AXES
 from wnexplore.design.counts import count, function_of
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
@@ -92,7 +93,7 @@ class Search:
                 raise InputError(f"objective '{name}' needs a training: add --train")
             if COLUMNS[name].within and not trained and self.spec.latency is None:
                 raise InputError(f"objective '{name}' needs the latency measured: leave out --no-latency")
-        for name in ("batch_sizes", "dtypes", "runtimes", "memory_formats", "threads", "caches", "modes"):
+        for name in (axis.sweep_key for axis in TIMING_AXES.values() if axis.listed):
             values = getattr(self.spec.latency, name, None) or ()
             if len(values) > 1:
                 raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from wnexplore.design.axes import TIMING_AXES, TIMING_ORDER
 from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.latency_protocol import LatencyProtocol, latency_axes, latency_protocols
 from wnexplore.design.point import DesignPoint
@@ -368,10 +369,10 @@ def _source(point: DesignPoint) -> dict[str, Any]:
 
 def _spoken(protocol: LatencyProtocol) -> Iterator[str]:
     """A latency protocol for a progress line, without defaults."""
-    yield protocol.dtype
-    yield f"batch {protocol.batch_size}"
-    plainly = {"runtime": "eager", "memory_format": "contiguous", "cache": "warm", "mode": "inference"}
-    yield from (protocol[name] for name, usual in plainly.items() if protocol[name] != usual)
+    for name in TIMING_ORDER:
+        axis, value = TIMING_AXES[name], protocol[name]
+        if axis.part == "timing" and (axis.always or value != axis.default) and axis.default is not None:
+            yield axis.phrase.format(value) if axis.kind == "whole" else str(value)
 
 
 def _latency_protocols(spec: LatencySpec | None) -> list[LatencyProtocol]:
