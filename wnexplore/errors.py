@@ -78,7 +78,7 @@ class _Notices:
 
     def __init__(self) -> None:
         self._before = warnings.showwarning
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def __call__(
         self,
@@ -94,8 +94,8 @@ class _Notices:
             return
         text = shown(message, _LINE)
         # Python repeats a warning whenever a library has changed the filters.
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._printed:
+            self._printed.add(text)
             with suppress(OSError):
                 print(f"wnexplore: {text}", file=sys.stderr)
 

@@ -77,7 +77,7 @@ def a_checkpoint(networks: Path, function: str, method: str) -> tuple[Path, str]
     return path, name
 
 
-def check(command: Command, *arguments: object, goes_on: bool = False) -> str:
+def check(command: Command, *arguments: object, resumable: bool = False) -> str:
     """That the command ends with one line, of a lost context, and exit code 1."""
     done = command(*arguments)
     assert done.code == 1, done
@@ -86,7 +86,7 @@ def check(command: Command, *arguments: object, goes_on: bool = False) -> str:
     assert lines[0].startswith("wnexplore: the GPU's context was lost in ")
     assert LOST in lines[0]
     assert "unexpected" not in done.err
-    assert ("the same command goes on" in lines[0]) == goes_on
+    assert ("the same command goes on" in lines[0]) == resumable
     return done.out
 
 
@@ -128,6 +128,6 @@ def test_sweeps_and_searches_go_on(command: Command, networks: Path, tmp_path: P
     options = ("--backbone", f"{networks}:many", "--method", "plain", *SMALL, *QUICK, "--batch-size", 4)
     for name in ("sweep", "search"):
         out = ("--out", tmp_path / name)
-        check(command, name, *options, *out, goes_on=True)
+        check(command, name, *options, *out, resumable=True)
         # Which network it was is known, and recorded: the same command has nothing left to do.
         assert "context was lost" not in command(name, *options, *out).err.replace("failed: ", "")

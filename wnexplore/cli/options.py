@@ -29,7 +29,7 @@ NamedBackbone = Annotated[
     typer.Option(
         "--backbone",
         metavar="FILE.py:FUNCTION",
-        help="The network's Python file, if it has one: a checkpoint by itself never runs code.",
+        help="The network's Python file, if it has one: a checkpoint alone never runs code.",
     ),
 ]
 

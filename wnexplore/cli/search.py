@@ -20,7 +20,7 @@ from wnexplore.cli.axes import (
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
 from wnexplore.cli.output import notify
-from wnexplore.cli.stops import goes_on
+from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
 
@@ -101,7 +101,7 @@ def search(
     wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed)
     wanted.check()
     directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"
-    with goes_on(lambda: f"all measurements are kept in {directory}"):
+    with resumable(lambda: f"all measurements are kept in {directory}"):
         with Store.create(directory) as store, _progress(trials) as on_step:
             outcome = run_search(wanted, store, on_step)
         keep_sweep(directory, spec)

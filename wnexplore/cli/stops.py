@@ -51,7 +51,7 @@ def stops_raised() -> Iterator[None]:
 
 
 @contextmanager
-def goes_on(kept: Callable[[], str]) -> Iterator[None]:
+def resumable(kept: Callable[[], str]) -> Iterator[None]:
     """End the command if it is stopped inside, with a line on what is `kept` and how to resume."""
     try:
         yield

@@ -23,7 +23,7 @@ from wnexplore.cli.axes import (
 )
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
 from wnexplore.cli.output import named_damaged, notify, say
-from wnexplore.cli.stops import goes_on
+from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError, shown
 from wnexplore.results.escape import one_line
 
@@ -97,7 +97,7 @@ def sweep(
     # A run takes hours, and there may be many.
     del records
     made, failed = _measure(spec, planned, directory, retry_failed, bool(damaged))
-    with goes_on(lambda: f"all is measured and kept in {directory}"):
+    with resumable(lambda: f"all is measured and kept in {directory}"):
         _show_results(directory, planned, failed, sort)
     if failed and len(failed) == made:
         raise typer.Exit(1)
@@ -167,7 +167,7 @@ def _measure(
             return f"{done} of {len(planned.measurements)} measurements are done and kept in {directory}"
 
         several = spec.train is not None and spec.train.jobs > 1
-        with goes_on(kept), _progress(planned) as on_step:
+        with resumable(kept), _progress(planned) as on_step:
             return len(todo), run(spec, todo, store, on_step, _report if several else lambda record: None)
 
 

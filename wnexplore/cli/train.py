@@ -13,7 +13,7 @@ import typer
 from wnexplore.cli.axes import legal_point, point_options
 from wnexplore.cli.options import DataText, Download
 from wnexplore.cli.output import named_damaged, notify, say
-from wnexplore.cli.stops import STOPPED, called, goes_on
+from wnexplore.cli.stops import STOPPED, called, resumable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def train(
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
     # During training it ends after the current step; this handles stops before that, or a second one.
-    stopped = goes_on(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
+    stopped = resumable(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
     with stopped, _table() as show:
         outcome = train_fully(run, show)
     if not _speaks():

@@ -43,10 +43,10 @@ class ContextLostError(RunError):
 
     def __init__(self, culprit: object, failure: Failure, resumes: bool = True) -> None:
         self.culprit, self.failure = culprit, failure
-        goes_on = "; all earlier measurements are kept, and the same command resumes with the rest"
+        resume_hint = "; all earlier measurements are kept, and the same command resumes with the rest"
         super().__init__(
             f"the GPU's context was lost in {culprit}, and nothing more can run on it in this process"
-            f" ({failure.error[:_TOLD]}){goes_on if resumes else ''}"
+            f" ({failure.error[:_MAX_SHOWN]}){resume_hint if resumes else ''}"
         )
 
 
@@ -59,7 +59,7 @@ def run_error(error: BaseException, culprit: object = "this command") -> RunErro
     if failure.context_lost:
         return ContextLostError(culprit, failure, resumes=False)
     if failure.status == "out_of_memory":
-        return RunError(f"out of memory: {shown(failure.error, _TOLD)}")
+        return RunError(f"out of memory: {shown(failure.error, _MAX_SHOWN)}")
     return None
 
 
@@ -79,7 +79,7 @@ def context_watched(culprit: object) -> Iterator[None]:
             raise ContextLostError(culprit, failure) from error
         if isinstance(error, SystemExit):
             raise RunError(
-                f"{culprit}: its network ended the process: {shown(failure.error, _TOLD)}"
+                f"{culprit}: its network ended the process: {shown(failure.error, _MAX_SHOWN)}"
             ) from error
         raise
 
@@ -93,7 +93,7 @@ def translate_network_errors() -> Iterator[None]:
     except WnexploreError:
         raise
     except NETWORK_ERRORS as error:
-        failed = RunError(f"the network failed: {shown(Failure.of(error).error, _TOLD)}")
+        failed = RunError(f"the network failed: {shown(Failure.of(error).error, _MAX_SHOWN)}")
         raise run_error(error, "this network") or failed from error
 
 
@@ -117,7 +117,7 @@ def release_memory(device: str) -> None:
                 raise
 
 
-_TOLD = 300
+_MAX_SHOWN = 300
 """Largest number of characters of the error in the last line; the record has all of it."""
 
 # The errors after which, by the documentation of cudaError_t, the process must end. Only the start of the

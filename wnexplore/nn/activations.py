@@ -137,7 +137,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _is_traced() -> bool:
-    """Whether a tracer or compiler is recording: it knows the parameters only by themselves."""
+    """Whether a tracer or compiler is recording: it knows only the parameters."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 

@@ -31,7 +31,7 @@ class Record:
       _high, peak_memory_mb (None where torch doesn't hand out the memory), compile_s (None where nothing is
       compiled or exported), energy_j (joules per image; None without a counter), rounds,
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
-      on a GPU that tells, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
+      on a GPU, if available, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
       and with halving schedule ("halving"), min_epochs, max_epochs and eta; value top1 (percent), seconds,
       epochs (those trained; left out: as planned), dropped_at (the epoch after which halving dropped it,

@@ -30,7 +30,7 @@ def skeleton_of(point: DesignPoint) -> Skeleton:
 
 @cache
 def _skeleton_of(baseline: DesignPoint) -> Skeleton:
-    of = _origin(baseline)
+    of = _cache_key(baseline)
     if of is None:
         return _make(baseline)
     path = cache_folder() / "walks" / f"{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:32]}.json"
@@ -56,7 +56,7 @@ def _make(baseline: DesignPoint) -> Skeleton:
         raise InputError(f"{where}: {reason}") from None
 
 
-def _origin(baseline: DesignPoint) -> list[Any] | None:
+def _cache_key(baseline: DesignPoint) -> list[Any] | None:
     """The cache key of a skeleton; None for a file's network, which may import other files that change."""
     network = [getattr(baseline, axis) for axis in NETWORK_AXES]
     library, _, _ = baseline.backbone.partition(":")
