@@ -23,6 +23,7 @@ _GIVEN_WRONG = {
     errno.ENOENT: "its folder does not exist",
     errno.ENOTDIR: "part of its path is not a folder",
     errno.EISDIR: "it is a folder",
+    errno.EEXIST: "it is no folder",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",

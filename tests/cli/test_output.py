@@ -196,3 +196,16 @@ def test_what_can_not_be_told_ends_no_work(tmp_path: Path, way: str) -> None:
     assert "resnet18" in done.stdout
     assert done.stderr == ""
     assert len(read_records(out)) == 1
+
+
+@pytest.mark.parametrize(("name", "told"), [("sweep.yaml", "Is a directory"), (".lock", "Is a directory")])
+def test_a_folder_where_a_runs_file_belongs_is_bad_input(
+    command: Command, run: Path, name: str, told: str
+) -> None:
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    options = ("--backbone", "resnet18", "--method", "plain", "--resolution", 32, "--no-latency")
+    outcome = command("sweep", *options, "--out", run)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert told in outcome.err
+    assert str(run) in outcome.err

@@ -123,6 +123,7 @@ def test_a_sample_is_the_same_for_a_seed(command: Command, tmp_path: Path) -> No
         ((*TINY_SPACE, "--where", "params < 3"), "no point is left"),
         ((*TINY_SPACE, "--pareto", "params,top1"), "unknown objective of counts 'top1'"),
         ((*TINY_SPACE, "--pareto", "params", "--sample", 3), "leave one of them out"),
+        ((*TINY_SPACE, "--sample", 3, "--seed", -1), "-1 is not in the range x>=0"),
         ((*TINY_SPACE, "--pareto", ""), "no objective of counts: choose from params, flops"),
         ((*TINY_SPACE, "--count", "--out", "points.csv"), "--count lists no points"),
         (("--backbone", "resnet18", "--width", "0.5"), "width is for backbones of any width"),

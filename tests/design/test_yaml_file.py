@@ -74,7 +74,7 @@ _LAUGHS = "\n".join(
         ("[" * 100_000, "deep|nesting"),
         ("x" * (MAX_BYTES + 1), r"more than the 1,000,000 bytes allowed"),
         ("a: &x [*x]", r"line 1: alias '\*x' refers to itself"),
-        ("a:\n  &x {b: {c: *x}}", r"line 2: alias '\*x' stands inside"),
+        ("a:\n  &x {b: {c: *x}}", r"line 2: alias '\*x' refers to itself"),
         ("a: *x", r"alias '\*x' has no anchor"),
         ('a: "\\ud800"', "escape|surrogate"),
         ('a: "\\UFFFFFFFF"', "escape|character"),
@@ -181,3 +181,14 @@ def test_sizes_are_bounded(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         load_sweep(path)
     assert len(str(error.value)) < 800
+
+
+@pytest.mark.parametrize("wrong", ["yes", "on", "0", "1", "'true'", "~", "[true]"])
+@pytest.mark.parametrize("key", ["per_stage: {}", "train: {{nesterov: {}}}", "train: {{download: {}}}"])
+def test_true_and_false_alone_are_so(tmp_path: Path, key: str, wrong: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(key.format(wrong) + "\n")
+    with pytest.raises(InputError, match=r"line 1: .* expected a valid boolean"):
+        load_sweep(path)
+    path.write_text(key.format("true") + "\n")
+    load_sweep(path)

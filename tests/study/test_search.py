@@ -194,6 +194,18 @@ ONE = (
 )
 
 
+def test_a_network_is_searched_whichever_path_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its points have one: relative to the working folder, where it is below that."""
+    monkeypatch.chdir(tmp_path)
+    file = write_sweep(tmp_path)
+    for number, name in enumerate((f"{tmp_path}/own.py:tiny", "./own.py:tiny")):
+        file.write_text(ONE.replace("own.py:tiny", name))
+        wanted = Search(load_sweep(file), TRADE, trials=1)
+        assert len(_run(wanted, tmp_path / str(number))) == 1
+
+
 def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     wanted = Search(_spec(tmp_path, ONE), TRADE, trials=2)
     directory = tmp_path / "a?b=1 %41#c{d}"
@@ -212,6 +224,10 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
         "UPDATE trial_user_attributes SET value_json = '\"[1]\"' WHERE key = 'point'",
         "DELETE FROM trial_user_attributes WHERE key = 'point'",
         "UPDATE study_user_attributes SET value_json = '{'",
+        "UPDATE trials SET number = NULL",
+        "UPDATE trials SET number = 'x'",
+        "UPDATE trial_values SET value = NULL",
+        "UPDATE alembic_version SET version_num = 'x'",
     ],
 )
 def test_a_damaged_study_is_one_line(damage: str, tmp_path: Path) -> None:

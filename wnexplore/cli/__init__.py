@@ -140,12 +140,16 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 2, f"{_one_line(message)} (see '{command} --help')"
     if isinstance(error, OSError) and error.filename is not None:
         name = shown(os.fsdecode(error.filename) if not isinstance(error.filename, int) else error.filename)
-        code = 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR) else 1
+        code = 2 if error.errno in _GIVEN_WRONG else 1
         return code, f"can't use '{name}': {error.strerror or type(error).__name__}"
     failed = _of_torch(error)
     if failed is not None:
         return failed.exit_code, _one_line(str(failed))
     return 1, f"unexpected {type(error).__name__}: {_one_line(str(error))} (add --debug for the traceback)"
+
+
+_GIVEN_WRONG = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""Errors of the system that a path which was given leads to, and no failure of work."""
 
 
 def _of_torch(error: Exception) -> RunError | None:

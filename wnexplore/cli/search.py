@@ -60,7 +60,7 @@ def search(
         int, typer.Option(min=1, max=1_000_000, help="Number of distinct points to measure.")
     ] = 60,
     sampler: Annotated[str, typer.Option(help="nsga2 or tpe.")] = "nsga2",
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
     where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,

@@ -40,7 +40,7 @@ def space(
         str | None, typer.Option(help="List only the Pareto front in these columns: params,flops.")
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="List a random sample of this size.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of --sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --sample.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="CSV file of the listed points; by default all kept points, duplicates marked."),

@@ -6,7 +6,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    create_model,
+    model_validator,
+)
 
 from wnexplore.design.axes import TIMING_AXES, Axis, Number, Whole
 from wnexplore.design.data_source import DataSource, check_data, parse_data
@@ -134,7 +142,7 @@ class Recipe(_Spec):
     """How the learning rate falls to 0 after the warm-up."""
     warmup_epochs: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 0.5
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = True
+    nesterov: StrictBool = True
     weight_decay: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 1e-4
     """Weight decay, except for biases and norms."""
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.1
@@ -177,7 +185,7 @@ class TrainSpec(Recipe):
     """As `parse_data` reads it."""
     path: Path | None = None
     """Folder of the data set, for those with files, if not in `data`."""
-    download: bool = False
+    download: StrictBool = False
     """Whether to download a torchvision data set into its folder if missing."""
     device: Device = "auto"
     seeds: Seeds = 3

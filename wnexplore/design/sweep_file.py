@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    StrictBool,
     ValidationError,
     create_model,
     model_validator,
@@ -100,7 +101,7 @@ def _value(axis: Axis) -> Any:
         case "width":
             return Annotated[Fraction, BeforeValidator(partial(parse_multiplier, name=axis.name)), _plainly]
         case "switch":
-            return bool
+            return StrictBool
 
 
 def _values(axis: Axis) -> tuple[Any, Any]:

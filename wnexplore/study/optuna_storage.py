@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wnexplore.errors import InputError, RunError, shown
+from wnexplore.errors import InputError, RunError, WnexploreError, shown
 
 if TYPE_CHECKING:
     import optuna
@@ -35,6 +35,28 @@ def dashboard(directory: Path) -> str:
     """The command that shows the study; empty for a path that a URL can't contain."""
     path = str(directory / STUDY)
     return "" if set("?%#{}") & set(path) else f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}"
+
+
+@contextmanager
+def translate_damage(path: Path) -> Iterator[None]:
+    """Translate what Optuna raises inside where a value of the study in the file `path` is none it writes.
+
+    Nothing else may run inside: not the measurements, and no network.
+    """
+    from optuna.exceptions import OptunaError
+
+    try:
+        yield
+    except (WnexploreError, OptunaError):
+        raise
+    except _OF_DAMAGE as error:
+        raise damaged_study(path, shown(f"{type(error).__name__}: {error}")) from None
+
+
+_OF_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+    RuntimeError,  # another version's tables
+)
 
 
 def damaged_study(path: Path, reason: str) -> InputError:

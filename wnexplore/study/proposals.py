@@ -45,6 +45,9 @@ def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
     """The parameters of a trial that proposes `point`, which is in the grid of `spec`."""
     axes = point.to_dict()
     network = {axis: None if choices == [None] else axes[axis] for axis, choices in _network_axes(spec)}
+    # A choice is named as the sweep has it, and a point's own file by its canonical path.
+    names = {DesignPoint.of(name).backbone: name for name in spec.choices("backbone")}
+    network["backbone"] = names[point.backbone]
     found = dict(network)
     for axis in METHODS[point.method].axes:
         if axis in ("M", "G"):

@@ -21,7 +21,7 @@ from wnexplore.design.counts import count, function_of
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.errors import InputError, RunError, WnexploreError, shown, unknown
+from wnexplore.errors import InputError, RunError, shown, unknown
 from wnexplore.results.columns import COLUMNS, TRAINING_PROTOCOL, direction
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame, numbers
@@ -31,7 +31,7 @@ from wnexplore.space.expansion import space_of
 from wnexplore.space.grid import MAX_POINTS
 from wnexplore.space.selection import open_points, sample
 from wnexplore.space.skeleton_cache import skeleton_of
-from wnexplore.study.optuna_storage import STUDY, damaged_study, storage, translate_study_errors
+from wnexplore.study.optuna_storage import STUDY, storage, translate_damage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import Step, check_can_begin, plan, remaining, run
 from wnexplore.training.training_record import threads_before
@@ -141,38 +141,39 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
 
     within = wanted.within
     first = within.sample(min(_POPULATION, wanted.trials))
-    try:
+    reading = partial(translate_damage, store.path.parent / STUDY)
+    with reading():
         study = _study(wanted, store.path.parent)
         _put_back(study, wanted)
         known, fruitless = _standing(study, wanted)
-    except WnexploreError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise damaged_study(store.path.parent / STUDY, shown(f"{type(error).__name__}: {error}")) from None
     # Once, before anything is measured: reports damaged records.
     threads = threads_before(store.records())
     while len(known) < min(within.size, wanted.trials):
-        if not study.get_trials(states=(TrialState.WAITING,)):
-            _propose_first(study, wanted, first)
-            if fruitless == _PATIENCE and within.listed:
-                study.enqueue_trial(encode(wanted.spec, within.another(known)))
+        with reading():
+            if not study.get_trials(states=(TrialState.WAITING,)):
+                _propose_first(study, wanted, first)
+                if fruitless == _PATIENCE and within.listed:
+                    study.enqueue_trial(encode(wanted.spec, within.another(known)))
         if fruitless == _MAX_FRUITLESS:
             raise RunError(
                 f"{fruitless} proposals in a row were known or over budget; {len(known)} of {wanted.trials}"
                 " points are measured and kept: try another seed, wider budgets or more values of an axis"
             )
-        study.sampler = _sampler(wanted, len(_reported(study)))
-        trial = study.ask()
-        point = decode(wanted.spec, trial)
-        trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
+        with reading():
+            study.sampler = _sampler(wanted, len(_reported(study)))
+            trial = study.ask()
+            point = decode(wanted.spec, trial)
+            trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
         reason = _rejected(wanted, point)
         function = None if reason else _function(point)
         fruitless = fruitless + 1 if reason or function in known else 0
         if function is not None and function not in known:
             step = partial(on_step, len(known) + 1)
             known[function] = _measure(wanted, point, store, threads, step)
-        _report_trial(study, trial, reason, None if function is None else known[function])
-    rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
+        with reading():
+            _report_trial(study, trial, reason, None if function is None else known[function])
+    with reading():
+        rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
     return Outcome(len(known), rejected, len(known) < wanted.trials)
 
 
