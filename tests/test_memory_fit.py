@@ -116,7 +116,7 @@ def test_what_was_measured_on_a_larger_machine_is_shown(
     run = ("sweep", file, "--out", tmp_path / "run")
     assert command(*run).code == 0
     # A machine of a thousand bytes.
-    monkeypatch.setattr("wnexplore.measure.fits.total_memory", lambda device: 1000)
+    monkeypatch.setattr("wnexplore.measure.memory_fit.total_memory", lambda device: 1000)
     shown = command(*run)
     assert shown.code == 0, shown.err
     assert "measurements are done already" in shown.err

@@ -124,7 +124,7 @@ def test_a_damaged_image_is_told_with_the_reason(command: Command, images: Path,
     weights = a_checkpoint(tmp_path / "best.safetensors", FOLDERS)
     done = command("evaluate", weights, "--data", f"folder:{images}", "--device", "cpu")
     assert done.code == 0, done.err
-    reason = "no image of a format that can be read"
+    reason = "not an image of a supported format"
     assert done.err == f"skipped, as it can't be read: {images}/val/cat/\\x1b[31mred.png: {reason}\n"
 
 
@@ -200,12 +200,12 @@ def test_deep_images_that_the_training_had_none_of_are_told(
 ) -> None:
     plain = a_checkpoint(tmp_path / "x.safetensors", Preprocessing(IMAGENET_MEAN, IMAGENET_STD, crop=0.875))
     _, message = evaluated(command, plain, images)
-    line = " has uint16 values, and the training had none: they are read as 0 (black) to 65535 (white), and"
-    assert f"{images / 'val'}{line} are of the range 0 to 4095" in message
+    line = " has uint16 values, and the training had none: they are read as 0 (black) to 65535 (white), while"
+    assert f"{images / 'val'}{line} their range is 0 to 4095" in message
     deep, colours = images / "val" / "cat" / "grey.png", images / "val" / "cat" / "colours.png"
     done = command("predict", plain, deep, colours, images / "val" / "cat" / "bits.png")
     assert done.code == 0
-    assert done.err == f"{deep}{line} are of the range 0 to 4095\n"
+    assert done.err == f"{deep}{line} their range is 0 to 4095\n"
     known = a_checkpoint(tmp_path / "y.safetensors", FOLDERS)
     assert command("predict", known, deep, colours).err == ""
 

@@ -86,7 +86,7 @@ def check(command: Command, *arguments: object, resumable: bool = False) -> str:
     assert lines[0].startswith("wnexplore: the GPU's context was lost in ")
     assert LOST in lines[0]
     assert "unexpected" not in done.err
-    assert ("the same command goes on" in lines[0]) == resumable
+    assert ("the same command resumes" in lines[0]) == resumable
     return done.out
 
 

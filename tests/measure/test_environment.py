@@ -121,7 +121,7 @@ def test_a_gpu_that_this_torch_has_no_code_for_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
     with pytest.warns(Notice, match=r"sm_75 sm_80.*Tesla P100 \(sm_60\).*on the CPU"):
         assert resolve_device("auto") == "cpu"
-    with pytest.raises(InputError, match=r"has no code for Tesla P100 \(sm_60\): use 'cpu'"):
+    with pytest.raises(InputError, match=r"has no code for Tesla P100 \(sm_60\); use 'cpu'"):
         resolve_device("cuda")
     assert resolve_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60"])

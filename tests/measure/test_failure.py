@@ -125,7 +125,7 @@ def test_the_end_of_a_run_is_one_line_of_bounded_length() -> None:
     error = ContextLostError("resnet18", Failure.of(RuntimeError(LOST[0] + "x" * 10_000)))
     assert isinstance(error, RunError)
     assert "context was lost in resnet18" in str(error)
-    assert "the same command goes on" in str(error)
+    assert "the same command resumes" in str(error)
     assert "\n" not in str(error)
     assert len(str(error)) < 600
 

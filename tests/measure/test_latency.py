@@ -152,7 +152,7 @@ def test_a_lost_context_is_its_network_s_failure_and_nobody_elses(
     found: Outcomes = {}
     networks = {name: make(name) for name in wanted}
     latencies = measure_latencies(networks, "plain", make("plain"), _protocol(), 4)
-    with pytest.raises(ContextLostError, match=f"lost with {culprit},"):
+    with pytest.raises(ContextLostError, match=f"lost in {culprit},"):
         _note(found, latencies)
     # Of a plain network that wasn't asked for: otherwise the same command would never come to an end.
     assert list(found) == ([culprit] if culprit in wanted else wanted)

@@ -212,9 +212,9 @@ def test_what_can_not_be_compared_is_told() -> None:
     with pytest.raises(InputError, match="no layer of this network has generated kernels"):
         activation_vectors(plain, [(images, labels)])
     network = nn.Sequential(CondConv2d(3, 3, 1))
-    with pytest.raises(InputError, match="kernels of 1 images can't be compared: expected 2 at least"):
+    with pytest.raises(InputError, match="kernels of 1 images can't be compared: expected at least 2"):
         activation_vectors(network, [(images, labels)], 1)
-    with pytest.raises(InputError, match="no layer with generated kernels runs"):
+    with pytest.raises(InputError, match="runs no layer with generated kernels"):
         activation_vectors(_Idle(), [(images, labels)])
     nn.init.constant_(network[0].get_parameter("routing.bias"), float("nan"))
     with pytest.raises(RunError, match="layer 0: its activation vectors are not finite"):
