@@ -1,6 +1,7 @@
 """The rooms of wnexplore/ and the one direction in which they import."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -83,3 +84,14 @@ def _imports() -> Iterator[tuple[str, str, str]]:
             for module in modules:
                 if module.startswith("wnexplore.") and module != "wnexplore.__version__":
                     yield parts[0], "/".join(parts), module.split(".")[1]
+
+
+def test_no_test_imports_from_a_file_of_tests() -> None:
+    """What several files of tests use lies in a module of its own, or in a conftest.py."""
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        # Scripts that a test hands to another process import as well.
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(
+            r"^\s*(?:from|import) (?:tests\S*)?\.test_.*|^\s*from tests\S* import .*\btest_.*", text, re.M
+        )
+        assert not found, path

@@ -1,5 +1,6 @@
 """Batches that can't fit are refused by their sizes, before anything is allocated."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +30,9 @@ def test_the_sizes_are_those_of_arithmetic() -> None:
     # 3 channels, and 64 of half the size.
     needed = 16 * 4 * (3 * 224**2 + 64 * 112**2)
     assert batch_misfit(16, 224, point=point, there=needed) is None
-    message = batch_misfit(16, 224, point=point, there=needed - 1)
-    assert message is not None
-    assert "16 images of 224 pixels takes 0.1 GB at least: more than the 0.1 GB of memory here" in message
+    told = batch_misfit(16, 224, point=point, there=needed - 1)
+    assert told is not None
+    assert re.search(r"\b16\b.*\b224\b.*\b0\.1 GB", told)
     assert batch_misfit(16, 224, bytes_each=2, there=16 * 2 * 3 * 224**2) is None
     assert batch_misfit(16, 224, bytes_each=2, there=16 * 2 * 3 * 224**2 - 1) is not None
 
@@ -69,7 +70,7 @@ def test_what_never_fits_is_one_line(command: Command, checkpoint: Path, tmp_pat
             # 32 images of that size are 26 GB: some machines have them.
             continue
         assert (done.code, done.err.count("\n")) == (2, 1), done.err
-        assert "GB at least: more than the" in done.err
+        assert re.search(r"\d GB", done.err)
         assert not run.exists()
 
 
@@ -86,7 +87,7 @@ def test_what_does_not_fit_beside_what_does_becomes_a_record(command: Command, t
     latencies = [r for r in read_records(tmp_path / "run") if r.figure == "latency"]
     assert [(r.point.resolution, r.status) for r in latencies] == [(60_000, "out_of_memory"), (8, "ok")]
     assert latencies[0].error is not None
-    assert "a batch of 100 images of 60,000 pixels takes" in latencies[0].error
+    assert re.search(r"\b100\b.*\b60,000\b", latencies[0].error)
 
 
 def test_many_seeds_are_planned_at_once(command: Command, tmp_path: Path) -> None:
@@ -96,15 +97,15 @@ def test_many_seeds_are_planned_at_once(command: Command, tmp_path: Path) -> Non
             "sweep", "quickstart", "--no-latency", "--seeds", 10_000, "--dry-run", "--out", tmp_path / "run"
         )
     assert done.code == 0, done.err
-    assert "training on digits, seeds 0 to 9999" in done.out
-    assert "90009 measurements to make" in done.err
+    assert re.search(r"\bdigits\b.*\b0 to 9999\b", done.out)
+    assert "90009" in done.err
 
 
 def test_more_measurements_than_can_be_listed_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "many.yaml"
     many = ", ".join(map(str, range(1, 2001)))
     file.write_text(f"methods: [plain]\nlatency: {{device: cpu, batch_sizes: [{many}], threads: [{many}]}}\n")
-    with bounded(), pytest.raises(InputError, match="4,000,000 measurements: expected at most 1,000,000"):
+    with bounded(), pytest.raises(InputError, match=r"\b4,000,000\b.*\b1,000,000\b"):
         plan(load_sweep(file))
 
 

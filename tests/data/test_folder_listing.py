@@ -90,7 +90,7 @@ def test_images_none_of_which_can_be_read_are_told_before_the_training(tmp_path:
     write_folder(tmp_path, 3, 3)
     for path in (tmp_path / part).rglob("*.png"):
         path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(InputError, match=rf"no image in .*/{part} can be read, the first of them .*0\.png: "):
+    with pytest.raises(InputError, match=rf"/{part}\b.*0\.png: "):
         load_data(f"folder:{tmp_path}", resolution=8)
 
 
@@ -100,7 +100,7 @@ def test_images_that_become_unreadable_end_the_pass(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no image")
     for split, training in ((data.train, Pass(0, 0)), (data.test, None)):
-        with pytest.raises(RunError, match=r"no image in .* can be read, the first .*\.png: not an image"):
+        with pytest.raises(RunError, match=r"\.png: "):
             list(split.batches(2, "cpu", training))
 
 
@@ -108,14 +108,14 @@ def test_images_that_become_unreadable_end_the_pass(tmp_path: Path) -> None:
 def test_a_folder_that_cant_be_read_is_told(tmp_path: Path) -> None:
     write_folder(tmp_path, 1, 1)
     (tmp_path / "train" / "cat").chmod(0)
-    with pytest.raises(InputError, match=r"can't read folder .*cat: Permission denied"):
+    with pytest.raises(InputError, match=r"cat: Permission denied"):
         load_data(f"folder:{tmp_path}", resolution=8)
 
 
 def test_names_of_classes_are_told_without_control_characters(tmp_path: Path) -> None:
     write_folder(tmp_path, 1, 1)
     (tmp_path / "train" / "bad\n\x1b[31m").mkdir()
-    with pytest.raises(InputError, match=r"no valid file in class bad\\n\\x1b\[31m: expected") as error:
+    with pytest.raises(InputError, match=r"bad\\n\\x1b\[31m") as error:
         load_data(f"folder:{tmp_path}", resolution=8)
     assert str(error.value).isprintable()
 

@@ -138,7 +138,7 @@ def test_order_is_uniform() -> None:
 
 def test_more_processes_than_images_of_a_batch_are_refused() -> None:
     split = plain_split(torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(InputError, match="4 processes can't share a batch of 3 images"):
+    with pytest.raises(InputError, match=r"\b4 processes\b.*\b3\b"):
         next(iter(split.batches(3, "cpu", Pass(0, 0), rank=1, world=4)))
     assert list(split.batches(3, "cpu", rank=11, world=12)) == []
 

@@ -68,7 +68,7 @@ def test_a_width_has_one_name(family: str, thousandths: int) -> None:
         full_name,
         *BACKBONES,
     }:
-        with pytest.raises(InputError, match="did you mean"):
+        with pytest.raises(InputError, match=f"'{other}'"):
             backbone_spec(other)
 
 
@@ -80,16 +80,16 @@ def test_every_stage_has_layers(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("shufflenet_v2_x1_50", "did you mean 'shufflenet_v2_x1_5'"),
-        ("shufflenet_v2_x0_2", "at 0.2 times the width: expected 0.3 to 8"),
-        ("shufflenet_v2_x9_0", "expected 0.3 to 8"),
-        ("shufflenet_v2_x01_5", "unknown backbone"),
-        ("resnet18_x0_5", "did you mean 'resnet18'"),
-        ("mobilenet_v2_x1_0", "did you mean 'mobilenet_v2'"),
-        ("mobilenet_v3_small_x1_0", "did you mean 'mobilenet_v3_small'"),
-        ("mobilenet_v3_smal", "did you mean 'mobilenet_v3_small'"),
-        ("mobilenet_v2_x0_09", "at 0.09 times the width: expected 0.1 to 4"),
-        ("mobilenet_v3_small_x4_1", "expected 0.1 to 4"),
+        ("shufflenet_v2_x1_50", "'shufflenet_v2_x1_5'"),
+        ("shufflenet_v2_x0_2", r"0\.2 .*0\.3 to 8"),
+        ("shufflenet_v2_x9_0", r"\b0\.3 to 8\b"),
+        ("shufflenet_v2_x01_5", "'shufflenet_v2_x01_5'"),
+        ("resnet18_x0_5", "'resnet18'"),
+        ("mobilenet_v2_x1_0", "'mobilenet_v2'"),
+        ("mobilenet_v3_small_x1_0", "'mobilenet_v3_small'"),
+        ("mobilenet_v3_smal", "'mobilenet_v3_small'"),
+        ("mobilenet_v2_x0_09", r"0\.09 .*0\.1 to 4"),
+        ("mobilenet_v3_small_x4_1", r"\b0\.1 to 4\b"),
     ],
 )
 def test_a_name_that_is_none_is_told(name: str, message: str) -> None:

@@ -33,24 +33,24 @@ def test_text_names_a_data_set(text: str, path: str | None, source: DataSource, 
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [
-        ("cifar", None, "did you mean 'cifar10'"),
-        ("", None, "unknown data set"),
-        ("Digits", None, "did you mean 'digits'"),
-        ("digits:8", None, "'digits' is embedded and takes nothing"),
-        ("digits", "x", "'digits' is embedded: leave path"),
-        ("shapes", "x", "made on the fly: leave path"),
-        ("cifar10", None, "'cifar10' needs the path of its folder: 'cifar10:PATH'"),
-        ("folder:", None, "expected 'folder:PATH'"),
-        ("folder:a", "b", "name two folders"),
-        ("shapes:", None, "expected 'shapes:CLASSESxIMAGES'"),
-        ("shapes:1", None, "expected 2 to 100 classes"),
-        ("shapes:101", None, "expected 2 to 100 classes"),
-        ("shapes:10x", None, "such as shapes:20x5000"),
-        ("shapes:x100", None, "such as shapes:20x5000"),
-        ("shapes:10x19", None, "expected 20 to 10000000 images for 10 classes"),
-        ("shapes:10x10000001", None, "expected 20 to 10000000 images"),
-        ("shapes:-5", None, "such as shapes:20x5000"),
-        ("shapes:٣", None, "such as shapes:20x5000"),
+        ("cifar", None, "'cifar'.*'cifar10'"),
+        ("", None, "''.*digits"),
+        ("Digits", None, "'Digits'.*'digits'"),
+        ("digits:8", None, "'digits'"),
+        ("digits", "x", "'digits'.*path"),
+        ("shapes", "x", "'shapes'.*path"),
+        ("cifar10", None, "'cifar10:PATH'"),
+        ("folder:", None, "'folder:PATH'"),
+        ("folder:a", "b", "'folder:a'.*b"),
+        ("shapes:", None, "'shapes:CLASSESxIMAGES'"),
+        ("shapes:1", None, r"\b2 to 100\b"),
+        ("shapes:101", None, r"\b2 to 100\b"),
+        ("shapes:10x", None, "shapes:20x5000"),
+        ("shapes:x100", None, "shapes:20x5000"),
+        ("shapes:10x19", None, r"\b20 to 10000000\b.*\b10\b"),
+        ("shapes:10x10000001", None, r"\b20 to 10000000\b"),
+        ("shapes:-5", None, "shapes:20x5000"),
+        ("shapes:٣", None, "shapes:20x5000"),
     ],
 )
 def test_what_names_none_is_refused(text: str, path: str | None, message: str) -> None:
@@ -78,5 +78,5 @@ def test_any_argument_is_read_or_refused(name: str, argument: str) -> None:
 
 @pytest.mark.parametrize("value", [5, None, True, ["digits"]])
 def test_what_is_no_text_is_refused(value: object) -> None:
-    with pytest.raises(InputError, match="unknown data set"):
+    with pytest.raises(InputError, match="digits"):
         check_data(value)

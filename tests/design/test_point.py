@@ -60,20 +60,20 @@ def test_all_stages_are_none_left_out() -> None:
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
-        ({"method": "weihtnet"}, "did you mean 'weightnet'"),
-        ({"method": "plain", "M": 2}, "method 'plain' has no M"),
-        ({"method": "se", "experts": 2}, "method 'se' has no experts"),
+        ({"backbone": "resnet19"}, "'resnet19'.*'resnet18'"),
+        ({"method": "weihtnet"}, "'weihtnet'.*'weightnet'"),
+        ({"method": "plain", "M": 2}, r"'plain'.*\bM\b"),
+        ({"method": "se", "experts": 2}, "'se'.*experts"),
         ({"method": "weightnet", "M": 0}, "M is '0'"),
-        ({"method": "weightnet", "activation": "relu"}, "unknown activation 'relu'"),
-        ({"stem": "tiny"}, "unknown stem 'tiny'"),
+        ({"method": "weightnet", "activation": "relu"}, "activation 'relu'"),
+        ({"stem": "tiny"}, "stem 'tiny'"),
         ({"resolution": 0}, "resolution is '0'"),
         ({"num_classes": True}, "num_classes is 'True'"),
         ({"method": "condconv", "experts": -1}, "experts is '-1'"),
-        ({"method": "plain", "stages": "3"}, "method 'plain' has no stages"),
+        ({"method": "plain", "stages": "3"}, "'plain'.*stages"),
         (
             {"method": "se", "stages": "3+5"},
-            r"stages is '3\+5': resnet18 has 1, 2, 3, 4: name some, such as 3\+4",
+            r"stages is '3\+5'.*resnet18.*1, 2, 3, 4",
         ),
         ({"method": "se", "stages": []}, r"stages is '\[\]'"),
         ({"method": "se", "stages": "3,4"}, "stages is '3,4'"),
@@ -95,7 +95,7 @@ def test_one_network_has_one_point_however_its_stages_are_written() -> None:
 
 @pytest.mark.parametrize("M", [{2: 1, 3: 1}, {2: 1, 3: 1, 4: 1, 5: 1}, "3:1"])
 def test_a_value_for_each_stage_is_one_for_each_that_gets_the_method(M: object) -> None:
-    with pytest.raises(InputError, match="expected a value for each of the stages 2, 3, 4"):
+    with pytest.raises(InputError, match=r"\bM\b.*2, 3, 4"):
         DesignPoint.of("shufflenet_v2_x0_5", "weightnet", M)  # type: ignore[arg-type]
 
 

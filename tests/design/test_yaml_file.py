@@ -1,6 +1,7 @@
 """YAML 1.2's core schema, and bounds on what a file may hold."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,34 +65,34 @@ _LAUGHS = "\n".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"M:\n  - &a [x, x]\n{_LAUGHS}", rf"more than {MAX_VALUES:,} values, aliases written out"),
-        ("M: [" + "1," * MAX_VALUES + "]", rf"more than {MAX_VALUES:,} values"),
-        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), rf"more than {MAX_DEPTH} deep"),
+        (f"M:\n  - &a [x, x]\n{_LAUGHS}", rf"\b{MAX_VALUES:,}\b"),
+        ("M: [" + "1," * MAX_VALUES + "]", rf"\b{MAX_VALUES:,}\b"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), rf"\b{MAX_DEPTH}\b"),
         (
             "- &a [[[[[[[[[[[1]]]]]]]]]]]\n- [[[[[[[[[[*a]]]]]]]]]]",
-            rf"line 2: nested more than {MAX_DEPTH} deep",
+            rf"line 2: .*\b{MAX_DEPTH}\b",
         ),
         ("[" * 100_000, "deep|nesting"),
-        ("x" * (MAX_BYTES + 1), r"more than the 1,000,000 bytes allowed"),
-        ("a: &x [*x]", r"line 1: alias '\*x' refers to itself"),
-        ("a:\n  &x {b: {c: *x}}", r"line 2: alias '\*x' refers to itself"),
-        ("a: *x", r"alias '\*x' has no anchor"),
+        ("x" * (MAX_BYTES + 1), r"\b1,000,000\b"),
+        ("a: &x [*x]", r"line 1: .*'\*x'"),
+        ("a:\n  &x {b: {c: *x}}", r"line 2: .*'\*x'"),
+        ("a: *x", r"'\*x'.*anchor"),
         ('a: "\\ud800"', "escape|surrogate"),
         ('a: "\\UFFFFFFFF"', "escape|character"),
-        ("a: 1\nb: 2\na: 3", r"line 3: key 'a' stands twice"),
-        ("{2: a, '2': b}", r"key '2' stands twice"),
-        ("{[1]: 2}", "a list or mapping as a key"),
-        ("{1.5: 2}", "'1.5' as a key: expected a word or a whole number"),
-        ("a: &x {b: 1}\nc: {<<: *x}", "line 2: '<<' merges keys"),
-        ("- 1\n---\n- 2", "line 2: a second document"),
+        ("a: 1\nb: 2\na: 3", r"line 3: .*'a'"),
+        ("{2: a, '2': b}", r"'2'"),
+        ("{[1]: 2}", "list.*key"),
+        ("{1.5: 2}", "'1.5'.*key"),
+        ("a: &x {b: 1}\nc: {<<: *x}", "line 2: .*'<<'"),
+        ("- 1\n---\n- 2", "line 2: .*document"),
         ("!!python/object:os.system x", "tag 'tag:yaml.org,2002:python/object:os.system'"),
         ("!!binary aGk=", "tag"),
         ("!!set {a}", "tag"),
-        ("!!int x", "'x' is not what its tag !!int says"),
-        ("1e400", "too large or too small"),
-        ("1e-400", "too large or too small"),
-        ("9" * 101, "a number of 101 characters"),
-        ("a: [1", "not valid YAML"),
+        ("!!int x", "'x'.*!!int"),
+        ("1e400", "1e400|too large"),
+        ("1e-400", "1e-400|too small"),
+        ("9" * 101, r"\b101\b"),
+        ("a: [1", "YAML"),
     ],
 )
 def test_what_is_beyond_the_bounds_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -151,27 +152,27 @@ def test_no_multiplier_is_made_of_what_is_none(tmp_path: Path, wrong: str) -> No
 def test_no_number_is_made_of_what_is_none(tmp_path: Path, key: str, wrong: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(f"train: {{{key}: {wrong}}}\n")
-    with pytest.raises(InputError, match=r"expected a (whole )?number"):
+    with pytest.raises(InputError, match=re.escape(wrong.strip("'"))):
         load_sweep(path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: {seeds: 1000000000}", "expected less than or equal to 10000"),
-        ("train: {jobs: 1000000}", "expected less than or equal to 1024"),
-        ("latency: {threads: 1000000000}", "expected less than or equal to 4096"),
-        ("latency: {batch_sizes: [1000000000]}", "expected less than or equal to 1000000"),
-        ("M: [" + "1," * 10_001 + "]", "M has 10001 values: expected at most 10,000"),
+        ("train: {seeds: 1000000000}", r"train\.seeds is '1000000000'.*\b10000\b"),
+        ("train: {jobs: 1000000}", r"train\.jobs is '1000000'.*\b1024\b"),
+        ("latency: {threads: 1000000000}", r"latency\.threads is '1000000000'.*\b4096\b"),
+        ("latency: {batch_sizes: [1000000000]}", r"latency\.batch_sizes is '1000000000'.*\b1000000\b"),
+        ("M: [" + "1," * 10_001 + "]", r"\bM\b.*\b10001\b.*\b10,000\b"),
         ("M: [x" + ", x" * 9_999 + "]", "M is 'x'"),
-        ("backbones: [" + "x" * 100_000 + "]", r"unknown backbone 'x+\.\.\. \(99880 more characters\)'"),
+        ("backbones: [" + "x" * 100_000 + "]", r"backbone 'x+\.\.\. \(99880 "),
         (
             "points: [{backbone: resnet18, num_classes: 1000000000}]",
-            "num_classes is 1000000000: expected at most",
+            "num_classes is 1000000000",
         ),
         (
             "points: [{backbone: resnet18, resolution: 1000000000}]",
-            "resolution is 1000000000: expected at most",
+            "resolution is 1000000000",
         ),
     ],
 )

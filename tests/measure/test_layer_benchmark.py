@@ -88,9 +88,9 @@ def test_one_layer_by_name() -> None:
     network = wnexplore.build("resnet18", "weightnet", stem="small", num_classes=10)
     (found,) = distinct_layers(network, RESOLUTION, "layer1.1.conv2")
     assert (found.name, found.count) == ("layer1.1.conv2", 4)
-    with pytest.raises(InputError, match=r"unknown layer 'layer1.1.conv3': the nearest names are layer1\.1"):
+    with pytest.raises(InputError, match=r"'layer1\.1\.conv3'.*layer1\.1\.conv"):
         distinct_layers(network, RESOLUTION, "layer1.1.conv3")
-    with pytest.raises(InputError, match="no layer of this network has generated kernels"):
+    with pytest.raises(InputError, match="generated kernels"):
         distinct_layers(nn.Conv2d(3, 3, 1), RESOLUTION)
 
 

@@ -2,14 +2,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import pytest
 
 from wnexplore.files import cache_folder
-from wnexplore.measure import roofline
-from wnexplore.measure.roofline import device_peaks, measure_peaks
+from wnexplore.measure.roofline import copy_rate, device_peaks, measure_peaks, warm_up_s
 from wnexplore.results.network_profile import Peaks
 
 
@@ -25,40 +25,38 @@ def test_the_roofline_is_the_slower_of_memory_and_arithmetic(
     assert peaks.ridge == 2.0
 
 
-def test_copies_run_as_long_as_they_are_told_before_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "cache_bytes", lambda device: 2**16)
+def test_copies_run_as_long_as_they_are_told_before_they_count() -> None:
     begun = perf_counter()
-    assert roofline.copy_rate("cpu", 0.2) > 1e6
+    assert copy_rate("cpu", 0.2, 2**18) > 1e6
     assert perf_counter() - begun >= 0.2
-    assert (roofline.warm_up_s("cpu"), roofline.warm_up_s("cuda")) == (0.0, 0.2)
+    assert (warm_up_s("cpu"), warm_up_s("cuda")) == (0.0, 0.2)
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peaks of small work: what they are kept for doesn't depend on it."""
-    monkeypatch.setattr(roofline, "cache_bytes", lambda device: 2**16)
-    monkeypatch.setattr(roofline, "_LONG_MS", {"cpu": 0.0})
+small_peaks = partial(measure_peaks, copied=2**18, long_ms=0.0)
+"""Peaks of small work: what they are kept for doesn't depend on it."""
+
+
+def peaks_of(dtype: str, threads: int, folder: Path) -> Peaks:
+    return device_peaks("cpu", dtype, threads, folder, small_peaks)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.usefixtures("small")
 def test_a_device_moves_and_computes(dtype: str) -> None:
-    peaks = measure_peaks("cpu", dtype)
+    peaks = small_peaks("cpu", dtype)
     # Any machine of this century, and none.
     assert 1e7 < peaks.bytes_per_s < 1e14
     assert 1e6 < peaks.multiply_adds_per_s < 1e15
 
 
-@pytest.mark.usefixtures("small")
 def test_peaks_are_kept_for_dtype_and_threads(tmp_path: Path) -> None:
-    first = device_peaks("cpu", "float32", 1, tmp_path)
-    assert device_peaks("cpu", "float32", 1, tmp_path) == first
+    first = peaks_of("float32", 1, tmp_path)
+    assert peaks_of("float32", 1, tmp_path) == first
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
     assert kept["of"]["threads"] == 1
     assert kept["peaks"]["bytes_per_s"] == first.bytes_per_s
-    device_peaks("cpu", "bfloat16", 1, tmp_path)
-    device_peaks("cpu", "float32", 2, tmp_path)
+    peaks_of("bfloat16", 1, tmp_path)
+    peaks_of("float32", 2, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -66,40 +64,37 @@ def test_peaks_are_kept_for_dtype_and_threads(tmp_path: Path) -> None:
     "harm",
     ["", "{", "[]", '{"of": {}, "peaks": {}}', '{"peaks": {"bytes_per_s": 1, "multiply_adds_per_s": 2}}'],
 )
-@pytest.mark.usefixtures("small")
 def test_what_can_not_be_read_is_measured_again(tmp_path: Path, harm: str) -> None:
-    device_peaks("cpu", "float32", 1, tmp_path)
+    peaks_of("float32", 1, tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_text(harm)
-    peaks = device_peaks("cpu", "float32", 1, tmp_path)
+    peaks = peaks_of("float32", 1, tmp_path)
     assert peaks.bytes_per_s > 100
     assert json.loads(file.read_text())["peaks"]["bytes_per_s"] == peaks.bytes_per_s
 
 
-@pytest.mark.usefixtures("small")
 def test_another_version_of_torch_is_measured_again(tmp_path: Path) -> None:
-    device_peaks("cpu", "float32", 1, tmp_path)
+    peaks_of("float32", 1, tmp_path)
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
     kept["of"]["torch"] = "1.0"
     kept["peaks"]["bytes_per_s"] = 1.0
     file.write_text(json.dumps(kept))
-    assert device_peaks("cpu", "float32", 1, tmp_path).bytes_per_s > 1
+    assert peaks_of("float32", 1, tmp_path).bytes_per_s > 1
 
 
-@pytest.mark.usefixtures("small")
 def test_a_folder_that_can_not_be_written_is_only_a_lost_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert device_peaks("cpu", "float32", 1, tmp_path / "file" / "folder").bytes_per_s > 0
+    assert peaks_of("float32", 1, tmp_path / "file" / "folder").bytes_per_s > 0
 
 
 @pytest.mark.slow
 def test_another_process_finds_what_was_kept(tmp_path: Path) -> None:
     code = (
-        "from wnexplore.measure import roofline\n"
-        "roofline.cache_bytes = lambda device: 2**16\n"
-        "roofline._LONG_MS = {'cpu': 0.0}\n"
-        "print(roofline.device_peaks('cpu', 'float32', 1))"
+        "from functools import partial\n"
+        "from wnexplore.measure.roofline import device_peaks, measure_peaks\n"
+        "small = partial(measure_peaks, copied=2**18, long_ms=0.0)\n"
+        "print(device_peaks('cpu', 'float32', 1, measure=small))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     message = [

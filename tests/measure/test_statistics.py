@@ -168,18 +168,18 @@ def test_drift_is_told_with_its_sign() -> None:
 def test_samples_without_a_median_are_refused(
     samples: list[float], interval: Callable[[list[float]], MedianInterval]
 ) -> None:
-    with pytest.raises(InputError, match="at least one sample, and finite"):
+    with pytest.raises(InputError, match="finite"):
         interval(samples)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, math.nan])
 def test_confidence_that_is_no_probability_is_refused(confidence: float) -> None:
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match=r"\b0\b.*\b1\b"):
         median_interval([1.0, 2.0], confidence)
 
 
 def test_ratio_of_unpaired_samples_and_by_zero_is_refused() -> None:
-    with pytest.raises(InputError, match="got 2 samples and 1"):
+    with pytest.raises(InputError, match=r"\b2\b.*\b1\b"):
         ratios([1.0, 2.0], [1.0])
-    with pytest.raises(InputError, match="other than 0"):
+    with pytest.raises(InputError, match=r"\b0\b"):
         ratios([1.0, 2.0], [1.0, 0.0])

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
 from wnexplore.design.axes import STEMS
 from wnexplore.design.backbones import BACKBONES, ResNetSpec, ShuffleNetV2Spec
 from wnexplore.design.conv_sites import generated_layers
@@ -18,24 +19,7 @@ from wnexplore.errors import InputError
 from wnexplore.models import ResNet, ShuffleNetV2, build
 from wnexplore.nn import GeneratedConv2d
 
-METHODS: list[dict[str, Any]] = [
-    {"method": "plain"},
-    {"method": "se"},
-    {"method": "condconv", "experts": 2},
-    {"method": "weightnet", "M": 2, "G": 2},
-]
 SMALL = ShuffleNetV2Spec((48, 96, 192))
-
-
-def randomise(model: nn.Module) -> None:
-    """Give every normalisation statistics and parameters of its own."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.bias.data, module.running_mean):
-                assert tensor is not None
-                tensor.normal_(0.5, 0.2)
-            assert module.running_var is not None
-            module.running_var.uniform_(0.5, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +46,6 @@ def test_plain_networks_are_torchvisions(name: str, spec: ShuffleNetV2Spec | Res
         x = torch.randn(2, 3, 64, 64)
         expected = theirs(x)
         assert float((ours(x) - expected).norm() / expected.norm()) < 1e-5
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
 
 
 def test_golden_parameter_counts() -> None:
@@ -144,16 +124,6 @@ def test_every_parameter_gets_a_gradient_in_the_larger_networks(
     check_gradients(build(backbone, stem=stem, num_classes=10, **axes), 64 if stem == "imagenet" else 32)
 
 
-def check_gradients(model: nn.Module, resolution: int) -> None:
-    torch.manual_seed(0)
-    logits = model(torch.randn(3, 3, resolution, resolution))
-    nn.functional.cross_entropy(logits, torch.tensor([1, 5, 7])).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert bool(torch.isfinite(parameter.grad).all()), name
-        assert bool((parameter.grad != 0).any()), name
-
-
 @pytest.mark.parametrize("axes", METHODS, ids=lambda axes: axes["method"])
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "resnet18"])
 def test_an_image_gets_the_same_logits_alone_and_in_a_batch(backbone: str, axes: dict[str, Any]) -> None:
@@ -194,15 +164,6 @@ def test_fresh_logits_of_the_larger_networks_are_of_order_one(backbone: str, axe
     check_start(backbone, axes)
 
 
-def check_start(backbone: str, axes: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    model = build(backbone, stem="small", num_classes=100, **axes)
-    x = torch.randn(3, 3, 32, 32)
-    with torch.no_grad():
-        for logits in (model.eval()(x), model.train()(x)):
-            assert 0.01 < float(logits.std()) < 10
-
-
 def test_the_small_stem_keeps_the_resolution() -> None:
     for backbone in ("shufflenet_v2_x0_5", "resnet18"):
         model = build(backbone, stem="small")
@@ -222,21 +183,21 @@ def test_build_takes_a_point_or_its_axes() -> None:
     ).state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(InputError, match="point alone"):
+    with pytest.raises(InputError, match="point"):
         build(point, M=2)  # type: ignore[call-overload]
 
 
 def test_an_illegal_pair_is_refused_with_the_layer_before_anything_is_built() -> None:
     state = torch.get_rng_state()
-    with pytest.raises(IllegalPointError, match=r"layer stage2\.0\.branch1\.0: "):
+    with pytest.raises(IllegalPointError, match=r"stage2\.0\.branch1\.0\b"):
         build("shufflenet_v2_x0_5", "weightnet", M=1, G=2)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_wrong_names_are_refused() -> None:
-    with pytest.raises(InputError, match="did you mean 'resnet50'"):
+    with pytest.raises(InputError, match="'resnet50'"):
         build("resnet5O")
-    with pytest.raises(InputError, match="has no M"):
+    with pytest.raises(InputError, match=r"\bM\b"):
         build("resnet50", M=2)
 
 

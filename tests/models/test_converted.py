@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tests.examples import examples
-from tests.models.test_backbones import randomise
+from tests.models.checks import randomise
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.errors import InputError
 from wnexplore.models import Conversion, Where, convert
@@ -118,31 +118,35 @@ def test_what_can_not_be_replaced_is_left_with_its_reason() -> None:
     before = dict(model.named_modules())
     conversion = convert(model, M=1, G=1, where=Where(stem=True), resolution=32)
     assert names(conversion) == ["stem", "own"]
-    assert {change.name: change.reason for change in conversion.left} == {
-        "twice": "it is used more than once",
-        "named": "it is also alias",
-        "tied": "its weight is also other.weight",
-        "other": "its weight is also tied.weight",
-        "normed": "its weight is parametrised",
-        "old": "its weight is computed from others",
-        "hooked": "it has hooks, which would be lost",
-        "unused": "no image passes through it",
-        "mirrored": "its padding is reflect (1, 1)",
-        "uneven": "its padding is not the same on both sides",
-        "upwards": "it is a ConvTranspose2d, not an ordinary Conv2d",
-    }
+    reasons, facts = (
+        {change.name: change.reason for change in conversion.left},
+        {
+            "twice": "more than once",
+            "named": "alias",
+            "tied": "other.weight",
+            "other": "tied.weight",
+            "normed": "parametrised",
+            "old": "computed",
+            "hooked": "hooks",
+            "unused": "no image",
+            "mirrored": "reflect (1, 1)",
+            "uneven": "padding",
+            "upwards": "ConvTranspose2d",
+        },
+    )
+    assert reasons.keys() == facts.keys()
+    assert all(fact in reasons[name] for name, fact in facts.items()), reasons
     assert all(model.get_submodule(change.name) is before[change.name] for change in conversion.left)
 
 
 def test_subclasses_and_parts_of_the_methods_own_layers_are_left() -> None:
     model = timm.create_model("tf_mobilenetv3_small_minimal_100", num_classes=10)
-    message = {change.name: change.reason for change in convert(model, "cbam").left}
-    assert (
-        message["conv_stem"] == message["blocks.0.0.conv_dw"] == "it is a Conv2dSame, not an ordinary Conv2d"
-    )
+    told = {change.name: change.reason for change in convert(model, "cbam").left}
+    assert "Conv2dSame" in told["conv_stem"]
+    assert told["conv_stem"] == told["blocks.0.0.conv_dw"]
     again = convert(model, "weightnet", 1, 1)
-    message = {change.name: change.reason for change in again.left}
-    assert message["blocks.0.0.conv_pw.gate.conv"] == "part of a ConvBlockAttention"
+    told = {change.name: change.reason for change in again.left}
+    assert "ConvBlockAttention" in told["blocks.0.0.conv_pw.gate.conv"]
     assert "blocks.0.0.conv_pw.conv" in names(again)
 
 
@@ -164,8 +168,8 @@ def test_where_takes_what_a_person_writes(where: Where, expected: list[str]) -> 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("(", r"where is '\(', which is no regular expression"),
-        (Where(stages=[2, 3]), r"stages is '2\+3': the network has 0"),
+        ("(", r"where is '\('"),
+        (Where(stages=[2, 3]), r"stages is '2\+3'"),
         (Where(stages="two"), "stages is 'two'"),
         (Where(kernel_sizes=["3"]), "kernel_sizes is '3'"),  # type: ignore[list-item]
     ],
@@ -179,10 +183,10 @@ def test_selective_kernels_leave_what_has_no_middle() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 2), nn.Conv2d(8, 8, 3))
     done = convert(network, "sk")
     assert [change.name for change in done.replaced] == ["2"]
-    assert {change.name: change.reason for change in done.left} == {
-        "0": "it is the stem",
-        "1": "the method leaves it as it is",
-    }
+    reasons = {change.name: change.reason for change in done.left}
+    assert reasons.keys() == {"0", "1"}
+    assert "stem" in reasons["0"]
+    assert "method" in reasons["1"]
 
 
 @pytest.mark.parametrize("method", ["weightnet", "sk"])
@@ -225,5 +229,5 @@ def test_a_network_for_other_images_is_seen_on_those() -> None:
     model = nn.Sequential(*layers)
     assert names(convert(model, "weightnet", 1, 1)) == ["2"]
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
-    with pytest.raises(InputError, match="can't run on images of 32 pixels: "):
+    with pytest.raises(InputError, match=r"\b32 pixels\b"):
         convert(model, resolution=32)

@@ -90,12 +90,12 @@ def test_names_of_networks_from_elsewhere(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm:", "expected torchvision:NAME, timm:NAME or path/to/file.py:function"),
-        (":resnet18", "expected torchvision:NAME"),
-        ("tim:resnet18", "did you mean 'timm'"),
-        ("timm:hf_hub:author/net", "choose from torchvision, timm, path/to/file.py"),
-        ("net.txt:net", "choose from torchvision, timm, path/to/file.py"),
-        ("net.py:net()", "can't be a function's name"),
+        ("timm:", "torchvision:NAME, timm:NAME or path/to/file.py:function"),
+        (":resnet18", "torchvision:NAME"),
+        ("tim:resnet18", "'timm'"),
+        ("timm:hf_hub:author/net", "torchvision, timm, path/to/file.py"),
+        ("net.txt:net", "torchvision, timm, path/to/file.py"),
+        ("net.py:net()", "function"),
     ],
 )
 def test_names_that_are_none(name: str, message: str) -> None:
@@ -107,7 +107,7 @@ def test_a_changed_file_has_another_hash(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_bytes(b"one")
     assert source_hash(f"{tmp_path}/net.py:net") == hashlib.sha256(b"one").hexdigest()[:12]
     assert source_hash("timm:resnet18") is None
-    with pytest.raises(InputError, match="can't read"):
+    with pytest.raises(InputError, match=r"missing.py"):
         source_hash(f"{tmp_path}/missing.py:net")
 
 
@@ -123,10 +123,10 @@ def test_networks_of_the_libraries() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("torchvision:resnet19", "torchvision has no network 'resnet19': did you mean .*resnet18"),
-        ("torchvision:fasterrcnn_resnet50_fpn", "torchvision has no network"),
-        ("timm:mobilnetv3_small_100", "timm has no .*did you mean .*mobilenetv3_small_100"),
-        ("timm:qqqqqqqq", "timm has no network 'qqqqqqqq'$"),
+        ("torchvision:resnet19", "'resnet19'.*resnet18"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "'fasterrcnn_resnet50_fpn'"),
+        ("timm:mobilnetv3_small_100", "'mobilnetv3_small_100'.*mobilenetv3_small_100"),
+        ("timm:qqqqqqqq", "'qqqqqqqq'$"),
     ],
 )
 def test_unknown_networks_of_the_libraries(name: str, message: str) -> None:
@@ -136,7 +136,7 @@ def test_unknown_networks_of_the_libraries(name: str, message: str) -> None:
 
 def test_timm_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match=r'needs timm: pip install "wnexplore\[timm\]"'):
+    with pytest.raises(InputError, match=r'pip install "wnexplore\[timm\]"'):
         load("timm:resnet18", 10)
 
 
@@ -174,12 +174,12 @@ def test_two_folders_have_each_its_own_neighbours(file: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("nett", "has no function 'nett': did you mean net"),
-        ("failing", "can't be made: RuntimeError: no such luck$"),
-        ("leaving", "can't be made: SystemExit: 3$"),
-        ("numbers", "gives a list: expected a torch.nn.Module"),
-        ("made", "has no function 'made': expected one that"),
-        ("number", "has no function 'number'"),
+        ("nett", r"'nett'.*\bnet\b"),
+        ("failing", "RuntimeError: no such luck$"),
+        ("leaving", "SystemExit: 3$"),
+        ("numbers", "list.*torch.nn.Module"),
+        ("made", "'made'"),
+        ("number", "'number'"),
     ],
 )
 def test_what_a_file_does_wrong_is_told_in_one_line(file: Path, function: str, message: str) -> None:
@@ -190,7 +190,7 @@ def test_what_a_file_does_wrong_is_told_in_one_line(file: Path, function: str, m
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no file at"):
+    with pytest.raises(InputError, match=r"net.py"):
         load(f"{tmp_path}/net.py:net", 10)
     (tmp_path / "net.py").write_text("def net(:")
     with pytest.raises(InputError, match="SyntaxError"):
@@ -256,9 +256,9 @@ def test_points_of_a_file(file: Path) -> None:
         "3.3",
         "3.4.conv",
     ]
-    with pytest.raises(InputError, match=r"stages is '2\+5': the network has 2, 3"):
+    with pytest.raises(InputError, match=r"stages is '2\+5'.*2, 3"):
         build(name, "se", stages="2+5")
-    with pytest.raises(IllegalPointError, match=r"layer 1\.0: "):
+    with pytest.raises(IllegalPointError, match=r"\b1\.0\b"):
         build(name, "weightnet", 4, 4, num_classes=10)
 
 
@@ -284,6 +284,6 @@ def test_images_on_which_a_network_can_not_run_are_told_in_one_line() -> None:
     """It says so by an assertion of its own."""
     with pytest.raises(
         InputError,
-        match=r"can't run on images of 64 pixels: AssertionError: Input height \(64\) doesn't match",
+        match=r"\b64 pixels\b.*AssertionError: Input height \(64\)",
     ):
         skeleton_of(DesignPoint.of("timm:vit_tiny_patch16_224", resolution=64, num_classes=10))

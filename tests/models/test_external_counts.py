@@ -106,7 +106,7 @@ def test_networks_for_one_size_of_any_list_or_none(size: int) -> None:
     assert built.flops > ((size + 1) // 2) ** 2 * (4 * 27 + 4 * 36 + 40)
     plain = build(f"{FILE}:size{size}", resolution=size, num_classes=10)
     assert len(convert(plain, M=2, G=1, resolution=size).replaced) == 1
-    with pytest.raises(InputError, match="can't run on images of 64 pixels"):
+    with pytest.raises(InputError, match=r"\b64 pixels\b"):
         skeleton_of(DesignPoint.of(f"{FILE}:size{size}", resolution=64, num_classes=10))
 
 
@@ -118,12 +118,12 @@ def test_lazy_layers_get_the_size_of_the_points_images() -> None:
         assert model.training
 
 
-@pytest.mark.parametrize(("name", "read"), [("grey", "1 channel:"), ("satellite", "13 channels:")])
+@pytest.mark.parametrize(("name", "read"), [("grey", "1"), ("satellite", "13")])
 @pytest.mark.parametrize("method", ["plain", "weightnet"])
 def test_images_of_other_channels_are_refused_in_one_line(name: str, read: str, method: str) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", method, resolution=32, num_classes=10)
     for refused in (skeleton_of, build):
-        with pytest.raises(InputError, match=f"is for images of {read} expected a network") as caught:
+        with pytest.raises(InputError, match=rf"\b{read}\b.*\b3\b") as caught:
             refused(point)
         assert "\n" not in str(caught.value)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import wnexplore
-from tests.models.test_backbones import METHODS, check_gradients, check_start, parameter_count, randomise
+from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
 from wnexplore.design.conv_sites import generated_layers
 from wnexplore.design.methods import METHODS as ALL_METHODS
 from wnexplore.errors import InputError

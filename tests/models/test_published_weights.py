@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.built import counts_of
-from tests.models.test_backbones import randomise
+from tests.models.checks import randomise
 from wnexplore.design.counts import count
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
@@ -229,7 +230,7 @@ def test_another_width_and_another_network_are_refused(published: dict[str, Tens
 
 
 def test_our_own_names_are_refused(model: ShuffleNetV2) -> None:
-    with pytest.raises(InputError, match=r"unexpected: conv1\.0\.weight"):
+    with pytest.raises(InputError, match=r"conv1\.0\.weight"):
         load_published_state_dict(model, model.state_dict())
 
 
@@ -237,15 +238,15 @@ def test_our_own_names_are_refused(model: ShuffleNetV2) -> None:
 def test_unreadable_files_are_refused(content: bytes, model: ShuffleNetV2, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"can't read weights from .*weights\.pth"):
+    with pytest.raises(InputError, match=r"weights\.pth"):
         load_published_state_dict(model, path)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match=r"none\.pth"):
         load_published_state_dict(model, str(tmp_path / "none.pth"))
 
 
 def test_a_file_of_something_else_is_refused(model: ShuffleNetV2, tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(InputError, match="mapping of names to tensors, not a list"):
+    with pytest.raises(InputError, match=r"\blist\b"):
         load_published_state_dict(model, tmp_path / "list.pth")
 
 
@@ -278,14 +279,11 @@ def test_weights_of_another_width_are_refused_in_one_line(
 ) -> None:
     with pytest.raises(InputError) as error:
         load_published_state_dict(model, Port((116, 232, 464)).state_dict())
-    message = (
-        "width 116/232/464 and 1024 at the end, for shufflenet_v2_port_x1_0, don't fit this network of width"
-    )
-    assert message in str(error.value)
-    assert "48/96/192 and 1024 at the end" in str(error.value)
+    theirs, ours = r"\b116/232/464\b.*\b1024\b.*\bshufflenet_v2_port_x1_0\b", r"\b48/96/192\b.*\b1024\b"
+    assert re.search(f"{theirs}.*{ours}", str(error.value))
     assert "\n" not in str(error.value)
     larger = build("shufflenet_v2_port_x2_0", "weightnet", num_classes=CLASSES)
-    with pytest.raises(InputError, match=r"^published weights of width 48/96/192 .* of width 244/488/976"):
+    with pytest.raises(InputError, match=r"\b48/96/192\b.*\b244/488/976\b"):
         load_published_state_dict(larger, published)
 
 

@@ -98,15 +98,15 @@ class Inside(Small):
 @pytest.mark.parametrize(
     ("make", "left", "reason"),
     [
-        (Device, "a", "the network reads its weight"),
-        (Penalty, "b", "the network reads its weight in training"),
-        (ByName, "a", "the network can't run: KeyError: 'weight'"),
-        (Has, "a", "the network reads its weight"),
-        (OfClass, "b", "the network computes something else"),
-        (OfExactClass, "a", "the network computes something else"),
-        (Sets, "b", "the network reads its stride"),
-        (Elsewhere, "a", "it is also called from elsewhere"),
-        (Inside, "a", "the network reads its _conv_forward"),
+        (Device, "a", "reads its weight"),
+        (Penalty, "b", "weight in training"),
+        (ByName, "a", "KeyError: 'weight'"),
+        (Has, "a", "reads its weight"),
+        (OfClass, "b", "computes"),
+        (OfExactClass, "a", "computes"),
+        (Sets, "b", "stride"),
+        (Elsewhere, "a", "elsewhere"),
+        (Inside, "a", "_conv_forward"),
     ],
 )
 @pytest.mark.parametrize("method", ["weightnet", "condconv", "se"])
@@ -224,15 +224,15 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("Mapped", "gives a dict with out, aux: expected logits"),
-        ("Pair", "gives a tuple of 2: expected logits"),
-        ("Features", r"gives a tensor \(N, 10, 1, 1\): expected logits"),
-        ("Second", "on images of 32 pixels: TypeError: .*forward.* missing 1 required .*mask"),
-        ("Leaves", "on images of 32 pixels: SystemExit: 3$"),
-        ("same", "gives the same module each time"),
-        ("part", "gives the same module conv each time"),
-        ("tensor", "gives the same tensor conv.weight each time"),
-        ("carried", "gives the weights of the last one in .* each time"),
+        ("Mapped", "dict with out, aux"),
+        ("Pair", "tuple of 2"),
+        ("Features", r"\(N, 10, 1, 1\)"),
+        ("Second", "32 pixels.*TypeError: .*forward.*mask"),
+        ("Leaves", "32 pixels.*SystemExit: 3$"),
+        ("same", "same module"),
+        ("part", "same module conv"),
+        ("tensor", "same tensor conv.weight"),
+        ("carried", "weights.* in "),
     ],
 )
 def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str, message: str) -> None:
@@ -245,12 +245,12 @@ def test_networks_that_are_no_classifiers_are_refused(file: Path, function: str,
 @pytest.mark.parametrize(
     ("function", "classes", "message"),
     [
-        ("PairInTraining", 10, "gives a tuple of 2 in training: expected logits"),
-        ("ten", 7, "gives 10 classes, and the data has 7"),
-        ("ten", 12, "gives 10 classes, and the data has 12"),
-        ("Frozen", 10, "none of its parameters gets a gradient"),
-        ("in_double", 10, "is in float64, expected a network in float32"),
-        ("in_bfloat16", 10, "is in bfloat16, expected a network in float32"),
+        ("PairInTraining", 10, "tuple of 2 in training"),
+        ("ten", 7, r"\b10 classes\b.*\b7\b"),
+        ("ten", 12, r"\b10 classes\b.*\b12\b"),
+        ("Frozen", 10, "gradient"),
+        ("in_double", 10, "float64.*float32"),
+        ("in_bfloat16", 10, "bfloat16.*float32"),
     ],
 )
 def test_networks_that_can_not_be_trained_are_refused_for_training(

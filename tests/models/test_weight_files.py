@@ -75,14 +75,15 @@ def test_which_weights_are_taken_is_told_and_can_be_chosen(tmp_path: Path) -> No
         load_checkpoint(loaded, path, key, message.append)
         assert torch.equal(loaded.state_dict()["0.weight"], expected.state_dict()["0.weight"])
         (line,) = message
-        assert line.startswith(f"using the weights under '{key or 'model'}', of 'model', 'model_ema'")
-    with pytest.raises(InputError, match="no weights under 'epoch': the file holds those under 'model', 'mo"):
+        assert f"'{key or 'model'}'" in line.partition(",")[0]
+        assert "'model', 'model_ema'" in line.partition(",")[2]
+    with pytest.raises(InputError, match=r"'epoch'.*'model', 'model_ema'"):
         load_checkpoint(a_network(), path, "epoch")
     torch.save(network.state_dict(), path)
     message = []
     load_checkpoint(a_network(), path, None, message.append)
     assert message == [], "there is no choice"
-    with pytest.raises(InputError, match="no weights under 'model': the file holds none under a name"):
+    with pytest.raises(InputError, match="'model'"):
         load_checkpoint(a_network(), path, "model")
 
 
@@ -116,22 +117,20 @@ def test_what_is_not_read_is_named(extra: object, message: str, zipped: bool, tm
     path = tmp_path / "weights.pth"
     content = {"state_dict": a_network().state_dict(), "beside": extra}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        InputError, match=f"not tensors saved by torch.save alone: it holds {message}"
-    ) as error:
+    with pytest.raises(InputError, match=message) as error:
         load_checkpoint(a_network(), path)
-    assert "save only the state_dict()" in str(error.value)
+    assert "state_dict()" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda full: b"", "the file is empty"),
-        (lambda full: full[:-100], "cut off or damaged"),
-        (lambda full: full[:50], "cut off or damaged"),
-        (lambda full: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
-        (lambda full: b"<!DOCTYPE html>", "not tensors saved by torch.save"),
+        (lambda whole: b"", "empty"),
+        (lambda whole: whole[:-100], "damaged"),
+        (lambda whole: whole[:50], "damaged"),
+        (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (lambda whole: b"<!DOCTYPE html>", "torch.save"),
     ],
 )
 def test_damaged_files_are_told(damage: Any, message: str, tmp_path: Path) -> None:
@@ -148,6 +147,6 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "harm",)
 
     torch.save({"state_dict": a_network().state_dict(), "x": Harm()}, tmp_path / "weights.pth")
-    with pytest.raises(InputError, match="reading it could run code"):
+    with pytest.raises(InputError, match="code"):
         load_checkpoint(a_network(), tmp_path / "weights.pth")
     assert not (tmp_path / "harm").exists()

@@ -383,13 +383,13 @@ def test_all_are_exported_to_onnx_for_any_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("shape", [(2, 3, 5, 5), (4, 5, 5), (2, 4)])
 def test_refused_images(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"x has shape .*: expected \(N, 4, H, W\)"):
+    with pytest.raises(InputError, match=r"\bx\b.*\(N, 4, H, W\)"):
         LAYERS[name](4)(torch.randn(shape))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_refused_channels(name: str) -> None:
-    with pytest.raises(InputError, match="channels is '0': expected a whole number of at least 1"):
+    with pytest.raises(InputError, match="channels is '0'"):
         LAYERS[name](0)
 
 
@@ -403,10 +403,10 @@ def test_refused_reductions(make: Callable[[int, int], Gate]) -> None:
     ("changes", "message"),
     [
         ({"out_channels": 0}, "out_channels is '0'"),
-        ({"groups": 3}, "groups = 3 doesn't divide in_channels = 4"),
+        ({"groups": 3}, "groups = 3.*in_channels = 4"),
         ({"groups": 0}, "groups is '0'"),
         ({"kernel_size": 1}, "kernel_size is 1x1"),
-        ({"kernel_size": (3, 2)}, r"kernel_size = \(3, 2\) is even"),
+        ({"kernel_size": (3, 2)}, r"kernel_size = \(3, 2\)"),
         ({"stride": 0}, "stride is '0'"),
         ({"padding": -1}, "padding is '-1'"),
         ({"dilation": "2"}, "dilation is '2'"),

@@ -108,13 +108,13 @@ def test_kernels_start_like_those_of_a_plain_convolution(experts: int, temperatu
     [
         ({"experts": 0}, "experts is '0'"),
         ({"reduction": 0}, "reduction is '0'"),
-        ({"temperature": 0}, "temperature is '0': expected a number above 0"),
+        ({"temperature": 0}, "temperature is '0'"),
         ({"temperature": float("nan")}, "temperature is 'nan'"),
         ({"temperature": float("inf")}, "temperature is 'inf'"),
         ({"temperature": True}, "temperature is 'True'"),
         ({"temperature": "30"}, "temperature is '30'"),
-        ({"groups": 3}, "groups = 3 doesn't divide in_channels = 4"),
-        ({"formulation": "kernal"}, "did you mean 'kernel'"),
+        ({"groups": 3}, "groups = 3.*in_channels = 4"),
+        ({"formulation": "kernal"}, "'kernal'.*'kernel'"),
     ],
 )
 def test_refused_arguments(changes: dict[str, Any], message: str) -> None:
@@ -124,5 +124,5 @@ def test_refused_arguments(changes: dict[str, Any], message: str) -> None:
 
 
 def test_it_makes_its_own_context() -> None:
-    with pytest.raises(InputError, match="computes its own"):
+    with pytest.raises(InputError, match="context"):
         DynamicConv2d(4, 4, 3)(torch.randn(2, 4, 5, 5), torch.randn(2, 16))

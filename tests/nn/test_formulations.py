@@ -305,18 +305,16 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("groups", "terms"), [(2, 4), (2, 1), (4, 2), (1, 4)])
 def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
-    batch: int, groups: int, terms: int, monkeypatch: pytest.MonkeyPatch
+    batch: int, groups: int, terms: int
 ) -> None:
-    # Tiles of 96 filters, at the end 64; for three images of up to 432 numbers, at the end 288 or 144.
-    monkeypatch.setattr("wnexplore.nn.formulations.tiles.MAX_FILTERS", 96)
-    monkeypatch.setattr("wnexplore.nn.formulations.tiles.TILE_BYTES", 2**20)
+    # Tiles of 512 filters, at the end 128; of 2048 numbers for an image, a third of it for three.
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    layer = LayerShape(256, 256, (3, 3), **sizes, generator_groups=256 * groups, inputs_per_group=terms)
-    inputs = (*tensors(layer, batch), torch.randn(256, dtype=DOUBLE))
+    layer = LayerShape(256, 640, (3, 3), **sizes, generator_groups=640 * groups, inputs_per_group=terms)
+    inputs = (*tensors(layer, batch), torch.randn(640, dtype=DOUBLE))
 
     def of(name: str) -> tuple[Tensor, ...]:
         return gradients(lambda x, a, w, shift: apply_generated(x, a, w, layer, name, shift), inputs)
@@ -396,10 +394,10 @@ def test_the_domain_of_the_shared_formulation() -> None:
     # Three groups a filter, two input channels: a group would cover part of one.
     layer = LayerShape(2, 4, (3, 1), (1, 1), (1, 0), (1, 1), 1, 12, 2)
     assert legal_formulations(layer) == ("published", "kernel")
-    assert "no whole input channels" in str(why_not("shared", layer))
-    with pytest.raises(InputError, match="formulation 'shared' is not for this layer"):
+    assert "input channels" in str(why_not("shared", layer))
+    with pytest.raises(InputError, match="'shared'"):
         WeightNetConv2d(2, 4, (3, 1), M=6, G=3, formulation="shared")
-    with pytest.raises(InputError, match="did you mean 'kernel'"):
+    with pytest.raises(InputError, match=r"'kernels'.*'kernel'"):
         WeightNetConv2d(2, 4, 3, formulation="kernels")
 
 

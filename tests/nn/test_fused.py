@@ -385,16 +385,16 @@ def _type(value: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.zeros(2, 6, 3, 3, dtype=torch.float64)}, "x is torch.float64: expected float32"),
-        ({"weight": torch.zeros(24, 2, dtype=torch.int32)}, "weight is torch.int32: expected float32"),
-        ({"alpha": torch.zeros(2, 8, device="meta")}, "alpha is on meta, x on cpu"),
-        ({"x": torch.zeros(2, 6, 3)}, r"x has shape \(2, 6, 3\): expected \(N, C_in, H, W\)"),
-        ({"weight": torch.zeros(25, 2)}, r"weight has shape \(25, 2\): expected \(6·C_out, lambda\)"),
-        ({"groups": 5}, r"expected \(6·C_out, lambda\) in 5 groups"),
-        ({"weight": torch.zeros(24)}, r"weight has shape \(24,\)"),
-        ({"alpha": torch.zeros(2, 7)}, r"alpha has shape \(2, 7\): expected \(2, 8\)"),
-        ({"alpha": torch.zeros(1, 8)}, r"alpha has shape \(1, 8\): expected \(2, 8\)"),
-        ({"x": torch.zeros(1).expand(2, 6, 2**15, 2**14)}, r"fewer than 2\*\*31 numbers"),
+        ({"x": torch.zeros(2, 6, 3, 3, dtype=torch.float64)}, r"\bx\b.*float64.*float32"),
+        ({"weight": torch.zeros(24, 2, dtype=torch.int32)}, r"\bweight\b.*int32.*float32"),
+        ({"alpha": torch.zeros(2, 8, device="meta")}, r"\balpha\b.*meta.*\bx\b.*cpu"),
+        ({"x": torch.zeros(2, 6, 3)}, r"\bx\b.*\(2, 6, 3\).*\(N, C_in, H, W\)"),
+        ({"weight": torch.zeros(25, 2)}, r"\bweight\b.*\(25, 2\).*\(6·C_out, lambda\)"),
+        ({"groups": 5}, r"\(6·C_out, lambda\).*\b5\b"),
+        ({"weight": torch.zeros(24)}, r"\bweight\b.*\(24,\)"),
+        ({"alpha": torch.zeros(2, 7)}, r"\balpha\b.*\(2, 7\).*\(2, 8\)"),
+        ({"alpha": torch.zeros(1, 8)}, r"\balpha\b.*\(1, 8\).*\(2, 8\)"),
+        ({"x": torch.zeros(1).expand(2, 6, 2**15, 2**14)}, r"2\*\*31"),
     ],
 )
 def test_wrong_inputs_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -405,7 +405,7 @@ def test_wrong_inputs_are_refused(changes: dict[str, Any], message: str) -> None
 
 @not_interpreted
 def test_other_devices_are_refused() -> None:
-    with pytest.raises(InputError, match="x is on cpu: formulation 'fused' needs a CUDA GPU"):
+    with pytest.raises(InputError, match=r"cpu.*'fused'.*CUDA"):
         fused_conv1x1(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2), torch.zeros(4, 1), 2)
 
 
@@ -421,7 +421,7 @@ assert not is_available()
 try:
     fused_conv1x1(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2), torch.zeros(4, 1), 2)
 except InputError as error:
-    assert "needs Triton" in str(error), error
+    assert "Triton" in str(error), error
 else:
     raise AssertionError("ran")
 """

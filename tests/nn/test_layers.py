@@ -219,18 +219,18 @@ def test_the_same_seed_gives_the_same_layer() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"groups": 3}, "groups = 3 doesn't divide in_channels = 4"),
+        ({"groups": 3}, "groups = 3.*in_channels = 4"),
         ({"in_channels": 0}, "in_channels is '0'"),
         ({"kernel_size": 2}, "even"),
         ({"kernel_size": (3, 0)}, "kernel_size is '0'"),
-        ({"kernel_size": "3"}, "expected a whole number or"),
+        ({"kernel_size": "3"}, "kernel_size is '3'"),
         ({"stride": 0}, "stride is '0'"),
         ({"padding": -1}, "padding is '-1'"),
         ({"context_features": 0}, "context_features is '0'"),
         ({"reduction": 0}, "reduction is '0'"),
         ({"M": -1}, "M is '-1'"),
-        ({"M": 1, "G": 2}, "less than one input a group"),
-        ({"activation": "sigmoyd"}, "did you mean 'sigmoid'"),
+        ({"M": 1, "G": 2}, r"G·C_out = 8\b.*M·C_out = 4\b"),
+        ({"activation": "sigmoyd"}, "'sigmoyd'.*'sigmoid'"),
     ],
 )
 def test_refused_arguments(changes: dict[str, Any], message: str) -> None:
@@ -248,18 +248,18 @@ def test_condconv_and_squeeze_excite_refuse() -> None:
         CondConv2d(4, 4, 3, experts=0)
     with pytest.raises(InputError, match="channels is '0'"):
         SqueezeExcite(0)
-    with pytest.raises(InputError, match=r"expected \(N, 4, H, W\)"):
+    with pytest.raises(InputError, match=r"\(N, 4, H, W\)"):
         SqueezeExcite(4)(torch.randn(2, 3, 5, 5))
 
 
 @pytest.mark.parametrize(
     ("x", "context", "message"),
     [
-        ((2, 3, 5, 5), (2, 6), r"x has shape \(2, 3, 5, 5\): expected \(N, 4, H, W\)"),
-        ((4, 5, 5), (2, 6), "x has shape"),
-        ((2, 4, 5, 5), None, r"context is missing: expected shape \(N, 6\)"),
-        ((2, 4, 5, 5), (2, 5), r"context has shape \(2, 5\): expected \(2, 6\)"),
-        ((2, 4, 5, 5), (3, 6), r"expected \(2, 6\)"),
+        ((2, 3, 5, 5), (2, 6), r"\bx\b.*\(2, 3, 5, 5\).*\(N, 4, H, W\)"),
+        ((4, 5, 5), (2, 6), r"\bx\b.*\(4, 5, 5\)"),
+        ((2, 4, 5, 5), None, r"context\b.*\(N, 6\)"),
+        ((2, 4, 5, 5), (2, 5), r"context\b.*\(2, 5\).*\(2, 6\)"),
+        ((2, 4, 5, 5), (3, 6), r"context\b.*\(3, 6\).*\(2, 6\)"),
     ],
 )
 def test_refused_inputs(x: tuple[int, ...], context: tuple[int, ...] | None, message: str) -> None:
@@ -269,5 +269,5 @@ def test_refused_inputs(x: tuple[int, ...], context: tuple[int, ...] | None, mes
 
 
 def test_a_layer_that_makes_its_own_context_refuses_another() -> None:
-    with pytest.raises(InputError, match="computes its own"):
+    with pytest.raises(InputError, match="context"):
         WeightNetConv2d(4, 4, 3)(torch.randn(2, 4, 5, 5), torch.randn(2, 16))

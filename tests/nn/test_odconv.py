@@ -188,10 +188,10 @@ def test_it_starts_like_a_plain_convolution(axes: dict[str, int], experts: int, 
     [
         ({"experts": 0}, "experts is '0'"),
         ({"reduction": 0}, "reduction is '0'"),
-        ({"temperature": 0}, "temperature is '0': expected a number above 0"),
+        ({"temperature": 0}, "temperature is '0'"),
         ({"temperature": float("nan")}, "temperature is 'nan'"),
-        ({"groups": 3}, "groups = 3 doesn't divide in_channels = 4"),
-        ({"kernel_size": 2}, r"kernel_size = \(2, 2\) is even"),
+        ({"groups": 3}, "groups = 3.*in_channels = 4"),
+        ({"kernel_size": 2}, r"kernel_size = \(2, 2\)"),
         ({"padding": -1}, "padding is '-1'"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.nn.test_activations import Block
+from tests.nn.blocks import Block
 from wnexplore.nn import ActivationVectors
 from wnexplore.nn.packed_linear import PackedLinear, Parts
 

@@ -29,8 +29,8 @@ def test_what_can_not_be_written_shows_beforehand(tmp_path: Path) -> None:
     for path in (tmp_path / "there", tmp_path / "not yet", Path("/dev/null")):
         check_writable(path)
     assert os.listdir(tmp_path) == ["there"]
-    for wrong, why in {"nowhere/a": "does not exist", "there/a": "is not a folder", ".": "is a fold"}.items():
-        with pytest.raises(InputError, match=why):
+    for wrong in ("nowhere/a", "there/a", "."):
+        with pytest.raises(InputError, match=str(tmp_path)):
             check_writable(tmp_path / wrong)
 
 
@@ -47,7 +47,7 @@ def test_folders_that_can_not_be_made_show_beforehand(tmp_path: Path, name: str)
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for work in (check_folder, make_folder):
-        with pytest.raises(InputError, match=r"its path is not a folder|its folder does not exist"):
+        with pytest.raises(InputError, match=name):
             work(tmp_path / name)
 
 

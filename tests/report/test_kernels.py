@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_the_table_says_the_same_for_people() -> None:
         *("0.5000", "0.8000", "0.500", "0.200", "20.0%", "40.0%"),
     ]
     assert rows[1][-3:] == ["0.500", "0.200", "20.0%"]
-    assert "3 test images, 3 pairs of them" in text
+    assert re.search(r"\b3\b.*images.*\b3\b.*pairs", text)
 
 
 def test_what_differs_from_one_by_little_is_not_rounded_to_it() -> None:
@@ -95,7 +96,7 @@ def test_what_differs_from_one_by_little_is_not_rounded_to_it() -> None:
     for part in render(analysis):
         console.print(part)
     assert "0.9999899 ± 0.0000064" in console.export_text()
-    assert "the lowest is 0.99990" in similarity_info(analysis).note
+    assert " 0.99990" in similarity_info(analysis).note
 
 
 def test_histograms_reach_from_the_lowest_to_one_with_the_means_marked() -> None:
@@ -117,7 +118,7 @@ def test_kernels_that_never_change_have_an_axis_all_the_same() -> None:
     assert 0.9999 < info.edges[0] < 1
     assert info.ridges[0].heights[-1] == 1
     assert sum(info.ridges[0].heights) == 1
-    with pytest.raises(RunError, match="every kernel is zero"):
+    with pytest.raises(RunError, match="zero"):
         similarity_info(_analysis(_layer("conv", [], [])))
 
 
@@ -125,7 +126,7 @@ def test_few_pairs_far_below_the_others_are_told_and_not_drawn() -> None:
     cosines = np.linspace(0.9, 1, 999).tolist()
     info = similarity_info(_analysis(_layer("conv", [-0.75, *cosines], [False] * 1000)))
     assert 0.89 < info.edges[0] < 0.91
-    assert "up to 0.5% of a row; the lowest is -0.750" in info.note
+    assert re.search(r"0\.5%.* -0\.750", info.note)
 
 
 def test_alpha_is_drawn_in_percent_and_by_quantiles() -> None:

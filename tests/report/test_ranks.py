@@ -117,9 +117,9 @@ def test_it_belongs_to_the_standard_set_from_three_points_on() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        ("flop", "latency_ms", "did you mean 'flops'"),
+        ("flop", "latency_ms", "'flop'.*'flops'"),
         ("method", "latency_ms", "holds text"),
-        ("flops", "batch_size", "has no better direction"),
+        ("flops", "batch_size", "'batch_size'"),
         ("flops", "energy_j", "column 'energy_j' is empty"),
     ],
 )
@@ -129,5 +129,5 @@ def test_what_cannot_be_ranked_is_refused(x: str, y: str, message: str) -> None:
 
 
 def test_two_points_are_refused() -> None:
-    with pytest.raises(InputError, match="3 points or more"):
+    with pytest.raises(InputError, match="3 points"):
         rank_info(frame([r for p in points()[:2] for r in (complexity(p), latency(p))]))

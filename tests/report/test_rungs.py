@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from statistics import fmean
 
@@ -38,21 +39,25 @@ def test_rungs_are_told_with_what_they_dropped_and_cost() -> None:
     assert first.dropped == ((SE, 52), (CONDCONV, 51), (PLAIN, 50))
     assert (second.epochs, second.entered, second.dropped) == (3, 2, ((WEIGHTNET, 70),))
     assert spent(trainings(three_rungs())) == (2 * (3 * 1 + 3 + 9), 2 * 5 * 9)
-    assert lines(three_rungs()) == [
-        "halving after 1 of 9 epochs: 5 variants, 3 dropped: se 52.0 %, condconv experts=4 51.0 %,"
-        " plain 50.0 %",
-        "halving after 3 of 9 epochs: 2 variants, 1 dropped: weightnet M=1 G=1 70.0 %",
-        "halving: 1 variant trained in full: weightnet M=2 G=1 90.0 %",
-        "halving trained 30 epochs where all variants in full take 90: 33.3 %",
-    ]
+    for line, facts in zip(
+        lines(three_rungs()),
+        (
+            r"\b1 of 9\b.*\b5\b.*\b3\b.*: se 52\.0 %, condconv experts=4 51\.0 %, plain 50\.0 %$",
+            r"\b3 of 9\b.*\b2\b.*\b1\b.*: weightnet M=1 G=1 70\.0 %$",
+            r"\b1\b.*: weightnet M=2 G=1 90\.0 %$",
+            r"\b30\b.*\b90\b.*\b33\.3 %",
+        ),
+        strict=True,
+    ):
+        assert re.search(facts, line), line
 
 
 def test_what_failed_is_counted_apart() -> None:
     failures = [failure("training", points()[6], epochs=9, seed=seed, **HALVING) for seed in range(2)]
     lost = [failure("training", PLAIN, epochs=9, seed=2, **HALVING)]
     assert rungs(trainings([*three_rungs(), *failures, *lost])) == rungs(trainings(three_rungs()))
-    (cost,) = (line for line in lines([*three_rungs(), *failures, *lost]) if "where all variants" in line)
-    assert cost.endswith("take 90: 33.3 % (without 3 failed trainings)")
+    cost = lines([*three_rungs(), *failures, *lost])[-1]
+    assert re.search(r"\b90\b.*\b33\.3 %.*\b3\b", cost)
 
 
 @pytest.mark.parametrize(
@@ -90,30 +95,23 @@ def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) ->
 
 def test_a_run_in_full_says_how_far_early_ranks_held() -> None:
     top1 = ([50.0, 70.0, 90.0], [51.0, 71.0, 89.0], [52.0, 72.0, 88.0])
-    records = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
-    assert lines(records) == [
-        "rank after 1 of 9 epochs and the final rank: rank correlation (Kendall's tau-b) -1.00 (3 variants)",
-        "rank after 3 of 9 epochs and the final rank: rank correlation (Kendall's tau-b) -1.00 (3 variants)",
-    ]
+    own = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
+    for line, epochs in zip(lines(own), (1, 3), strict=True):
+        assert re.search(rf"\b{epochs} of 9\b.*-1\.00 .*\b3\b", line), line
     alike = [trained(point, [50.0, 70.0 + i, 90.0 + i]) for i, point in enumerate(points()[:3])]
-    assert "no rank correlation" in lines(alike)[0]
-    assert lines(records[:2]) == []
+    assert "-1.00" not in lines(alike)[0]
+    assert lines(own[:2]) == []
     assert lines(sweep()) == lines([]) == []
 
 
 def test_halving_is_judged_by_those_it_kept_long_enough() -> None:
     full = curves()
     found = rank_correlations(trainings(halved(full)))
-    assert [(correlation.epochs, correlation.later, correlation.variants) for correlation in found] == [
-        (1, 3, 4)
-    ]
-    assert lines(halved(full))[-1].startswith(
-        "rank after 1 of 9 epochs and the rank after 3: rank correlation"
-    )
-    assert lines(halved(full))[-1].endswith("(4 of 12 variants)")
+    assert [(each.epochs, each.later, each.variants) for each in found] == [(1, 3, 4)]
+    assert re.search(r"\b1 of 9\b.*\b3\b.*\b4 of 12\b", lines(halved(full))[-1])
     assert all(
-        isinstance(correlation, RankCorrelation) and correlation.variants == 12
-        for correlation in rank_correlations(trainings(full))
+        isinstance(each, RankCorrelation) and each.variants == 12
+        for each in rank_correlations(trainings(full))
     )
 
 
@@ -122,7 +120,7 @@ def test_means_are_over_seeds_and_several_protocols_are_named() -> None:
         records = [r for r in training.records if r.point == training.point]
         assert training.tested_means[3] == pytest.approx(fmean(r.samples["tested_top1"][1] for r in records))
     other = [replace(r, protocol={**r.protocol, "lr": 0.5}) for r in curves()]
-    assert [line.partition(": rank")[0] for line in lines([*curves(), *other])] == [
+    assert [line.partition(": ")[0] for line in lines([*curves(), *other])] == [
         *("lr 0.1", "lr 0.1", "lr 0.5", "lr 0.5"),
     ]
 

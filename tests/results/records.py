@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from wnexplore.design.legality import IllegalPointError, check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.results.record import Record
+from wnexplore.results.store import FILE_NAME, Store
 
 BATCH_SIZES = (1, 16)
 SEEDS = (0, 1, 2)
@@ -172,3 +176,24 @@ def halved(records: Sequence[Record]) -> list[Record]:
                 found.append(replace(cut, samples={**cut.samples, "loss": losses}))
         left = kept
     return found
+
+
+def filled(folder: Path, records: Sequence[Record]) -> Path:
+    """`folder`, made a run directory that holds `records`."""
+    with Store.create(folder) as store:
+        for record in records:
+            store.append(record)
+    return folder
+
+
+def alter(folder: Path, statement: str, *values: object) -> None:
+    """Change rows of the store in `folder` by SQL."""
+    with closing(sqlite3.connect(folder / FILE_NAME, isolation_level=None)) as connection:
+        assert connection.execute(statement, values).rowcount > 0
+
+
+def change_tables(folder: Path, script: str) -> None:
+    """Change the tables of the store in `folder` by a script of SQL."""
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+        connection.executescript(script)
+        connection.commit()

@@ -84,12 +84,12 @@ def test_what_varies_within_a_run_has_to_agree() -> None:
 
 @pytest.mark.parametrize(("name", "other"), [("batch_size", 16), ("mode", "train")])
 def test_what_is_timed_never_differs(name: str, other: object) -> None:
-    with pytest.raises(InputError, match="no point is in both runs with the same batch_size, mode"):
+    with pytest.raises(InputError, match="batch_size, mode"):
         compared([latency(PLAIN)], [latency(PLAIN, **{name: other})])  # type: ignore[arg-type]
 
 
 def test_data_sets_never_differ_but_epochs_may() -> None:
-    with pytest.raises(InputError, match="the same dataset"):
+    with pytest.raises(InputError, match="dataset"):
         compared([training(PLAIN)], [training(PLAIN, dataset="cifar10")], "top1")
     found = compared([training(PLAIN, epochs=1)], [training(PLAIN, epochs=5)], "top1")
     assert found.apart == {"epochs": (1, 5)}
@@ -179,14 +179,14 @@ def test_a_run_is_like_itself() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("latncy_ms", "did you mean 'latency_ms'"),
-        ("method", "holds text"),
-        ("seeds", "has no better direction"),
-        ("energy_j", "column 'energy_j' is empty in A"),
+        ("latncy_ms", "'latncy_ms'.*'latency_ms'"),
+        ("method", "'method'"),
+        ("seeds", "'seeds'"),
+        ("energy_j", r"'energy_j'.* A\b"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         compared(sweep(), sweep(), name)
-    with pytest.raises(InputError, match="column 'latency_ms' is empty in B"):
+    with pytest.raises(InputError, match=r"'latency_ms'.* B\b"):
         compared(sweep(), [complexity(PLAIN)])

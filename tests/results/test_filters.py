@@ -86,11 +86,11 @@ def test_keeps_the_rows_that_a_naive_reading_keeps(written: Written) -> None:
 
 
 def test_errors_say_where_and_what() -> None:
-    with pytest.raises(InputError, match="'latncy_ms': did you mean 'latency_ms'"):
+    with pytest.raises(InputError, match=r"'latncy_ms'.*'latency_ms'"):
         where(TABLE, "latncy_ms < 5")
-    with pytest.raises(InputError, match=r"character 3: .*write =="):
+    with pytest.raises(InputError, match=r"character 3: .*=="):
         where(TABLE, "M = 2")
-    with pytest.raises(InputError, match=r"character 12: expected .*found 'and'"):
+    with pytest.raises(InputError, match=r"character 12: .*'and'"):
         where(TABLE, "M == 2 and and G == 1")
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.results.records import complexity, points
-from tests.results.test_rows import filled
+from tests.results.records import change_tables, complexity, filled, points
 from wnexplore.errors import InputError
 from wnexplore.results.store import FILE_NAME, Store, read_records
 
@@ -93,9 +92,3 @@ def test_what_changes_nothing_of_ours_is_no_damage(tmp_path: Path, script: str) 
     change_tables(folder, script)
     assert read_records(folder) == made
     Store.create(folder).close()
-
-
-def change_tables(folder: Path, script: str) -> None:
-    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
-        connection.executescript(script)
-        connection.commit()

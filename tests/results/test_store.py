@@ -89,20 +89,21 @@ def test_a_second_process_is_told_and_stops(tmp_path: Path) -> None:
     )
     with Store.create(tmp_path):
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "another wnexplore process is working in" in second.stderr
+    assert (second.returncode, second.stdout) == (1, "")
+    assert str(tmp_path) in second.stderr.splitlines()[-1]
     third = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr
 
 
 def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run directory at"):
+    with pytest.raises(InputError, match="nowhere"):
         read_records(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="is no run directory: it holds no"):
+    with pytest.raises(InputError, match=FILE_NAME):
         read_records(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds other things"):
+    with pytest.raises(InputError, match=str(tmp_path)):
         Store.create(tmp_path)
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match=r"notes\.txt"):
         Store.create(tmp_path / "notes.txt")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
 
@@ -115,7 +116,7 @@ def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection.close()
     before = (tmp_path / FILE_NAME).read_bytes()
     for use in (read_records, Store.create):
-        with pytest.raises(InputError, match="written by a newer wnexplore"):
+        with pytest.raises(InputError, match="newer"):
             use(tmp_path)
     assert (tmp_path / FILE_NAME).read_bytes() == before
 
@@ -125,7 +126,7 @@ def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
 )
 def test_a_damaged_store_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged|no store of wnexplore's"):
+    with pytest.raises(InputError, match=FILE_NAME):
         read_records(tmp_path)
 
 
@@ -145,7 +146,7 @@ def test_another_programs_database_is_no_store(tmp_path: Path) -> None:
     connection.close()
     before = (tmp_path / FILE_NAME).read_bytes()
     for use in (read_records, Store.create):
-        with pytest.raises(InputError, match="no store of wnexplore's"):
+        with pytest.raises(InputError, match=FILE_NAME):
             use(tmp_path)
     assert (tmp_path / FILE_NAME).read_bytes() == before
 
@@ -156,7 +157,7 @@ def test_a_row_that_makes_no_sense_is_told(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     connection.execute('UPDATE records SET point = \'{"backbone": "resnet19"}\'')
     connection.close()
-    with pytest.raises(InputError, match="damaged: unknown backbone 'resnet19'"):
+    with pytest.raises(InputError, match=r"damaged: .*'resnet19'"):
         read_records(tmp_path)
 
 
@@ -166,17 +167,18 @@ def test_a_full_disk_is_told_and_keeps_what_was_committed(tmp_path: Path) -> Non
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.results.test_store import _record
+from tests.results.records import points, training
 from wnexplore.results.store import Store
 with Store.create(Path({str(tmp_path / "run")!r})) as store:
+    point = points()[0]
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     for seed in range(10_000):
-        store.append(_record(seed))
+        store.append(training(point, seed=seed))
         print(seed, flush=True)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert RunError.__name__ in run.stderr, run.stderr
-    assert "what was committed before is kept" in run.stderr
+    assert str(tmp_path / "run") in run.stderr.splitlines()[-1]
     committed = [int(line) for line in run.stdout.split()]
     assert committed
     assert [r.protocol["seed"] for r in read_records(tmp_path / "run")] == committed

@@ -216,8 +216,8 @@ def test_a_space_too_large_to_list_can_still_be_sized() -> None:
     )
     assert len(space) == 100**4
     # One of 50 M is odd or even for G = 2; all are legal for G = 1.
-    assert sum(rule.points for rule in space.illegal()) == 100**4 - 75**4
-    with pytest.raises(InputError, match=r"100,000,000 points, more than the 20,000,000"):
+    assert sum(own.points for own in space.illegal()) == 100**4 - 75**4
+    with pytest.raises(InputError, match=r"\b100,000,000\b.*\b20,000,000\b"):
         _ = space.params
 
 
@@ -236,22 +236,22 @@ def test_a_space_of_any_size_is_sized_and_not_made(backbone: str, choices: int, 
     assert space.size == choices**stages > 10**9
     assert space.illegal() == []
     for arrays in ("legal", "first_like", "params", "flops"):
-        with pytest.raises(InputError, match=f"this space has {choices**stages:,} points, more than"):
+        with pytest.raises(InputError, match=rf"\b{choices**stages:,}\b"):
             getattr(space, arrays)
-    with pytest.raises(InputError, match="leave out values of an axis"):
+    with pytest.raises(InputError, match=rf"\b{choices**stages:,}\b"):
         expand(spec)
 
 
 def test_axes_that_cross_to_too_much_are_refused_before_anything_is_made() -> None:
     many = tuple(range(1, 5001))
-    with pytest.raises(InputError, match="cross to 25,000,000,000 settings, more than the 1,000,000"):
+    with pytest.raises(InputError, match=r"\b25,000,000,000\b.*\b1,000,000\b"):
         expand(
             SweepSpec(methods=("dynamic",), experts=many, temperature=many, resolution=tuple(range(1, 1001)))
         )
 
 
 def test_a_layer_that_no_machine_holds_is_refused_before_it_is_made() -> None:
-    with pytest.raises(InputError, match=r"weights of [\d,]+ GB at least"):
+    with pytest.raises(InputError, match=r"\d GB"):
         build("resnet18", "weightnet", 10**6, 1)
-    with pytest.raises(InputError, match=r"weights of [\d,]+ GB at least"):
+    with pytest.raises(InputError, match=r"\d GB"):
         build("resnet50", "condconv", experts=10_000)

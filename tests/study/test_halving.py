@@ -295,5 +295,5 @@ def reached(directory: Path, records: int, waiting: int) -> bool:
 
 def test_without_optuna_it_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match="halving needs Optuna"):
+    with pytest.raises(InputError, match=r"wnexplore\[search\]"):
         plan(SweepSpec(latency=None, train=SPEC, resolution=(16,), stem=("small",)))

@@ -27,7 +27,7 @@ from wnexplore.errors import InputError
 from wnexplore.results.store import Store, read_records
 from wnexplore.space.expansion import expand
 from wnexplore.study.optuna_storage import STUDY
-from wnexplore.study.search import Search, search
+from wnexplore.study.search import POPULATION, Search, search
 
 SPACE = """\
 backbones: [own.py:tiny]
@@ -48,9 +48,9 @@ def _spec(tmp_path: Path, text: str = SPACE) -> SweepSpec:
     return load_sweep(write_sweep(tmp_path, text))
 
 
-def _run(wanted: Search, directory: Path) -> list[DesignPoint]:
+def _run(wanted: Search, directory: Path, population: int = POPULATION) -> list[DesignPoint]:
     with Store.create(directory) as store:
-        search(wanted, store)
+        search(wanted, store, population=population)
     records = read_records(directory)
     assert max(Counter(record.key for record in records).values()) == 1
     return [record.point for record in records]
@@ -99,21 +99,21 @@ def test_more_trials_go_on_from_those_that_are_there(tmp_path: Path) -> None:
 def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     _run(Search(spec, TRADE, trials=2), tmp_path / "run")
-    with Store.create(tmp_path / "run") as store, pytest.raises(InputError, match="holds another search"):
+    with Store.create(tmp_path / "run") as store, pytest.raises(InputError, match=str(tmp_path / "run")):
         search(Search(spec, TRADE, ("params < 1M",), trials=2), store)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"objectives": ("top1",)}, "objective 'top1' needs a training: add --train"),
-        ({"objectives": ("latency_ms",)}, "objective 'latency_ms' needs the latency measured"),
-        ({"objectives": ("backbone",)}, "holds text, not numbers"),
-        ({"objectives": ()}, "needs an objective"),
-        ({"spec": HALVED}, "leave 'schedule: halving' out"),
-        ({"sampler": "random"}, "unknown sampler 'random': .*choose from nsga2, tpe"),
-        ({"budgets": ("parms < 1",)}, "unknown column 'parms': did you mean 'params'"),
-        ({"budgets": ("params < 10",)}, "no legal point of this space satisfies"),
+        ({"objectives": ("top1",)}, "'top1'.*--train"),
+        ({"objectives": ("latency_ms",)}, "'latency_ms'.*latency"),
+        ({"objectives": ("backbone",)}, "'backbone'"),
+        ({"objectives": ()}, "objective"),
+        ({"spec": HALVED}, "schedule: halving"),
+        ({"sampler": "random"}, "'random'.*nsga2, tpe"),
+        ({"budgets": ("parms < 1",)}, "'parms'.*'params'"),
+        ({"budgets": ("params < 10",)}, "params < 10"),
     ],
 )
 def test_what_can_not_be_searched_is_refused_before_anything_runs(
@@ -128,16 +128,15 @@ def test_what_can_not_be_searched_is_refused_before_anything_runs(
 def test_a_search_stopped_at_many_moments_measures_the_same_in_the_same_order(
     tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wnexplore.study.search._POPULATION", 4)
     wanted = Search(_spec(tmp_path), TRADE, ("params < 17k",), trials=7, sampler=sampler)
-    unbroken = _run(wanted, tmp_path / "unbroken")
+    unbroken = _run(wanted, tmp_path / "unbroken", population=4)
     # Before a trial has all its parameters, and between a measurement and what Optuna is told of it.
     for owner, name, every in ((optuna.Trial, "suggest_categorical", 31), (optuna.Study, "tell", 4)):
         monkeypatch.setattr(owner, name, _stopping(getattr(owner, name), every))
     stops = 0
     while True:
         try:
-            points = _run(wanted, tmp_path / "stopped")
+            points = _run(wanted, tmp_path / "stopped", population=4)
             break
         except KeyboardInterrupt:
             stops += 1
@@ -246,7 +245,7 @@ def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
     wanted, directory = Search(_spec(tmp_path, ONE), TRADE, trials=2), tmp_path / "run"
     _run(wanted, directory)
     (directory / STUDY).write_bytes(b"no database" * 1000)
-    with pytest.raises(InputError, match=r"study\.db is damaged: file is not a database"):
+    with pytest.raises(InputError, match=r"study\.db is damaged"):
         _run(wanted, directory)
 
 

@@ -36,13 +36,13 @@ def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     ("content", "message"),
     [
         (lambda: _net(7).state_dict(), "size mismatch for fc.weight"),
-        (lambda: _without(_net().state_dict(), "fc.bias"), "1 missing, such as fc.bias"),
-        (lambda: {**_net().state_dict(), "fc.gain": torch.ones(1)}, "1 unexpected, such as fc.gain"),
+        (lambda: _without(_net().state_dict(), "fc.bias"), "fc.bias"),
+        (lambda: {**_net().state_dict(), "fc.gain": torch.ones(1)}, "fc.gain"),
         (lambda: {"state_dict": OrderedDict()}, "missing"),
         (lambda: {**_net().state_dict(), "fc.bias": "none"}, "fc.bias"),
-        (lambda: [torch.ones(1)], "expected a mapping of names to tensors"),
-        (lambda: {1: torch.ones(1)}, "expected a mapping of names to tensors"),
-        (lambda: _net(), "not tensors saved by torch.save"),
+        (lambda: [torch.ones(1)], "names"),
+        (lambda: {1: torch.ones(1)}, "names"),
+        (lambda: _net(), "torch.save"),
     ],
 )
 def test_weights_of_something_else(content: Any, message: str, tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_weights_of_something_else(content: Any, message: str, tmp_path: Path) -
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match=r"nowhere.pth"):
         load_checkpoint(_net(), tmp_path / "nowhere.pth")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="directory"):
         load_checkpoint(_net(), tmp_path)
     (tmp_path / "text").write_text("weights")
-    with pytest.raises(InputError, match="not tensors saved by"):
+    with pytest.raises(InputError, match=r"torch.save"):
         load_checkpoint(_net(), tmp_path / "text")

@@ -25,7 +25,7 @@ def test_a_process_beyond_the_gpus_is_told_how_many_there_are(
     monkeypatch: pytest.MonkeyPatch, gpus: int, local: str
 ) -> None:
     _start(monkeypatch, gpus, RANK=local, WORLD_SIZE="8", LOCAL_RANK=local)
-    message = rf"LOCAL_RANK {local}.*torch sees {gpus} GPU.*at most {gpus}"
+    message = rf"LOCAL_RANK {local}\b.*\b{gpus} GPU"
     with pytest.raises(InputError, match=message), joined("cuda"):
         pass
 
@@ -36,6 +36,6 @@ def test_a_variable_that_is_no_number_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str
 ) -> None:
     _start(monkeypatch, 2, **({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"} | {variable: text}))
-    message = f"{variable} is '{text}': expected a whole number"
+    message = f"{variable} is '{text}'"
     with pytest.raises(InputError, match=message), joined("cuda"):
         pass

@@ -33,7 +33,7 @@ def a_run(network: Path, out: Path, function: str = "Relu") -> TrainRun:
     return TrainRun(point, spec, out, log_every=1, save_every=2)
 
 
-@pytest.mark.parametrize(("function", "message"), [("Pair", "a tuple of 2"), ("seven", "gives 7 classes")])
+@pytest.mark.parametrize(("function", "message"), [("Pair", "tuple of 2"), ("seven", "7 classes")])
 def test_what_can_not_be_trained_leaves_no_run_directory(
     network: Path, tmp_path: Path, function: str, message: str
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_network_that_changed_is_not_trained_on(network: Path, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         train_fully(run, lambda row, steps: stop(row, steps) if row.step == 3 else None)
     network.write_text(NETWORK.replace("y.relu()", "y.sigmoid()"))
-    with pytest.raises(InputError, match=r"the file of backbone '.*net.py:Relu' has changed since .*run was"):
+    with pytest.raises(InputError, match=r"'.*net.py:Relu'.*changed"):
         train_fully(run)
     network.write_text(NETWORK)
     assert train_fully(run).finished

@@ -209,15 +209,15 @@ def test_a_layer_that_runs_twice_is_seen_once_and_one_that_never_runs_not_at_all
 def test_what_can_not_be_compared_is_told() -> None:
     plain = wnexplore.build("shufflenet_v2_x0_5", "se", stem="small", num_classes=4)
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
-    with pytest.raises(InputError, match="no layer of this network has generated kernels"):
+    with pytest.raises(InputError, match="generated kernels"):
         activation_vectors(plain, [(images, labels)])
     network = nn.Sequential(CondConv2d(3, 3, 1))
-    with pytest.raises(InputError, match="kernels of 1 images can't be compared: expected at least 2"):
+    with pytest.raises(InputError, match=r"\b1 images?\b.*\b2\b"):
         activation_vectors(network, [(images, labels)], 1)
-    with pytest.raises(InputError, match="runs no layer with generated kernels"):
+    with pytest.raises(InputError, match="generated kernels"):
         activation_vectors(_Idle(), [(images, labels)])
     nn.init.constant_(network[0].get_parameter("routing.bias"), float("nan"))
-    with pytest.raises(RunError, match="layer 0: its activation vectors are not finite"):
+    with pytest.raises(RunError, match=r"layer 0: .*finite"):
         activation_vectors(network, [(images, labels)])
 
 

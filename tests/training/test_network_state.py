@@ -229,7 +229,7 @@ def test_a_checkpoint_has_what_a_network_made_anew_lacks(name: str, tmp_path: Pa
 
 def test_a_state_of_another_network_is_told() -> None:
     state = network_state(odd_networks.tied(4))
-    with pytest.raises(ValueError, match="differs from the trained one: parameter"):
+    with pytest.raises(ValueError, match="parameter"):
         load_network_state(odd_networks.cumulative(4), state)
 
 

@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training import odd_networks
-from tests.training.test_full_training import CrashError, crash_at, curve
+from tests.training.runs import CrashError, crash_at, curve, odd_run
 from wnexplore.data import load_data
-from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import Recipe, TrainSpec
+from wnexplore.design.protocol import Recipe
 from wnexplore.training.accuracy import evaluate
 from wnexplore.training.checkpoint import open_checkpoint, read_state, save_state
-from wnexplore.training.full_training import TrainRun, train_fully
+from wnexplore.training.full_training import train_fully
 from wnexplore.training.log import read_log
 from wnexplore.training.trainer import Trainer
 
@@ -45,12 +44,6 @@ def _one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
-def a_run(name: str, out: Path, **recipe: Any) -> TrainRun:
-    point = DesignPoint.of(f"{odd_networks.__file__}:{name}", "plain", resolution=8)
-    spec = TrainSpec(**{"data": "digits", "device": "cpu", "epochs": 2, "batch_size": 256, **recipe})
-    return TrainRun(point, spec, out, log_every=1, save_every=2)
-
-
 def alike(one: Any, other: Any, path: str = "") -> None:
     """Fails where two states differ, times apart."""
     assert type(one) is type(other), path
@@ -71,8 +64,8 @@ def alike(one: Any, other: Any, path: str = "") -> None:
 
 @pytest.mark.parametrize(("name", "ema"), [*FAST, *REST])
 def test_the_full_training_goes_on_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
-    train_fully(a_run(name, tmp_path / "whole", ema=ema))
-    broken = a_run(name, tmp_path / "broken", ema=ema)
+    train_fully(odd_run(name, tmp_path / "whole", ema=ema))
+    broken = odd_run(name, tmp_path / "broken", ema=ema)
     for step in (4, 7):
         with pytest.raises(CrashError):
             train_fully(broken, crash_at(step))

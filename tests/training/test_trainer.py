@@ -243,7 +243,7 @@ def test_split_smaller_than_a_batch_is_one_batch() -> None:
 def test_diverging_training_ends_with_the_epoch(digits: Data) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 64), nn.Linear(64, 10))
     recipe = Recipe(epochs=3, batch_size=128, lr=1e20)
-    with pytest.raises(RunError, match=r"loss is nan in epoch 1 of 3 \(seed 5\).*lower lr than 1e\+20"):
+    with pytest.raises(RunError, match=r"nan\b.* 1 of 3 \(seed 5\).*lr.*1e\+20"):
         train(lambda: model, digits, recipe, seed=5, device="cpu")
 
 
@@ -500,7 +500,7 @@ def test_a_loss_that_is_finite_and_hopeless_ends_the_training_too() -> None:
 
     recipe = Recipe(epochs=1, batch_size=4, lr=1e-9, label_smoothing=0)
     # Every label is 1, for which the loss is 200; ten times ln 2 is 7.
-    with pytest.raises(RunError, match=r"the loss is 200 in epoch 1 of 1 \(seed 0\)"):
+    with pytest.raises(RunError, match=r"\b200\b.* 1 of 1 \(seed 0\)"):
         train(Confident, brightness_data(labels=[1] * 4), recipe, seed=0, device="cpu")
 
 

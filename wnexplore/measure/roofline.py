@@ -25,12 +25,18 @@ from wnexplore.measure.torch_settings import DTYPES, precision_set, threads_set
 from wnexplore.results.network_profile import Peaks
 
 
-def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Path | None = None) -> Peaks:
+def device_peaks(
+    device: str,
+    dtype: str,
+    threads: int | None = None,
+    folder: Path | None = None,
+    measure: Callable[[str, str], Peaks] | None = None,
+) -> Peaks:
     """The peaks of `device` ("cpu", "cuda") for `dtype`, on a CPU with `threads` threads.
 
     Measured once, within seconds, and cached in `folder` (None: `cache_folder()`) for this device and its
     driver, number of threads, dtype and version of torch; delete the file to measure again. A file that can't
-    be read or written is ignored.
+    be read or written is ignored. `measure` measures them (None: `measure_peaks`).
     """
     with threads_set(threads):
         of = {
@@ -48,7 +54,7 @@ def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Pa
         if known is not None:
             return known
         with precision_set(dtype):
-            peaks = measure_peaks(device, dtype)
+            peaks = (measure or measure_peaks)(device, dtype)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"of": of, "peaks": asdict(peaks)}, indent=1).encode())
@@ -57,13 +63,19 @@ def device_peaks(device: str, dtype: str, threads: int | None = None, folder: Pa
     return peaks
 
 
-def measure_peaks(device: str, dtype: str) -> Peaks:
+def measure_peaks(
+    device: str, dtype: str, *, copied: int | None = None, long_ms: float | None = None
+) -> Peaks:
     """The best of several copies of 4 times the last-level cache (a GPU: 1 GB), and of square products.
+
+    `copied` bytes and products of `long_ms` are enough where they are given.
 
     The best and not the median, since a peak is undisturbed. The products grow until one takes long enough to
     fill the device. On a GPU each size runs for 200 ms before it counts: an idle GPU's clocks are low.
     """
-    return Peaks(copy_rate(device, warm_up_s(device)), max(_product_rates(device, dtype)))
+    long_ms = _LONG_MS[device] if long_ms is None else long_ms
+    rates = _product_rates(device, dtype, long_ms)
+    return Peaks(copy_rate(device, warm_up_s(device), copied), max(rates))
 
 
 def warm_up_s(device: str) -> float:
@@ -71,12 +83,16 @@ def warm_up_s(device: str) -> float:
     return WARM_UP_S if device == "cuda" else 0.0
 
 
-def copy_rate(device: str, warm_up: float) -> float:
-    """Bytes read and written per second, from the best of several copies after `warm_up` seconds of them."""
-    size = 4 * cache_bytes(device)
-    if device == "cuda":
-        # At most a quarter of the free memory: source and target, and as much again for others.
-        size = max(size, min(COPY_BYTES, torch.cuda.mem_get_info()[0] // 4))
+def copy_rate(device: str, warm_up: float, size: int | None = None) -> float:
+    """Bytes read and written per second, from the best of several copies after `warm_up` seconds of them.
+
+    `size` bytes each; None: 4 times the last-level cache, on a GPU 1 GB.
+    """
+    if size is None:
+        size = 4 * cache_bytes(device)
+        if device == "cuda":
+            # At most a quarter of the free memory: source and target, and as much again for others.
+            size = max(size, min(COPY_BYTES, torch.cuda.mem_get_info()[0] // 4))
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / _best_s(lambda: target.copy_(source), device, warm_up)
@@ -102,14 +118,14 @@ def _read(path: Path, of: dict[str, Any]) -> Peaks | None:
     return peaks if sound and content.get("of") == of else None
 
 
-def _product_rates(device: str, dtype: str) -> Iterator[float]:
+def _product_rates(device: str, dtype: str, long_ms: float) -> Iterator[float]:
     size = 256
     while size <= _LARGEST:
         a = torch.randn(size, size, device=device, dtype=DTYPES[dtype])
         out = torch.empty_like(a)
         taken = _best_s(lambda a=a, out=out: torch.mm(a, a, out=out), device, warm_up_s(device))  # type: ignore[misc]
         yield size**3 / taken
-        if taken * 1e3 > _LONG_MS[device]:
+        if taken * 1e3 > long_ms:
             return
         size *= 2
 

@@ -26,7 +26,8 @@ FILE_NAME = "results.sqlite"
 
 PATIENCE_S = 3600.0
 """Seconds to wait for a database that another program has locked."""
-_BUSY_S = 5.0
+BUSY_S = 5.0
+"""Seconds that SQLite waits for it before a line says so."""
 
 T = TypeVar("T")
 
@@ -34,19 +35,23 @@ T = TypeVar("T")
 class Store:
     """The records of one run directory. Open one with `create` to append or `read_records` to read."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: FileLock, patience_s: float = PATIENCE_S
+    ) -> None:
         self.path = path
         self._connection = connection
         self._lock = lock
+        self._patience_s = patience_s
         self._rows = _Rows(connection, path)
         self._ids: dict[DesignPoint, list[int]] | None = None
 
     @classmethod
-    def create(cls, directory: Path) -> Store:
+    def create(cls, directory: Path, *, busy_s: float = BUSY_S, patience_s: float = PATIENCE_S) -> Store:
         """Open the store of `directory` for appending; both are created if missing.
 
-        Raises `InputError` if the directory can't be a run directory, is from a newer version or
-        damaged, or if another process is appending to it.
+        It waits up to `patience_s` seconds for a database that another program has locked, and says so after
+        `busy_s`. Raises `InputError` if the directory can't be a run directory, is from a newer version
+        or damaged, or if another process is appending to it.
         """
         path = directory / FILE_NAME
         if directory.exists() and not path.exists() and _foreign(directory):
@@ -68,13 +73,13 @@ class Store:
             remove_unfinished(directory)
             with _translate_errors(path):
                 _check_complete(path)
-                connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+                connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         except BaseException:
             lock.release()
             raise
-        store = cls(path, connection, lock)
+        store = cls(path, connection, lock, patience_s)
         try:
-            _patiently(path, lambda: _prepare(connection, path))
+            _patiently(path, lambda: _prepare(connection, path), patience_s)
         except BaseException:
             store.close()
             raise
@@ -128,7 +133,7 @@ class Store:
 
         Raises `RunError` if the disk is full or the file can't be written.
         """
-        number = _patiently(self.path, lambda: self._append(record))
+        number = _patiently(self.path, lambda: self._append(record), self._patience_s)
         if self._ids is not None:
             # The row of a replaced record is gone, or is this one's now.
             self._ids.setdefault(record.point, []).append(number)
@@ -212,7 +217,7 @@ def read_records(
 
 def _open_to_read(directory: Path, path: Path) -> sqlite3.Connection:
     # Not opened read-only: the last reader could then not remove WAL's side files.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)
     try:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA schema_version").fetchone()
@@ -374,7 +379,7 @@ def _check_complete(path: Path) -> None:
         raise InputError(f"{path} is damaged: it ends after {size:,} of its {wanted:,} bytes")
 
 
-def _patiently(path: Path, work: Callable[[], T]) -> T:
+def _patiently(path: Path, work: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
     """The result of `work`, once no other program has locked the database; waiting is reported."""
     begun, said = time.monotonic(), False
     with _translate_errors(path):
@@ -382,7 +387,7 @@ def _patiently(path: Path, work: Callable[[], T]) -> T:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > begun + PATIENCE_S:
+                if not _is_busy(error) or time.monotonic() > begun + patience_s:
                     raise
             if not said:
                 print(f"wnexplore: waiting for {path}, which another program holds", file=sys.stderr)

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("nsga2", "tpe")
 """Optuna's NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 2002) and tree-structured Parzen estimator."""
+POPULATION = 20
+"""Points that are drawn at random first, and those of a generation of NSGA-II."""
 
 Values = list[float] | None
 """The objectives of a point; None if it failed, or broke a budget when measured."""
@@ -124,23 +126,26 @@ def search(
     wanted: Search,
     store: Store,
     on_step: Callable[[int, Step], None] = lambda number, step: None,
+    *,
+    population: int = POPULATION,
 ) -> Outcome:
     """Measure points until there are `wanted.trials` distinct ones, including those of earlier calls.
 
-    `on_step` is called with the number of the point, from 1, and the progress of its measurement. Raises
-    `InputError` if the store's directory holds another search or no point satisfies the budgets, and
-    `RunError` if the sampler stops proposing new points.
+    `on_step` is called with the number of the point, from 1, and the progress of its measurement.
+    `population` points are drawn before the sampler proposes any. Raises `InputError` if the store's
+    directory holds another search or no point satisfies the budgets, and `RunError` if the sampler stops
+    proposing new points.
     """
     wanted.check()
     with translate_study_errors(store.path.parent / STUDY):
-        return _search(wanted, store, on_step)
+        return _search(wanted, store, on_step, population)
 
 
-def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) -> Outcome:
+def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None], population: int) -> Outcome:
     from optuna.trial import TrialState
 
     within = wanted.within
-    first = within.sample(min(_POPULATION, wanted.trials))
+    first = within.sample(min(population, wanted.trials))
     reading = partial(translate_damage, store.path.parent / STUDY)
     with reading():
         study = _study(wanted, store.path.parent)
@@ -160,7 +165,7 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
                 " points are measured and kept: try another seed, wider budgets or more values of an axis"
             )
         with reading():
-            study.sampler = _sampler(wanted, len(_reported(study)))
+            study.sampler = _sampler(wanted, len(_reported(study)), population)
             trial = study.ask()
             point = decode(wanted.spec, trial)
             trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
@@ -179,7 +184,6 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None]) 
 
 _POINT = "point"
 _REJECTED, _MEASURED = "thrown out", "measured"
-_POPULATION = 20
 _PATIENCE = 10
 """Fruitless proposals after which an unknown point is drawn at random, where points are listed."""
 _MAX_FRUITLESS = 2000
@@ -297,7 +301,7 @@ def _point_of(trial: optuna.trial.FrozenTrial, wanted: Search) -> DesignPoint:
     return point
 
 
-def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
+def _sampler(wanted: Search, number: int, population: int) -> optuna.samplers.BaseSampler:
     """A sampler that depends only on the trial number, so that stopping and resuming changes nothing."""
     import optuna
 
@@ -305,8 +309,8 @@ def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if wanted.sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_POPULATION)
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=population)
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
 
 
 def _rejected(wanted: Search, point: DesignPoint) -> str | None:
