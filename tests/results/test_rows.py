@@ -242,6 +242,7 @@ def _altered(draw: st.DrawFn) -> dict[str, Any]:
 @examples(150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_altered())
 def test_any_row_is_a_record_that_can_be_shown_or_damaged(row: dict[str, Any]) -> None:
+    assert len(frame(RECORDS)) >= 1  # pyarrow takes its first memory, more than the limit, before it
     with bounded(), suppress(DamagedRowError):
         record = RowReader().record(tuple(row.values()))
         assert len(frame([record])) >= 1
