@@ -136,6 +136,16 @@ def test_backbones_differ_in_their_markers() -> None:
     assert len({(series.colour, series.marker) for series in panel.series}) == len(panel.series) == 8
 
 
+def test_heat_maps_of_some_stages_and_of_all() -> None:
+    points = (
+        DesignPoint.of("resnet18", "weightnet", M, G, stages=stages)
+        for stages in ("3", "4", None)
+        for M, G in ((1, 1), (2, 1), (2, 2))
+    )
+    rows = frame(Record("complexity", point, {}, value={"params": 1, "flops": 2}) for point in points)
+    assert list(heat_infos(rows)) == ["heatmap_stages_3", "heatmap_stages_4", "heatmap"]
+
+
 def test_heat_map_has_the_grid_and_leaves_gaps() -> None:
     (info,) = heat_infos(TABLE).values()
     heats = [panel for panel in info.panels if isinstance(panel, HeatPanel)]

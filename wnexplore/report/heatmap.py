@@ -64,7 +64,9 @@ def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
         family = generated.iloc[positions]
         panels = _heat_panels(family) if _is_grid(family) else []
         if panels:
-            parts = [COLUMNS[name].say(distinct(family, name)[0]) for name in varying(generated, keys)]
+            # Empty in a family: all stages.
+            values = {name: distinct(family, name) for name in varying(generated, keys)}
+            parts = [COLUMNS[name].say(own[0]) for name, own in values.items() if own]
             name = "_".join("".join(c if c.isalnum() else "_" for c in part) for part in ["heatmap", *parts])
             note = shared(family, ("backbone", *comparable_within(_HEATS), "seeds"))
             infos[name] = FigureInfo(tuple(panels), columns=min(3, len(panels)), note=note)
