@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.results.records import complexity, failure, latency, points, sweep, training
+from wnexplore import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.figure_files import save
 from wnexplore.report.figures import scatter, standard_set
@@ -17,6 +18,7 @@ from wnexplore.report.placement import Box, Label, place
 from wnexplore.report.scatter import ScatterPanel, scatter_info
 from wnexplore.results.frame import frame
 from wnexplore.results.pareto import pareto
+from wnexplore.results.record import Record
 
 RECORDS = sweep()
 TABLE = frame(RECORDS)
