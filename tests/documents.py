@@ -28,8 +28,8 @@ def commands(document: str) -> list[str]:
     lines = "".join(blocks(document, "sh")).replace("\\\n", " ").splitlines()
     shown = [re.sub(r"\s+#\s.*$", "", line) for line in lines]
     shown += re.findall(r"`([^`]+)`", _BLOCK.sub("", _text(document)))
-    words = [" ".join(each.split()) for each in shown]
-    return list(dict.fromkeys(each for each in words if each.startswith(_PROGRAMS) and " " in each))
+    words = [" ".join(line.split()) for line in shown]
+    return list(dict.fromkeys(word for word in words if word.startswith(_PROGRAMS) and " " in word))
 
 
 def _text(document: str) -> str:

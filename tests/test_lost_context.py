@@ -89,7 +89,7 @@ def test_only_the_culprit_is_recorded_and_the_same_command_measures_the_rest(
     assert sum(record.status == "failed" for record in records) == 1 + seeds
 
 
-def test_a_training_by_itself_ends_with_one_line(tmp_path: Path) -> None:
+def test_a_training_alone_ends_with_one_line(tmp_path: Path) -> None:
     _spec(tmp_path, 1)
     point = DesignPoint.of(f"{tmp_path / 'networks.py'}:poisoned", resolution=8, num_classes=10)
     with pytest.raises(ContextLostError, match=r"context was lost\b.*poisoned"):

@@ -74,7 +74,7 @@ def test_what_never_fits_is_one_line(command: Command, checkpoint: Path, tmp_pat
         assert not run.exists()
 
 
-def test_what_does_not_fit_beside_what_does_becomes_a_record(command: Command, tmp_path: Path) -> None:
+def test_what_does_not_fit_with_what_does_becomes_a_record(command: Command, tmp_path: Path) -> None:
     text = "backbones: [mobilenet_v2_x0_1]\nmethods: [plain]\nstem: [small]\nresolution: [60000, 8]\n"
     file = tmp_path / "sizes.yaml"
     file.write_text(f"{text}latency: {{device: cpu, batch_sizes: [100000], seconds: 0.01}}\n")

@@ -143,7 +143,7 @@ def test_drawn_images_are_taken_from_all_classes(weightnet: Path, samples: int) 
         (("--out", "FILE"), "FILE"),
     ],
 )
-def test_what_can_not_be_is_told_in_one_line(
+def test_what_can_not_be_is_reported_in_one_line(
     command: Command, weightnet: Path, tmp_path: Path, requested: tuple[str, str], message: str
 ) -> None:
     (tmp_path / "FILE").touch()
@@ -163,7 +163,7 @@ def test_a_method_without_generated_kernels_is_named(command: Command, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_checkpoint_is_told(command: Command, tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_reported(command: Command, tmp_path: Path) -> None:
     done = command("analyze", tmp_path / "none.safetensors")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "none.safetensors" in done.err

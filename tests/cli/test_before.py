@@ -40,7 +40,7 @@ def test_a_checkpoint_has_the_accuracy_that_it_had(before: Path, command: Comman
     assert found["top1"] == pytest.approx(15.0, abs=0.3)  # an image's difference between machines
 
 
-def test_a_training_goes_on_from_the_step_it_was_stopped_at(before: Path, command: Command) -> None:
+def test_a_training_resumes_from_the_step_it_was_stopped_at(before: Path, command: Command) -> None:
     kept = before / "trained/checkpoints"
     full = load_file(kept / "step_00000010.safetensors")
     for path in kept.glob("step_00000010.*"):

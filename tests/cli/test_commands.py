@@ -203,7 +203,7 @@ def test_a_dry_run_writes_nothing(command: Command, tmp_path: Path) -> None:
     assert "own.py:tiny weightnet M=1 G=2: " in outcome.err
 
 
-def test_options_make_a_sweep_of_their_own(
+def test_options_alone_make_a_sweep(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -234,7 +234,7 @@ def test_a_sweep_in_which_everything_failed_fails(command: Command, tmp_path: Pa
     assert [r.status for r in read_records(out)] == ["out_of_memory"]
 
 
-def test_two_sweeps_in_one_folder_the_second_is_told(command: Command, tmp_path: Path) -> None:
+def test_two_sweeps_in_one_folder_the_second_is_reported(command: Command, tmp_path: Path) -> None:
     from wnexplore.results.store import Store
 
     with Store.create(tmp_path / "run"):
@@ -243,7 +243,7 @@ def test_two_sweeps_in_one_folder_the_second_is_told(command: Command, tmp_path:
     assert str(tmp_path / "run") in outcome.err
 
 
-def test_ctrl_c_says_what_is_done_and_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_says_what_is_done_and_how_to_resume(tmp_path: Path) -> None:
     import signal
     import sqlite3
     import time

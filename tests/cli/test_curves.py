@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
     return write(tmp_path / "run", [*map(complexity, points()), *halved(curves(3))])
 
 
-def test_curves_are_a_plot_of_their_own_and_of_the_standard_set(command: Command, run: Path) -> None:
+def test_curves_are_a_separate_plot_and_part_of_the_standard_set(command: Command, run: Path) -> None:
     outcome = command("plot", run, "--curves")
     assert (outcome.code, outcome.out.split()) == (0, [str(run / "learning_curves.png")])
     with Image.open(run / "learning_curves.png") as picture:

@@ -101,13 +101,13 @@ def test_every_command_of_the_documents_is_run_here() -> None:
 
 
 def test_every_command_that_is_named_is_one(command: Command) -> None:
-    named = {each for document in DOCUMENTS for each in commands(document) if is_name(each)}
+    named = {command for document in DOCUMENTS for command in commands(document) if is_name(command)}
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("optional-dependencies]")[2]
-    for each in sorted(named):
-        if each.startswith("pip"):
-            assert re.search(rf"^{each.partition('[')[2].partition(']')[0]} = ", extras, re.M), each
+    for name in sorted(named):
+        if name.startswith("pip"):
+            assert re.search(rf"^{name.partition('[')[2].partition(']')[0]} = ", extras, re.M), name
         else:
-            assert command(each.partition(" ")[2], "--help").code == 0, each
+            assert command(name.partition(" ")[2], "--help").code == 0, name
 
 
 def test_every_benchmark_is_named() -> None:

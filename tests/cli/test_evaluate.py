@@ -101,7 +101,7 @@ def test_images_that_differ_give_other_answers(command: Command, checkpoint: Pat
         assert len({json.dumps(answers[str(path)]) for path in paths if path.name == name}) == 3, name
 
 
-def test_bad_files_are_told_and_the_others_answered(
+def test_bad_files_are_reported_and_the_others_answered(
     command: Command, checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad").mkdir()
@@ -120,7 +120,7 @@ def test_bad_files_are_told_and_the_others_answered(
     assert command("predict", checkpoint, good, good, "--device", "cpu").code == 0
 
 
-def test_a_damaged_image_is_told_with_the_reason(command: Command, images: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_is_reported_with_the_reason(command: Command, images: Path, tmp_path: Path) -> None:
     (images / "val" / "cat" / "\x1b[31mred.png").write_bytes(b"no image")
     weights = a_checkpoint(tmp_path / "best.safetensors", FOLDERS)
     done = command("evaluate", weights, "--data", f"folder:{images}", "--device", "cpu")
@@ -196,7 +196,7 @@ def test_other_classes_are_refused_by_name(
     assert done.err.count("\n") == 1
 
 
-def test_deep_images_that_the_training_had_none_of_are_told(
+def test_deep_images_that_the_training_had_none_of_are_reported(
     command: Command, images: Path, tmp_path: Path
 ) -> None:
     plain = a_checkpoint(tmp_path / "x.safetensors", Preprocessing(IMAGENET_MEAN, IMAGENET_STD, crop=0.875))
@@ -219,7 +219,7 @@ def test_the_range_of_a_training_is_in_its_checkpoint(images: Path, tmp_path: Pa
     assert data.classes == CLASSES
 
 
-def test_a_network_that_diverged_is_told(command: Command, images: Path, tmp_path: Path) -> None:
+def test_a_network_that_diverged_is_reported(command: Command, images: Path, tmp_path: Path) -> None:
     path = a_checkpoint(tmp_path / "x.safetensors", FOLDERS)
     trained = open_checkpoint(path)
     with torch.no_grad():

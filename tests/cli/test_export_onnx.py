@@ -67,7 +67,7 @@ def test_takes_weights_from_a_checkpoint(command: Command, tmp_path: Path) -> No
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_can_not_be_is_told_in_one_line(
+def test_what_can_not_be_is_reported_in_one_line(
     command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -250,7 +250,7 @@ def test_metadata_of_many_values_is_refused_at_once(
         open_checkpoint(path)
 
 
-def test_what_stands_beside_the_weights_is_bounded(ours: Path, tmp_path: Path) -> None:
+def test_state_outside_the_weights_is_bounded(ours: Path, tmp_path: Path) -> None:
     nested: list[Any] = [[] for _ in range(300_000)]
     buffer = io.BytesIO()
     torch.save({"a": nested}, buffer)

@@ -43,7 +43,7 @@ def test_every_axis_is_an_option_and_a_column(command: Command, tmp_path: Path) 
     assert all(",channels_last," in row and ",cold,train," in row for row in rows)
 
 
-def test_what_is_to_be_timed_is_told_by_a_dry_run(command: Command, tmp_path: Path) -> None:
+def test_what_is_to_be_timed_is_reported_by_a_dry_run(command: Command, tmp_path: Path) -> None:
     requested = ("--runtime", "eager,compile", "--mode", "train", "--batch-size", "1,16")
     done = command(*SMALL, *requested, "--dry-run", "--out", tmp_path / "run")
     assert done.code == 0
@@ -72,7 +72,7 @@ def test_what_is_to_be_timed_is_told_by_a_dry_run(command: Command, tmp_path: Pa
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_can_not_be_is_told_in_one_line(
+def test_what_can_not_be_is_reported_in_one_line(
     command: Command, tmp_path: Path, requested: tuple[str, ...], message: str
 ) -> None:
     done = command(*SMALL, *requested, "--out", tmp_path / "run")

@@ -123,7 +123,7 @@ def test_race(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_sweeps_and_searches_go_on(command: Command, networks: Path, tmp_path: Path) -> None:
+def test_sweeps_and_searches_resume(command: Command, networks: Path, tmp_path: Path) -> None:
     options = ("--backbone", f"{networks}:many", "--method", "plain", *SMALL, *QUICK, "--batch-size", 4)
     for name in ("sweep", "search"):
         out = ("--out", tmp_path / name)

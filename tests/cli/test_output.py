@@ -52,7 +52,7 @@ def test_a_reader_that_reads_nothing_is_no_error(run: Path, name: str) -> None:
         ("space", "--backbone", "resnet18", "--out", LONG),
     ],
 )
-def test_a_name_that_is_too_long_is_told_of_its_own_file(
+def test_a_name_that_is_too_long_is_reported_for_its_file(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,7 +173,7 @@ FULL = "wnexplore: can't write standard output: No space left on device\n"
         ("nonsense 2>&1 >&- | true", 2, ""),
     ],
 )
-def test_closed_and_full_streams_are_told_where_anything_can_be(
+def test_closed_and_full_streams_are_reported_where_anything_can_be(
     arguments: str, code: int, message: str
 ) -> None:
     script = f"{sys.executable} -m wnexplore {arguments}; exit ${{PIPESTATUS[0]}}"
@@ -183,7 +183,7 @@ def test_closed_and_full_streams_are_told_where_anything_can_be(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["2>&-", "2> >(true)"])
-def test_what_can_not_be_told_ends_no_work(tmp_path: Path, way: str) -> None:
+def test_what_can_not_be_reported_ends_no_work(tmp_path: Path, way: str) -> None:
     """Of a closed standard error the database could have the number."""
     out = tmp_path / "run"
     options = f"--backbone resnet18 --method plain --resolution 32 --no-latency --out {out}"

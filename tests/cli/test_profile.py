@@ -63,7 +63,7 @@ def test_layers_are_drawn_on_the_roofline(command: Command, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["figure.jpg", "nowhere/figure.png"])
-def test_a_picture_that_can_not_be_written_is_told_before_anything_is_measured(
+def test_a_picture_that_can_not_be_written_is_reported_before_anything_is_measured(
     command: Command, tmp_path: Path, name: str
 ) -> None:
     done = command(*SMALL, "--roofline", tmp_path / name)

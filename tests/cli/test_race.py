@@ -81,7 +81,7 @@ def test_a_disagreement_fails(command: Command, monkeypatch: pytest.MonkeyPatch)
     ],
     ids=lambda value: " ".join(value[5:]) if isinstance(value, tuple) else "",
 )
-def test_what_can_not_be_is_told_in_one_line(
+def test_what_can_not_be_is_reported_in_one_line(
     command: Command, requested: tuple[str, ...], message: str
 ) -> None:
     done = command(*requested)

@@ -16,7 +16,7 @@ from wnexplore.results.store import FILE_NAME, read_records
     "arguments",
     [("table",), ("export",), ("pick", "--objective", "params"), ("plot", "--x", "flops", "--y", "params")],
 )
-def test_commands_go_on_without_what_is_damaged_and_say_so(
+def test_commands_continue_without_what_is_damaged_and_say_so(
     command: Command, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     folder = filled(tmp_path / "run", [complexity(point) for point in points()])

@@ -159,7 +159,7 @@ def test_a_width_stands_for_a_backbone(command: Command, tmp_path: Path) -> None
     assert names == ["shufflenet_v2_x0_75", "shufflenet_v2_x1_0", "mobilenet_v2_x0_75", "mobilenet_v2"]
 
 
-def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path) -> None:
+def test_a_search_from_the_command_line_resumes(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options: tuple[object, ...]
     options = ("search", write_sweep(tmp_path, OWN_SPACE), "--per-stage", "--no-latency", "--out", run)
@@ -179,7 +179,7 @@ def test_a_search_from_the_command_line_goes_on(command: Command, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_networks_of_ones_own_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
+def test_networks_of_the_user_are_swept_as_any_other(command: Command, tmp_path: Path) -> None:
     script = tmp_path / "own.py"
     backbones = ["timm:mobilenetv3_small_100", "torchvision:regnet_y_400mf", f"{script}:tiny"]
     text = TINY.replace("own.py:tiny", ", ".join([*backbones[:2], "own.py:tiny"]))

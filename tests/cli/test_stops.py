@@ -65,7 +65,7 @@ def harmless(number: signal.Signals, way: object = lambda *_: None) -> Iterator[
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("name", ["sweep", "search"])
-def test_a_stopped_run_says_how_to_go_on(
+def test_a_stopped_run_says_how_to_resume(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: signal.Signals
 ) -> None:
     grid = GRID.replace("batch_sizes: [1, 2]", "batch_sizes: [1]")

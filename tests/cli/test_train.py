@@ -85,7 +85,7 @@ def test_images_in_files_are_seen_as_those_of_the_test(
         assert first["probability"] == pytest.approx(float(expected.max()), abs=0.02)
 
 
-def test_an_image_that_cant_be_read_is_told_and_the_others_are_answered(
+def test_an_image_that_cant_be_read_is_reported_and_the_others_are_answered(
     trained: Path, command: Command, tmp_path: Path
 ) -> None:
     Image.new("RGB", (30, 20), "white").save(tmp_path / "white.png")

@@ -84,7 +84,7 @@ def test_colours_of_16_bits_reach_from_black_to_white(
     np.testing.assert_allclose(pixels, values / (2**bits - 1) * 255, atol=0.501)
 
 
-def test_a_dark_image_stays_dark_beside_a_bright_one(tmp_path: Path) -> None:
+def test_a_dark_image_stays_dark_next_to_a_bright_one(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("bright.png", "dark.png")]
     for path, largest in zip(paths, (4000, 40), strict=True):
         Path(path).write_bytes(png(np.array([[0, largest]], np.uint16)))
@@ -191,7 +191,7 @@ def test_ranges_of_floats(low: float, high: float, expected: tuple[float, float]
     assert range_of("float32", low, high) == expected
 
 
-def test_what_is_no_image_is_told_in_a_line(tmp_path: Path) -> None:
+def test_what_is_no_image_is_reported_in_a_line(tmp_path: Path) -> None:
     for name, message in unreadable(tmp_path).items():
         line = ""
         try:
@@ -203,7 +203,7 @@ def test_what_is_no_image_is_told_in_a_line(tmp_path: Path) -> None:
         assert 3 < len(line) < 400
 
 
-def test_files_of_which_none_can_be_read_are_told_with_the_first(tmp_path: Path) -> None:
+def test_files_of_which_none_can_be_read_are_reported_with_the_first(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}.png") for number in range(3)]
     for path in paths:
         Path(path).write_bytes(b"no image")

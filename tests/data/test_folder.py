@@ -60,7 +60,7 @@ def write_gradients(folder: Path, count: int) -> None:
         image.save(folder / f"{number}.png")
 
 
-def test_crops_have_the_shares_asked_for_and_half_are_mirrored(tmp_path: Path) -> None:
+def test_crops_have_the_shares_requested_and_half_are_mirrored(tmp_path: Path) -> None:
     write_gradients(tmp_path / "train" / "x", 60)
     write_gradients(tmp_path / "val" / "x", 1)
 

@@ -86,7 +86,7 @@ def test_pipes_among_the_images_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_images_none_of_which_can_be_read_are_told_before_the_training(tmp_path: Path, part: str) -> None:
+def test_images_none_of_which_can_be_read_are_reported_before_the_training(tmp_path: Path, part: str) -> None:
     write_folder(tmp_path, 3, 3)
     for path in (tmp_path / part).rglob("*.png"):
         path.write_bytes(path.read_bytes()[:60])
@@ -105,14 +105,14 @@ def test_images_that_become_unreadable_end_the_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_cant_be_read_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cant_be_read_is_reported(tmp_path: Path) -> None:
     write_folder(tmp_path, 1, 1)
     (tmp_path / "train" / "cat").chmod(0)
     with pytest.raises(InputError, match=r"cat: Permission denied"):
         load_data(f"folder:{tmp_path}", resolution=8)
 
 
-def test_names_of_classes_are_told_without_control_characters(tmp_path: Path) -> None:
+def test_names_of_classes_are_reported_without_control_characters(tmp_path: Path) -> None:
     write_folder(tmp_path, 1, 1)
     (tmp_path / "train" / "bad\n\x1b[31m").mkdir()
     with pytest.raises(InputError, match=r"bad\\n\\x1b\[31m") as error:

@@ -85,7 +85,7 @@ def test_larger_sets_than_are_kept_are_drawn_by_the_batch() -> None:
     assert not data.train._kept
 
 
-def test_outlines_have_one_area_and_are_told_apart() -> None:
+def test_outlines_have_one_area_and_are_reported_apart() -> None:
     table = reaches()
     assert table.shape[0] == len(OUTLINES) == len(TEXTURES) == 10
     assert table.min() > 0.1
@@ -116,7 +116,7 @@ def of_linear_classifier(data: Data) -> float:
     return 100 * max(scores)
 
 
-def test_pixels_by_themselves_tell_little() -> None:
+def test_pixels_alone_tell_little() -> None:
     assert of_linear_classifier(load_data("shapes", resolution=16)) < 20
 
 

@@ -71,14 +71,14 @@ def check_resume_and_shares(
     start=st.integers(0, 500),
     world=st.integers(1, 5),
 )
-def test_a_pass_goes_on_and_is_shared_bit_for_bit(
+def test_a_pass_continues_and_is_shared_bit_for_bit(
     splits: dict[str, Split], name: str, seed: int, epoch: int, batch_size: int, start: int, world: int
 ) -> None:
     split = splits[name]
     check_resume_and_shares(split, seed, epoch, max(batch_size, len(split) // 40), start, world)
 
 
-def test_a_pass_over_a_folder_goes_on_and_is_shared_bit_for_bit(splits: dict[str, Split]) -> None:
+def test_a_pass_over_a_folder_continues_and_is_shared_bit_for_bit(splits: dict[str, Split]) -> None:
     check_resume_and_shares(splits["folder"], seed=3, epoch=1, batch_size=5, start=2, world=2)
 
 

@@ -104,7 +104,7 @@ def test_cifar10_is_read_from_its_files(cifar10: Path) -> None:
 
 
 @pytest.mark.parametrize(("flip", "flips"), [(None, True), (True, True), (False, False)])
-def test_flips_are_as_usual_unless_told(cifar10: Path, flip: bool | None, flips: bool) -> None:
+def test_flips_are_as_usual_unless_reported(cifar10: Path, flip: bool | None, flips: bool) -> None:
     for name in ("digits", f"cifar10:{cifar10}"):
         train = load_data(name, resolution=32, augment=Augment(flip=flip)).train
         assert isinstance(train, TensorSplit)
@@ -204,19 +204,19 @@ def test_a_data_set_is_downloaded_only_where_asked_and_once(
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("name", ["cifar100", "fashion_mnist"])
-def test_a_download_that_fails_is_told_in_one_line(name: str, tmp_path: Path) -> None:
+def test_a_download_that_fails_is_reported_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"'{name}'.*here: .+") as error:
         load_data(f"{name}:{tmp_path / 'here'}", resolution=32, download=True)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_in_the_way_of_a_download_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_way_of_a_download_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(gzip.compress(b""))
     with pytest.raises(RunError, match=r"'cifar10'.*file"):
         load_data(f"cifar10:{tmp_path / 'file'}", resolution=32, download=True)
 
 
 @pytest.mark.parametrize("name", ["digits", "shapes", "folder:."])
-def test_what_cant_be_downloaded_is_told(name: str) -> None:
+def test_what_cant_be_downloaded_is_reported(name: str) -> None:
     with pytest.raises(InputError, match="download"):
         load_data(name, resolution=32, download=True)

@@ -92,6 +92,6 @@ def test_every_stage_has_layers(name: str) -> None:
         ("mobilenet_v3_small_x4_1", r"\b0\.1 to 4\b"),
     ],
 )
-def test_a_name_that_is_none_is_told(name: str, message: str) -> None:
+def test_a_name_that_is_none_is_reported(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         backbone_spec(name)

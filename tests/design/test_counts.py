@@ -106,7 +106,7 @@ def test_one_block_by_hand() -> None:
     assert made.flops == context + fc1 + generators + 49 * (24 * 12 + 12 * 9)
 
 
-def test_a_walk_is_what_it_was_after_a_trip_through_json() -> None:
+def test_a_skeleton_is_what_it_was_after_a_trip_through_json() -> None:
     found = _walk(DesignPoint.of("resnet18", stem="small", num_classes=10))
     assert Skeleton.from_dict(found.to_dict()) == found
     assert found.stages == (1, 2, 3, 4)

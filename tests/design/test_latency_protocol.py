@@ -59,6 +59,6 @@ def test_axes_are_crossed_and_what_is_written_twice_is_taken_once() -> None:
     assert {p.target for p in protocols} == {0.5}
 
 
-def test_a_gpu_has_no_threads_and_a_target_of_its_own() -> None:
+def test_a_gpu_has_no_threads_and_another_target() -> None:
     (protocol,) = latency_protocols(LatencySpec(threads=(3,)), TimingDevice("cuda", "H100"))
     assert (protocol.threads, protocol.wait_policy, protocol.target) == (None, None, 0.01)

@@ -39,7 +39,7 @@ def test_legal_is_what_the_divisions_say(M: Fraction, G: Fraction, out_channels:
         ("1/3", 1, 9, r"M·C_out = 1/3·8 = 8/3"),
     ],
 )
-def test_the_failing_division_is_told(M: int | str, G: int, fan_in: int, message: str) -> None:
+def test_the_failing_division_is_reported(M: int | str, G: int, fan_in: int, message: str) -> None:
     with pytest.raises(IllegalPointError, match=message):
         generator_shape(Fraction(M), Fraction(G), 8, fan_in)
 

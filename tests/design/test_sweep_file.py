@@ -42,7 +42,7 @@ def test_three_lines_make_a_sweep(tmp_path: Path) -> None:
     assert spec.train is None
 
 
-def test_methods_without_m_and_g_appear_once_and_illegal_pairs_are_told(tmp_path: Path) -> None:
+def test_methods_without_m_and_g_appear_once_and_illegal_pairs_are_reported(tmp_path: Path) -> None:
     space = expand(load_sweep(_write(tmp_path, EXAMPLE)))
     assert [p.method for p in space.points] == ["plain", "se"] + ["weightnet"] * 7
     ((point, reason),) = space.skipped
@@ -75,14 +75,14 @@ def test_stages_are_one_choice_or_several(tmp_path: Path, written: str, found: s
     assert load_sweep(path) == spec
 
 
-def test_stages_that_a_backbone_does_not_have_are_told(tmp_path: Path) -> None:
+def test_stages_that_a_backbone_does_not_have_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text("backbones: [resnet18, shufflenet_v2_x0_5]\nstages: [1, 2]\n")
     with pytest.raises(InputError, match=r"sweep.yaml: stages is '1\+2': shufflenet_v2_x0_5 has 2, 3, 4"):
         load_sweep(path)
 
 
-def test_points_stand_alone_or_beside_a_grid(tmp_path: Path) -> None:
+def test_points_stand_alone_or_with_a_grid(tmp_path: Path) -> None:
     points = "points: [{backbone: resnet18, method: weightnet, M: 4, G: 2}]\n"
     alone = expand(load_sweep(_write(tmp_path, points)))
     assert [str(p) for p in alone.points] == ["resnet18 weightnet M=4 G=2"]
@@ -182,7 +182,7 @@ def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:
         ("M: [!!python/object:os.system x]", r"line 1: .*'.*os.system'"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line_with_file_and_line(
+def test_what_is_wrong_is_reported_in_one_line_with_file_and_line(
     tmp_path: Path, text: str, message: str
 ) -> None:
     path = _write(tmp_path, text)

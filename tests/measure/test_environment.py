@@ -128,7 +128,7 @@ def test_a_gpu_that_this_torch_has_no_code_for_is_refused(monkeypatch: pytest.Mo
     assert resolve_device("auto") == resolve_device("cuda") == "cuda"
 
 
-def test_a_command_tells_of_such_a_gpu_once_and_on_one_line() -> None:
+def test_a_command_reports_such_a_gpu_once_and_on_one_line() -> None:
     code = (
         "import torch, wnexplore.cli\n"
         "torch.cuda.is_available = lambda: True\n"

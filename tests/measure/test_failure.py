@@ -39,7 +39,7 @@ LOST = [
         Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"),
     ],
 )
-def test_too_little_memory_is_told_apart(error: Exception) -> None:
+def test_too_little_memory_is_reported_apart(error: Exception) -> None:
     assert Failure.of(error).status == "out_of_memory"
 
 
@@ -65,7 +65,7 @@ def test_other_errors_leave_the_context_as_it_is(text: str) -> None:
     assert not Failure.of(RuntimeError(text)).context_lost
 
 
-def test_what_a_recording_that_ends_hides_is_told_too() -> None:
+def test_what_a_recording_that_ends_hides_is_reported_too() -> None:
     def record() -> None:
         try:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -101,7 +101,7 @@ def test_a_gpu_that_does_not_answer_any_more_is_lost_whatever_the_error_says(
     release_memory("cuda")
 
 
-def test_an_error_that_is_told_once_is_no_lost_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_is_reported_once_is_no_lost_context(monkeypatch: pytest.MonkeyPatch) -> None:
     _LostGpu(monkeypatch, failures=1)
     assert not Failure.of(RuntimeError("CUDA error: invalid configuration argument")).context_lost
 
@@ -131,6 +131,6 @@ def test_a_real_allocation_that_is_too_large_is_out_of_memory() -> None:
     assert Failure.of(caught.value).status == "out_of_memory"
 
 
-def test_the_error_is_told_on_one_line() -> None:
+def test_the_error_is_reported_on_one_line() -> None:
     assert Failure.of(ValueError("one\n  two")) == Failure("failed", "ValueError: one two")
     assert Failure.of(ValueError()) == Failure("failed", "ValueError")

@@ -100,7 +100,7 @@ def test_readings_come_in_the_units_of_their_names() -> None:
     ],
     ids=["no module", "no GPU", "a GPU that NVML doesn't show", "no driver", "divided"],
 )
-def test_without_a_gpu_of_its_own_everything_is_none(gpu: Gpu) -> None:
+def test_without_a_gpu_everything_is_none(gpu: Gpu) -> None:
     assert _all(gpu) == NOTHING
 
 

@@ -77,7 +77,7 @@ def test_networks_are_timed_in_rounds_with_one_baseline_as_the_protocol_says() -
     assert len(calls) == 3 * (WARM_UP_MIN + 2 + MIN_ROUNDS)
 
 
-def test_a_baseline_that_nobody_asked_for_is_timed_and_not_told() -> None:
+def test_a_baseline_that_nobody_requested_is_timed_and_not_reported() -> None:
     calls: list[Call] = []
     found = _measure(["a"], calls, _protocol())
     assert list(found) == ["a"]
@@ -92,14 +92,14 @@ def test_training_steps_are_timed_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("fails_at", [1, WARM_UP_MIN + 1, WARM_UP_MIN + 5])
-def test_a_network_that_fails_at_any_moment_is_told_and_the_others_go_on(fails_at: int) -> None:
+def test_a_network_that_fails_at_any_moment_is_reported_and_the_others_continue(fails_at: int) -> None:
     found = _measure(["plain", "bad", "b"], [], _protocol(), {"bad": fails_at})
     assert found["bad"] == Failure("out_of_memory", "OutOfMemoryError: no room")
     assert len(_ok(found["b"]).samples_ms) == MIN_ROUNDS
     assert len(_ok(found["plain"]).samples_ms) == MIN_ROUNDS
 
 
-def test_what_is_out_of_memory_beside_others_is_tried_again_by_itself() -> None:
+def test_what_is_out_of_memory_with_others_is_tried_again_alone() -> None:
     tries: list[str] = []
 
     def crowded() -> nn.Module:
@@ -192,7 +192,7 @@ def test_memory_bounds_how_many_networks_are_there_at_once() -> None:
     assert not alive
 
 
-def test_progress_is_told_for_each_network_and_each_round() -> None:
+def test_progress_is_reported_for_each_network_and_each_round() -> None:
     message: list[tuple[str, float]] = []
     networks: dict[str, Callable[[], nn.Module]] = {n: (lambda n=n: _Recorder(n, [])) for n in ("a", "b")}  # type: ignore[misc]
     list(

@@ -146,7 +146,7 @@ def test_training_goes_backward_to_all_that_came_in(monkeypatch: pytest.MonkeyPa
     assert [True, True, True] not in requested
 
 
-def test_what_is_wrong_or_fails_is_told_and_never_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_or_fails_is_reported_and_never_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(x: Tensor, alpha: Tensor, weight: Tensor, shape: Any, name: str) -> Tensor:
         if name == "shared":
             raise torch.OutOfMemoryError("no room")

@@ -41,7 +41,7 @@ def test_fewer_cores_than_this_process_has_are_no_answer() -> None:
     assert cpu_times(lambda: [Core(*[1.0] * 10)] * max(os.sched_getaffinity(0))) is None
 
 
-def test_a_system_that_tells_nothing_or_no_stolen_time_is_no_answer() -> None:
+def test_a_system_that_reports_nothing_or_no_stolen_time_is_no_answer() -> None:
     def refuses() -> Sequence[Core]:
         raise PermissionError
 

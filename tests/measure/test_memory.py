@@ -284,7 +284,7 @@ def test_on_cuda_an_allocator_that_does_not_count_gives_none(monkeypatch: pytest
     assert peak_memory(lambda: None, "cuda", [torch.zeros(250)]) is None
 
 
-def test_the_replay_of_a_graph_has_no_peak_of_its_own() -> None:
+def test_the_replay_of_a_graph_has_no_peak() -> None:
     # Made without __init__, which asks for a GPU.
     graph = torch.cuda.CUDAGraph.__new__(torch.cuda.CUDAGraph)
     assert peak_memory(graph.replay, "cuda", []) is None

@@ -25,7 +25,7 @@ def test_the_roofline_is_the_slower_of_memory_and_arithmetic(
     assert peaks.ridge == 2.0
 
 
-def test_copies_run_as_long_as_they_are_told_before_they_count() -> None:
+def test_copies_run_as_long_as_they_are_reported_before_they_count() -> None:
     begun = perf_counter()
     assert copy_rate("cpu", 0.2, 2**18) > 1e6
     assert perf_counter() - begun >= 0.2
@@ -108,7 +108,7 @@ def test_another_process_finds_what_was_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "relative"])
-def test_without_a_cache_folder_of_ones_own_it_is_in_the_home(
+def test_without_a_configured_cache_folder_it_is_in_the_home(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -188,7 +188,7 @@ def _fails_at(second: float) -> Callable[[float], float]:
     return script
 
 
-def test_a_network_that_fails_leaves_the_others_to_go_on() -> None:
+def test_a_network_that_fails_leaves_the_others_to_continue() -> None:
     scripts = {"plain": _noise(10, 0.5, 0), "bad": _fails_at(0.2), "good": _noise(10, 0.5, 1)}
     outcomes = Bench().run(scripts, ("bad", "good"), seconds=2.0)
     assert outcomes["bad"] == Failure("out_of_memory", "OutOfMemoryError: no room")
@@ -211,7 +211,7 @@ def test_without_its_baseline_no_network_has_a_figure() -> None:
     assert set(outcomes.values()) == {Failure("out_of_memory", "OutOfMemoryError: no room")}
 
 
-def test_each_round_is_told_with_the_budget_spent() -> None:
+def test_each_round_is_reported_with_the_budget_spent() -> None:
     message: list[Round[str]] = []
     bench = Bench()
     samplers = {name: bench.network(name, lambda now: 10 + now) for name in ("plain", "a")}
@@ -229,7 +229,7 @@ def test_each_round_is_told_with_the_budget_spent() -> None:
 
 @given(kept=st.integers(0, 120), target=st.sampled_from([0.02, 1e-9]), recorded=st.booleans())
 @settings(max_examples=12, deadline=None)
-def test_rounds_kept_and_gone_on_from_are_those_of_an_unbroken_run(
+def test_rounds_kept_and_resumed_from_are_those_of_an_unbroken_run(
     kept: int, target: float, recorded: bool
 ) -> None:
     sigmas = {"plain": 0.02, "a": 0.02, "b": 0.1, "c": 0.3}

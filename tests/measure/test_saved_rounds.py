@@ -24,7 +24,7 @@ latency: {device: cpu, threads: [1], seconds: 0.7, target: 0.0001}
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_after_the_last_round(tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes_after_the_last_round(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     command = [
         sys.executable, "-m", "wnexplore", "sweep", str(write_sweep(tmp_path, SWEEP)), "--out", str(directory)
@@ -77,7 +77,7 @@ def test_rounds_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert not path.parent.exists()
 
 
-def test_a_file_cut_off_anywhere_gives_its_whole_rounds_and_goes_on(tmp_path: Path) -> None:
+def test_a_file_cut_off_anywhere_gives_its_whole_rounds_and_continues(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     content = _written(path)
     for length in range(len(content)):

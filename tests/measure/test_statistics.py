@@ -144,7 +144,7 @@ def test_fast_samples_and_equal_ones_are_no_outliers() -> None:
     assert slow_outliers([10.0] * 20) == 0
 
 
-def test_a_slow_start_is_told_by_how_much() -> None:
+def test_a_slow_start_is_reported_by_how_much() -> None:
     steady = np.random.default_rng(0).normal(10, 0.1, 30).tolist()
     assert slow_start(steady) is None
     assert slow_start([30.0, 29.0, 31.0, *steady]) == pytest.approx(3.0, rel=0.02)
@@ -152,7 +152,7 @@ def test_a_slow_start_is_told_by_how_much() -> None:
     assert slow_start([30.0, 29.0, 31.0, *steady[:8]]) is None, "too few to tell"
 
 
-def test_drift_is_told_with_its_sign() -> None:
+def test_drift_is_reported_with_its_sign() -> None:
     dice = np.random.default_rng(0)
     steady = dice.normal(10, 0.1, 90)
     assert drift(steady.tolist()) is None

@@ -34,7 +34,7 @@ def test_a_steady_timing_on_a_quiet_machine_has_none() -> None:
         ([x * (1 - 0.01 * i) for i, x in enumerate(_steady())], "drift", "faster than the first"),
     ],
 )
-def test_samples_that_can_not_be_trusted_are_told(samples: list[float], kind: str, message: str) -> None:
+def test_samples_that_can_not_be_trusted_are_reported(samples: list[float], kind: str, message: str) -> None:
     (warning,) = (w for w in warnings_of(_timing(samples), 0.03, QUIET) if w.kind == kind)
     assert message in warning.text
     assert ": " in warning.text, "a finding, and what to do about it"
@@ -49,7 +49,9 @@ def test_samples_that_can_not_be_trusted_are_told(samples: list[float], kind: st
         (Conditions(busy_cores=3.0, free_cores=2.0), "busy_machine", "left 2 free"),
     ],
 )
-def test_a_machine_that_does_other_things_is_told(conditions: Conditions, kind: str, message: str) -> None:
+def test_a_machine_that_does_other_things_is_reported(
+    conditions: Conditions, kind: str, message: str
+) -> None:
     (warning,) = warnings_of(_timing(_steady()), 0.03, conditions)
     assert warning.kind == kind
     assert message in warning.text
@@ -59,7 +61,7 @@ def test_load_on_cores_that_the_timing_leaves_free_is_nobodys_trouble() -> None:
     assert _kinds(_timing(_steady()), Conditions(busy_cores=1.9, free_cores=2.0)) == []
 
 
-def test_an_interval_wider_than_the_target_is_told_with_both_widths() -> None:
+def test_an_interval_wider_than_the_target_is_reported_with_both_widths() -> None:
     dice = np.random.default_rng(0)
     noisy = Timing(dice.normal(10, 1, 40).tolist(), dice.normal(5, 0.5, 40).tolist())
     (warning,) = (w for w in warnings_of(noisy, 0.005, QUIET) if w.kind == "wide_interval")

@@ -103,7 +103,7 @@ def test_in_float32_a_sigmoid_keeps_the_output_to_rounding() -> None:
     torch.testing.assert_close(convert(model, M=1, G=1).model(x), before, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_left_is_told_with_the_reason() -> None:
+def test_what_is_left_is_reported_with_the_reason() -> None:
     done = convert(Odd(), M=1, G=1)
     assert {change.name for change in done.replaced} == {"grouped", "dilated", "flat", "depthwise"}
     reasons, facts = (
@@ -187,7 +187,7 @@ def test_selective_kernels_replace_what_is_larger_than_a_pixel() -> None:
     ["timm:mobilenetv3_small_100", pytest.param("torchvision:regnet_y_400mf", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("method", list(METHODS))
-def test_counts_of_a_brought_network_are_those_of_building_and_running(backbone: str, method: str) -> None:
+def test_counts_of_a_external_network_are_those_of_building_and_running(backbone: str, method: str) -> None:
     point = DesignPoint.of(backbone, method, resolution=64, num_classes=10)
     if method == "weightnet":
         point = DesignPoint.of(
@@ -223,7 +223,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_of_ones_own_is_a_backbone(script: Path) -> None:
+def test_a_file_of_the_user_is_a_backbone(script: Path) -> None:
     point = DesignPoint.of(f"{script}:small", "weightnet", 2, 1, resolution=32, num_classes=7)
     model = wnexplore.build(point)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
@@ -245,7 +245,7 @@ def test_a_file_of_ones_own_is_a_backbone(script: Path) -> None:
         ("nowhere.py:make", "nowhere.py"),
     ],
 )
-def test_a_network_that_is_not_there_is_told_in_one_line(script: Path, name: str, message: str) -> None:
+def test_a_network_that_is_not_there_is_reported_in_one_line(script: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load(name.format(script=script), 10)
     assert "\n" not in str(caught.value)

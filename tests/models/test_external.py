@@ -182,7 +182,7 @@ def test_two_folders_have_each_its_own_neighbours(file: Path) -> None:
         ("number", "'number'"),
     ],
 )
-def test_what_a_file_does_wrong_is_told_in_one_line(file: Path, function: str, message: str) -> None:
+def test_what_a_file_does_wrong_is_reported_in_one_line(file: Path, function: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load(f"{file}:{function}", 10)
     assert str(file) in str(caught.value)
@@ -207,7 +207,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("timm:convnext_atto", 39),
     ],
 )
-def test_walks_count_as_the_network_does(name: str, sites: int) -> None:
+def test_skeletons_count_as_the_network_does(name: str, sites: int) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     skeleton = external_skeleton(name, 64, 10)
@@ -280,7 +280,7 @@ def test_a_network_for_images_of_one_small_size_is_a_backbone(tmp_path: Path) ->
     assert count(point, external_skeleton(point.backbone, 32, 10)) == (traced.params, traced.flops)
 
 
-def test_images_on_which_a_network_can_not_run_are_told_in_one_line() -> None:
+def test_images_on_which_a_network_can_not_run_are_reported_in_one_line() -> None:
     """It says so by an assertion of its own."""
     with pytest.raises(
         InputError,

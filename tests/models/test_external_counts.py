@@ -91,7 +91,7 @@ def test_a_network_with_nothing_to_replace_is_the_plain_one_by_every_method() ->
     assert found == {(8 * 48 + 8 + 80 + 10, 8 * 8 * 8 * 48 + 80)}
 
 
-def test_what_is_in_no_count_is_told_by_every_command() -> None:
+def test_what_is_in_no_count_is_reported_by_every_command() -> None:
     point = DesignPoint.of(f"{FILE}:Fourier", resolution=32, num_classes=10)
     assert skeleton_of(point).uncounted == ("_fft_r2c",)
     found = profile(point, LatencySpec(device="cpu"), timed=False, layers=False)

@@ -76,7 +76,7 @@ def test_the_size_is_found_where_it_is_not_said(model: nn.Module, size: int) -> 
     assert 0 <= layout(model).resolution - size < 32
 
 
-def test_a_size_that_can_not_be_found_is_asked_for() -> None:
+def test_a_size_that_can_not_be_found_is_requested() -> None:
     with pytest.raises(InputError, match=r"\b224\b.*\b256\b.*resolution=") as message:
         convert(Tokens(36, 6, "learned"), M=1, G=1)
     assert "\n" not in str(message.value)

@@ -170,7 +170,7 @@ def test_torchs_fused_encoder_layer_where_somebody_calls_it() -> None:
     assert products.total == 3 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8 + 2 * 5 * 8 * 16)
 
 
-def test_what_may_multiply_matrices_and_has_no_formula_is_told() -> None:
+def test_what_may_multiply_matrices_and_has_no_formula_is_reported() -> None:
     @torch.library.custom_op("wnexplore_tests::scaled", mutates_args=())
     def scaled(x: Tensor) -> Tensor:
         return 2 * x

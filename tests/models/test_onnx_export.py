@@ -129,7 +129,7 @@ def test_the_published_order_of_channels_is_exported_too(tmp_path: Path) -> None
     _export_and_compare(network, tmp_path / "network.onnx")
 
 
-def test_names_shapes_and_the_opset_that_was_asked_for(exported: tuple[_Net, Path]) -> None:
+def test_names_shapes_and_the_opset_that_was_requested(exported: tuple[_Net, Path]) -> None:
     network, path = exported
     assert not network.training
     assert check_onnx(path, network, resolution=8).opset == 18
@@ -140,7 +140,7 @@ def test_names_shapes_and_the_opset_that_was_asked_for(exported: tuple[_Net, Pat
     onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
-def test_the_same_network_is_the_same_file_and_tells_nothing_of_this_machine(
+def test_the_same_network_is_the_same_file_and_reports_nothing_of_this_machine(
     exported: tuple[_Net, Path], tmp_path: Path
 ) -> None:
     network, path = exported
@@ -177,7 +177,7 @@ def test_a_path_that_can_not_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_what_is_not_installed_is_told_with_what_installs_it(
+def test_what_is_not_installed_is_reported_with_what_installs_it(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)

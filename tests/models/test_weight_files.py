@@ -65,7 +65,7 @@ def test_weights_are_found_where_trainings_put_them(how: str, tmp_path: Path) ->
         assert torch.equal(loaded.state_dict()[key], value)
 
 
-def test_which_weights_are_taken_is_told_and_can_be_chosen(tmp_path: Path) -> None:
+def test_which_weights_are_taken_is_reported_and_can_be_chosen(tmp_path: Path) -> None:
     network, average, network2 = a_network(), a_network(), a_network()
     path = tmp_path / "weights.pth"
     saved = {"model": network.state_dict(), "model_ema": {"state_dict": average.state_dict()}}
@@ -133,7 +133,7 @@ def test_what_is_not_read_is_named(extra: object, message: str, zipped: bool, tm
         (lambda whole: b"<!DOCTYPE html>", "torch.save"),
     ],
 )
-def test_damaged_files_are_told(damage: Any, message: str, tmp_path: Path) -> None:
+def test_damaged_files_are_reported(damage: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(a_network().state_dict(), path)
     path.write_bytes(damage(path.read_bytes()))

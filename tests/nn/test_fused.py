@@ -201,7 +201,7 @@ def test_a_gradient_of_any_strides() -> None:
 
 @runs_kernels
 @pytest.mark.parametrize("needed", range(3))
-def test_only_one_gradient_is_asked_for(needed: int) -> None:
+def test_only_one_gradient_is_requested(needed: int) -> None:
     inputs = tensors(Case(2, 6, 4, (3, 3), 4, 2))
     inputs[needed].requires_grad_()
     fused_conv1x1(*inputs, 4).sum().backward()

@@ -91,7 +91,7 @@ def test_normalises_apart_where_it_can_not_be_folded(case: str) -> None:
 @pytest.mark.parametrize(
     ("backbone", "M", "G"), [("shufflenet_v2_x0_5", 2, 2), ("resnet18", 8, 2), ("resnet50", 1, 1)]
 )
-def test_networks_give_the_same_as_with_every_layer_by_itself(backbone: str, M: int, G: int) -> None:
+def test_networks_give_the_same_as_with_every_layer_alone(backbone: str, M: int, G: int) -> None:
     torch.manual_seed(0)
     network = wnexplore.build(backbone, "weightnet", M, G, stem="small", num_classes=10).double().eval()
     for module in network.modules():

@@ -80,7 +80,7 @@ assert at_odds > 10
 
 
 @has_new
-def test_what_follows_a_wider_switch_goes_on_following_it() -> None:
+def test_what_follows_a_wider_switch_continues_following_it() -> None:
     script = """
 import torch
 from wnexplore.nn.precision import products_use_tf32, tf32_set
@@ -95,7 +95,7 @@ assert not products_use_tf32()
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
-def test_environment_tells_the_precision() -> None:
+def test_environment_reports_the_precision() -> None:
     for allowed in (True, False):
         with tf32_set(allowed):
             found = environment("cpu")

@@ -122,7 +122,7 @@ def test_rows_that_were_filtered_out_are_not_drawn() -> None:
     assert curve_infos(frame(sweep()), FULL) == {}
 
 
-def test_protocols_and_backbones_have_panels_of_their_own() -> None:
+def test_protocols_and_backbones_have_separate_panels() -> None:
     other = [replace(r, protocol={**r.protocol, "dataset": "cifar10"}) for r in FULL]
     assert [panel.title for panel in panels([*FULL, *other])] == ["digits", "digits", "cifar10", "cifar10"]
     wide = [replace(r, point=p) for p in points("resnet18")[:1] for r in FULL[:3]]

@@ -80,7 +80,7 @@ def test_front_rises_from_left_to_right() -> None:
     assert panels("flops", "top1", pareto=False)[0].front == ()
 
 
-def test_rings_mark_what_may_be_optimal_beside_the_front() -> None:
+def test_rings_mark_what_may_be_optimal_off_the_front() -> None:
     panel, strict = panels("latency_ms", "top1")[0], panels("latency_ms", "top1", strict=True)[0]
     assert panel.front == strict.front
     drawn = [point for series in panel.series for point in series.points]
@@ -110,7 +110,7 @@ def test_of_many_labels_those_on_the_front_stay() -> None:
     assert all(p.label for p in everything if (p.x, p.y) in panel.front)
 
 
-def test_panels_say_what_tells_them_apart_even_if_it_goes_without_saying() -> None:
+def test_panels_say_what_reports_them_apart_even_if_it_goes_without_saying() -> None:
     cold = [latency(point, cache="cold") for point in points()[:3]]
     both = frame([r for p in points()[:3] for r in (complexity(p), latency(p))] + cold)
     assert {p.title for p in scatter_info(both, "flops", "latency_ms").panels} == {"warm cache", "cold cache"}

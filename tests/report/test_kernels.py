@@ -122,7 +122,7 @@ def test_kernels_that_never_change_have_an_axis_all_the_same() -> None:
         similarity_info(_analysis(_layer("conv", [], [])))
 
 
-def test_few_pairs_far_below_the_others_are_told_and_not_drawn() -> None:
+def test_few_pairs_far_below_the_others_are_reported_and_not_drawn() -> None:
     cosines = np.linspace(0.9, 1, 999).tolist()
     info = similarity_info(_analysis(_layer("conv", [-0.75, *cosines], [False] * 1000)))
     assert 0.89 < info.edges[0] < 0.91

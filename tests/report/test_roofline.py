@@ -106,7 +106,7 @@ def test_roofs_and_marks_are_where_the_figures_are() -> None:
         ("PReLU", None, False, "other"),
     ],
 )
-def test_kinds_of_layers_are_told_apart(
+def test_kinds_of_layers_are_reported_apart(
     kind: str, formulation: str | None, depthwise: bool, message: str
 ) -> None:
     layer = _layer("a", 10, 10, 1.0, kind, formulation, depthwise)
@@ -120,7 +120,7 @@ def test_a_network_without_work_has_no_roofline() -> None:
 
 
 @pytest.mark.parametrize("name", ["figure", "figure.jpg", "nowhere/figure.png", "folder.png"])
-def test_where_nothing_can_be_drawn_is_told_beforehand(tmp_path: Path, name: str) -> None:
+def test_where_nothing_can_be_drawn_is_reported_beforehand(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError):
         check_figure_path(tmp_path / name)

@@ -33,7 +33,7 @@ def three_rungs() -> list[Record]:
     return found
 
 
-def test_rungs_are_told_with_what_they_dropped_and_cost() -> None:
+def test_rungs_are_reported_with_what_they_dropped_and_cost() -> None:
     first, second = rungs(trainings(three_rungs()))
     assert (first.epochs, first.entered) == (1, 5)
     assert first.dropped == ((SE, 52), (CONDCONV, 51), (PLAIN, 50))
@@ -95,23 +95,25 @@ def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) ->
 
 def test_a_run_in_full_says_how_far_early_ranks_held() -> None:
     top1 = ([50.0, 70.0, 90.0], [51.0, 71.0, 89.0], [52.0, 72.0, 88.0])
-    own = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
-    for line, epochs in zip(lines(own), (1, 3), strict=True):
+    records = [trained(point, values) for point, values in zip(points(), top1, strict=False)]
+    for line, epochs in zip(lines(records), (1, 3), strict=True):
         assert re.search(rf"\b{epochs} of 9\b.*-1\.00 .*\b3\b", line), line
     alike = [trained(point, [50.0, 70.0 + i, 90.0 + i]) for i, point in enumerate(points()[:3])]
     assert "-1.00" not in lines(alike)[0]
-    assert lines(own[:2]) == []
+    assert lines(records[:2]) == []
     assert lines(sweep()) == lines([]) == []
 
 
 def test_halving_is_judged_by_those_it_kept_long_enough() -> None:
     full = curves()
     found = rank_correlations(trainings(halved(full)))
-    assert [(each.epochs, each.later, each.variants) for each in found] == [(1, 3, 4)]
+    assert [(correlation.epochs, correlation.later, correlation.variants) for correlation in found] == [
+        (1, 3, 4)
+    ]
     assert re.search(r"\b1 of 9\b.*\b3\b.*\b4 of 12\b", lines(halved(full))[-1])
     assert all(
-        isinstance(each, RankCorrelation) and each.variants == 12
-        for each in rank_correlations(trainings(full))
+        isinstance(correlation, RankCorrelation) and correlation.variants == 12
+        for correlation in rank_correlations(trainings(full))
     )
 
 

@@ -101,7 +101,7 @@ def test_a_pair_is_one_whatever_else_the_rows_hold() -> None:
     assert len(found.pairs) == 1
 
 
-def test_points_of_one_run_alone_are_told_with_what_became_of_them() -> None:
+def test_points_of_one_run_alone_are_reported_with_what_became_of_them() -> None:
     gone = failure("latency", SE, "out_of_memory", "no memory")
     found = compared([latency(p) for p in (PLAIN, SE, CONDCONV)], [latency(PLAIN), gone, latency(WEIGHTNET)])
     assert lonely_lines(found) == [
@@ -111,7 +111,7 @@ def test_points_of_one_run_alone_are_told_with_what_became_of_them() -> None:
     ]
 
 
-def test_different_counts_of_one_network_are_told_whatever_is_compared() -> None:
+def test_different_counts_of_one_network_are_reported_whatever_is_compared() -> None:
     ours = [r for p in (PLAIN, SE) for r in (latency(p), complexity(p, 1000, 2000))]
     theirs = [latency(PLAIN), complexity(PLAIN, 1000, 2000), latency(SE), complexity(SE, 1001, 2000)]
     for name in ("latency_ms", "flops"):

@@ -103,7 +103,7 @@ def test_epochs_are_those_trained_and_dropped_variants_stand_apart() -> None:
     assert cells(frame([*records, lost]), "status") == ["ok", "failed", "ok"]
 
 
-def test_records_from_before_epochs_were_told() -> None:
+def test_records_from_before_epochs_were_reported() -> None:
     old = seeds(PLAIN, [80.0, 90.0, 70.0])
     new = [
         replace(r, value={**r.value, "epochs": 5, "dropped_at": None}) for r in seeds(SE, [81.0, 92.0, 73.0])
@@ -112,7 +112,7 @@ def test_records_from_before_epochs_were_told() -> None:
     assert cells(frame(old + new), "epochs") == [5, 5]
 
 
-def test_what_can_not_be_told_apart_is_marked_and_explained() -> None:
+def test_what_can_not_be_distinguished_is_marked_and_explained() -> None:
     records = seeds(PLAIN, [80.0, 81.0, 82.0, 83.0, 84.0])
     records += seeds(SE, [81.0, 80.5, 83.0, 83.5, 85.0])  # both better and worse
     records += seeds(CONDCONV, [81.0, 82.5, 82.5, 84.0, 85.0])

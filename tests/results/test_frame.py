@@ -113,7 +113,7 @@ def test_what_older_records_leave_out_is_what_they_were_measured_with() -> None:
         *(("runtime", "compile"), ("memory_format", "channels_last"), ("cache", "cold"), ("mode", "train")),
     ],
 )
-def test_what_is_measured_otherwise_is_a_row_of_its_own(name: str, other: object) -> None:
+def test_what_is_measured_otherwise_is_a_separate_row(name: str, other: object) -> None:
     table = frame([latency(PLAIN), latency(PLAIN, 9.0, **{name: other})])  # type: ignore[arg-type]
     assert cells(table, name) == [LATENCY[name], other]
     assert cells(table, "latency_ms") == [5.25, 9.0]
@@ -124,7 +124,7 @@ def test_warnings_are_their_kinds() -> None:
     assert one(latency(PLAIN))["warnings"] is None
 
 
-def test_what_a_latency_says_beside_its_times() -> None:
+def test_what_a_latency_says_besides_its_times() -> None:
     row = one(latency(PLAIN, 4.0))
     assert (row["peak_memory_mb"], row["rounds"], row["stopped_by"]) == (24.25, 120, "target")
     assert row["compile_s"] is row["energy_j"] is None

@@ -150,7 +150,7 @@ def test_a_damaged_record_is_named_and_hides_no_other(
     assert len(damaged) == 1
 
 
-def test_a_store_cut_off_anywhere_is_told_or_whole(tmp_path: Path) -> None:
+def test_a_store_cut_off_anywhere_is_reported_or_whole(tmp_path: Path) -> None:
     full = filled(tmp_path / "run", [complexity(point) for point in points()]) / FILE_NAME
     content, known = full.read_bytes(), read_records(tmp_path / "run")
     assert len(known) > 10
@@ -183,7 +183,7 @@ def test_a_database_that_another_program_holds_is_waited_for(
     assert str(tmp_path / FILE_NAME) in told
 
 
-def test_a_program_that_never_lets_go_is_told(tmp_path: Path) -> None:
+def test_a_program_that_never_lets_go_is_reported(tmp_path: Path) -> None:
     with (
         Store.create(tmp_path, busy_s=0.05, patience_s=0.2) as store,
         closing(sqlite3.connect(tmp_path / FILE_NAME)) as holder,

@@ -82,7 +82,7 @@ def test_the_file_is_in_wal_mode_and_marked_as_ours(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_second_process_is_told_and_stops(tmp_path: Path) -> None:
+def test_a_second_process_is_reported_and_stops(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from wnexplore.results.store import Store;"
         f" Store.create(Path({str(tmp_path)!r}))"
@@ -124,13 +124,13 @@ def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
 )
-def test_a_damaged_store_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_store_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(InputError, match=FILE_NAME):
         read_records(tmp_path)
 
 
-def test_a_truncated_store_is_told(tmp_path: Path) -> None:
+def test_a_truncated_store_is_reported(tmp_path: Path) -> None:
     with Store.create(tmp_path) as store:
         for seed in range(200):
             store.append(_record(seed))
@@ -151,7 +151,7 @@ def test_another_programs_database_is_no_store(tmp_path: Path) -> None:
     assert (tmp_path / FILE_NAME).read_bytes() == before
 
 
-def test_a_row_that_makes_no_sense_is_told(tmp_path: Path) -> None:
+def test_a_row_that_makes_no_sense_is_reported(tmp_path: Path) -> None:
     with Store.create(tmp_path) as store:
         store.append(_record())
     connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
@@ -161,7 +161,7 @@ def test_a_row_that_makes_no_sense_is_told(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_a_full_disk_is_told_and_keeps_what_was_committed(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_what_was_committed(tmp_path: Path) -> None:
     """A limit on the size of files stands in for a full disk: writes fail in the same place."""
     script = f"""
 import resource, sys

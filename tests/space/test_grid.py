@@ -99,7 +99,7 @@ def test_points_that_are_one_function_are_those_whose_networks_read_the_same() -
     assert (space.first_like[~space.legal] == -1).all()
 
 
-def test_each_stage_is_crossed_by_itself() -> None:
+def test_each_stage_is_crossed_independently() -> None:
     space = _space(methods=["weightnet"], M=[1, 2], G=[1], per_stage=True)
     assert [str(space.point(index)) for index in range(len(space))] == [
         "shufflenet_v2_x0_5 weightnet M=1 G=1",
@@ -177,7 +177,7 @@ def test_a_sample_is_part_of_the_points_and_follows_its_seed() -> None:
     assert sample(points, 5000, 0).tolist() == points.tolist()
 
 
-def test_csv_has_every_axis_and_tells_doubles() -> None:
+def test_csv_has_every_axis_and_reports_doubles() -> None:
     space = _space(methods=["weightnet"], M=["4/C", 2], G=["1/C", 2], reduction=[16, 32])
     lines = to_csv(space, np.flatnonzero(space.legal)).splitlines()
     assert lines[0] == ",".join(FIELDS)
@@ -216,7 +216,7 @@ def test_a_space_too_large_to_list_can_still_be_sized() -> None:
     )
     assert len(space) == 100**4
     # One of 50 M is odd or even for G = 2; all are legal for G = 1.
-    assert sum(own.points for own in space.illegal()) == 100**4 - 75**4
+    assert sum(rule.points for rule in space.illegal()) == 100**4 - 75**4
     with pytest.raises(InputError, match=r"\b100,000,000\b.*\b20,000,000\b"):
         _ = space.params
 

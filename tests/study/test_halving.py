@@ -225,7 +225,7 @@ def test_several_at_once_give_what_one_after_another_gives(networks: Path, tmp_p
     assert all(r.samples["tested_epochs"] == [1, 2, 3] for r in plain)
 
 
-def test_a_variant_that_diverges_is_a_row_and_the_others_go_on(networks: Path, tmp_path: Path) -> None:
+def test_a_variant_that_diverges_is_a_row_and_the_others_continue(networks: Path, tmp_path: Path) -> None:
     spec = SweepSpec.model_validate(
         {
             "backbones": [f"{networks}:exploding", f"{networks}:small"],
@@ -270,7 +270,7 @@ def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
 
 
 @pytest.mark.slow
-def test_a_halving_that_is_killed_goes_on_to_the_same_records(networks: Path, tmp_path: Path) -> None:
+def test_a_halving_that_is_killed_resumes_to_the_same_records(networks: Path, tmp_path: Path) -> None:
     path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 9, seeds: 2, jobs: 2")
     full = measured(load_sweep(path), tmp_path / "whole")
     command = [sys.executable, "-m", "wnexplore", "sweep", str(path), "--out", str(tmp_path / "parts")]

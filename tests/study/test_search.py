@@ -86,7 +86,7 @@ def test_a_search_ends_where_its_space_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_more_trials_go_on_from_those_that_are_there(tmp_path: Path) -> None:
+def test_more_trials_continue_from_those_that_are_there(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     first = _run(Search(spec, TRADE, trials=22), tmp_path / "run")
     more = _run(Search(spec, TRADE, trials=24), tmp_path / "run")

@@ -92,7 +92,7 @@ def test_only_what_is_new_runs_when_the_sweep_changes(tmp_path: Path) -> None:
     assert [s.done for s in steps] == [0, 1, 2, 2, 4, 4], "latencies of one batch size go together"
 
 
-def test_trainings_go_on_with_the_threads_that_the_run_began_with(tmp_path: Path) -> None:
+def test_trainings_continue_with_the_threads_that_the_run_began_with(tmp_path: Path) -> None:
     spec = _spec(tmp_path, TRAINED)
     plain = plan(spec).points[0].baseline()
     begun = plan(spec, {plain: 3})
@@ -123,7 +123,7 @@ def _failures(records: list[Record]) -> list[tuple[str, str, str | None]]:
     return [(r.figure, r.status, r.error) for r in records if r.status != "ok"]
 
 
-def test_a_point_that_does_not_fit_in_memory_becomes_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
+def test_a_point_that_does_not_fit_in_memory_becomes_a_row_and_the_sweep_continues(tmp_path: Path) -> None:
     text = (
         "methods: [plain]\nstem: [small]\nresolution: [10000000, 32]\nlatency: {seconds: 0.001, device: cpu}"
     )
@@ -152,7 +152,7 @@ def test_a_training_that_diverges_becomes_a_row_and_is_tried_again_only_when_ask
     assert len(read_records(tmp_path / "run")) == 3
 
 
-def test_what_is_asked_for_twice_is_measured_once(tmp_path: Path) -> None:
+def test_what_is_requested_twice_is_measured_once(tmp_path: Path) -> None:
     text = TINY.replace("batch_sizes: [1, 2]", "batch_sizes: [1, 1]")
     keys = [m.key for m in plan(_spec(tmp_path, text)).measurements]
     assert len(keys) == len(set(keys)) == 8
@@ -171,7 +171,7 @@ def test_every_axis_of_the_protocol_is_crossed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", ["dtypes: [tf32]", "runtimes: [eager, cudagraph]"])
-def test_what_only_a_gpu_has_is_told_before_anything_is_measured(tmp_path: Path, asked: str) -> None:
+def test_what_only_a_gpu_has_is_reported_before_anything_is_measured(tmp_path: Path, asked: str) -> None:
     with pytest.raises(InputError, match=r"'(tf32|cudagraph)'.*CUDA"):
         plan(_spec(tmp_path, f"methods: [plain]\nlatency: {{device: cpu, {asked}}}"))
 
@@ -199,7 +199,7 @@ def test_a_record_is_the_same_however_its_data_set_is_written(tmp_path: Path) ->
     assert named == keys(f"data: folder, path: {tmp_path}") != keys("data: digits")
 
 
-def test_a_missing_data_set_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cifar10"):
         plan(_spec(tmp_path, f"train: {{data: cifar10, path: {tmp_path}}}"))
     with pytest.raises(InputError, match="path"):

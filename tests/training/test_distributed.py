@@ -21,7 +21,7 @@ def test_each_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("gpus", "local"), [(2, "2"), (1, "7"), (0, "0")])
-def test_a_process_beyond_the_gpus_is_told_how_many_there_are(
+def test_a_process_beyond_the_gpus_is_reported_how_many_there_are(
     monkeypatch: pytest.MonkeyPatch, gpus: int, local: str
 ) -> None:
     _start(monkeypatch, gpus, RANK=local, WORLD_SIZE="8", LOCAL_RANK=local)

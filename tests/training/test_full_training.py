@@ -41,7 +41,7 @@ def network(tmp_path: Path) -> Path:
     ],
     ids=["sgd", "adamw-ema-clip", "bfloat16"],
 )
-def test_a_training_that_was_lost_again_and_again_goes_on_to_the_same_bits(
+def test_a_training_that_was_lost_again_and_again_resumes_to_the_same_bits(
     network: Path, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:
     train_fully(a_run(network, tmp_path / "whole", **recipe))
@@ -154,7 +154,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> No
         read_checkpoint_metadata(path)
 
 
-def test_a_damaged_image_is_told_and_counted(network: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_is_reported_and_counted(network: Path, tmp_path: Path) -> None:
     for part in ("train", "val"):
         for name, colour in (("black", 0), ("white", 255)):
             folder = tmp_path / "data" / part / name
@@ -202,7 +202,7 @@ def command(network: Path, out: Path, *more: object, function: str = "make") -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_that_is_stopped_goes_on_to_the_same_bits(
+def test_a_process_that_is_stopped_resumes_to_the_same_bits(
     network: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     subprocess.run([sys.executable, *command(network, tmp_path / "whole")], check=True, capture_output=True)
@@ -217,7 +217,7 @@ def test_a_process_that_is_stopped_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_go_on_after_a_stop(network: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does_and_resume_after_a_stop(network: Path, tmp_path: Path) -> None:
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     alone, pair, stopped = (
         command(network, tmp_path / name, function="without_memory") for name in ("alone", "pair", "stopped")

@@ -83,7 +83,7 @@ def test_two_images_by_arithmetic() -> None:
     assert (row["inputs"], row["lambda"], row["samples"], row["kernel_size"]) == (4, 2, 2, "1x1")
 
 
-def test_pairs_of_one_class_are_told_from_others() -> None:
+def test_pairs_of_one_class_are_reported_from_others() -> None:
     layer = CondConv2d(2, 2, 1, experts=2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]).view(2, 2, 2, 1, 1))
@@ -206,7 +206,7 @@ def test_a_layer_that_runs_twice_is_seen_once_and_one_that_never_runs_not_at_all
     torch.testing.assert_close(seen.alphas["conv"], network.conv.activations(images, None).detach())
 
 
-def test_what_can_not_be_compared_is_told() -> None:
+def test_what_can_not_be_compared_is_reported() -> None:
     plain = wnexplore.build("shufflenet_v2_x0_5", "se", stem="small", num_classes=4)
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
     with pytest.raises(InputError, match="generated kernels"):

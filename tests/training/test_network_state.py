@@ -87,7 +87,7 @@ def test_a_value_comes_back_from_a_file_that_runs_no_code(value: Any, tmp_path: 
         lambda: np.random.RandomState(5),
     ],
 )
-def test_a_generator_goes_on_where_it_was(make: Any, tmp_path: Path) -> None:
+def test_a_generator_continues_where_it_was(make: Any, tmp_path: Path) -> None:
     def draw(generator: Any) -> float:
         if isinstance(generator, torch.Generator):
             return torch.rand(1, generator=generator).item()
@@ -227,7 +227,7 @@ def test_a_checkpoint_has_what_a_network_made_anew_lacks(name: str, tmp_path: Pa
         assert same_state(found[kind], expected[kind]), kind
 
 
-def test_a_state_of_another_network_is_told() -> None:
+def test_a_state_of_another_network_is_reported() -> None:
     state = network_state(odd_networks.tied(4))
     with pytest.raises(ValueError, match="parameter"):
         load_network_state(odd_networks.cumulative(4), state)

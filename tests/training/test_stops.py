@@ -140,7 +140,7 @@ def test_a_batch_of_one_after_a_damaged_image_is_skipped_and_counted(network: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("function", ["norm_of_one_pixel", "slow"])
-def test_damaged_batches_do_not_shift_what_a_stopped_training_goes_on_with(
+def test_damaged_batches_do_not_shift_what_a_stopped_training_continues_with(
     network: Path, tmp_path: Path, function: str
 ) -> None:
     data = images(tmp_path / "data")
@@ -250,7 +250,7 @@ def test_a_network_that_leaves_is_a_row_of_a_sweep(network: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("change", ["added", "renamed", "class"])
-def test_images_that_changed_since_a_training_began_are_told(
+def test_images_that_changed_since_a_training_began_are_reported(
     network: Path, tmp_path: Path, change: str
 ) -> None:
     data = images(tmp_path / "data")
@@ -319,7 +319,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, change: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_state_of_another_version_is_told(tmp_path: Path) -> None:
+def test_a_state_of_another_version_is_reported(tmp_path: Path) -> None:
     run = odd_run("frozen_by_train", tmp_path / "run")
     with pytest.raises(CrashError):
         train_fully(run, crash_at(5))
@@ -394,7 +394,7 @@ def test_sigterm_to_all_processes_ends_a_long_test_and_loses_nothing(network: Pa
         ("frozen_by_train", None, signal.SIGTERM),
     ],
 )
-def test_a_process_with_an_odd_network_is_killed_and_goes_on_to_the_same_bits(
+def test_a_process_with_an_odd_network_is_killed_and_resumes_to_the_same_bits(
     tmp_path: Path, name: str, ema: float | None, how: signal.Signals
 ) -> None:
     options = ("--batch-size", 128, "--epochs", 3, *(() if ema is None else ("--ema", ema)))

@@ -358,7 +358,7 @@ class Keeping(Callbacks):
         (10, [True, False]),  # in that of the last one
     ],
 )
-def test_a_training_that_is_stopped_goes_on_to_the_same_rows(
+def test_a_training_that_is_stopped_resumes_to_the_same_rows(
     digits: Data, tmp_path: Path, until: int, saved: list[bool]
 ) -> None:
     def begun() -> Trainer:
