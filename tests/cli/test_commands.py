@@ -59,6 +59,42 @@ def test_shell_completion() -> None:
     assert shown.stdout.split() == ["sweep"]
 
 
+FICKLE = """\
+from pathlib import Path
+from torch import nn
+
+class Fickle(nn.Sequential):
+    def forward(self, x):
+        if len(x) == 5 and Path(FLAG).exists():
+            raise RuntimeError("not five images today")
+        return super().forward(x)
+
+def fickle(num_classes=10):
+    return Fickle(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+def test_a_sweep_measures_failed_points_again_with_retry_failed_alone(
+    tmp_path: Path, command: Command
+) -> None:
+    network, flag, run = tmp_path / "fickle.py", tmp_path / "flag", tmp_path / "run"
+    network.write_text(FICKLE.replace("FLAG", repr(str(flag))), encoding="utf-8")
+    flag.touch()
+    sweep = ("sweep", "--backbone", f"{network}:fickle", "--method", "plain", "--resolution", 8)
+    sweep = (*sweep, "--batch-size", "1,5", "--seconds", 0.001, "--device", "cpu", "--out", run)
+
+    def statuses() -> list[str]:
+        return sorted(record.status for record in read_records(run))
+
+    assert "not five images today" in command(*sweep).err
+    assert statuses() == ["failed", "ok", "ok"]
+    flag.unlink()
+    assert command(*sweep).code == 0
+    assert statuses() == ["failed", "ok", "ok"]
+    assert command(*sweep, "--retry-failed").code == 0
+    assert statuses() == ["ok", "ok", "ok"]
+
+
 def test_profile_prints_one_json_object(command: Command) -> None:
     outcome = command(
         *("profile", "--backbone", "shufflenet_v2_x0_5", "--method", "weightnet", "--M", 2, "--G", 2),

@@ -24,6 +24,16 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, b"old" * 10)
+    with path.open("rb", buffering=0) as reader:
+        start = reader.read(3)
+        write_atomically(path, b"new")
+        assert start + reader.read() == b"old" * 10
+    assert path.read_bytes() == b"new"
+
+
 def test_what_can_not_be_written_shows_beforehand(tmp_path: Path) -> None:
     (tmp_path / "there").write_bytes(b"x")
     for path in (tmp_path / "there", tmp_path / "not yet", Path("/dev/null")):

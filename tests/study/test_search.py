@@ -96,6 +96,23 @@ def test_more_trials_continue_from_those_that_are_there(tmp_path: Path) -> None:
     assert set(at_once) == set(more)
 
 
+def test_the_seed_decides_what_is_proposed_where_points_are_too_many_to_be_listed(tmp_path: Path) -> None:
+    multipliers = ", ".join(str(number) for number in range(1, 281))
+    text = (
+        SPACE.replace("[se, weightnet]", "[weightnet]")
+        .replace("[1, 2, 4]", f"[{multipliers}]")
+        .replace("G: [1, 2]", "G: [1]")
+        .replace("[null, [3, 4]]", "[null]")
+    )
+    spec = _spec(tmp_path, text)
+    points = {}
+    for name, seed in (("zero", 0), ("one", 1)):
+        wanted = Search(spec, TRADE, trials=1, seed=seed)
+        assert not wanted.within.listed
+        points[name] = _run(wanted, tmp_path / name)
+    assert points["zero"] != points["one"]
+
+
 def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     _run(Search(spec, TRADE, trials=2), tmp_path / "run")
