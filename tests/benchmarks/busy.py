@@ -39,7 +39,7 @@ from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.torch_settings import threads_set
 from wnexplore.models import build
 from wnexplore.training.accuracy import evaluate
-from wnexplore.training.loop import Training
+from wnexplore.training.loop import TrainingLoop
 from wnexplore.training.setup import threads_of
 
 SETTINGS: dict[str, dict[str, str]] = {
@@ -250,7 +250,7 @@ def _step(work: Work) -> Iterator[Callable[[], int]]:
             yield tested
             return
         spec = TrainSpec(data=source, batch_size=work.batch_size, epochs=10_000)
-        training = Training(network, data.train, spec.recipe, seed=0, device="cpu")
+        training = TrainingLoop(network, data.train, spec.recipe, seed=0, device="cpu")
         steps = training.steps_per_epoch if work.kind == "folder" else 1
 
         def trained() -> int:

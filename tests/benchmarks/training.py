@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wnexplore.data import Pass, Split, load_data
+from wnexplore.data import EpochPass, Split, load_data
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
@@ -27,7 +27,7 @@ from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.statistics import bootstrap_interval
 from wnexplore.models import build
-from wnexplore.training.loop import Training
+from wnexplore.training.loop import TrainingLoop
 from wnexplore.training.optimizer import make_optimizer
 
 BACKBONE, RESOLUTION = "shufflenet_v2_x0_5", 32
@@ -58,7 +58,7 @@ def _loops(name: str, method: str, requested: argparse.Namespace, device: str) -
     recipe = Recipe(batch_size=requested.batch_size, epochs=1000)
     torch.manual_seed(0)
     network = build(BACKBONE, method, stem="small", num_classes=data.num_classes)
-    ours = Training(copy.deepcopy(network), watched, recipe, seed=0, device=device)
+    ours = TrainingLoop(copy.deepcopy(network), watched, recipe, seed=0, device=device)
     bare = _bare(copy.deepcopy(network).to(device).train(), data.train, recipe, device)
     ratios, share = [], []
     for number in range(requested.rounds + 1):
@@ -114,7 +114,7 @@ class _Watched:
             yield batch
 
 
-def _run_ours(training: Training, steps: int) -> None:
+def _run_ours(training: TrainingLoop, steps: int) -> None:
     for _ in training.losses(training.step + steps):
         pass
 
@@ -124,7 +124,7 @@ def _bare(network: nn.Module, split: Split, recipe: Recipe, device: str) -> Iter
     optimizer = make_optimizer(network, recipe)
     epoch = 0
     while True:
-        for images, labels in split.batches(recipe.batch_size, device, Pass(0, epoch)):
+        for images, labels in split.batches(recipe.batch_size, device, EpochPass(0, epoch)):
             loss = functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

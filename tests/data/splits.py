@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wnexplore.data import Batch, Pass, Split, TensorSplit
+from wnexplore.data import Batch, EpochPass, Split, TensorSplit
 
 
-def everything(split: Split, training: Pass | None = None, batch_size: int = 64) -> Batch:
+def everything(split: Split, training: EpochPass | None = None, batch_size: int = 64) -> Batch:
     """All images and labels of a pass or test."""
     images, labels = zip(*split.batches(batch_size, "cpu", training), strict=True)
     return torch.cat(images), torch.cat(labels)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.data.splits import everything, write_folder, write_images
-from wnexplore.data import Augment, Pass, load_data
+from wnexplore.data import Augment, EpochPass, load_data
 from wnexplore.errors import InputError, RunError
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -41,11 +41,11 @@ def test_folder_is_tested_on_the_centre_of_the_resized_image(folder: Path) -> No
 )
 def test_crops_are_the_same_however_many_workers_there_are(folder: Path) -> None:
     split = load_data(f"folder:{folder}", resolution=16).train
-    images, _ = everything(split, Pass(0, 0), batch_size=3)
+    images, _ = everything(split, EpochPass(0, 0), batch_size=3)
     mask = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(mask)})
-        alone, _ = everything(split, Pass(0, 0), batch_size=3)
+        alone, _ = everything(split, EpochPass(0, 0), batch_size=3)
     finally:
         os.sched_setaffinity(0, mask)
     assert torch.equal(images, alone)
@@ -67,7 +67,7 @@ def test_crops_have_the_shares_requested_and_half_are_mirrored(tmp_path: Path) -
     def crops(augment: Augment) -> tuple[list[float], float]:
         """Shares of the image's area, from the slopes of the colours, and the share of mirrored ones."""
         split = load_data(f"folder:{tmp_path}", resolution=16, augment=augment).train
-        images, _ = everything(split, Pass(0, 0))
+        images, _ = everything(split, EpochPass(0, 0))
         pixels = (images * STD.view(3, 1, 1) + MEAN.view(3, 1, 1)) * 255
         width = (pixels[:, 0, :, 12] - pixels[:, 0, :, 3]).mean(1) / 9 * 16 / 3 / 80
         height = (pixels[:, 1, 12] - pixels[:, 1, 3]).mean(1) / 9 * 16 / 4 / 60
@@ -116,17 +116,17 @@ def test_damaged_images_are_left_out_and_named(folder: Path) -> None:
     assert all(len(images) == len(labels) > 0 for images, labels in batches)
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == [0] * 5 + [1] * 5
     found = split.damaged
-    images, labels = everything(split, Pass(0, 0), batch_size=16)
+    images, labels = everything(split, EpochPass(0, 0), batch_size=16)
     assert (len(images), len(labels)) == (10, 10)
     assert split.damaged == found  # each once, in the order of their discovery
 
 
 def test_other_images_are_as_without_the_damaged_ones(folder: Path) -> None:
     split = load_data(f"folder:{folder}", resolution=16, augment=Augment(colour_jitter=0.4)).train
-    full = list(split.batches(5, "cpu", Pass(7, 0)))
-    _, order = everything(split, Pass(7, 0), batch_size=10)
+    full = list(split.batches(5, "cpu", EpochPass(7, 0)))
+    _, order = everything(split, EpochPass(7, 0), batch_size=10)
     (folder / "train" / "dog" / "3.png").write_bytes(b"not a picture")
-    rest = list(split.batches(5, "cpu", Pass(7, 0)))
+    rest = list(split.batches(5, "cpu", EpochPass(7, 0)))
     lost = 0
     for (images, _), (fewer, _) in zip(full, rest, strict=True):
         kept = [any(torch.equal(image, other) for other in fewer) for image in images]
@@ -139,10 +139,10 @@ def test_other_images_are_as_without_the_damaged_ones(folder: Path) -> None:
 def test_a_batch_without_any_image_is_not_there_and_a_share_without_any_ends_the_run(folder: Path) -> None:
     (folder / "train" / "dog" / "3.png").write_bytes(b"not a picture")
     split = load_data(f"folder:{folder}", resolution=16).train
-    assert len(list(split.batches(1, "cpu", Pass(0, 0)))) == 9 == split.batches_per_pass(1) - 1
+    assert len(list(split.batches(1, "cpu", EpochPass(0, 0)))) == 9 == split.batches_per_pass(1) - 1
     assert len(list(split.batches(1, "cpu"))) == 9
     with pytest.raises(RunError, match=r"dog/3\.png"):
-        [list(split.batches(2, "cpu", Pass(0, 0), rank=rank, world=2)) for rank in (0, 1)]
+        [list(split.batches(2, "cpu", EpochPass(0, 0), rank=rank, world=2)) for rank in (0, 1)]
 
 
 def test_a_folder_mostly_damaged_ends_the_run_with_the_first(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(folder: Path) -> None:
     for name in ("cat", "dog"):
         write_images(folder / "train" / f"{name}s", 100)
         write_images(folder / "val" / f"{name}s", 1)
-    batches = load_data(f"folder:{folder}", resolution=64).train.batches(1, "cpu", Pass(0, 0))
+    batches = load_data(f"folder:{folder}", resolution=64).train.batches(1, "cpu", EpochPass(0, 0))
     before = children()
     next(batches)
     for worker in children() - before:
@@ -212,7 +212,7 @@ def test_deep_images_are_scaled_alike_in_training_and_test(tmp_path: Path) -> No
             image = Image.fromarray(np.full((20, 20), value, np.uint16))
             image.save(tmp_path / part / "x" / f"{number}.png")
     data = load_data(f"folder:{tmp_path}", resolution=16)
-    (trained, _), (tested, _) = everything(data.train, Pass(0, 0)), everything(data.test)
+    (trained, _), (tested, _) = everything(data.train, EpochPass(0, 0)), everything(data.test)
     for images, largest in ((trained, 900), (tested, 3000)):
         pixels = images * STD.view(3, 1, 1) + MEAN.view(3, 1, 1)
         found = sorted(pixels.mean((1, 2, 3)).tolist())

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from tests.data.splits import everything, write_folder
 from tests.examples import examples
-from wnexplore.data import Pass, load_data
+from wnexplore.data import EpochPass, load_data
 from wnexplore.data.folder_listing import image_files
 from wnexplore.errors import InputError, RunError
 
@@ -80,7 +80,7 @@ def test_pipes_among_the_images_are_left_out_and_named(tmp_path: Path) -> None:
     write_folder(tmp_path, 3, 1)
     os.mkfifo(tmp_path / "train" / "cat" / "pipe.png")
     data = load_data(f"folder:{tmp_path}", resolution=8)
-    images, _ = everything(data.train, Pass(0, 0))
+    images, _ = everything(data.train, EpochPass(0, 0))
     assert len(images) == 6
     assert data.train.damaged == (str(tmp_path / "train" / "cat" / "pipe.png"),)
 
@@ -99,7 +99,7 @@ def test_images_that_become_unreadable_end_the_pass(tmp_path: Path) -> None:
     data = load_data(f"folder:{tmp_path}", resolution=8)
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no image")
-    for split, training in ((data.train, Pass(0, 0)), (data.test, None)):
+    for split, training in ((data.train, EpochPass(0, 0)), (data.test, None)):
         with pytest.raises(RunError, match=r"\.png: "):
             list(split.batches(2, "cpu", training))
 
@@ -126,7 +126,7 @@ def test_an_image_of_any_shape_takes_little_memory(tmp_path: Path) -> None:
         Image.new("L", size, 255).save(tmp_path / "train" / "cat" / name)
         Image.new("I;16", size, 4095).save(tmp_path / "val" / "cat" / name)
     data = load_data(f"folder:{tmp_path}", resolution=224)
-    for split, training in ((data.train, Pass(0, 0)), (data.test, None)):
+    for split, training in ((data.train, EpochPass(0, 0)), (data.test, None)):
         images, _ = everything(split, training)
         assert images.shape[1:] == (3, 224, 224)
         assert split.damaged == ()

@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as v2f
 
 from tests.data.splits import everything, plain_split
-from wnexplore.data import Pass
+from wnexplore.data import EpochPass
 from wnexplore.data.augment import jitter_factors, jittered
 
 
@@ -29,7 +29,7 @@ def test_augmentation_is_every_shift_and_flip_with_black_at_the_border(flip: boo
     padded = np.pad(image.numpy(), ((0, 0), (1, 1), (1, 1)))
     windows = [padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
     windows += [w[:, :, ::-1] for w in windows] if flip else []
-    images, _ = everything(plain_split(image.repeat(600, 1, 1, 1), shift=1, flip=flip), Pass(0, 0))
+    images, _ = everything(plain_split(image.repeat(600, 1, 1, 1), shift=1, flip=flip), EpochPass(0, 0))
     counts = [(images.numpy() == w).all((1, 2, 3)).sum() for w in windows]
     assert sum(counts) == len(images)
     assert min(counts) > 0.4 * len(images) / len(windows)
@@ -61,6 +61,6 @@ def test_jitter_varies_images_of_a_pass_and_none_of_a_test() -> None:
     image = torch.randint(60, 120, (1, 3, 4, 4), dtype=torch.uint8)
     split = plain_split(image.repeat(200, 1, 1, 1), jitter=0.4)
     assert torch.equal(everything(split)[0], image.float().repeat(200, 1, 1, 1))
-    means = everything(split, Pass(0, 0))[0].mean((1, 2, 3)) / image.float().mean()
+    means = everything(split, EpochPass(0, 0))[0].mean((1, 2, 3)) / image.float().mean()
     assert 0.55 < means.min() < 0.7  # brightness alone moves the mean of the image: times 0.6 to 1.4
     assert 1.3 < means.max() < 1.45

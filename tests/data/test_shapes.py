@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from tests.data.splits import everything
 from tests.trainings import train
-from wnexplore.data import Data, Pass, TensorSplit, load_data
+from wnexplore.data import Data, EpochPass, TensorSplit, load_data
 from wnexplore.data.drawing import OUTLINES, TEXTURES, reaches
 from wnexplore.data.shapes import DrawnImages, class_pairs
 from wnexplore.design.point import DesignPoint
@@ -78,7 +78,7 @@ def test_training_and_test_are_drawn_apart() -> None:
 
 def test_larger_sets_than_are_kept_are_drawn_by_the_batch() -> None:
     data = load_data("shapes:3x100000", resolution=64)
-    images, labels = next(iter(data.train.batches(5, "cpu", Pass(0, 0, start=10**4))))
+    images, labels = next(iter(data.train.batches(5, "cpu", EpochPass(0, 0, start=10**4))))
     assert images.shape == (5, 3, 64, 64)
     assert len(labels) == 5
     assert isinstance(data.train, TensorSplit)

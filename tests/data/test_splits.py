@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.splits import everything, plain_split, write_folder
-from wnexplore.data import Augment, Batch, Pass, Split, in_memory, load_data
+from wnexplore.data import Augment, Batch, EpochPass, Split, in_memory, load_data
 from wnexplore.errors import InputError
 
 BUSY = Augment(colour_jitter=0.4, flip=True)
@@ -42,14 +42,15 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 def check_resume_and_shares(
     split: Split, seed: int, epoch: int, batch_size: int, start: int, world: int
 ) -> None:
-    full = list(split.batches(batch_size, "cpu", Pass(seed, epoch)))
+    full = list(split.batches(batch_size, "cpu", EpochPass(seed, epoch)))
     assert len(full) == split.batches_per_pass(batch_size) == max(1, len(split) // batch_size)
     start %= len(full)
-    assert same(list(split.batches(batch_size, "cpu", Pass(seed, epoch, start))), full[start:])
-    assert list(split.batches(batch_size, "cpu", Pass(seed, epoch, len(full)))) == []
+    assert same(list(split.batches(batch_size, "cpu", EpochPass(seed, epoch, start))), full[start:])
+    assert list(split.batches(batch_size, "cpu", EpochPass(seed, epoch, len(full)))) == []
     world = min(world, batch_size, len(split))
     parts = [
-        list(split.batches(batch_size, "cpu", Pass(seed, epoch), rank=r, world=world)) for r in range(world)
+        list(split.batches(batch_size, "cpu", EpochPass(seed, epoch), rank=r, world=world))
+        for r in range(world)
     ]
     for number, batch in enumerate(full):
         for together, *shares in zip(batch, *(part[number] for part in parts), strict=True):
@@ -86,11 +87,11 @@ def test_a_pass_over_a_folder_continues_and_is_shared_bit_for_bit(splits: dict[s
 @given(size=st.integers(3, 40), batch_size=st.integers(1, 20))
 def test_resized_batches_are_those_of_the_split_resized_and_kept(size: int, batch_size: int) -> None:
     images = random_images(20, 3, 12)
-    kept = list(plain_split(images, resolution=size, shift=1).batches(batch_size, "cpu", Pass(0, 0)))
+    kept = list(plain_split(images, resolution=size, shift=1).batches(batch_size, "cpu", EpochPass(0, 0)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_memory, "KEPT_BYTES", 0)
         split = plain_split(images, resolution=size, shift=1)
-        assert same(list(split.batches(batch_size, "cpu", Pass(0, 0))), kept)
+        assert same(list(split.batches(batch_size, "cpu", EpochPass(0, 0))), kept)
         assert not split._kept
 
 
@@ -98,36 +99,36 @@ def test_resized_batches_are_those_of_the_split_resized_and_kept(size: int, batc
 def test_seed_and_epoch_alone_decide_a_pass(splits: dict[str, Split], name: str) -> None:
     split = splits[name]
     state = torch.get_rng_state()
-    first = everything(split, Pass(1, 0), 8)
+    first = everything(split, EpochPass(1, 0), 8)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    next(iter(split.batches(8, "cpu", Pass(5, 5))))
-    assert same([everything(split, Pass(1, 0), 8)], [first])
-    for other in (Pass(2, 0), Pass(1, 1), Pass(0, 1)):
+    next(iter(split.batches(8, "cpu", EpochPass(5, 5))))
+    assert same([everything(split, EpochPass(1, 0), 8)], [first])
+    for other in (EpochPass(2, 0), EpochPass(1, 1), EpochPass(0, 1)):
         assert not torch.equal(everything(split, other, 8)[0], first[0])
     assert not torch.equal(everything(split)[1][: len(first[1])], first[1])
 
 
 def test_an_image_becomes_the_same_whatever_the_size_of_its_batch(splits: dict[str, Split]) -> None:
     split = splits["colours"]
-    alone, numbers = everything(split, Pass(3, 1), 1)
-    together, again = everything(split, Pass(3, 1), 41)
+    alone, numbers = everything(split, EpochPass(3, 1), 1)
+    together, again = everything(split, EpochPass(3, 1), 41)
     assert torch.equal(numbers, again)
     assert torch.equal(alone, together)
 
 
 def test_a_pass_leaves_out_an_incomplete_batch_and_repeats_no_image() -> None:
     split = plain_split(torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
-    _, labels = everything(split, Pass(0, 0), batch_size=4)
+    _, labels = everything(split, EpochPass(0, 0), batch_size=4)
     assert len(labels) == 8 == len(set(labels.tolist()))
-    assert sorted(everything(split, Pass(0, 0), batch_size=64)[1].tolist()) == list(range(10))
+    assert sorted(everything(split, EpochPass(0, 0), batch_size=64)[1].tolist()) == list(range(10))
     assert everything(split, batch_size=4)[1].tolist() == list(range(10))
 
 
 def test_order_is_uniform() -> None:
     split = plain_split(torch.zeros(4, 3, 1, 1, dtype=torch.uint8))
     orders = [
-        tuple(everything(split, Pass(seed, epoch), 4)[1].tolist())
+        tuple(everything(split, EpochPass(seed, epoch), 4)[1].tolist())
         for seed in range(30)
         for epoch in range(40)
     ]
@@ -139,7 +140,7 @@ def test_order_is_uniform() -> None:
 def test_more_processes_than_images_of_a_batch_are_refused() -> None:
     split = plain_split(torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"\b4 processes\b.*\b3\b"):
-        next(iter(split.batches(3, "cpu", Pass(0, 0), rank=1, world=4)))
+        next(iter(split.batches(3, "cpu", EpochPass(0, 0), rank=1, world=4)))
     assert list(split.batches(3, "cpu", rank=11, world=12)) == []
 
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from tests.data.splits import everything
-from wnexplore.data import Augment, Pass, TensorSplit, load_data
+from wnexplore.data import Augment, EpochPass, TensorSplit, load_data
 from wnexplore.design.data_source import DataSource
 from wnexplore.errors import InputError, RunError
 
@@ -57,7 +57,7 @@ def test_digits_are_normalised_by_the_training_images() -> None:
 def test_jitter_of_digits_stays_between_black_and_white() -> None:
     data = load_data("digits", resolution=8, augment=Augment(colour_jitter=0.9))
     plain, _ = everything(data.train)
-    jittered, _ = everything(data.train, Pass(0, 0))
+    jittered, _ = everything(data.train, EpochPass(0, 0))
     assert jittered.min().item() == pytest.approx(plain.min().item(), abs=1e-5)
     assert jittered.max().item() == pytest.approx(plain.max().item(), abs=1e-5)
 
@@ -98,7 +98,7 @@ def test_cifar10_is_read_from_its_files(cifar10: Path) -> None:
     assert labels[:10].tolist() == first["labels"]
     raw = first["data"][0].reshape(3, 32, 32).astype(float)
     assert np.corrcoef(images[0].flatten(), raw.flatten())[0, 1] > 0.999
-    assert everything(data.train, Pass(0, 0), batch_size=50)[0].shape == (50, 3, 32, 32)
+    assert everything(data.train, EpochPass(0, 0), batch_size=50)[0].shape == (50, 3, 32, 32)
     smaller = load_data(DataSource("cifar10", cifar10), resolution=20)
     assert everything(smaller.test)[0].shape == (10, 3, 20, 20)
 

@@ -17,7 +17,7 @@ from wnexplore.design.backbones import (
     mobilenet_v2_spec,
     shufflenet_v2_spec,
 )
-from wnexplore.design.conv_sites import generated_layers, stages_of
+from wnexplore.design.conv_sites import block_convs, stages_of
 from wnexplore.design.legality import check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
@@ -74,7 +74,7 @@ def test_a_width_has_one_name(family: str, thousandths: int) -> None:
 
 @pytest.mark.parametrize("name", [*BACKBONES, "mobilenet_v2_x0_35", "mobilenet_v3_small_x0_1"])
 def test_every_stage_has_layers(name: str) -> None:
-    assert stages_of(name) == tuple(dict.fromkeys(layer.stage for layer in generated_layers(name)))
+    assert stages_of(name) == tuple(dict.fromkeys(layer.stage for layer in block_convs(name)))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from wnexplore.design.published_figures import Comparison, PublishedRow, published_rows
+from wnexplore.design.published_figures import PublishedComparison, PublishedRow, published_rows
 from wnexplore.design.shipped import shipped_sweeps
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space.expansion import expand
@@ -33,18 +33,18 @@ def test_candidates_have_the_multiplier() -> None:
 
 def test_agreement_is_to_the_digits_printed() -> None:
     (point, *_) = _row().candidates()
-    assert Comparison(_row(), point, 1_450_000, 41_499_999).params_agree
-    assert Comparison(_row(), point, 1_450_000, 41_499_999).flops_agree
-    assert not Comparison(_row(), point, 1_449_999, 41_500_000).params_agree
-    assert not Comparison(_row(), point, 1_449_999, 41_500_000).flops_agree
-    assert Comparison(_row("1.46"), point, 1_462_880, 40_704_040).params_agree
+    assert PublishedComparison(_row(), point, 1_450_000, 41_499_999).params_agree
+    assert PublishedComparison(_row(), point, 1_450_000, 41_499_999).flops_agree
+    assert not PublishedComparison(_row(), point, 1_449_999, 41_500_000).params_agree
+    assert not PublishedComparison(_row(), point, 1_449_999, 41_500_000).flops_agree
+    assert PublishedComparison(_row("1.46"), point, 1_462_880, 40_704_040).params_agree
 
 
 def test_counts_that_print_as_published_are_at_no_distance() -> None:
     (point, *_) = _row().candidates()
-    assert Comparison(_row(), point, 1_450_000, 41_500_000).distance == 0
-    assert Comparison(_row(), point, 1_700_000, 41_000_000).distance == pytest.approx(0.15 / 1.5)
-    assert Comparison(_row(), point, 1_500_000, 40_090_000).distance == pytest.approx(0.41 / 41)
+    assert PublishedComparison(_row(), point, 1_450_000, 41_500_000).distance == 0
+    assert PublishedComparison(_row(), point, 1_700_000, 41_000_000).distance == pytest.approx(0.15 / 1.5)
+    assert PublishedComparison(_row(), point, 1_500_000, 40_090_000).distance == pytest.approx(0.41 / 41)
 
 
 def test_the_shipped_sweep_has_a_point_for_every_row() -> None:

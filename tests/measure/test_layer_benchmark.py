@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import wnexplore
 from wnexplore import DesignPoint
-from wnexplore.design.conv_sites import ConvShape, generated_layers
+from wnexplore.design.conv_sites import ConvShape, block_convs
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.errors import InputError
 from wnexplore.measure import layer_benchmark
@@ -58,7 +58,7 @@ def test_layers_are_alike_if_their_shapes_and_the_sizes_of_their_inputs_are() ->
     point = DesignPoint.of("resnet18", "weightnet", 4, 2, stem="small", num_classes=10)
     found = distinct_layers(wnexplore.build(point), RESOLUTION)
     expected: dict[tuple[int, ...], list[str]] = {}
-    for layer in generated_layers("resnet18"):
+    for layer in block_convs("resnet18"):
         size = _resnet_input(layer)
         key = (layer.in_channels, layer.out_channels, layer.kernel_size, size)
         expected.setdefault(key, []).append(layer.name)
@@ -77,7 +77,7 @@ def test_every_layer_of_a_network_is_counted_once(method: str) -> None:
     point = DesignPoint.of("shufflenet_v2_x0_5", method, stem="small", num_classes=10)
     network = wnexplore.build(point)
     found = distinct_layers(network, RESOLUTION)
-    layers = generated_layers("shufflenet_v2_x0_5")
+    layers = block_convs("shufflenet_v2_x0_5")
     assert sum(layer.count for layer in found) == len(layers)
     assert {layer.name for layer in found} <= {layer.name for layer in layers}
     assert len(found) < len(layers) / 2

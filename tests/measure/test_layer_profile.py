@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 import wnexplore
 from wnexplore import DesignPoint
-from wnexplore.design.conv_sites import generated_layers
+from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.methods import METHODS
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.layer_profile import measure_layers
@@ -55,7 +55,7 @@ def test_layers_of_every_method_add_up(method: str) -> None:
 def test_fc1_stands_apart_from_the_layers_it_serves() -> None:
     point = DesignPoint.of("resnet18", "weightnet", 4, 2, stem="small", num_classes=10)
     layers = {layer.name: layer for layer in _measured(point, wnexplore.build(point), batch_size=1)}
-    shapes = {shape.name: shape for shape in generated_layers("resnet18")}
+    shapes = {shape.name: shape for shape in block_convs("resnet18")}
     assert {name for name, layer in layers.items() if layer.formulation} == shapes.keys()
     name = "layer1.0.conv1"
     weights = shapes[name].out_channels * shapes[name].fan_in

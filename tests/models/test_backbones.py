@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
 from wnexplore.design.axes import STEMS
 from wnexplore.design.backbones import BACKBONES, ResNetSpec, ShuffleNetV2Spec
-from wnexplore.design.conv_sites import generated_layers
+from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
@@ -88,7 +88,7 @@ def test_generated_layers_are_those_that_design_lists(backbone: str) -> None:
     }
     listed = {
         layer.name: (layer.in_channels, layer.out_channels, (layer.kernel_size,) * 2, layer.groups)
-        for layer in generated_layers(backbone)
+        for layer in block_convs(backbone)
     }
     assert built == listed
 

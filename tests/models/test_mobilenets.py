@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import wnexplore
 from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
-from wnexplore.design.conv_sites import generated_layers
+from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.methods import METHODS as ALL_METHODS
 from wnexplore.errors import InputError
 from wnexplore.models import build
@@ -87,7 +87,7 @@ def test_generated_layers_are_those_that_design_lists(family: str, width: str) -
     ]
     assert built == [
         (layer.name, layer.in_channels, layer.out_channels, (layer.kernel_size,) * 2, layer.groups)
-        for layer in generated_layers(name)
+        for layer in block_convs(name)
     ]
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tests.nn.blocks import Block
 from wnexplore.nn import ActivationVectors
-from wnexplore.nn.packed_linear import PackedLinear, Parts
+from wnexplore.nn.packed_linear import PackedLinear, SplitVectors
 
 SIZES = [3, 1, 4]
 
@@ -72,7 +72,7 @@ def test_a_parameter_that_changed_before_backward_is_noticed() -> None:
 @pytest.mark.parametrize("batch", [1, 7])
 def test_parts_are_in_one_piece_and_give_their_gradients_back(batch: int) -> None:
     z = torch.randn(batch, 8, dtype=torch.float64, requires_grad=True)
-    parts = Parts.apply(z, SIZES)
+    parts = SplitVectors.apply(z, SIZES)
     assert all(part.is_contiguous() for part in parts)
     torch.testing.assert_close(parts, z.split(SIZES, 1))
     # One that nothing reads has a gradient of zeros.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.results.records import complexity, failure, latency, points, sweep
 from wnexplore.report.export import export
-from wnexplore.report.layout import Layout, layout
+from wnexplore.report.layout import TableLayout, layout
 from wnexplore.report.tables import table
 from wnexplore.results.frame import frame
 
@@ -17,7 +17,7 @@ ONE = frame(sweep())
 TWO = frame([*sweep(), *sweep("shufflenet_v2_x1_0")])
 
 
-def stars(contents: Layout) -> int:
+def stars(contents: TableLayout) -> int:
     return sum("★" in row[0] for row in contents.rows)
 
 

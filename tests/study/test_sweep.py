@@ -10,7 +10,7 @@ from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models import build
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store, read_records
-from wnexplore.study.sweep import Step, measure, plan, remaining, run
+from wnexplore.study.sweep import SweepStep, measure, plan, remaining, run
 from wnexplore.training.training_record import threads_before
 
 
@@ -18,10 +18,10 @@ def _spec(folder: Path, text: str = TINY) -> SweepSpec:
     return load_sweep(write_sweep(folder, text))
 
 
-def _run(spec: SweepSpec, directory: Path, retry_failed: bool = False) -> list[Step]:
+def _run(spec: SweepSpec, directory: Path, retry_failed: bool = False) -> list[SweepStep]:
     """Run what is left of a sweep; the step at which each measurement began, of those timed together
     that at which each was made ready."""
-    steps: list[Step] = []
+    steps: list[SweepStep] = []
     with Store.create(directory) as store:
         run(spec, remaining(plan(spec), store.keys(), retry_failed), store, steps.append)
     assert all(0 <= step.done + step.part <= step.total for step in steps)
@@ -107,7 +107,7 @@ def test_trainings_continue_with_the_threads_that_the_run_began_with(tmp_path: P
 def test_what_was_under_way_when_it_stopped_is_all_that_is_lost(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
 
-    def stop_amid_the_second_batch_size(step: Step) -> None:
+    def stop_amid_the_second_batch_size(step: SweepStep) -> None:
         if step.done == 8 and step.part > 0:
             raise KeyboardInterrupt
 

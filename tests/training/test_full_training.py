@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.training.runs import NETWORK, CrashError, a_run, crash_at, curve, wait_for_rows
-from wnexplore.data import FolderSplit, Pass, load_data
+from wnexplore.data import EpochPass, FolderSplit, load_data
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError
 from wnexplore.results.store import read_records
@@ -181,7 +181,7 @@ def test_an_epoch_whose_last_batch_is_damaged_ends_all_the_same(network: Path, t
     split = load_data(source, resolution=16).train
     assert isinstance(split, FolderSplit)
     # The images of the last batch of the first pass, in its order.
-    order = torch.randperm(40, generator=Pass(0, 0).generator())
+    order = torch.randperm(40, generator=EpochPass(0, 0).generator())
     for index in order[-4:].tolist():
         Path(split.folder.samples[index][0]).write_bytes(b"damaged")
     run = a_run(network, tmp_path / "run", data=source, batch_size=4, epochs=1, log_every=100)

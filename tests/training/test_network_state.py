@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.examples import examples
 from tests.training import odd_networks
-from wnexplore.data import Data, Pass, load_data
+from wnexplore.data import Data, EpochPass, load_data
 from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
@@ -161,11 +161,11 @@ def test_others_are_refreshed_as_they_are_behind_a_frozen_one(digits: Data) -> N
     seen: list[Tensor] = []
     network.two.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
     with torch.no_grad():
-        for images, _ in list(digits.train.batches(256, "cpu", Pass(0, 0)))[:2]:
+        for images, _ in list(digits.train.batches(256, "cpu", EpochPass(0, 0)))[:2]:
             network.train()(images)
     means = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
     variances = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in seen]).mean(0)
-    refresh_batch_norm(network, digits.train, 256, "cpu", Pass(0, 0))
+    refresh_batch_norm(network, digits.train, 256, "cpu", EpochPass(0, 0))
     assert torch.allclose(network.get_buffer("two.running_mean"), means, atol=1e-5)
     assert torch.allclose(network.get_buffer("two.running_var"), variances, rtol=1e-4)
 
@@ -176,7 +176,7 @@ def test_a_refresh_changes_nothing_but_batch_norm(name: str, digits: Data) -> No
         network: nn.Module = getattr(odd_networks, name)(num_classes=10)
         network.train()(IMAGES)
         before = copy.deepcopy(network_state(network))
-        refresh_batch_norm(network, digits.train, 256, "cpu", Pass(0, 0))
+        refresh_batch_norm(network, digits.train, 256, "cpu", EpochPass(0, 0))
         after = network_state(network)
     norms = ("running_mean", "running_var", "num_batches_tracked")
     for state in (before, after):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainings import train
-from wnexplore.data import Data, Pass, TensorSplit, load_data
+from wnexplore.data import Data, EpochPass, TensorSplit, load_data
 from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
@@ -19,7 +19,7 @@ from wnexplore.training.accuracy import evaluate, ready_for_test, refresh_batch_
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
-from wnexplore.training.loop import Training
+from wnexplore.training.loop import TrainingLoop
 from wnexplore.training.optimizer import lr_factor, parameter_groups
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import TrainingFigure
@@ -188,7 +188,7 @@ def test_batch_norm_statistics_become_those_of_the_training_images() -> None:
     model = nn.Sequential(nn.Identity(), norm)
     for _ in range(3):  # statistics of something else must be forgotten
         model(1e3 * torch.randn(8, 3, 4, 4))
-    refresh_batch_norm(model, data.train, 20, "cpu", Pass(0, 0))
+    refresh_batch_norm(model, data.train, 20, "cpu", EpochPass(0, 0))
     assert norm.running_mean is not None
     assert norm.running_mean.tolist() == pytest.approx([sum(range(60)) / 60] * 3)
     assert norm.momentum == 0.3
@@ -198,7 +198,7 @@ def test_refresh_reads_512_images_of_a_large_split() -> None:
     norm = nn.BatchNorm2d(3)
     images = torch.zeros(5000, 3, 1, 1, dtype=torch.uint8)
     split = TensorSplit(images, torch.zeros(5000), 1, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    refresh_batch_norm(norm, split, 100, "cpu", Pass(0, 0))
+    refresh_batch_norm(norm, split, 100, "cpu", EpochPass(0, 0))
     assert norm.num_batches_tracked == 6
 
 
@@ -427,7 +427,7 @@ def test_a_training_that_is_tested_is_the_one_that_is_not(digits: Data) -> None:
     def losses(tested: bool) -> list[float]:
         torch.manual_seed(0)
         recipe = Recipe(epochs=2, batch_size=256)
-        training = Training(convnet(), digits.train, recipe, seed=0, device="cpu")
+        training = TrainingLoop(convnet(), digits.train, recipe, seed=0, device="cpu")
         found = []
         for loss in training.losses(training.steps):
             assert loss is not None
@@ -445,7 +445,7 @@ def test_moving_average_is_that_of_the_weights_after_each_step(digits: Data) -> 
     recipe = Recipe(steps=4, epochs=None, batch_size=64, ema=0.75)
     linear = nn.Linear(768, 10)
     network = nn.Sequential(nn.Flatten(), linear)
-    training = Training(network, digits.train, recipe, seed=0, device="cpu")
+    training = TrainingLoop(network, digits.train, recipe, seed=0, device="cpu")
     weight = linear.weight
     expected = None
     for _ in training.losses(4):
@@ -474,7 +474,7 @@ def test_gradients_are_clipped_to_their_norm() -> None:
         clip_grad_norm=0.01,
     )
     data = brightness_data(labels=[0, 1, 2, 3])
-    list(Training(network, data.train, recipe, seed=0, device="cpu").losses(1))
+    list(TrainingLoop(network, data.train, recipe, seed=0, device="cpu").losses(1))
     moved = [(p.detach() - b).norm() for p, b in zip(network.parameters(), before, strict=True)]
     assert math.hypot(*map(float, moved)) == pytest.approx(0.01, rel=1e-3)
 

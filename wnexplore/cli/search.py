@@ -25,7 +25,7 @@ from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
-    from wnexplore.study.sweep import Step
+    from wnexplore.study.sweep import SweepStep
 
 _TIMING = ("device", "batch_size", "target", "seconds")
 
@@ -130,7 +130,7 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _progress(trials: int) -> Iterator[Callable[[int, Step], None]]:
+def _progress(trials: int) -> Iterator[Callable[[int, SweepStep], None]]:
     """A progress bar over the points; nothing without a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
@@ -150,7 +150,7 @@ def _progress(trials: int) -> Iterator[Callable[[int, Step], None]]:
     with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=trials)
 
-        def on_step(number: int, step: Step) -> None:
+        def on_step(number: int, step: SweepStep) -> None:
             if not off and not step.part:
                 at = f"{number}/{trials} {step.measurement.point}: {step.measurement}"
                 progress.update(bar, completed=number - 1, description=one_line(at), refresh=True)

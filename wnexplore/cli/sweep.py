@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
     from wnexplore.design.sweep_file import SweepSpec
     from wnexplore.results.record import Record
-    from wnexplore.study.sweep import Measurement, Plan, Step
+    from wnexplore.study.sweep import Measurement, Plan, SweepStep
 
 
 @grid_options(after="file")
@@ -172,7 +172,7 @@ def _measure(
 
 
 @contextmanager
-def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
+def _progress(planned: Plan) -> Iterator[Callable[[SweepStep], None]]:
     """A progress bar over the measurements with step and time left; nothing without a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
@@ -197,7 +197,7 @@ def _progress(planned: Plan) -> Iterator[Callable[[Step], None]]:
         bar = progress.add_task("", total=None)
         drawn = 0.0
 
-        def on_step(step: Step) -> None:
+        def on_step(step: SweepStep) -> None:
             nonlocal drawn
             if off or (step.part and monotonic() < drawn + _REDRAW_S):
                 return

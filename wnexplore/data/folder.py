@@ -23,7 +23,7 @@ from wnexplore.data.splits import (
     Augment,
     Batch,
     Data,
-    Pass,
+    EpochPass,
     batches_per_pass,
     mixed_seed,
     shares,
@@ -98,7 +98,13 @@ class FolderSplit:
         return batches_per_pass(len(self), batch_size)
 
     def batches(
-        self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1
+        self,
+        batch_size: int,
+        device: str,
+        training: EpochPass | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> Iterator[Batch]:
         """As `Split.batches`. Raises `RunError` too if a worker process ends or memory runs out, if no image
         of an epoch can be read, and where a batch has no image left for one of several processes, which would
@@ -136,7 +142,7 @@ class FolderSplit:
         return images if self.augment.flip is False else mirrored(images, draws[0] < 0.5)
 
     def _read(
-        self, batches: Iterator[Tensor], training: Pass | None, device: str, world: int
+        self, batches: Iterator[Tensor], training: EpochPass | None, device: str, world: int
     ) -> Iterator[_Collated]:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # set by torchrun: processes on this machine
         loader = DataLoader(
@@ -240,7 +246,7 @@ _Collated = tuple[Tensor, Tensor, Tensor, list[tuple[str, str]]]
 
 
 class _Files(Dataset[_Item]):
-    def __init__(self, split: FolderSplit, training: Pass | None) -> None:
+    def __init__(self, split: FolderSplit, training: EpochPass | None) -> None:
         self.samples, self.how, self.resolution = split.folder.samples, split.how, split.resolution
         self.training, self.crop = training, _crop(split)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.data.augment import jitter_factors, jittered, mirrored, shifted
-from wnexplore.data.splits import Batch, Pass, batches_per_pass, shares
+from wnexplore.data.splits import Batch, EpochPass, batches_per_pass, shares
 
 
 class Images(Protocol):
@@ -61,7 +61,13 @@ class TensorSplit:
         return batches_per_pass(len(self), batch_size)
 
     def batches(
-        self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1
+        self,
+        batch_size: int,
+        device: str,
+        training: EpochPass | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> Iterator[Batch]:
         """As `Split.batches`."""
         order = draws = None

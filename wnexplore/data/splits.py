@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Pass:
+class EpochPass:
     """One shuffled and augmented epoch of training images, determined by seed and epoch number."""
 
     seed: int
@@ -64,7 +64,13 @@ class Split(Protocol):
         """The reason for each of them."""
 
     def batches(
-        self, batch_size: int, device: str, training: Pass | None = None, *, rank: int = 0, world: int = 1
+        self,
+        batch_size: int,
+        device: str,
+        training: EpochPass | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> Iterator[Batch]:
         """One epoch of images on `device`: the share of process `rank` of `world`.
 

@@ -118,7 +118,7 @@ class Number:
 
 
 Values = Whole | Number | Choice | Literal["backbone", "multiplier", "stages", "width", "switch", "found"]
-"""The values of an axis; a word names the parser, in a file of that name ("found": the machine tells)."""
+"""The values of an axis; a word names the parser, in a file of that name ("found": by the machine)."""
 
 Part = Literal["network", "method", "layer", "grid", "timing", "once", "machine"]
 """What an axis belongs to: the plain network, the choice of the method, the methods' layers, or only sweeps;

@@ -38,7 +38,7 @@ class ConvShape:
 
 
 @cache
-def generated_layers(backbone: str) -> tuple[ConvShape, ...]:
+def block_convs(backbone: str) -> tuple[ConvShape, ...]:
     """Every convolution of every block, in the network's order; the first and last are ordinary."""
     spec = backbone_spec(backbone)
     match spec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from wnexplore.design.conv_sites import generated_layers
+from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.generator import IllegalPointError as IllegalPointError
 from wnexplore.design.generator import Layer, layer_generator
 from wnexplore.design.point import DesignPoint
@@ -19,6 +19,6 @@ def check_legal(point: DesignPoint, layers: Iterable[tuple[int, Layer]] | None =
     if point.M is None or point.G is None:
         return
     if layers is None:
-        layers = ((layer.stage, layer) for layer in generated_layers(point.backbone))
+        layers = ((layer.stage, layer) for layer in block_convs(point.backbone))
     for stage, layer in layers:
         layer_generator(layer, stage_design(point, stage))

@@ -158,4 +158,4 @@ def _order(value: object) -> tuple[object, ...]:
         return value._order()
     if isinstance(value, (Fraction, int, float)):
         return (0, value)
-    raise TypeError(f"can't be ordered beside M or G: {value!r}")
+    raise TypeError(f"can't be compared with M or G: {value!r}")

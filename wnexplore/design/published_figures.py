@@ -47,7 +47,7 @@ class PublishedRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """A published row and the counts of one point."""
 
     row: PublishedRow

@@ -9,7 +9,7 @@ import psutil
 
 from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.conv_sites import generated_layers
+from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.external_names import is_external
 from wnexplore.design.generator import layer_generator
 from wnexplore.design.point import DesignPoint
@@ -132,7 +132,7 @@ def _least_params(point: DesignPoint) -> int:
         return 8 * point.num_classes
     features = getattr(backbone_spec(point.backbone), "last_width", 512)
     found = int(features) * point.num_classes
-    for layer in generated_layers(point.backbone):
+    for layer in block_convs(point.backbone):
         design = stage_design(point, layer.stage)
         generator = layer_generator(layer, design)
         times = design.experts or (1 if generator is None else generator.inputs_per_group)

@@ -19,7 +19,7 @@ from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure,
 from wnexplore.measure.gpu import energy_per_image
 from wnexplore.measure.memory import peak_memory
 from wnexplore.measure.rounds import Round, Sampler, StoppedBy, Timing, time_in_rounds, warm_up
-from wnexplore.measure.runtimes import RUNTIMES, Pass, Step, make_pass
+from wnexplore.measure.runtimes import RUNTIMES, Step, TimedPass, make_pass
 from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.statistics import bootstrap_interval
 from wnexplore.measure.stopwatch import before_sample, flusher, sampler
@@ -187,7 +187,7 @@ def measure_latencies(
 class _Ready:
     """A network on the device after warm-up."""
 
-    work: Pass
+    work: TimedPass
     sampler: Sampler
     peak_memory: int | None
     energy_j: float | None
@@ -270,7 +270,7 @@ class _Bench:
         """Free the memory of unreferenced tensors."""
         release_memory(self._protocol.device)
 
-    def _work(self, network: nn.Module) -> Pass:
+    def _work(self, network: nn.Module) -> TimedPass:
         protocol = self._protocol
         dtype, layout = DTYPES[protocol.dtype], MEMORY_FORMATS[protocol.memory_format]
         if self._images is None:

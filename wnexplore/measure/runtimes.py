@@ -26,7 +26,7 @@ Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Pass:
+class TimedPass:
     """One pass over one batch, ready to be run repeatedly."""
 
     run: Step
@@ -188,7 +188,7 @@ RUNTIMES: dict[str, Runtime] = {
 }
 
 
-def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pass:
+def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> TimedPass:
     """A prepared pass of `network` over `images` (N, 3, H, W) in one of `RUNTIMES`.
 
     `mode` "inference": a forward pass, in evaluation and inference mode. "train": forward, cross-
@@ -207,7 +207,7 @@ def make_pass(network: nn.Module, images: Tensor, mode: str, runtime: str) -> Pa
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     prepared_s = time.perf_counter() - begun if executor.prepares else None
-    return Pass(run, step if executor.in_torch_memory else None, held, prepared_s, recorded_peak)
+    return TimedPass(run, step if executor.in_torch_memory else None, held, prepared_s, recorded_peak)
 
 
 def _inference(

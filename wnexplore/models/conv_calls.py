@@ -47,7 +47,7 @@ class SeenConv:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ConvLayout:
     """The convolutions of a network: in the order in which they run, then those that don't run."""
 
     resolution: int
@@ -58,7 +58,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardPass:
     """The result of one forward pass."""
 
     calls: dict[str, list[Call]]
@@ -71,7 +71,7 @@ class Pass:
     """Whether the pass created parameters or buffers."""
 
 
-def layout(model: nn.Module, resolution: int | None = None, *, known_size: int | None = None) -> Layout:
+def layout(model: nn.Module, resolution: int | None = None, *, known_size: int | None = None) -> ConvLayout:
     """The convolutions of `model` in order, for images of `resolution` pixels.
 
     Without `resolution`, it is the first on which the network can run of 224, `known_size` (the size of its
@@ -113,7 +113,7 @@ def one_pass(
     counted: bool = False,
     batch_size: int = 1,
     channels: Sequence[int] | None = None,
-) -> Pass:
+) -> ForwardPass:
     """One forward pass of `model` in evaluation mode on images of `resolution` pixels; `model` is unchanged.
 
     Runs a copy on the meta device or, where the code reads tensor values, the network itself, on fixed random
@@ -160,7 +160,7 @@ def give_sizes(model: nn.Module, resolution: int) -> None:
         ) from None
 
 
-_Look = Callable[[nn.Module, int, int, bool, int], Pass]
+_Look = Callable[[nn.Module, int, int, bool, int], ForwardPass]
 
 
 class _Looks:
@@ -175,7 +175,7 @@ class _Looks:
         """Why the first attempt failed, with tensor values if it was run with them."""
         self._has_numbers = False
 
-    def first(self, look: _Look, sizes: Sequence[int]) -> Layout | None:
+    def first(self, look: _Look, sizes: Sequence[int]) -> ConvLayout | None:
         """The layout at the first of `sizes` on which it runs, trying 3 channels before others."""
         if not sizes:
             return None
@@ -190,7 +190,7 @@ class _Looks:
                     self.reason, self._has_numbers = _reason(error), is_first
         return None
 
-    def sought(self) -> Layout | None:
+    def sought(self) -> ConvLayout | None:
         """The layout at a size inferred from how the network fails."""
         for channels in self._channels:
             size = sought_size(self._model, channels, RESOLUTIONS[0])
@@ -215,13 +215,13 @@ def _channel_counts(channels: Sequence[int] | None, model: nn.Module, resolution
 
 def _seen_without_numbers(
     model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int
-) -> Pass:
+) -> ForwardPass:
     return _observed(without_numbers(model).eval(), channels, resolution, counts, batch_size)
 
 
 def _seen_with_numbers(
     model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int
-) -> Pass:
+) -> ForwardPass:
     with evaluating(model):
         return _observed(model, channels, resolution, counts, batch_size)
 
@@ -236,20 +236,20 @@ def _reason(error: BaseException) -> str:
     return f"SystemExit: {line}" if isinstance(error, SystemExit) else line or type(error).__name__
 
 
-def _layout(model: nn.Module, resolution: int, seen: Pass) -> Layout:
+def _layout(model: nn.Module, resolution: int, seen: ForwardPass) -> ConvLayout:
     modules = {name: module for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)}
     names = [*seen.calls, *(name for name in modules if name not in seen.calls)]
     convs = tuple(_seen_conv(name, modules[name], seen, resolution) for name in names)
-    return Layout(resolution, convs, seen.channels)
+    return ConvLayout(resolution, convs, seen.channels)
 
 
-def _seen_conv(name: str, module: nn.Module, seen: Pass, resolution: int) -> SeenConv:
+def _seen_conv(name: str, module: nn.Module, seen: ForwardPass, resolution: int) -> SeenConv:
     calls = tuple(seen.calls.get(name, ()))
     height = calls[0].output[-2] if calls and len(calls[0].output) == 4 else resolution
     return SeenConv(name, module, calls, max(0, round(math.log2(resolution / height))))
 
 
-def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int) -> Pass:
+def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, batch_size: int) -> ForwardPass:
     calls: dict[str, list[Call]] = {}
 
     def note(
@@ -282,7 +282,7 @@ def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, ba
         for hook in hooks:
             hook.remove()
     products = seen if isinstance(seen, Products) else Products()
-    return Pass(calls, products, channels, _names(model) != before)
+    return ForwardPass(calls, products, channels, _names(model) != before)
 
 
 def _names(model: nn.Module) -> set[str]:

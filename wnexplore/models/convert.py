@@ -14,7 +14,7 @@ from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint, method_axes
 from wnexplore.design.stages import Stages, has_method, parse_stages
 from wnexplore.errors import InputError
-from wnexplore.models.conv_calls import Layout, SeenConv, layout
+from wnexplore.models.conv_calls import ConvLayout, SeenConv, layout
 from wnexplore.models.method_layers import Method, MethodByStage, method_of
 from wnexplore.models.trial_run import take_settings
 from wnexplore.models.unconvertible import of_two, padding_of, why_left
@@ -105,7 +105,7 @@ def convert(
 
 
 def convert_seen(
-    model: nn.Module, chosen_method: Method, chosen: Where, found: Layout, why_never: Mapping[str, str]
+    model: nn.Module, chosen_method: Method, chosen: Where, found: ConvLayout, why_never: Mapping[str, str]
 ) -> Conversion:
     """As `convert`, with known layout and known convolutions to leave unchanged."""
     why_not = _chooser(chosen)

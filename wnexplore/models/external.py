@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from wnexplore.design.external_names import LIBRARIES, check_name
 from wnexplore.design.skeleton import Block, Site, Skeleton
 from wnexplore.errors import InputError, shown
-from wnexplore.models.conv_calls import Layout, SeenConv, give_sizes, is_unsized, layout, one_pass
+from wnexplore.models.conv_calls import ConvLayout, SeenConv, give_sizes, is_unsized, layout, one_pass
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.copies import as_written
 from wnexplore.models.fingerprint import fingerprint
@@ -95,7 +95,7 @@ def external_skeleton(name: str, resolution: int, num_classes: int) -> Skeleton:
     return skeleton
 
 
-def model_skeleton(model: nn.Module, resolution: int, found: Layout, left: Container[str]) -> Skeleton:
+def model_skeleton(model: nn.Module, resolution: int, found: ConvLayout, left: Container[str]) -> Skeleton:
     """The skeleton of a network of the layout `found`, whose convolutions in `left` are not replaced."""
     seen = one_pass(model, resolution, counted=True, channels=(3,))
 
@@ -154,7 +154,7 @@ def _forget(known: _Known) -> None:
         del _known[key]
 
 
-def _left(model: nn.Module, resolution: int, found: Layout, known: _Known) -> dict[str, str]:
+def _left(model: nn.Module, resolution: int, found: ConvLayout, known: _Known) -> dict[str, str]:
     return known.once(("left", resolution), lambda: why_left(model, found, resolution=resolution))
 
 

@@ -32,7 +32,7 @@ _files: dict[Path, tuple[ModuleType, bytes]] = {}
 """File that was run -> its module, and the file's content."""
 _neighbours: dict[Path, dict[str, tuple[ModuleType, bytes]]] = {}
 """Folder -> name -> module that was imported from it, and its file's content."""
-_PREFIX = "_wnexplore_brought_"
+_PREFIX = "_wnexplore_external_"
 _numbers = itertools.count()
 
 

@@ -9,13 +9,13 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from wnexplore.models.conv_calls import Layout, SeenConv, one_pass
+from wnexplore.models.conv_calls import ConvLayout, SeenConv, one_pass
 from wnexplore.models.trial_run import Trial, try_out
 from wnexplore.nn import Gate, MethodConv2d
 
 
 def why_left(
-    model: nn.Module, found: Layout, *, resolution: int | None = None, stem: bool = False
+    model: nn.Module, found: ConvLayout, *, resolution: int | None = None, stem: bool = False
 ) -> dict[str, str]:
     """The convolutions of `model` that `convert` can't replace -> the reason, by dotted name.
 
@@ -83,7 +83,7 @@ def of_two(size: tuple[int, ...]) -> tuple[int, int]:
     return high, wide
 
 
-def _run_otherwise(model: nn.Module, found: Layout, at: int, known: Container[str]) -> dict[str, str]:
+def _run_otherwise(model: nn.Module, found: ConvLayout, at: int, known: Container[str]) -> dict[str, str]:
     """The convolutions called once in the layout but not on images of `at` pixels -> the reason."""
     try:
         calls = one_pass(model, at, channels=(found.channels,)).calls
@@ -122,7 +122,7 @@ def _difference(
     return reasons
 
 
-def _by_themselves(model: nn.Module, found: Layout, stem: bool) -> dict[str, str]:
+def _by_themselves(model: nn.Module, found: ConvLayout, stem: bool) -> dict[str, str]:
     """The convolutions that can't be replaced because of their own properties -> the reason."""
     holders = _holders(model, "_modules")
     owners = _holders(model, "_parameters")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wnexplore.nn.packed_linear import PackedLinear, Parts
+from wnexplore.nn.packed_linear import PackedLinear, SplitVectors
 from wnexplore.nn.parameters import parameter
 from wnexplore.nn.weightnet import WeightNetConv2d
 
@@ -56,7 +56,7 @@ class ActivationVectors(nn.Module):
             ]
         elif trains and any(layer.formulation in ("auto", "shared") for layer in self._scaled):
             # One operator makes all of them contiguous: `Scaled`'s gradients would copy them one at a time.
-            parts = Parts.apply(self._layers[0].activate(z), self._sizes)
+            parts = SplitVectors.apply(self._layers[0].activate(z), self._sizes)
         else:
             parts = self._layers[0].activate(z).split_with_sizes(self._sizes, 1)
         return dict(zip(self._layers, parts, strict=True))

@@ -49,7 +49,7 @@ class PackedLinear(torch.autograd.Function):
         return torch.mm(grad, weight) if needs_context else None, None, None, None, *parts
 
 
-class Parts(torch.autograd.Function):
+class SplitVectors(torch.autograd.Function):
     """z (N, S) -> contiguous (N, sizes[i]) for each i, in one operator."""
 
     @staticmethod

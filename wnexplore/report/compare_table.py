@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from wnexplore.design.multiplier import Setting
-from wnexplore.report.layout import FAILED, Layout
+from wnexplore.report.layout import FAILED, TableLayout
 from wnexplore.results.columns import COLUMNS, Column, Interval, with_interval
 from wnexplore.results.compare import Count, Lonely, Measured, Pair, Verdict, Versus
 
@@ -25,7 +25,7 @@ def versus_layout(
     software: Mapping[str, tuple[str, str]],
     runs: tuple[str, str],
     threshold: float | None = None,
-) -> Layout:
+) -> TableLayout:
     """`found` as a table: one row per pair, B over A with the interval of `Pair.ratio_interval`.
 
     `software` is the result of `compare.software`, `runs` the names of A and B; pairs that fail `threshold`
@@ -44,7 +44,7 @@ def versus_layout(
         ("B is", False, [_word(pair) for pair in found.pairs]),
     ]
     headings, numeric, texts = zip(*columns, strict=True)
-    return Layout(
+    return TableLayout(
         title="\n".join(_titles(found, software, runs)),
         headings=headings,
         numeric=numeric,

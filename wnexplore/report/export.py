@@ -12,7 +12,7 @@ import pandas as pd
 
 from wnexplore.design.multiplier import Setting
 from wnexplore.errors import InputError, unknown
-from wnexplore.report.layout import Layout, layout
+from wnexplore.report.layout import TableLayout, layout
 from wnexplore.results.columns import COLUMNS
 from wnexplore.results.escape import csv_cell, latex, markdown
 from wnexplore.results.frame import cells
@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Setting) else value
 
 
-def _markdown(contents: Layout) -> str:
+def _markdown(contents: TableLayout) -> str:
     rules = ["---:" if numeric else ":---" for numeric in contents.numeric]
     body = [[markdown(cell) for cell in row] for row in (contents.headings, *contents.rows)]
     lines = [f"| {' | '.join(row)} |" for row in (body[0], rules, *body[1:])]
@@ -83,7 +83,7 @@ def _markdown(contents: Layout) -> str:
     return _lines([*head, *lines, *(f"\n{markdown(line)}" for line in contents.caption)])
 
 
-def _latex(contents: Layout) -> str:
+def _latex(contents: TableLayout) -> str:
     spec = "".join("r" if numeric else "l" for numeric in contents.numeric)
     head, *body = (
         f"{' & '.join(latex(cell) for cell in row)} \\\\" for row in (contents.headings, *contents.rows)
@@ -112,7 +112,7 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 _EXACT: dict[str, Callable[[pd.DataFrame], str | bytes]] = {"csv": _csv, "json": _json, "parquet": _parquet}
-_PAPER: dict[str, Callable[[Layout], str]] = {"markdown": _markdown, "latex": _latex}
+_PAPER: dict[str, Callable[[TableLayout], str]] = {"markdown": _markdown, "latex": _latex}
 FORMATS = (*_EXACT, *_PAPER)
 """The formats of `export`."""
 MARKED = tuple(_PAPER)

@@ -54,7 +54,7 @@ _WITH_INTERVAL = {"latency_ms": with_interval, "top1": with_interval, "top1_diff
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """A table as text, for any renderer."""
 
     title: str
@@ -70,13 +70,13 @@ class Layout:
     spare: tuple[int, ...] = ()
     """The columns that can be dropped for space, in this order."""
 
-    def without(self, columns: Collection[int]) -> Layout:
+    def without(self, columns: Collection[int]) -> TableLayout:
         """This table without some columns, and a line that says so."""
         if not columns:
             return self
         kept = [index for index in range(len(self.headings)) if index not in columns]
         missing = ", ".join(self.headings[index] for index in sorted(columns))
-        return Layout(
+        return TableLayout(
             title=self.title,
             headings=tuple(self.headings[index] for index in kept),
             numeric=tuple(self.numeric[index] for index in kept),
@@ -96,7 +96,7 @@ def layout(
     strict: bool = False,
     title: str | None = None,
     units_in_headings: bool = False,
-) -> Layout:
+) -> TableLayout:
     """Lay `frame` out: constant columns to title and caption, empty ones dropped, figures rounded.
 
     `pareto` names the objectives of the ★ mark (None: `default_objectives`, (): no mark), `strict` is
@@ -137,7 +137,7 @@ def layout(
         numeric, columns = [False, *numeric], [marks, *columns]
     if title is None:
         title = "" if "backbone" in shown else " ".join(distinct(frame, "backbone"))
-    return Layout(
+    return TableLayout(
         title=title,
         headings=tuple(headings),
         numeric=tuple(numeric),

@@ -16,14 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from wnexplore.design.point import AXES, DesignPoint
-from wnexplore.report.panels import GREY, Axis, FigureInfo, LegendEntry, Panel, dress, limits, ticks
+from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
 from wnexplore.report.placement import spread
 from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
 from wnexplore.results.frame import groups, shared
 from wnexplore.results.intervals import MIN_SEEDS, t_interval
 from wnexplore.results.record import Record
-from wnexplore.results.trainings import Training, differing, newest, rungs_of, trainings
+from wnexplore.results.trainings import TrainingGroup, differing, newest, rungs_of, trainings
 
 NAMED = 12
 """Most distinguishable variants; of more only the best and the plain network have a name and a colour."""
@@ -51,8 +51,8 @@ class CurvePanel(Panel):
     """Lines over a common axis, the last one on top; with `dots` at their values."""
 
     title: str
-    x: Axis
-    y: Axis
+    x: PlotAxis
+    y: PlotAxis
     curves: tuple[Curve, ...]
     dots: bool = False
 
@@ -73,7 +73,7 @@ def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, Fig
     test, if some training has at least 2. Lines are means over the successful seeds; bands are 95 % Student-t
     intervals, or the range of 2 seeds. A line ends where halving dropped its variant.
     """
-    families: dict[tuple[str, str], list[Training]] = {}
+    families: dict[tuple[str, str], list[TrainingGroup]] = {}
     for curve in _shown(frame, records):
         families.setdefault((curve.point.backbone, curve.family), []).append(curve)
     every = [curve for family in families.values() for curve in family]
@@ -101,7 +101,7 @@ class _Kind:
     """A quantity over the epochs."""
 
     label: str
-    values: Callable[[Training], Mapping[int, Sequence[float]]]
+    values: Callable[[TrainingGroup], Mapping[int, Sequence[float]]]
     """Epoch -> one value per seed."""
     bounds: Interval
     """The bounds of values, and so of bands."""
@@ -128,9 +128,9 @@ class _Look:
 _OTHER = _Look("", "", "#C8C8C8", ())
 
 
-def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[Training]:
+def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[TrainingGroup]:
     """The trainings behind the rows of `frame`, in the same order."""
-    by_point: dict[DesignPoint, list[Training]] = {}
+    by_point: dict[DesignPoint, list[TrainingGroup]] = {}
     for training in trainings(records):
         by_point.setdefault(training.point, []).append(training)
     behind = {
@@ -143,7 +143,7 @@ def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[Training]:
 
 
 def _panel(
-    kind: _Kind, title: str, family: Sequence[Training], looks: Mapping[DesignPoint, _Look]
+    kind: _Kind, title: str, family: Sequence[TrainingGroup], looks: Mapping[DesignPoint, _Look]
 ) -> CurvePanel:
     curves = [
         _curve(kind, curve, looks.get(_variant(curve), _OTHER)) for curve in family if kind.values(curve)
@@ -152,11 +152,11 @@ def _panel(
     curves.sort(key=lambda curve: bool(curve.name))
     rungs = rungs_of(family[0].settings)
     # Rungs are equally spaced on a logarithmic axis.
-    x = Axis("Epoch", log=bool(rungs), whole=True, at=tuple(map(float, rungs)))
-    return CurvePanel(title, x, Axis(kind.label), tuple(curves), kind.dots)
+    x = PlotAxis("Epoch", log=bool(rungs), whole=True, at=tuple(map(float, rungs)))
+    return CurvePanel(title, x, PlotAxis(kind.label), tuple(curves), kind.dots)
 
 
-def _curve(kind: _Kind, training: Training, look: _Look) -> Curve:
+def _curve(kind: _Kind, training: TrainingGroup, look: _Look) -> Curve:
     values = kind.values(training)
     return Curve(
         name=look.name,
@@ -189,7 +189,7 @@ def _meaning(counts: Sequence[int]) -> str:
     return f"{lines}, {bands}"
 
 
-def _looks(frame: pd.DataFrame, families: Iterable[Sequence[Training]]) -> dict[DesignPoint, _Look]:
+def _looks(frame: pd.DataFrame, families: Iterable[Sequence[TrainingGroup]]) -> dict[DesignPoint, _Look]:
     """The look of each named variant, regardless of its backbone: its method's colour shaded by M, dashes by
     G.
     """
@@ -212,12 +212,12 @@ def _looks(frame: pd.DataFrame, families: Iterable[Sequence[Training]]) -> dict[
     return looks
 
 
-def _place(training: Training) -> tuple[bool, int, float]:
+def _place(training: TrainingGroup) -> tuple[bool, int, float]:
     """Sorts the plain network first, then those trained longest, then the most accurate."""
     return training.point.method != "plain", -(training.epochs or 0), -fmean(training.top1.values())
 
 
-def _variant(training: Training) -> DesignPoint:
+def _variant(training: TrainingGroup) -> DesignPoint:
     return replace(training.point, backbone="")
 
 

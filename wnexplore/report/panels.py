@@ -24,7 +24,7 @@ from wnexplore.results.columns import Interval, compact
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """One axis: its label with unit, whether its ticks are counts (40M), logarithmic, or whole numbers."""
 
     label: str
@@ -149,7 +149,7 @@ def limits(values: list[float], log: bool) -> Interval:
     return low - _MARGIN * span, high + _MARGIN * span
 
 
-def ticks(ax: Axes, axis: Axis, name: str) -> None:
+def ticks(ax: Axes, axis: PlotAxis, name: str) -> None:
     """Plain numbers, also on a logarithmic axis; counts as 10M, 20M."""
     where = ax.xaxis if name == "x" else ax.yaxis
     low, high = ax.get_xlim() if name == "x" else ax.get_ylim()

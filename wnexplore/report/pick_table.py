@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wnexplore.design.point import AXES
-from wnexplore.report.layout import Layout
+from wnexplore.report.layout import TableLayout
 from wnexplore.results.columns import COLUMNS, Column, with_interval
 from wnexplore.results.compare import Measured
 from wnexplore.results.pick import SIZES, Candidate, Pick
@@ -15,7 +15,7 @@ _ALWAYS = ("method", "M", "G")
 _MAX_ROWS = 8
 
 
-def pick_layout(found: Pick) -> Layout:
+def pick_layout(found: Pick) -> TableLayout:
     """`found` as a table: the picked point, the runner-up, and points indistinguishable from them."""
     rivals, shown = _rivals(found), _shown(found)
     points = [candidate.point for candidate in shown]
@@ -35,7 +35,7 @@ def pick_layout(found: Pick) -> Layout:
         ),
     ]
     headings, numeric, texts = zip(*columns, strict=True)
-    return Layout(
+    return TableLayout(
         title=str(found.take.point),
         headings=headings,
         numeric=numeric,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from wnexplore.design.published_figures import Comparison
+from wnexplore.design.published_figures import PublishedComparison
 
 
-def render_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Table | Text]:
+def render_comparisons(comparisons: Sequence[PublishedComparison]) -> Iterator[Table | Text]:
     """A table with one row per published row, then a line per figure that doesn't agree."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("source")
@@ -47,7 +47,7 @@ def _short(source: str) -> str:
     return source.removesuffix(" README")
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(comparison: PublishedComparison) -> str:
     apart = [
         n
         for n, agrees in (("params", comparison.params_agree), ("FLOPs", comparison.flops_agree))
@@ -56,7 +56,7 @@ def _verdict(comparison: Comparison) -> str:
     return f"{' and '.join(apart)} differ" if apart else "yes"
 
 
-def _differences(comparison: Comparison) -> Iterator[str]:
+def _differences(comparison: PublishedComparison) -> Iterator[str]:
     figures = (
         (
             "parameters",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from wnexplore.design.point import AXES
 from wnexplore.errors import InputError
-from wnexplore.report.panels import Axis, FigureInfo
+from wnexplore.report.panels import FigureInfo, PlotAxis
 from wnexplore.report.scatter import LABEL_ALL, ScatterPanel, labels, plottable
 from wnexplore.report.series import Point, fill, series_keys, styles
 from wnexplore.results.columns import COLUMNS, Column, column, comparable_within, direction
@@ -90,5 +90,5 @@ def _fewer_labels(points: list[Point]) -> list[Point]:
     return [p if p in kept else replace(p, label="") for p in points]
 
 
-def _axis(column: Column) -> Axis:
-    return Axis(f"{column.axis}, rank (1 is best)", whole=True)
+def _axis(column: Column) -> PlotAxis:
+    return PlotAxis(f"{column.axis}, rank (1 is best)", whole=True)

@@ -11,7 +11,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.results.columns import COLUMNS
 from wnexplore.results.rank_correlation import tau_b
 from wnexplore.results.record import Record
-from wnexplore.results.trainings import Training, differing, rungs_of, trainings
+from wnexplore.results.trainings import TrainingGroup, differing, rungs_of, trainings
 
 _MIN_POINTS = 3
 """Fewest variants: with two, the ranks agree or they don't."""
@@ -39,7 +39,7 @@ class RankCorrelation:
     """Kendall's tau-b between the mean top-1 of both; NaN if all values of one are equal."""
 
 
-def rungs(trained: Sequence[Training]) -> list[Rung]:
+def rungs(trained: Sequence[TrainingGroup]) -> list[Rung]:
     """The rungs of halving in the trainings of one protocol, without the last epoch."""
     found = []
     left = [training for training in trained if training.succeeded]
@@ -51,7 +51,7 @@ def rungs(trained: Sequence[Training]) -> list[Rung]:
     return found
 
 
-def spent(trained: Sequence[Training]) -> tuple[int, int]:
+def spent(trained: Sequence[TrainingGroup]) -> tuple[int, int]:
     """Epochs trained, and epochs of training everything in full, over all successful seeds."""
     counts = [
         (training.epochs or 0, training.settings.get("epochs") or 0, len(training.succeeded))
@@ -60,7 +60,7 @@ def spent(trained: Sequence[Training]) -> tuple[int, int]:
     return sum(epochs * seeds for epochs, _, seeds in counts), sum(full * seeds for _, full, seeds in counts)
 
 
-def rank_correlations(trained: Sequence[Training]) -> list[RankCorrelation]:
+def rank_correlations(trained: Sequence[TrainingGroup]) -> list[RankCorrelation]:
     """The rank correlation of each tested epoch with the last one, over variants with both.
 
     The last epoch is the last one after which at least 3 variants were tested.
@@ -87,7 +87,7 @@ def lines(records: Iterable[Record]) -> list[str]:
     For halving one line per rung and its cost; for trainings tested more than once the rank correlation of
     early and final accuracy.
     """
-    families: dict[str, list[Training]] = {}
+    families: dict[str, list[TrainingGroup]] = {}
     for one in trainings(records):
         families.setdefault(one.family, []).append(one)
     heads = differing([family[0].settings for family in families.values()])
@@ -98,7 +98,7 @@ def lines(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def _lines(trained: Sequence[Training]) -> list[str]:
+def _lines(trained: Sequence[TrainingGroup]) -> list[str]:
     planned, names = _epochs(trained[0].settings.get("epochs")), _names(trained)
     lines_ = []
     for rung in rungs(trained):
@@ -123,7 +123,7 @@ def _lines(trained: Sequence[Training]) -> list[str]:
     return lines_
 
 
-def _cost(trained: Sequence[Training]) -> str:
+def _cost(trained: Sequence[TrainingGroup]) -> str:
     took, full = spent(trained)
     failed = sum(len(training.records) - len(training.succeeded) for training in trained)
     line = f"halving trained {took} epochs where all variants in full take {full}"
@@ -131,7 +131,7 @@ def _cost(trained: Sequence[Training]) -> str:
     return f"{line} (without {failed} failed trainings)" if failed else line
 
 
-def _by_top1(trained: Iterable[Training]) -> tuple[tuple[DesignPoint, float], ...]:
+def _by_top1(trained: Iterable[TrainingGroup]) -> tuple[tuple[DesignPoint, float], ...]:
     """Points with their mean top-1, best first."""
     pairs = ((training.point, fmean(training.top1.values())) for training in trained)
     return tuple(sorted(pairs, key=lambda pair: -pair[1]))
@@ -149,7 +149,7 @@ def _variants(count: int) -> str:
     return f"{count} variant{'' if count == 1 else 's'}"
 
 
-def _names(trained: Sequence[Training]) -> dict[DesignPoint, str]:
+def _names(trained: Sequence[TrainingGroup]) -> dict[DesignPoint, str]:
     """The name of each point, without the backbone if it is common."""
     points = [training.point for training in trained]
     one = len({point.backbone for point in points}) == 1

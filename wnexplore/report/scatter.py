@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from wnexplore.errors import InputError
-from wnexplore.report.panels import GREY, Axis, FigureInfo, LegendEntry, Panel, dress, limits, ticks
+from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
 from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.report.series import Key, Point, Series, fill, series_keys, styles
 from wnexplore.results.columns import (
@@ -36,8 +36,8 @@ class ScatterPanel(Panel):
     """One pair of axes; `front` is the Pareto front from left to right, () if none is drawn."""
 
     title: str
-    x: Axis
-    y: Axis
+    x: PlotAxis
+    y: PlotAxis
     series: tuple[Series, ...]
     front: tuple[tuple[float, float], ...] = ()
     front_rises_before: bool = False
@@ -171,8 +171,8 @@ def _points(frame: pd.DataFrame, x: str, y: str) -> list[Point]:
     return [Point(a, b, c, d, label) for a, b, c, d, label in rows if a is not None and b is not None]
 
 
-def _axis(column: Column, log: bool) -> Axis:
-    return Axis(column.label, count=column.kind == "count", log=log)
+def _axis(column: Column, log: bool) -> PlotAxis:
+    return PlotAxis(column.label, count=column.kind == "count", log=log)
 
 
 # --- drawing -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wnexplore.report.ascii import to_ascii
-from wnexplore.report.layout import Layout, layout
+from wnexplore.report.layout import TableLayout, layout
 from wnexplore.results.escape import visible
 
 
@@ -39,7 +39,7 @@ def table(
 class ConsoleTable:
     """A layout for a rich console: as wide as the console, in ASCII if it can't encode more."""
 
-    def __init__(self, contents: Layout) -> None:
+    def __init__(self, contents: TableLayout) -> None:
         self._contents = contents
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -62,7 +62,7 @@ class ConsoleTable:
 _UNBOUNDED = 10_000
 
 
-def _table(contents: Layout, encode: Callable[[str], str], padding: int) -> Table:
+def _table(contents: TableLayout, encode: Callable[[str], str], padding: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
     for heading, numeric in zip(contents.headings, contents.numeric, strict=True):
         table.add_column(

@@ -15,7 +15,7 @@ from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Interval, Kind
 from wnexplore.results.intervals import paired_interval, t_interval
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
-from wnexplore.results.trainings import Training, newest, trainings
+from wnexplore.results.trainings import TrainingGroup, newest, trainings
 
 _DTYPES: dict[Kind, str] = {
     "text": "string",
@@ -41,7 +41,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     column get its usual value.
     """
     by_point = _by_point(records)
-    trained: dict[DesignPoint, list[Training]] = {}
+    trained: dict[DesignPoint, list[TrainingGroup]] = {}
     for training in trainings(record for point_records in by_point.values() for record in point_records):
         trained.setdefault(training.point, []).append(training)
     values: dict[str, list[Any]] = {name: [] for name in COLUMNS}
@@ -142,7 +142,7 @@ _NOTHING = _Part({}, 0, ())
 
 
 def _rows(
-    point: DesignPoint, records: Sequence[Record], trained: Mapping[DesignPoint, Sequence[Training]]
+    point: DesignPoint, records: Sequence[Record], trained: Mapping[DesignPoint, Sequence[TrainingGroup]]
 ) -> Iterator[dict[str, Any]]:
     complexity = [record for record in records if record.figure == "complexity"][-1:]
     axes: dict[str, Any] = {axis: getattr(point, axis) for axis in AXES}
@@ -182,7 +182,7 @@ def _warnings(record: Record) -> str | None:
     return "; ".join(kinds) or None
 
 
-def _training(training: Training) -> dict[str, Any]:
+def _training(training: TrainingGroup) -> dict[str, Any]:
     top1 = list(training.top1.values())
     row: dict[str, Any] = {"dataset": training.dataset, "epochs": training.epochs, "seeds": len(top1)}
     row["dropped_at"] = training.dropped_at
@@ -194,7 +194,7 @@ def _training(training: Training) -> dict[str, Any]:
     return row
 
 
-def _difference(training: Training, baseline: Training | None) -> dict[str, Any]:
+def _difference(training: TrainingGroup, baseline: TrainingGroup | None) -> dict[str, Any]:
     """The difference of a training to the plain network's, over the seeds that succeeded in both."""
     top1, other = training.top1, {} if baseline is None else baseline.top1
     differences = [top1[seed] - other[seed] for seed in top1 if seed in other]

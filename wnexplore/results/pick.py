@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Step:
+class PickStep:
     """One decision column, and the points that it leaves."""
 
     column: Column
@@ -57,7 +57,7 @@ class Pick:
     """Number of rows of the run."""
     satisfy: int
     """Number of rows that satisfy `where`."""
-    steps: tuple[Step, ...]
+    steps: tuple[PickStep, ...]
     """The objective, then each preferred column that was needed. All but the last leave several points."""
     runner_up: Candidate | None
     """The runner-up of the last step."""
@@ -213,7 +213,7 @@ def _candidates(rows: pd.DataFrame, requested: Sequence[str], known: Sequence[st
     return found
 
 
-def _steps(candidates: Sequence[Candidate], criteria: Sequence[Column]) -> list[Step]:
+def _steps(candidates: Sequence[Candidate], criteria: Sequence[Column]) -> list[PickStep]:
     steps = []
     left = tuple(candidates)
     for column in criteria:
@@ -225,7 +225,7 @@ def _steps(candidates: Sequence[Candidate], criteria: Sequence[Column]) -> list[
                 for candidate in full
                 if _alike(candidate.figures[column.name], best.figures[column.name])
             )
-            steps.append(Step(column, left, best, alike))
+            steps.append(PickStep(column, left, best, alike))
             left = alike
         if len(left) == 1:
             break
@@ -252,7 +252,7 @@ def _alike(a: Measured, b: Measured) -> bool:
     return a_low <= b_high and b_low <= a_high
 
 
-def _suggestion(step: Step, names: Iterable[str]) -> str | None:
+def _suggestion(step: PickStep, names: Iterable[str]) -> str | None:
     """The first column in which the indistinguishable points differ."""
     for name in _SUGGESTED:
         if name not in names and len({candidate.figures.get(name) for candidate in step.alike} - {None}) > 1:

@@ -16,7 +16,7 @@ from wnexplore.results.record import Record
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingGroup:
     """One point under one protocol except the seed, trained for the same number of epochs."""
 
     point: DesignPoint
@@ -81,7 +81,7 @@ class Training:
         return {epoch: fmean(values) for epoch, values in self.tested.items()}
 
 
-def trainings(records: Iterable[Record]) -> list[Training]:
+def trainings(records: Iterable[Record]) -> list[TrainingGroup]:
     """The trainings among `records`, which are sorted oldest first; the latest trainings come last.
 
     A failed seed is grouped with the others of its point and settings, whatever their epochs.
@@ -98,7 +98,7 @@ def trainings(records: Iterable[Record]) -> list[Training]:
     return [part for seeds in found.values() for part in _equally_long(list(seeds.values()))]
 
 
-def newest(trainings: Iterable[Training]) -> list[Training]:
+def newest(trainings: Iterable[TrainingGroup]) -> list[TrainingGroup]:
     """The trainings of one point for a table: the newest per data set and number of epochs.
 
     Seeds trained under different hidden settings (a learning rate) are never averaged: only those with the
@@ -107,7 +107,7 @@ def newest(trainings: Iterable[Training]) -> list[Training]:
     return list({(training.dataset, training.epochs): training for training in trainings}.values())
 
 
-def _equally_long(records: Sequence[Record]) -> list[Training]:
+def _equally_long(records: Sequence[Record]) -> list[TrainingGroup]:
     settings = _settings(records[0].protocol)
     planned = settings.get("epochs")
     parts: dict[int | None, list[Record]] = {}
@@ -117,7 +117,7 @@ def _equally_long(records: Sequence[Record]) -> list[Training]:
     failed = [record for record in records if record.status != "ok"]
     if failed:
         parts.setdefault(next(reversed(parts), planned), []).extend(failed)
-    return [Training(records[0].point, settings, epochs, tuple(part)) for epochs, part in parts.items()]
+    return [TrainingGroup(records[0].point, settings, epochs, tuple(part)) for epochs, part in parts.items()]
 
 
 def rungs_of(settings: Mapping[str, Any]) -> list[int]:

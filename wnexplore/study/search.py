@@ -33,7 +33,7 @@ from wnexplore.space.selection import open_points, sample
 from wnexplore.space.skeleton_cache import skeleton_of
 from wnexplore.study.optuna_storage import STUDY, storage, translate_damage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
-from wnexplore.study.sweep import Step, check_can_begin, plan, remaining, run
+from wnexplore.study.sweep import SweepStep, check_can_begin, plan, remaining, run
 from wnexplore.training.training_record import threads_before
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """The state of a search when it ends."""
 
     points: int
@@ -125,10 +125,10 @@ class Outcome:
 def search(
     wanted: Search,
     store: Store,
-    on_step: Callable[[int, Step], None] = lambda number, step: None,
+    on_step: Callable[[int, SweepStep], None] = lambda number, step: None,
     *,
     population: int = POPULATION,
-) -> Outcome:
+) -> SearchOutcome:
     """Measure points until there are `wanted.trials` distinct ones, including those of earlier calls.
 
     `on_step` is called with the number of the point, from 1, and the progress of its measurement.
@@ -141,7 +141,9 @@ def search(
         return _search(wanted, store, on_step, population)
 
 
-def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None], population: int) -> Outcome:
+def _search(
+    wanted: Search, store: Store, on_step: Callable[[int, SweepStep], None], population: int
+) -> SearchOutcome:
     from optuna.trial import TrialState
 
     within = wanted.within
@@ -179,7 +181,7 @@ def _search(wanted: Search, store: Store, on_step: Callable[[int, Step], None], 
             _report_trial(study, trial, reason, None if function is None else known[function])
     with reading():
         rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
-    return Outcome(len(known), rejected, len(known) < wanted.trials)
+    return SearchOutcome(len(known), rejected, len(known) < wanted.trials)
 
 
 _POINT = "point"
@@ -334,7 +336,7 @@ def _measure(
     point: DesignPoint,
     store: Store,
     threads: dict[DesignPoint, int],
-    on_step: Callable[[Step], None],
+    on_step: Callable[[SweepStep], None],
 ) -> Values:
     """The objectives of `point`, measured; `threads` records the number of threads of its trainings."""
     spec = SweepSpec(

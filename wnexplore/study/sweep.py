@@ -82,7 +82,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
+class SweepStep:
     """The progress of a sweep, reported before and during each measurement."""
 
     measurement: Measurement
@@ -182,7 +182,7 @@ def run(
     spec: SweepSpec,
     todo: list[Measurement],
     store: Store,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[SweepStep], None] = lambda step: None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """Measure `todo`, commit each record to `store` and pass it to `on_record`; returns the failed ones.
@@ -211,7 +211,7 @@ def _satisfies(wanted: Condition, store: Store, point: DesignPoint) -> bool:
 def measure(
     spec: SweepSpec,
     todo: Iterable[Measurement],
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[SweepStep], None] = lambda step: None,
     may_train: Callable[[DesignPoint], bool] = lambda point: True,
     known: Callable[[], Iterable[Record]] = list,
     paused: Path | None = None,
@@ -232,7 +232,7 @@ def measure(
     bound_memory()
 
     def at(measurement: Measurement, part: float = 0.0) -> None:
-        on_step(Step(measurement, done, len(todo), part))
+        on_step(SweepStep(measurement, done, len(todo), part))
 
     trainings = [measurement for measurement in todo if measurement.figure == "training"]
     for group in _groups(measurement for measurement in todo if measurement.figure != "training"):

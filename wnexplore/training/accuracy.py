@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from wnexplore.data import Pass, Split
+from wnexplore.data import EpochPass, Split
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import RunError
 from wnexplore.measure.thread_waiting import yield_to_others
@@ -114,7 +114,7 @@ def ready_for_test(
         if world > 1:
             _agree(network)
         if recipe.batch_norm == "refreshed":
-            complete = refresh_batch_norm(network, split, recipe.batch_size, device, Pass(seed, 0), stop)
+            complete = refresh_batch_norm(network, split, recipe.batch_size, device, EpochPass(seed, 0), stop)
         yield complete
     finally:
         before.put_back()
@@ -126,7 +126,7 @@ def refresh_batch_norm(
     split: Split,
     batch_size: int,
     device: str,
-    images_from: Pass,
+    images_from: EpochPass,
     stop: Callable[[], bool] = _never,
 ) -> bool:
     """Set the running statistics of batch normalisation to their mean over augmented training batches.

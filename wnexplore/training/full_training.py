@@ -60,7 +60,7 @@ class TrainRun:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """The state of a training when it ends."""
 
     step: int
@@ -78,7 +78,9 @@ class Outcome:
     """Skipped steps: damaged images left too few in the batch."""
 
 
-def train_fully(run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, steps: None) -> Outcome:
+def train_fully(
+    run: TrainRun, on_row: Callable[[Row, int], None] = lambda row, steps: None
+) -> TrainingOutcome:
     """Train `run.point`, resuming from the last checkpoint of its directory if there is one.
 
     The result is bit-identical to that of an uninterrupted run on the same device with as many threads and
@@ -175,10 +177,10 @@ class _RunDirectory(Callbacks):
         ended = training.step == training.steps
         self._lacks_weights = ended and not self._checkpoints.has_weights(training.step)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TrainingOutcome:
         """The state of the training."""
         trainer, training, figure = self.trainer, self.trainer.training, self.trainer.figure
-        return Outcome(
+        return TrainingOutcome(
             training.step,
             training.steps,
             trainer.finished,

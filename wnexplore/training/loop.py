@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from wnexplore.data import Batch, Pass, Split
+from wnexplore.data import Batch, EpochPass, Split
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.thread_waiting import yield_to_others
@@ -26,7 +26,7 @@ from wnexplore.training.optimizer import lr_factor, make_optimizer, set_lr
 from wnexplore.training.weight_average import Average
 
 
-class Training:
+class TrainingLoop:
     """The training of a network from (N, 3, H, W) to logits (N, classes) on `split`, after `step` steps.
 
     Cross-entropy with label smoothing, under `recipe`. The batch size is that of all `world` processes
@@ -101,7 +101,7 @@ class Training:
             batches = self._split.batches(
                 self.recipe.batch_size,
                 self.device,
-                Pass(self.seed, epoch, start, counted=True),
+                EpochPass(self.seed, epoch, start, counted=True),
                 rank=self._rank,
                 world=self._world,
             )
@@ -207,7 +207,7 @@ class Training:
 
     def _batches_to_try(self) -> Iterator[Batch]:
         return self._split.batches(
-            self.recipe.batch_size, self.device, Pass(self.seed, 0), rank=self._rank, world=self._world
+            self.recipe.batch_size, self.device, EpochPass(self.seed, 0), rank=self._rank, world=self._world
         )
 
     def _run_once(self) -> None:
@@ -265,5 +265,5 @@ def check_trained(losses: int, skipped: int, split: Split) -> None:
 
 
 STATE_VERSION = 2
-"""Version of the format of `Training.state`."""
+"""Version of the format of `TrainingLoop.state`."""
 _HOPELESS = 10.0

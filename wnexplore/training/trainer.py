@@ -18,7 +18,7 @@ from wnexplore.training.accuracy import Evaluation, StoppedError, evaluate, read
 from wnexplore.training.determinism import generator_states, reproducible, set_generator_states
 from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
-from wnexplore.training.loop import Training, check_loss, check_trained
+from wnexplore.training.loop import TrainingLoop, check_loss, check_trained
 from wnexplore.training.network_state import Snapshot
 from wnexplore.training.training_record import TrainingFigure
 
@@ -79,7 +79,7 @@ class Trainer:
         self._processes = processes or Processes()
         with reproducible(seed, device):
             network = make_model()
-            self.training = Training(
+            self.training = TrainingLoop(
                 network,
                 data.train,
                 recipe,
@@ -135,7 +135,7 @@ class Trainer:
         """The state for `load_state`, in this process or another: tensors, numbers and text, not copied.
 
         All processes call this, after `advance` or inside `Callbacks.save`. Raises `InputError` as
-        `Training.state`.
+        `TrainingLoop.state`.
         """
         figure, training = self.figure, self.training.state()
         del training["generators"]
@@ -162,7 +162,7 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Resume from the `state` of a training of the same network, data, recipe, seed and processes.
 
-        Raises as `Training.load_state`, and any error of a damaged state; then the trainer must not be used.
+        Raises as `TrainingLoop.load_state`, and any error of a damaged state; the trainer is then unusable.
         """
         if "figure" in state:
             state = _as_now(state)
