@@ -80,8 +80,10 @@ def test_a_sweep_measures_failed_points_again_with_retry_failed_alone(
     network, flag, run = tmp_path / "fickle.py", tmp_path / "flag", tmp_path / "run"
     network.write_text(FICKLE.replace("FLAG", repr(str(flag))), encoding="utf-8")
     flag.touch()
-    sweep = ("sweep", "--backbone", f"{network}:fickle", "--method", "plain", "--resolution", 8)
-    sweep = (*sweep, "--batch-size", "1,5", "--seconds", 0.001, "--device", "cpu", "--out", run)
+    sweep = (
+        *("sweep", "--backbone", f"{network}:fickle", "--method", "plain", "--resolution", 8),
+        *("--batch-size", "1,5", "--seconds", 0.001, "--device", "cpu", "--out", run),
+    )
 
     def statuses() -> list[str]:
         return sorted(record.status for record in read_records(run))
