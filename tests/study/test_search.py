@@ -131,6 +131,7 @@ def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
         ({"sampler": "random"}, "'random'.*nsga2, tpe"),
         ({"budgets": ("parms < 1",)}, "'parms'.*'params'"),
         ({"budgets": ("params < 10",)}, "params < 10"),
+        ({"budgets": ("params < 1M", "")}, "filter, character 1"),
     ],
 )
 def test_what_can_not_be_searched_is_refused_before_anything_runs(

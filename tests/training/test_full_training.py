@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError
 from wnexplore.results.store import read_records
 from wnexplore.training.accuracy import evaluate
-from wnexplore.training.checkpoint import open_checkpoint, read_checkpoint_metadata
+from wnexplore.training.checkpoint import open_checkpoint, read_checkpoint_metadata, read_state, save_state
 from wnexplore.training.full_training import train_fully
 from wnexplore.training.log import read_log
 
@@ -144,6 +146,51 @@ def test_a_state_that_would_run_code_is_refused(network: Path, tmp_path: Path) -
     with pytest.raises(InputError, match=r"checkpoints|safetensors|pth"):
         train_fully(run)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
+def test_a_state_with_values_that_no_training_writes_is_damaged(
+    network: Path, tmp_path: Path, optimizer: str
+) -> None:
+    """Of the optimiser's torch checks none, and writes beyond the memory of a smaller one."""
+    run = a_run(network, tmp_path / "run", optimizer=optimizer)
+    with pytest.raises(CrashError):
+        train_fully(run, crash_at(7))
+    path = max((run.directory / "checkpoints").glob("*.state"))
+    figure = "momentum_buffer" if optimizer == "sgd" else "exp_avg"
+    state = ("training", "optimizer", "state", 3)
+    changes: list[tuple[tuple[Any, ...], Any]] = [
+        *((((*state, figure), value)) for value in (None, "x", -1, torch.zeros(3), torch.zeros(()))),
+        ((*state, figure), torch.zeros(1).expand(_at(read_state(path), (*state, figure)).shape)),
+        (state, {}),
+        (state, -1),
+        (state, {"x": torch.zeros(3)}),
+        (("training", "optimizer", "state"), {99: {}}),
+        (("training", "optimizer", "param_groups", 0, "params", 0), 99),
+        (("training", "optimizer", "param_groups", 0, "foreach"), torch.zeros(3)),
+        (("training", "optimizer", "param_groups", 0, "weight_decay"), 7.0),
+        (("training", "optimizer", "param_groups"), []),
+        (("training", "network", "buffers", "1.num_batches_tracked"), torch.zeros(3)),
+        (("training", "network", "buffers", "1.running_mean"), torch.zeros(3)),
+        (("training", "network", "parameters", "1.weight"), torch.zeros(1)),
+    ]
+    for place, value in changes:
+        whole = read_state(path)
+        *above, last = place
+        _at(whole, above)[last] = value
+        altered = tmp_path / "altered"
+        shutil.rmtree(altered, ignore_errors=True)
+        shutil.copytree(run.directory, altered)
+        save_state(altered / "checkpoints" / path.name, whole)
+        with pytest.raises(InputError, match=r"step_\d+\.state is damaged: ValueError: ") as told:
+            train_fully(replace(run, directory=altered))
+        assert "\n" not in str(told.value), place
+
+
+def _at(whole: Any, place: Any) -> Any:
+    for key in place:
+        whole = whole[key]
+    return whole
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])

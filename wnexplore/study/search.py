@@ -66,7 +66,7 @@ class Search:
     @cached_property
     def where(self) -> str | None:
         """All budgets as one condition."""
-        texts = [text for text in (self.spec.where, *self.budgets) if text]
+        texts = [text for text in (self.spec.where, *self.budgets) if text is not None]
         for text in texts:
             condition(text)
         return " and ".join(f"({text})" for text in texts) or None

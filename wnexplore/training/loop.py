@@ -22,7 +22,7 @@ from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.training.accuracy import is_too_few
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import SideState, Snapshot, load_network_state, network_state
-from wnexplore.training.optimizer import lr_factor, make_optimizer, set_lr
+from wnexplore.training.optimizer import load_optimizer_state, lr_factor, make_optimizer, set_lr
 from wnexplore.training.weight_average import Average
 
 
@@ -136,7 +136,7 @@ class TrainingLoop:
         """Resume from a `state`; raises as `load_network_state`."""
         load_network_state(self.network, state["network"], self._run_once)
         self.step, self.skipped = state["step"], state["skipped"]
-        self._optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state(state["average"])

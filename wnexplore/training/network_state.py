@@ -62,6 +62,8 @@ def load_network_state(
         raise InputError(f"the network differs from the trained one: parameter {odd}")
     with torch.no_grad():
         for name, value in state["parameters"].items():
+            if value.shape != parameters[name].shape:  # which torch would spread over it
+                raise ValueError(f"parameter {name} has another shape")
             parameters[name].copy_(value)
     for name, flag in state["trained"].items():
         parameters[name].requires_grad_(flag)
@@ -72,6 +74,7 @@ def load_network_state(
     device = next(iter(parameters.values()), torch.empty(0)).device
     for name, value in state["buffers"].items():
         set_buffer(network, name, value, device, persistent=name not in state["unlisted"])
+    _check_statistics(network)
     modules = dict(network.named_modules())
     for name, module in modules.items():
         module.training = name not in state["resting"]
@@ -340,3 +343,15 @@ def _extra_of(module: nn.Module) -> Any:
         return _UNKNOWN
     # `set_extra_state` gets a new object.
     return _UNKNOWN if needs_like(found) else found
+
+
+def _check_statistics(network: nn.Module) -> None:
+    """Raise `ValueError` for statistics of a normalisation that aren't those of its features."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            features = (module.num_features,)
+            shapes = {"running_mean": features, "running_var": features, "num_batches_tracked": ()}
+            for key, shape in shapes.items():
+                value = getattr(module, key)
+                if isinstance(value, Tensor) and not is_lazy(value) and value.shape != shape:
+                    raise ValueError(f"{name}.{key} has another shape")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wnexplore.design.protocol import LrSchedule, Recipe
+from wnexplore.errors import shown
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -24,6 +26,43 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         nesterov=recipe.nesterov and recipe.momentum > 0,
         fused=True,
     )
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give `optimizer` the `state` of another one of the same parameters and recipe.
+
+    Raises `ValueError` for what no such optimiser has. torch itself takes any shapes, and its fused kernels
+    then write beyond a tensor's memory.
+    """
+    groups, given = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if not isinstance(given, list) or len(given) != len(groups):
+        raise ValueError(f"the optimiser has not {len(groups)} groups of parameters")
+    for own, other in zip(groups, given, strict=True):
+        # Other versions of torch have other switches; what both have was set alike.
+        for name in own.keys() & other.keys() - {"lr"}:
+            if type(own[name]) is not type(other[name]) or own[name] != other[name]:
+                raise ValueError(f"{name} of the optimiser is another one")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted = {"step", "exp_avg", "exp_avg_sq"}
+    if isinstance(optimizer, torch.optim.SGD):
+        wanted = {"momentum_buffer"} if groups[0]["momentum"] else set()
+    for number, figures in state["state"].items():
+        if type(number) is not int or not 0 <= number < len(parameters):
+            raise ValueError(f"the optimiser has no parameter {shown(number)}")
+        if not isinstance(figures, dict) or figures.keys() != wanted:
+            raise ValueError(f"the optimiser's figures of parameter {number} are others")
+        for name, value in figures.items():
+            shape = torch.Size() if name == "step" else parameters[number].shape
+            if not _is_figure(value, shape):
+                raise ValueError(f"{name} of the optimiser's parameter {number} doesn't suit it")
+    optimizer.load_state_dict(dict(state))
+
+
+def _is_figure(value: Any, shape: torch.Size) -> bool:
+    """Whether `value` is a tensor of decimal numbers of `shape`, each with a place of its own in memory."""
+    if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+        return False
+    return value.stride() == torch.empty_like(value).stride()
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
