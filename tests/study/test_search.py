@@ -279,6 +279,6 @@ def test_a_study_runs_no_file_that_the_search_does_not_name(tmp_path: Path) -> N
             " WHERE key = 'point'"
         )
         connection.commit()
-    with pytest.raises(InputError, match="trial 0 is of"):
+    with pytest.raises(InputError, match="trial 0 has backbone"):
         _run(replace(wanted, trials=3), directory)
     assert not (tmp_path / "mark").exists()
