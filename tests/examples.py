@@ -1,7 +1,9 @@
 """How many examples a property test tries: all of them in .ci/run, some of them every day."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from hypothesis import settings
 
 
@@ -10,6 +12,16 @@ def examples(count: int, **options: Any) -> settings:
     them as its own number says."""
     allowed = min(count, max(_FEWEST, count * settings().max_examples // 100))
     return settings(**({"deadline": None} | options), max_examples=allowed)
+
+
+def rest_slow(values: Iterable[Any], *everyday: Any) -> list[Any]:
+    """`values` to parametrize a test with, of which all but `everyday` are for the slow run."""
+    return [
+        each
+        if each in everyday
+        else pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.slow)
+        for each in values
+    ]
 
 
 _FEWEST = 15

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.bounds import bounded
 from tests.cli.conftest import Command
-from tests.examples import examples
+from tests.examples import examples, rest_slow
 from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
@@ -227,7 +227,9 @@ def test_metadata_of_another_kind_is_one_line(text: str, ours: Path, tmp_path: P
     assert len(str(message.value)) < 800
 
 
-@pytest.mark.parametrize("field", ["classes", "recipe", "point", "strange", "preparation"])
+@pytest.mark.parametrize(
+    "field", rest_slow(["classes", "recipe", "point", "strange", "preparation"], "classes", "point")
+)
 @pytest.mark.parametrize(
     ("value", "message"),
     [

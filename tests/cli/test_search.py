@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.examples import rest_slow
 from tests.sweeps import write_sweep
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.study.search import Search
@@ -37,7 +38,9 @@ TRAINED_SPACE = "methods: [plain, se]\nresolution: [8, 16]\nnum_classes: [10]\nl
         ("backbones: [own.py:tiny]\nlatency: {device: cpu, dtypes: [tf32]}", "'tf32'"),
     ],
 )
-@pytest.mark.parametrize("points", ["", "per_stage: true\nM: [1, 2]\nG: [1, 2]\nwhere: method != 'none'\n"])
+@pytest.mark.parametrize(
+    "points", rest_slow(["", "per_stage: true\nM: [1, 2]\nG: [1, 2]\nwhere: method != 'none'\n"], "")
+)
 def test_what_can_not_be_measured_leaves_no_run_directory(
     command: Command, tmp_path: Path, lines: str, message: str, points: str
 ) -> None:

@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 import wnexplore
+from tests.examples import rest_slow
 from wnexplore.measure.complexity import count_products, measure_complexity
 from wnexplore.nn import CondConv2d, GeneratedConv2d
 
@@ -81,7 +82,7 @@ def _published_network(M: int, G: int, width: int = 48) -> tuple[int, int]:
     return params, flops
 
 
-@pytest.mark.parametrize(("M", "G"), [(1, 1), (2, 2), (4, 2), (8, 1)])
+@pytest.mark.parametrize(("M", "G"), rest_slow([(1, 1), (2, 2), (4, 2), (8, 1)], (4, 2)))
 def test_generated_networks_count_as_arithmetic_says(M: int, G: int) -> None:
     counts = measure_complexity(
         wnexplore.build(backbone="shufflenet_v2_x0_5", method="weightnet", M=M, G=G), 224
@@ -97,12 +98,11 @@ def test_the_published_point_has_the_published_counts() -> None:
     ("backbone", "method"),
     [
         ("shufflenet_v2_x0_5", "weightnet"),
-        ("resnet18", "condconv"),
         *(
             pytest.param(backbone, method, marks=pytest.mark.slow)
             for backbone, methods in (
                 ("shufflenet_v2_x0_5", ("plain", "se", "condconv")),
-                ("resnet18", ("plain", "se", "weightnet")),
+                ("resnet18", ("plain", "se", "condconv", "weightnet")),
             )
             for method in methods
         ),

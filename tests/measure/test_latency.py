@@ -229,7 +229,7 @@ def test_the_summary_is_made_of_the_samples() -> None:
     ("dtype", "memory_format", "mode"),
     [
         ("float32", "contiguous", "train"),
-        ("float32", "channels_last", "inference"),
+        pytest.param("float32", "channels_last", "inference", marks=pytest.mark.slow),
         pytest.param("bfloat16", "contiguous", "inference", marks=pytest.mark.slow),
         pytest.param("bfloat16", "channels_last", "train", marks=pytest.mark.slow),
         pytest.param("float16", "channels_last", "inference", marks=pytest.mark.slow),

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 import wnexplore
+from tests.examples import rest_slow
 from wnexplore import DesignPoint
 from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.methods import METHODS
@@ -27,7 +28,7 @@ def _measured(point: DesignPoint, model: torch.nn.Module, batch_size: int = 2) -
     )
 
 
-@pytest.mark.parametrize("method", ["plain", "se", "condconv", "weightnet"])
+@pytest.mark.parametrize("method", rest_slow(["plain", "se", "condconv", "weightnet"], "se", "weightnet"))
 def test_layers_add_up_to_the_network(method: str) -> None:
     point = DesignPoint.of("shufflenet_v2_x0_5", method, stem="small", num_classes=10)
     model = wnexplore.build(point)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
+from tests.examples import rest_slow
 from wnexplore.errors import InputError
 from wnexplore.measure.statistics import (
     bootstrap_interval,
@@ -80,7 +81,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert ratios([1.0, 10.0, 3.0], [1.0, 2.0, 30.0]) == [1.0, 5.0, 0.1]
 
 
-@pytest.mark.parametrize("n", [20, 60])
+@pytest.mark.parametrize("n", rest_slow([20, 60], 20))
 def test_bootstrap_covers_the_true_ratio_in_95_of_100_simulated_runs(n: int) -> None:
     dice = np.random.default_rng(n)
     covered = 0

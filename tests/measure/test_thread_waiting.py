@@ -82,6 +82,7 @@ def test_threads_sleep_and_a_training_takes_fewer_where_others_keep_the_cores_bu
     assert found["small"] == 1
 
 
+@pytest.mark.slow
 def test_what_the_person_has_set_is_left_alone() -> None:
     found = _look(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(usable_cores()))
     assert found["asked"] == found["alone"]

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from tests.examples import rest_slow
 from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
 from wnexplore.design.axes import STEMS
 from wnexplore.design.backbones import BACKBONES, ResNetSpec, ShuffleNetV2Spec
@@ -107,7 +108,7 @@ def test_stages_without_the_method_are_plain(backbone: str, prefix: str) -> None
         assert ours[1].shape == other[1].shape
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", rest_slow(STEMS, "small"))
 @pytest.mark.parametrize("axes", METHODS, ids=lambda axes: axes["method"])
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "resnet18"])
 def test_every_parameter_gets_a_gradient(backbone: str, axes: dict[str, Any], stem: str) -> None:

@@ -16,6 +16,7 @@ from torchvision import models
 
 import wnexplore
 from tests.built import counts_of
+from tests.examples import rest_slow
 from wnexplore.design.axes import ACTIVATIONS
 from wnexplore.design.counts import count
 from wnexplore.design.external_names import check_name, is_external, source_hash
@@ -186,8 +187,8 @@ def test_selective_kernels_replace_what_is_larger_than_a_pixel() -> None:
     "backbone",
     ["timm:mobilenetv3_small_100", pytest.param("torchvision:regnet_y_400mf", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("method", list(METHODS))
-def test_counts_of_a_external_network_are_those_of_building_and_running(backbone: str, method: str) -> None:
+@pytest.mark.parametrize("method", rest_slow(METHODS, "sk", "condconv", "odconv", "weightnet"))
+def test_counts_of_an_external_network_are_those_of_building_and_running(backbone: str, method: str) -> None:
     point = DesignPoint.of(backbone, method, resolution=64, num_classes=10)
     if method == "weightnet":
         point = DesignPoint.of(

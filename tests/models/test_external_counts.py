@@ -9,6 +9,7 @@ import torch
 
 from tests import external_networks
 from tests.built import counts_of
+from tests.examples import rest_slow
 from wnexplore.design.counts import count
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint
@@ -50,7 +51,7 @@ def test_counts_are_those_of_arithmetic(name: str, rest: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["Heads", "Dead", "Branch", "Lazy", "Late"])
+@pytest.mark.parametrize("name", rest_slow(["Heads", "Dead", "Branch", "Lazy", "Late"], "Branch", "Lazy"))
 def test_the_closed_form_of_every_method_is_what_the_built_network_counts(name: str, method: str) -> None:
     point = DesignPoint.of(f"{FILE}:{name}", method, resolution=32, num_classes=10)
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.examples import examples
+from tests.examples import examples, rest_slow
 from wnexplore.errors import InputError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
 from wnexplore.nn.formulations import (
@@ -359,7 +359,7 @@ def test_channels_last_in_channels_last_out_where_no_copy_is_needed(name: str) -
             assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", rest_slow(SHAPES, "1x1", "3x3", "depthwise"))
 @pytest.mark.parametrize(
     "formulation",
     # It chooses each of the others for some of the layers.

@@ -24,9 +24,8 @@ from wnexplore.training.trainer import Trainer
 
 # The kinds that lost their state, with and without a moving average; all others in the slow tests.
 FAST = [
-    *(("frozen_by_train", None), ("frozen_by_train", 0.9), ("spectral_old", None), ("spectral", 0.9)),
-    *(("weight_norm_old", 0.9), ("late", 0.9), ("extra_dict", None), ("generators", 0.9), ("objects", None)),
-    ("teacher", None),
+    *(("frozen_by_train", None), ("spectral_old", 0.9), ("late", 0.9), ("extra_dict", None)),
+    ("generators", 0.9),
 ]
 REST = [
     pytest.param(name, ema, marks=pytest.mark.slow)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.examples import rest_slow
 from tests.training import odd_networks
 from tests.training.runs import CrashError, crash_at, curve, odd_run, wait_for_rows
 from wnexplore.design.point import DesignPoint
@@ -249,7 +250,7 @@ def test_a_network_that_leaves_is_a_row_of_a_sweep(network: Path, tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize("change", ["added", "renamed", "class"])
+@pytest.mark.parametrize("change", rest_slow(["added", "renamed", "class"], "added", "class"))
 def test_images_that_changed_since_a_training_began_are_reported(
     network: Path, tmp_path: Path, change: str
 ) -> None:
