@@ -66,7 +66,11 @@ def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
         if panels:
             # Empty in a family: all stages.
             values = {name: distinct(family, name) for name in varying(generated, keys)}
-            parts = [COLUMNS[name].say(own[0]) for name, own in values.items() if own]
+            parts = [
+                COLUMNS[name].say(distinct_values[0])
+                for name, distinct_values in values.items()
+                if distinct_values
+            ]
             name = "_".join("".join(c if c.isalnum() else "_" for c in part) for part in ["heatmap", *parts])
             note = shared(family, ("backbone", *comparable_within(_HEATS), "seeds"))
             infos[name] = FigureInfo(tuple(panels), columns=min(3, len(panels)), note=note)

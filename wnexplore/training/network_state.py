@@ -62,7 +62,7 @@ def load_network_state(
         raise InputError(f"the network differs from the trained one: parameter {odd}")
     with torch.no_grad():
         for name, value in state["parameters"].items():
-            if value.shape != parameters[name].shape:  # which torch would spread over it
+            if value.shape != parameters[name].shape:  # torch would broadcast it
                 raise ValueError(f"parameter {name} has another shape")
             parameters[name].copy_(value)
     for name, flag in state["trained"].items():
@@ -346,7 +346,7 @@ def _extra_of(module: nn.Module) -> Any:
 
 
 def _check_statistics(network: nn.Module) -> None:
-    """Raise `ValueError` for statistics of a normalisation that aren't those of its features."""
+    """Raise `ValueError` for normalisation statistics of wrong shapes."""
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             features = (module.num_features,)

@@ -29,7 +29,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Give `optimizer` the `state` of another one of the same parameters and recipe.
+    """Load the `state` of an optimiser with the same parameters and recipe.
 
     Raises `ValueError` for what no such optimiser has. torch itself takes any shapes, and its fused kernels
     then write beyond a tensor's memory.
@@ -38,10 +38,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     if not isinstance(given, list) or len(given) != len(groups):
         raise ValueError(f"the optimiser has not {len(groups)} groups of parameters")
     for own, other in zip(groups, given, strict=True):
-        # Other versions of torch have other switches; what both have was set alike.
+        # Other versions of torch have other options; common ones must be equal.
         for name in own.keys() & other.keys() - {"lr"}:
             if type(own[name]) is not type(other[name]) or own[name] != other[name]:
-                raise ValueError(f"{name} of the optimiser is another one")
+                raise ValueError(f"{name} of the optimiser differs")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     wanted = {"step", "exp_avg", "exp_avg_sq"}
     if isinstance(optimizer, torch.optim.SGD):
@@ -59,7 +59,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
 
 
 def _is_figure(value: Any, shape: torch.Size) -> bool:
-    """Whether `value` is a tensor of decimal numbers of `shape`, each with a place of its own in memory."""
+    """Whether `value` is a floating-point tensor of `shape` without overlapping elements."""
     if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
         return False
     return value.stride() == torch.empty_like(value).stride()
