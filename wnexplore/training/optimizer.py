@@ -37,10 +37,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     groups, given = optimizer.state_dict()["param_groups"], state["param_groups"]
     if not isinstance(given, list) or len(given) != len(groups):
         raise ValueError(f"the optimiser has not {len(groups)} groups of parameters")
-    for own, other in zip(groups, given, strict=True):
+    for current, other in zip(groups, given, strict=True):
         # Other versions of torch have other options; common ones must be equal.
-        for name in own.keys() & other.keys() - {"lr"}:
-            if type(own[name]) is not type(other[name]) or own[name] != other[name]:
+        for name in current.keys() & other.keys() - {"lr"}:
+            if type(current[name]) is not type(other[name]) or current[name] != other[name]:
                 raise ValueError(f"{name} of the optimiser differs")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     wanted = {"step", "exp_avg", "exp_avg_sq"}
