@@ -73,3 +73,16 @@ def test_the_reason_why_an_image_is_damaged_is_a_text_and_cut(capsys: pytest.Cap
     assert first.startswith(f"skipped: {PLAIN}: {PLAIN}xxx")
     assert len(first) < 500
     assert second == f"skipped: {PLAIN}"
+
+
+def test_a_network_that_fails_in_its_training_is_told_in_one_line(command: Command, tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    text = FAILS.format(text="no " * 1000 + HOSTILE).replace("len(x) == 3", "self.training and len(x) == 110")
+    (tmp_path / "fails.py").write_text(text)
+    options = ("--data", "digits", "--batch-size", 110, "--epochs", 1, "--resolution", 8, "--device", "cpu")
+    named = ("--backbone", f"{tmp_path / 'fails.py'}:fails")
+    done = command("train", *named, *options, "--log-every", 1000, "--out", tmp_path / "run")
+    assert done.code == 1
+    assert done.err.startswith("wnexplore: the network failed: RuntimeError: no no no")
+    assert done.err.count("\n") == 1
+    assert len(done.err) < 1000

@@ -64,12 +64,13 @@ def train(
     spec = _spec(context.params)
     directory = out or Path("runs/train")
 
+    from wnexplore.measure.failure import translate_network_errors
     from wnexplore.training.full_training import TrainRun, train_fully
 
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
     # During training it ends after the current step; this handles stops before that, or a second one.
     stopped = resumable(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
-    with stopped, _table() as show:
+    with stopped, _table() as show, translate_network_errors():
         outcome = train_fully(run, show)
     if not _speaks():
         return
