@@ -17,10 +17,10 @@ def examples(count: int, **options: Any) -> settings:
 def rest_slow(values: Iterable[Any], *everyday: Any) -> list[Any]:
     """`values` to parametrize a test with, of which all but `everyday` are for the slow run."""
     return [
-        each
-        if each in everyday
-        else pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.slow)
-        for each in values
+        value
+        if value in everyday
+        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
     ]
 
 
