@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from tests.data.splits import everything, write_folder
 from tests.examples import examples
 from wnexplore.data import EpochPass, load_data
-from wnexplore.data.folder_listing import image_files
+from wnexplore.data.folder_listing import image_files, listing_hash
 from wnexplore.errors import InputError, RunError
 
 NAMES = st.sampled_from(["a", "b", "B", "10", "2", "é", "x y", "z.png", "c.d"])
@@ -130,3 +131,42 @@ def test_an_image_of_any_shape_takes_little_memory(tmp_path: Path) -> None:
         images, _ = everything(split, training)
         assert images.shape[1:] == (3, 224, 224)
         assert split.damaged == ()
+
+
+def test_what_the_files_hold_tells_them_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, 4, 1)
+    files = sorted((tmp_path / "train").rglob("*.png"))
+
+    def hashed() -> str:
+        return listing_hash(*(image_files(tmp_path / part) for part in ("train", "val")))
+
+    def changed(change: Callable[[bytes], bytes]) -> list[bool]:
+        """For each file whether its being changed changes the hash."""
+        first, found = hashed(), []
+        for path in files:
+            before = path.read_bytes()
+            path.write_bytes(change(before))
+            found.append(hashed() != first)
+            path.write_bytes(before)
+            os.utime(path, (1, 1))
+        assert hashed() == first
+        return found
+
+    def last_byte(data: bytes) -> bytes:
+        return data[:-1] + bytes([data[-1] ^ 1])
+
+    assert changed(last_byte) == [True] * 8
+    # Of a data set too large to be read: every file by its size, and some by what they hold.
+    monkeypatch.setattr("wnexplore.data.folder_listing.MOST_FILES", 5)
+    assert changed(last_byte) == [True, False] * 4
+    assert changed(lambda data: data + b"\0") == [True] * 8
+    names = hashed().partition("-")[0]
+    files[0].rename(files[0].with_name("z.png"))
+    assert hashed().partition("-")[0] != names
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path: Path) -> None:
+    write_folder(tmp_path, 1, 1)
+    os.mkfifo(tmp_path / "train" / "cat" / "pipe.png")
+    (tmp_path / "train" / "cat" / "nothing.png").symlink_to("nowhere")
+    assert listing_hash(image_files(tmp_path / "train"))

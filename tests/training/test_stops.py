@@ -250,11 +250,19 @@ def test_a_network_that_leaves_is_a_row_of_a_sweep(network: Path, tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize("change", rest_slow(["added", "renamed", "class"], "added", "class"))
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    rest_slow(
+        [("added", "names"), ("renamed", "names"), ("class", "names"), ("swapped", "contents")],
+        ("added", "names"),
+        ("swapped", "contents"),
+    ),
+)
 def test_images_that_changed_since_a_training_began_are_reported(
-    network: Path, tmp_path: Path, change: str
+    network: Path, tmp_path: Path, change: str, kind: str
 ) -> None:
     data = images(tmp_path / "data")
+    dark, light = (data / "train" / name / "0.png" for name in ("dark", "light"))
     run = folder_run(network, "slow", data, tmp_path / "run", batch_size=2)
     with pytest.raises(CrashError):
         train_fully(run, crash_at(5))
@@ -262,12 +270,22 @@ def test_images_that_changed_since_a_training_began_are_reported(
         for part in ("train", "val"):
             (data / part / "dark").rename(data / part / "night")
     elif change == "renamed":
-        (data / "train" / "dark" / "0.png").rename(data / "train" / "dark" / "00.png")
+        dark.rename(data / "train" / "dark" / "00.png")
+    elif change == "swapped":
+        before = dark.read_bytes(), light.read_bytes()
+        light.write_bytes(before[0])
+        dark.write_bytes(before[1])
     else:
         shutil.copy(data / "train" / "dark" / "0.png", data / "train" / "dark" / "z.png")
     load.cache_clear()  # another process loads the data anew
-    with pytest.raises(InputError, match=r"'folder:.*data'.*run\b"):
+    with pytest.raises(InputError, match=rf"'folder:.*data'.*run\b.*by their .*{kind}"):
         train_fully(run)
+    if change == "swapped":
+        dark.write_bytes(before[0])
+        light.write_bytes(before[1])
+        os.utime(light, (0, 0))  # a copy is the same data set, whenever it was made
+        load.cache_clear()
+        assert train_fully(run).finished
     if change == "class":
         for part in ("train", "val"):
             (data / part / "night").rename(data / part / "dark")

@@ -306,14 +306,19 @@ class _RunDirectory(Callbacks):
     def _check_images(self, state: Mapping[str, Any]) -> None:
         """Raise `InputError` if the data set is the same folder with different files.
 
-        Another number of files changes the steps, and other names change the labels.
+        Another number of files changes the steps, other names change the labels, and other contents make it
+        the training of two data sets.
         """
-        # Older states don't have a hash.
-        before, data = state.get("images"), self._run.spec.source.text
-        if before not in (None, self._data.listing) and json.loads(state["identity"])["data"] == data:
+        # Older states have a hash of the names alone, and still older ones none.
+        before, data, now = state.get("images"), self._run.spec.source.text, self._data.listing
+        if before is None or json.loads(state["identity"])["data"] != data:
+            return
+        if now is None or not now.startswith(before):
+            same_names = (now or "").partition("-")[0] == before.partition("-")[0]
+            by = "their contents" if same_names else "their names and classes"
             raise InputError(
                 f"the image files of '{shown(data, 300)}' are not those that {self._run.directory} was"
-                " trained on, by their names and classes: put them back, or give another folder by --out"
+                f" trained on, by {by}: put them back, or give another folder by --out"
             )
 
 
