@@ -49,7 +49,7 @@ def analyze(
     check_folder(out)
     trained = open_checkpoint(checkpoint, backbone)
     loaded = test_data(trained, data, None, notify)
-    with translate_network_errors():
+    with translate_network_errors(trained.metadata.point.backbone):
         result = look(trained, loaded, samples=samples, layer=layer, seed=seed, device=on)
     make_folder(out)
     for path in loaded.test.why_damaged:

@@ -48,7 +48,7 @@ def evaluate(
     misfit = split_misfit(trained.metadata.point, [loaded.test], batch_size, on, resolution)
     if misfit is not None:
         raise InputError(misfit)
-    with translate_network_errors():
+    with translate_network_errors(trained.metadata.point.backbone):
         found = test(trained.network.to(on), loaded.test, batch_size, on)
     if not math.isfinite(found.loss):
         raise RunError("the network gives values that are not finite")

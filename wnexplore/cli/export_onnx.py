@@ -77,7 +77,7 @@ def export_onnx(
         trained = open_checkpoint(checkpoint, backbone)
         network, point = trained.network, trained.metadata.point
     onnx_export.export_onnx(network, out, resolution=point.resolution, point=point)
-    with translate_network_errors():
+    with translate_network_errors(point.backbone):
         check = onnx_export.check_onnx(out, network, resolution=point.resolution)
     found = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {check.opset}, logits"
     gap = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"

@@ -33,7 +33,7 @@ def predict(
 
     trained = open_checkpoint(checkpoint, backbone)
     on = resolve_device(device)
-    with translate_network_errors():
+    with translate_network_errors(trained.metadata.point.backbone):
         answers = ask(trained, images, on, notify)
     readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
     if as_json:

@@ -123,6 +123,9 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
     records = read_records(directory, samples_of=["training"])
     rows = frame(records)
     print_table(rows[pareto_rows(rows, objectives)].reset_index(drop=True), pareto=objectives)
+    for record in records:
+        if record.status != "ok":
+            notify(f"failed: {record.point}: {record.error}")
     _, trouble = write_results(directory, rows, records)
     for line in trouble:
         notify(f"{line}; all is measured and kept")

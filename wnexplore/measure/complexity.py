@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 
 from wnexplore.measure.failure import Failure, is_context_lost
 from wnexplore.models.conv_calls import one_pass
+from wnexplore.models.copies import images_like
 from wnexplore.models.multiply_adds import Products
 from wnexplore.nn import formulation_set
 from wnexplore.results.network_profile import Complexity
@@ -110,5 +111,5 @@ def _per_image(count: int, batch_size: int) -> int:
 
 
 def _images_like(model: nn.Module, resolution: int, batch_size: int) -> torch.Tensor:
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = images_like(model)
     return torch.zeros(batch_size, 3, resolution, resolution, device=like.device, dtype=like.dtype)

@@ -30,7 +30,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """The failure that `error` describes."""
+        """The failure that `error` describes; of a `NetworkError` that of the network."""
+        if isinstance(error, NetworkError):
+            return error.failure
         message = " ".join(str(error).split())
         name = type(error).__name__
         lost = is_context_lost(error)
@@ -50,6 +52,14 @@ class ContextLostError(RunError):
         )
 
 
+class NetworkError(RunError):
+    """What a network did wrong in a training or a test, without its name, which who knows it adds."""
+
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
+        self.failure = failure or Failure("failed", message)
+        super().__init__(message)
+
+
 def run_error(error: BaseException, culprit: object = "this command") -> RunError | None:
     """The `RunError` for `error` if that is a lost context or a lack of memory; None otherwise.
 
@@ -67,10 +77,12 @@ def run_error(error: BaseException, culprit: object = "this command") -> RunErro
 def context_watched(culprit: object) -> Iterator[None]:
     """Raise `ContextLostError`, attributed to `culprit`, for an error inside that loses the GPU's context.
 
-    A network that calls sys.exit inside becomes a `RunError`.
+    A network that calls sys.exit inside becomes a `RunError`; a `NetworkError` gets the culprit's name.
     """
     try:
         yield
+    except NetworkError as error:
+        raise RunError(f"{culprit}: {error}") from error
     except WnexploreError:
         raise
     except NETWORK_ERRORS as error:
@@ -85,16 +97,37 @@ def context_watched(culprit: object) -> Iterator[None]:
 
 
 @contextmanager
-def translate_network_errors() -> Iterator[None]:
-    """Translate errors of a network that runs inside into a `RunError` of one line."""
-    bound_memory()
+def network_step(when: str) -> Iterator[None]:
+    """What a network raises inside, in one step or test, as a `NetworkError` that says when.
+
+    A lack of memory, a lost context and leaving the process are reported by the caller.
+    """
     try:
         yield
     except WnexploreError:
         raise
+    except Exception as error:
+        failure = Failure.of(error)
+        if failure.context_lost or failure.status == "out_of_memory":
+            raise
+        message = f"the network failed {when}: {shown(failure.error, _MAX_SHOWN)}"
+        raise NetworkError(message, failure) from error
+
+
+@contextmanager
+def translate_network_errors(backbone: str) -> Iterator[None]:
+    """Translate errors of the network of `backbone` that runs inside into a `RunError` of one line."""
+    bound_memory()
+    name = f"backbone '{shown(backbone)}'"
+    try:
+        yield
+    except NetworkError as error:
+        raise RunError(f"{name}: {error}") from error
+    except WnexploreError:
+        raise
     except NETWORK_ERRORS as error:
-        failed = RunError(f"the network failed: {shown(Failure.of(error).error, _MAX_SHOWN)}")
-        raise run_error(error, "this network") or failed from error
+        failed = RunError(f"{name}: the network failed: {shown(Failure.of(error).error, _MAX_SHOWN)}")
+        raise run_error(error, name) or failed from error
 
 
 def is_context_lost(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.measure.complexity import count_products
+from wnexplore.measure.memory import dense_parts
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
 from wnexplore.models.method_layers import layer_spec
@@ -46,13 +47,16 @@ def measure_layers(
     Passes in eager and inference mode are timed for about `seconds` seconds by clocks around each layer; on a
     GPU by CUDA events. The clocks cost a few microseconds per layer, so compare the shares, not the times;
     and a convolution runs separately from the normalisation that can otherwise be folded into it
-    (`wnexplore.nn.normalised`). The module is moved to the device and dtype, and left there. `peaks` are
-    those of the device for the dtype, see `wnexplore.measure.roofline`.
+    (`wnexplore.nn.normalised`). What runs inside a script (torch.jit) can't be seen by layer: it belongs to
+    the module around it. The module is moved to the device and dtype, and left there. `peaks` are those of
+    the device for the dtype, see `wnexplore.measure.roofline`.
     """
     units = _units(model)
     owners = _owners(model, units)
     flops = _by_row(count_products(model, resolution).flops, units)
-    owners |= {name: model.get_submodule(name) for name in flops if name not in units}
+    # Not by `get_submodule`, which scripts don't have.
+    modules = dict(model.named_modules())
+    owners |= {name: modules[name] for name in flops if name not in units}
     images = torch.randn(batch_size, 3, resolution, resolution, device=device, dtype=DTYPES[dtype])
     images = images.contiguous(memory_format=MEMORY_FORMATS[memory_format])
     place(model.eval(), device, DTYPES[dtype], MEMORY_FORMATS[memory_format])
@@ -165,7 +169,7 @@ def _seen(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict
     """The traffic of each unit for `images`, and the formulation that ran."""
     found = {name: _Seen() for name in units}
     with ExitStack() as undo:
-        for name, unit in units.items():
+        for name, unit in _hookable(units):
 
             def note(
                 module: nn.Module, inputs: Any, named: dict[str, Any], output: Any, name: str = name
@@ -185,6 +189,11 @@ def _seen(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict
     return found
 
 
+def _hookable(units: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Those that tell when they run: scripts take no hooks."""
+    return ((name, unit) for name, unit in units.items() if not isinstance(unit, torch.jit.ScriptModule))
+
+
 def _read(module: nn.Module, with_alpha: bool) -> Iterable[Tensor]:
     """The parameters and buffers that one pass of `module` reads."""
     if isinstance(module, ActivationVectors):
@@ -197,7 +206,8 @@ def _read(module: nn.Module, with_alpha: bool) -> Iterable[Tensor]:
 
 
 def _bytes(*values: Any) -> int:
-    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+    tensors = (part for value in values if isinstance(value, Tensor) for part in dense_parts(value))
+    return sum(part.numel() * part.element_size() for part in tensors)
 
 
 def _times(model: nn.Module, units: dict[str, nn.Module], images: Tensor, seconds: float) -> dict[str, float]:
@@ -206,11 +216,13 @@ def _times(model: nn.Module, units: dict[str, nn.Module], images: Tensor, second
     for _ in range(WARM_UP_PASSES):
         model(images)
     clock = _CudaClock() if images.is_cuda else _CpuClock()
-    with _clocked(model, units, clock):
+    with _clocked({name: unit for name, unit in units.items() if name}, clock):
         end = time.perf_counter() + seconds
         passes = 0
         while passes < MIN_PASSES or (time.perf_counter() < end and passes < MAX_PASSES):
+            clock.mark("")
             model(images)
+            clock.mark("")
             for name, taken in clock.read().items():
                 samples[name].append(taken)
             passes += 1
@@ -255,10 +267,10 @@ class _CudaClock(_CpuClock):
 
 
 @contextmanager
-def _clocked(model: nn.Module, units: dict[str, nn.Module], clock: _CpuClock) -> Iterator[None]:
-    """Put the clock around the model and each unit."""
+def _clocked(units: dict[str, nn.Module], clock: _CpuClock) -> Iterator[None]:
+    """Put the clock around each unit."""
     with ExitStack() as undo:
-        for name, module in {"": model, **units}.items():
+        for name, module in _hookable(units):
             before = module.register_forward_pre_hook(lambda *_, name=name: clock.mark(name))
             after = module.register_forward_hook(lambda *_, name=name: clock.mark(name))
             undo.callback(before.remove)

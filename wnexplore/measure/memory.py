@@ -82,8 +82,22 @@ def _replays_a_graph(run: Callable[[], object]) -> bool:
     return isinstance(getattr(run, "__self__", None), torch.cuda.CUDAGraph)
 
 
+def dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensors of which `tensor` consists: itself, or the numbers of a sparse one and where they stand."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
+    if tensor.layout == torch.sparse_coo:
+        # Not `indices`, which wants one entry a place.
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return ()
+
+
 def _bytes_of(tensors: Iterable[Tensor]) -> int:
-    storages = [tensor.untyped_storage() for tensor in tensors]
+    storages = [part.untyped_storage() for tensor in tensors for part in dense_parts(tensor)]
     sizes: dict[int, int] = {storage.data_ptr(): storage.nbytes() for storage in storages}
     return sum(sizes.values())
 

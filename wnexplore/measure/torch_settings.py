@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wnexplore.nn.precision import tf32_set
 
@@ -25,12 +25,23 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 def place(network: nn.Module, device: str, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     """Move `network` to `device` and `dtype` in place, its 4-dimensional tensors in `memory_format`.
 
-    `nn.Module.to` would apply it to 5-dimensional tensors too, experts' and 3d kernels, and fail.
+    `nn.Module.to` would apply it to 5-dimensional tensors too, experts' and 3d kernels, and fail. It would
+    also drop the imaginary part of complex tensors, which get the complex `dtype` here, where there is one.
     """
-    network.to(device=device, dtype=dtype)
+    complex_dtype = _COMPLEX.get(dtype)
+
+    def placed(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(device=device, dtype=complex_dtype)
+        return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+    network._apply(placed)
     for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.dim() == 4:
+        if tensor.dim() == 4 and tensor.layout == torch.strided:
             tensor.data = tensor.data.contiguous(memory_format=memory_format)
+
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float16: torch.complex32}
 
 
 @contextmanager

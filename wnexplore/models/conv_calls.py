@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wnexplore.errors import InputError
-from wnexplore.models.copies import evaluating, uncompiled, without_numbers
+from wnexplore.models.copies import evaluating, images_like, uncompiled, without_numbers
 from wnexplore.models.input_sizes import CONVOLUTIONS, likely_channels, sought_size, stated_sizes
 from wnexplore.models.multiply_adds import Products, counted
 from wnexplore.models.recurrent import OneStep
@@ -146,7 +146,7 @@ def give_sizes(model: nn.Module, resolution: int) -> None:
     Layers that the network creates in its first forward pass are created too. Raises `InputError` if it can't
     run on such images.
     """
-    like = next((p for p in model.parameters() if not is_lazy(p) and p.is_floating_point()), torch.empty(0))
+    like = images_like(model)
     image = torch.zeros(1, 3, resolution, resolution, device=like.device, dtype=like.dtype)
     try:
         with torch.no_grad(), evaluating(model), uncompiled(), redirect_stdout(sys.stderr):
@@ -258,7 +258,7 @@ def _observed(model: nn.Module, channels: int, resolution: int, counts: bool, ba
         x = (*args, *kwargs.values())[0]
         calls.setdefault(name, []).append(Call(x.shape, output.shape))
 
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = images_like(model)
     # Random images, since a network's control flow may depend on them.
     dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
     shape = batch_size, channels, resolution, resolution

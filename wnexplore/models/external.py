@@ -161,6 +161,13 @@ def _left(model: nn.Module, resolution: int, found: ConvLayout, known: _Known) -
 def _sized(name: str, num_classes: int, resolution: int) -> tuple[nn.Module, _Known]:
     """The network, its lazy layers initialised on images of `resolution` pixels, and its cache."""
     model = load(name, num_classes)
+    if torch.get_default_device().type != "meta":
+        for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if tensor.is_meta:
+                raise InputError(
+                    f"backbone '{shown(name)}' has no values: its {shown(path)} is on the meta device,"
+                    " expected a network with weights"
+                )
     known = _known_of(name, num_classes, model)
     try:
         if is_unsized(model):
@@ -255,7 +262,7 @@ def _same(model: nn.Module, make: Callable[[], object]) -> str | None:
         return f"the same {shared}"
     assert isinstance(other, nn.Module)
     # Change the weights, as a training would.
-    learned = [p for p in other.parameters() if not is_lazy(p) and p.is_floating_point()]
+    learned = [p for p in other.parameters() if _has_values(p) and p.is_floating_point()]
     with torch.no_grad():
         for parameter in learned:
             parameter.fill_(_MARK)
@@ -263,9 +270,14 @@ def _same(model: nn.Module, make: Callable[[], object]) -> str | None:
     if not isinstance(third, nn.Module):
         return None
     for name, parameter in third.named_parameters():
-        if not is_lazy(parameter) and not parameter.is_meta and bool((parameter == _MARK).any()):
+        if _has_values(parameter) and bool((parameter == _MARK).any()):
             return f"the weights of the last one in {name}"
     return None
+
+
+def _has_values(parameter: nn.Parameter) -> bool:
+    """Whether its elements can be compared with a value."""
+    return not is_lazy(parameter) and not parameter.is_meta and parameter.layout == torch.strided
 
 
 _MARK = 12345.678
@@ -291,8 +303,8 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _place(tensor: torch.Tensor) -> object:
-    """The storage of a tensor; the tensor if it has none yet."""
-    if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
+    """The storage of a tensor; the tensor itself if it has none yet, or several."""
+    if is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
         return id(tensor)
     return tensor.untyped_storage().data_ptr()
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wnexplore.models.copies import uncompiled, without_numbers
+from wnexplore.models.copies import images_like, uncompiled, without_numbers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -137,7 +137,7 @@ class _Tried:
         self._now = _Attempt()
         if self._copy is None:
             return self._now
-        like = next((p for p in self._copy.parameters() if p.is_floating_point()), torch.empty(0))
+        like = images_like(self._copy)
         images = torch.empty(1, channels, resolution, resolution, device="meta", dtype=like.dtype)
         # Anybody's code: it may even want to leave.
         with suppress(Exception, SystemExit), torch.no_grad(), uncompiled(), redirect_stdout(io.StringIO()):

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.errors import InputError, shown
-from wnexplore.models.trial_run import Trial, try_out
+from wnexplore.models.copies import CopyError
+from wnexplore.models.trial_run import Trial, error_line, try_out
 
 _BATCH = 2
 """Images of a trial."""
+_PASSES = 4
+"""Forward passes of a trial in training: a network that changes its layers later is reported during training."""
 
 
 class Output(NamedTuple):
@@ -34,7 +37,7 @@ def check_output(model: nn.Module, name: str, resolution: int) -> Output:
     found = _tried(model, name, resolution, training=False, backward=False)
     _check_logits(found.output, name, "")
     try:
-        in_training = try_out(model, resolution, training=True, backward=False)
+        in_training = try_out(model, resolution, training=True, backward=False, seen=False)
     except RuntimeError:
         # `check_trainable` reports this before a training.
         return Output(prints=found.printed, decides=True)
@@ -48,22 +51,33 @@ def check_output(model: nn.Module, name: str, resolution: int) -> Output:
 def check_trainable(model: nn.Module, name: str, resolution: int, classes: int) -> None:
     """Raise `InputError` unless `model` can be trained on `classes` classes.
 
-    It must be in float32, return logits for that many classes in evaluation and in training, and some of its
-    parameters must get gradients.
+    It must be in float32, return logits for that many classes in evaluation and in training, and keep the
+    parameters that it has after its first pass, some of which must get gradients; and a checkpoint must be
+    able to hold its state.
     """
-    for parameter, value in model.named_parameters():
-        if value.dtype != torch.float32:
-            raise InputError(
-                f"backbone '{shown(name)}' can't be trained: its {shown(parameter)} is in"
-                f" {str(value.dtype).removeprefix('torch.')}, expected a network in float32"
-            )
+    why = _why_untrainable(model)
+    if why is not None:
+        raise InputError(f"backbone '{shown(name)}' can't be trained: {why}")
     for training in (False, True):
-        found = _tried(model, name, resolution, training=training, backward=True)
+        found = _tried(
+            model,
+            name,
+            resolution,
+            training=training,
+            backward=True,
+            passes=_PASSES if training else 1,
+            dtype=torch.float32,
+        )
         outputs = _check_logits(_logits(found.output), name, " in training" if training else "", found.output)
         if outputs != classes:
             raise InputError(
                 f"backbone '{shown(name)}' gives {outputs} classes, and the data has {classes}: expected a"
                 " network that gives as many (a function is called with num_classes if it takes that)"
+            )
+        if training and found.changed is not None:
+            raise InputError(
+                f"backbone '{shown(name)}' can't be trained: after its first pass in training it"
+                f" {found.changed}: expected the same parameters from then on, as others would not be trained"
             )
         if training and len(found.without_gradient) == sum(p.requires_grad for p in model.parameters()):
             raise InputError(
@@ -101,9 +115,42 @@ def _logits(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) and fields and fields[0] == "logits" else output
 
 
-def _tried(model: nn.Module, name: str, resolution: int, *, training: bool, backward: bool) -> Trial:
+def _why_untrainable(model: nn.Module) -> str | None:
+    """Why `model` can't be trained, as far as that shows without running it; None if nothing shows."""
     try:
-        return try_out(model, resolution, training=training, backward=backward)
+        model.train()
+        model.eval()
+    except Exception as error:  # anybody's code
+        return f"it can't change between training and evaluation: {shown(error_line(error), 300)}"
+    for part, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"its {shown(part)}" if part else "it"
+            return (
+                f"{what} is a TorchScript module, of which checkpoints can't hold all: expected the"
+                " torch.nn.Module that it was made of"
+            )
+    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for path, tensor in named:
+            if tensor.layout != torch.strided:
+                layout = str(tensor.layout).removeprefix("torch.")
+                return (
+                    f"its {kind} {shown(path)} is a sparse tensor ({layout}), which checkpoints can't hold:"
+                    " expected a dense one"
+                )
+    for path, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.complex64):
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            return f"its {shown(path)} is in {dtype}, expected a network in float32"
+    return None
+
+
+def _tried(model: nn.Module, name: str, resolution: int, *, training: bool, **how: Any) -> Trial:
+    try:
+        return try_out(model, resolution, training=training, seen=False, **how)
+    except CopyError as error:
+        raise InputError(
+            f"backbone '{shown(name)}' can't be copied, and it is tried on copies: {shown(error, 300)}"
+        ) from None
     except RuntimeError as error:
         when = " in training" if training else ""
         raise InputError(

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wnexplore.models.copies import uncompiled, with_numbers, without_numbers
+from wnexplore.errors import shown
+from wnexplore.models.copies import CopyError, images_like, uncompiled, with_numbers, without_numbers
 from wnexplore.models.recurrent import OneStep
 
 SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
@@ -37,6 +38,8 @@ class Trial:
     """Stand-in -> the attributes of its convolution that the network accessed."""
     without_gradient: tuple[str, ...] = ()
     """Trainable parameters without a gradient."""
+    changed: str | None = None
+    """How further passes changed which parameters there are; None if they didn't."""
     printed: bool = False
     """Whether it printed to standard output."""
     decided: bool = False
@@ -51,33 +54,58 @@ def try_out(
     backward: bool = True,
     stood_in: Collection[str] = (),
     channels: int = 3,
+    passes: int = 1,
+    dtype: torch.dtype | None = None,
+    seen: bool = True,
 ) -> Trial:
     """Run a copy of `model` once on two images of `resolution` pixels; `model` is unchanged.
 
-    In evaluation mode, or as a training step: forward and, with `backward`, the gradients of its output. The
-    images have `channels` channels and fixed random values. The copy is on the meta device unless the
-    network's code reads tensor values. Convolutions named in `stood_in` are each wrapped in another module,
-    as if a conversion had replaced them. Its prints go to standard error. Raises `RuntimeError` with one line
-    that starts with the error's name if it can't run.
+    In evaluation mode, or as a training step: forward and, with `backward`, the gradients of its output; with
+    more `passes`, further forward passes. The images have `channels` channels, `dtype` (the network's if left
+    out) and fixed random values. The copy is on the meta device unless the network's code reads tensor
+    values. Convolutions named in `stood_in` are each wrapped in another module, as if a conversion had
+    replaced them. Its prints go to standard error. Unless operators are to be `seen`, `Trial.steps` is empty,
+    and what compiles itself and can't run otherwise, such as `torch.cond`, is compiled.
+
+    Raises `RuntimeError` with one line that starts with the error's name if it can't run, `CopyError` if it
+    can't be copied.
     """
-    reason = ""
-    for copied in (without_numbers, with_numbers):
+    reasons: list[str] = []
+    ways = [(without_numbers, seen, True), (with_numbers, seen, True), (with_numbers, False, False)]
+    for copied, watched, as_written in ways[:2] if seen else ways:
         try:
-            found = _run(copied(model), channels, resolution, training, backward, stood_in)
+            with uncompiled() if as_written else nullcontext():
+                found = _run(
+                    copied(model), channels, resolution, training, backward, stood_in, passes, dtype, watched
+                )
+        except CopyError:
+            raise
         # Arbitrary code: it may raise anything, and even call sys.exit.
         except (Exception, SystemExit) as error:
-            reason = error_line(error)
+            reasons.append(error_line(error))
         else:
             found.decided = copied is with_numbers
             return found
     # The error with tensor values: without, it may only say that there are none.
-    raise RuntimeError(reason)
+    raise RuntimeError(reasons[1])
 
 
 def error_line(error: BaseException) -> str:
     """An error in one line: its name, and the first line of its message."""
     line = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def changed_parameter(before: Mapping[str, nn.Parameter], model: nn.Module) -> str | None:
+    """What `model` has done to its parameters since they were those `before`; None if they are the same."""
+    now = dict(model.named_parameters())
+    for name, parameter in now.items():
+        if name not in before:
+            return f"has made parameter '{shown(name)}'"
+        if parameter is not before[name]:
+            return f"has replaced parameter '{shown(name)}' by another"
+    gone = next((name for name in before if name not in now), None)
+    return None if gone is None else f"has removed parameter '{shown(gone)}'"
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:
@@ -140,6 +168,9 @@ def _run(
     training: bool,
     backward: bool,
     stood_in: Collection[str],
+    passes: int,
+    dtype: torch.dtype | None,
+    seen: bool,
 ) -> Trial:
     model.train(training)
     found = Trial()
@@ -151,19 +182,25 @@ def _run(
         made = StandIn(conv, found.accessed.setdefault(name, [])).train(training)
         made.register_forward_hook(lambda *_, name=name: found.calls.update([name]))
         setattr(model.get_submodule(parent), leaf, made)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = images_like(model)
     # Random images, since a network's control flow may depend on them.
     dice = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
     shape = 2, channels, resolution, resolution
-    images = torch.randn(shape, generator=dice, device=like.device, dtype=like.dtype)
+    images = torch.randn(shape, generator=dice, device=like.device, dtype=dtype or like.dtype)
     said = io.StringIO()
     with _undisturbed(), warnings.catch_warnings(), redirect_stdout(said):
         warnings.simplefilter("ignore")
         learns = nullcontext() if training and backward else torch.no_grad()
-        with _Steps(found), OneStep(), uncompiled(), learns:
+        with _Steps(found) if seen else nullcontext(), OneStep(), learns:
             found.output = model(images)
             if training and backward:
                 found.without_gradient = _without_gradient(model, found.output)
+            parameters = dict(model.named_parameters())
+            # An error in later passes is reported when it happens in training.
+            with suppress(Exception, SystemExit):
+                for _ in range(1, passes):
+                    model(images)
+            found.changed = changed_parameter(parameters, model)
     found.printed = bool(said.getvalue())
     sys.stderr.write(said.getvalue())
     found.accessed = {name: accessed for name, accessed in found.accessed.items() if accessed}

@@ -10,9 +10,9 @@ from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.errors import InputError, RunError
+from wnexplore.errors import InputError, RunError, WnexploreError
 from wnexplore.measure.environment import resolve_device, timing_device
-from wnexplore.measure.failure import ContextLostError, Failure
+from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure
 from wnexplore.measure.layer_profile import measure_layers
 from wnexplore.measure.roofline import device_peaks
 from wnexplore.models import build
@@ -42,11 +42,13 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
     if layers:
         try:
             table = _layers(point, latency)
-        except (RuntimeError, MemoryError) as error:
+        except WnexploreError:
+            raise
+        except NETWORK_ERRORS as error:
             failure = Failure.of(error)
             if failure.context_lost:
                 raise ContextLostError(point, failure, resumes=False) from None
-            raise RunError(f"{point}: its layers can't be timed: {' '.join(str(error).split())}") from None
+            raise RunError(f"{point}: its layers can't be timed: {failure.error}") from None
     measured_in = (latencies or [complexity])[-1].environment
     return Profile(point, Complexity(**complexity.value), tuple(latencies), table, measured_in)
 

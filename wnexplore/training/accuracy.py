@@ -15,6 +15,7 @@ from torch.nn import functional
 from wnexplore.data import EpochPass, Split
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import RunError
+from wnexplore.measure.failure import network_step
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.torch_settings import PRECISION, precision_set
 from wnexplore.training.determinism import generator_states, set_generator_states
@@ -70,11 +71,13 @@ def evaluate(
             if stop():
                 break
             yield_to_others()
-            logits = model(images).float()
-            hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            with network_step("in the test"):
+                logits = model(images).float()
+                hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+                loss = functional.cross_entropy(logits, labels, reduction="sum")
             sums[0] += hits[:, 0].sum()
             sums[1] += hits.sum()
-            sums[2] += functional.cross_entropy(logits, labels, reduction="sum")
+            sums[2] += loss
             sums[3] += len(labels)
     sums[4] = stop()
     if world > 1:
@@ -205,12 +208,13 @@ def _statistics(norm: nn.modules.batchnorm._BatchNorm, *, copies: bool = True) -
 
 
 def _forward(model: nn.Module, images: Tensor) -> None:
-    """Run `model` on `images`, ignoring batches that damaged images left too small."""
-    try:
-        model(images)
-    except ValueError as error:
-        if not is_too_few(error):
-            raise
+    """Run `model` on `images`; ignoring batches that damaged images left too small."""
+    with network_step("while batch-norm statistics were recomputed"):
+        try:
+            model(images)
+        except ValueError as error:
+            if not is_too_few(error):
+                raise
 
 
 _REFRESH_IMAGES = 512

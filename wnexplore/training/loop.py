@@ -18,7 +18,9 @@ from torch.nn.parameter import is_lazy
 from wnexplore.data import Batch, EpochPass, Split
 from wnexplore.design.protocol import Recipe
 from wnexplore.errors import InputError, RunError
+from wnexplore.measure.failure import NetworkError, network_step
 from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.models.trial_run import changed_parameter
 from wnexplore.training.accuracy import is_too_few
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import SideState, Snapshot, load_network_state, network_state
@@ -62,9 +64,8 @@ class TrainingLoop:
         self._split, self._rank, self._world = split, rank, world
         # In a run shorter than two warm-ups, the warm-up is half of it.
         self._warmup = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.steps // 2)
-        self._optimizer = make_optimizer(self.network, recipe)
-        self._made = {name for name, parameter in self.network.named_parameters() if not is_lazy(parameter)}
         self._has_run = False
+        self._make_optimizer()
         self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
         self.average = None if recipe.ema is None else Average(self.network, recipe.ema)
         """The moving average of the weights, which is tested and saved; None if the recipe has none."""
@@ -136,6 +137,7 @@ class TrainingLoop:
         """Resume from a `state`; raises as `load_network_state`."""
         load_network_state(self.network, state["network"], self._run_once)
         self.step, self.skipped = state["step"], state["skipped"]
+        self._has_run = self._has_run or self.step > self.skipped
         load_optimizer_state(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:
@@ -146,15 +148,11 @@ class TrainingLoop:
         """One step of the optimiser; the loss stays on the device, without synchronisation."""
         if len(images) == 0:
             return None
-        logits = self._logits(images)
-        if logits is None:
+        with network_step(f"in step {self.step + 1} of {self.steps}"):
+            loss = self._gradients(images, labels)
+        if loss is None:
             return None
-        if not self._has_run:
-            self._take_in_late_layers()
         set_lr(self._optimizer, lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule))
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
         if self.recipe.clip_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad_norm)
@@ -163,6 +161,21 @@ class TrainingLoop:
         if self.average is not None:
             self.average.update()
         return loss.detach()
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """The loss, and its gradients at the parameters; None as `_logits`."""
+        logits = self._logits(images)
+        if logits is None:
+            return None
+        self._take_in_layers()
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        for parameter in self._parameters.values():
+            # Embeddings may have sparse ones, for which optimisers have less than for dense ones.
+            if parameter.grad is not None and parameter.grad.layout != torch.strided:
+                parameter.grad = parameter.grad.to_dense()
+        return loss
 
     def _logits(self, images: Tensor) -> Tensor | None:
         """Logits (N, classes); None, without side effects, if one image is too few."""
@@ -218,21 +231,35 @@ class TrainingLoop:
         if images is not None:
             with torch.no_grad(), self._precision():
                 self.network(images)
-            self._take_in_late_layers()
+            self._take_in_layers()
         set_generator_states(generators)
 
     def _is_unmade(self) -> bool:
         """Whether a lazy layer is uninitialised."""
         return any(is_lazy(tensor) for tensor in (*self.network.parameters(), *self.network.buffers()))
 
-    def _take_in_late_layers(self) -> None:
-        """Add parameters created in the first forward pass to the optimiser."""
+    def _take_in_layers(self) -> None:
+        """Add parameters created in the first forward pass to the optimiser.
+
+        Raises `NetworkError` if a later pass creates others: the optimiser would not have them, and a stopped
+        training could not be resumed.
+        """
+        if self._has_run:
+            changed = changed_parameter(self._parameters, self.network)
+            if changed is not None:
+                raise NetworkError(
+                    f"the network {changed} in step {self.step + 1} of {self.steps}, after its first pass in"
+                    " training: expected the same parameters from then on, as others would not be trained"
+                )
+            return
         self._has_run = True
-        if any(
-            name not in self._made and parameter.requires_grad
-            for name, parameter in self.network.named_parameters()
-        ):
-            self._optimizer = make_optimizer(self.network, self.recipe)
+        if changed_parameter(self._parameters, self.network) is not None:
+            self._make_optimizer()
+
+    def _make_optimizer(self) -> None:
+        self._optimizer = make_optimizer(self.network, self.recipe)
+        named = self.network.named_parameters()
+        self._parameters = {name: parameter for name, parameter in named if not is_lazy(parameter)}
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.recipe.amp == "off":

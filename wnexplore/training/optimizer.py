@@ -15,26 +15,37 @@ from wnexplore.errors import shown
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of `recipe` over `parameter_groups`."""
-    groups = parameter_groups(model, recipe)
+    """The optimiser of `recipe` over `parameter_groups`, frozen parameters too: they may be unfrozen later.
+
+    It leaves parameters without a gradient alone.
+    """
+    frozen = [group for group in parameter_groups(model, recipe, frozen=True) if group["params"]]
+    groups = [*parameter_groups(model, recipe), *frozen]
+    fused = not any(parameter.is_complex() for group in groups for parameter in group["params"])
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    return torch.optim.SGD(
+        return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
+    optimizer = torch.optim.SGD(
         groups,
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
-        fused=True,
+        fused=fused,
     )
+    optimizer.register_step_pre_hook(_begin_late_momenta)
+    return optimizer
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load the `state` of an optimiser with the same parameters and recipe.
 
-    Raises `ValueError` for what no such optimiser has. torch itself takes any shapes, and its fused kernels
+    That of an older version may lack the groups of frozen parameters, which come last. Raises `ValueError` for what no such optimiser has. torch itself takes any shapes, and its fused kernels
     then write beyond a tensor's memory.
     """
     groups, given = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if isinstance(given, list):
+        lacking = optimizer.param_groups[len(given) :]
+        if not any(parameter.requires_grad for group in lacking for parameter in group["params"]):
+            given = [*given, *groups[len(given) :]]
     if not isinstance(given, list) or len(given) != len(groups):
         raise ValueError(f"the optimiser has not {len(groups)} groups of parameters")
     for current, other in zip(groups, given, strict=True):
@@ -55,12 +66,14 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
             shape = torch.Size() if name == "step" else parameters[number].shape
             if not _is_figure(value, shape):
                 raise ValueError(f"{name} of the optimiser's parameter {number} doesn't suit it")
-    optimizer.load_state_dict(dict(state))
+    optimizer.load_state_dict({**state, "param_groups": given})
 
 
 def _is_figure(value: Any, shape: torch.Size) -> bool:
-    """Whether `value` is a floating-point tensor of `shape` without overlapping elements."""
-    if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+    """Whether `value` is a tensor of numbers that aren't whole, of `shape`, without overlapping elements."""
+    if not isinstance(value, Tensor) or value.shape != shape:
+        return False
+    if not (value.is_floating_point() or value.is_complex()):
         return False
     return value.stride() == torch.empty_like(value).stride()
 
@@ -83,8 +96,10 @@ def lr_factor(step: int, steps: int, warmup: int, schedule: LrSchedule = "cosine
     return 1 - passed if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * passed))
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: Recipe, *, frozen: bool = False) -> list[dict[str, Any]]:
     """The parameters of `model` for an optimiser: kernels, other matrices, and biases and norms.
+
+    The trainable ones, or the `frozen` ones.
 
     Kernels and the generators' weights have a peak learning rate `recipe.kernel_lr` times that of the rest;
     biases and norms (one dimension) have no weight decay.
@@ -93,7 +108,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     groups: dict[str, list[nn.Parameter]] = {"kernels": [], "matrices": [], "vectors": []}
     for parameter in model.parameters():
         # The size of a lazy parameter isn't known before the first forward pass.
-        if parameter.requires_grad and not is_lazy(parameter):
+        if parameter.requires_grad is not frozen and _can_learn(parameter):
             kind = "matrices" if id(parameter) in linear else "kernels"
             groups["vectors" if parameter.ndim <= 1 else kind].append(parameter)
     factor = {"kernels": recipe.kernel_lr}
@@ -105,3 +120,24 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         }
         for kind, parameters in groups.items()
     ]
+
+
+def _begin_late_momenta(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Give parameters whose first gradient comes in a later step a momentum of 0.
+
+    torch's fused SGD fails unless the momenta of all parameters begin in one step. A network may skip layers
+    at random, or unfreeze some later.
+    """
+    for group in optimizer.param_groups:
+        if not group["momentum"]:
+            continue
+        updated = [parameter for parameter in group["params"] if parameter.grad is not None]
+        late = [one for one in updated if optimizer.state.get(one, {}).get("momentum_buffer") is None]
+        if len(late) < len(updated):
+            for parameter in late:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _can_learn(parameter: nn.Parameter) -> bool:
+    """Whether `parameter` may have a gradient: it has a size, and is no integer."""
+    return not is_lazy(parameter) and (parameter.is_floating_point() or parameter.is_complex())
