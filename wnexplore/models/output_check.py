@@ -16,7 +16,7 @@ from wnexplore.models.trial_run import Trial, error_line, try_out
 _BATCH = 2
 """Images of a trial."""
 _PASSES = 4
-"""Forward passes of a trial in training: a network that changes its layers later is reported during training."""
+"""Forward passes of a trial in training; layers that change later are reported during the training."""
 
 
 class Output(NamedTuple):
