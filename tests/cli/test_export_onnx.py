@@ -117,6 +117,10 @@ def test_a_file_that_differs_from_torch_is_an_error(
     done = command(*SMALL, "--out", tmp_path / "network.onnx")
     assert (done.code, done.out) == (1, "")
     assert re.search(r"\bnan\b.*\b1 and 7\b.*\b0\.0001\b", done.err)
+    assert not os.listdir(tmp_path)
+    (tmp_path / "network.onnx").write_bytes(b"of before")
+    assert command(*SMALL, "--out", tmp_path / "network.onnx").code == 1
+    assert (tmp_path / "network.onnx").read_bytes() == b"of before"
 
 
 def _same(network: nn.Module, path: Path) -> None:

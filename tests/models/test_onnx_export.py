@@ -243,6 +243,22 @@ def test_a_network_that_float32_computes_badly_is_compared_with_float64(tmp_path
     assert not check_onnx(path, _IllConditioned(), resolution=8).is_rounding
 
 
+def test_a_network_of_old_weight_norm_is_compared_with_float64_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    networks = [_IllConditioned(), _IllConditioned()]
+    for network in networks:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nn.utils.weight_norm(network.head)
+    path = tmp_path / "network.onnx"
+    export_onnx(networks[0], path, resolution=8)
+    check = check_onnx(path, networks[0], resolution=8)
+    # Compared with its own logits in float32, torch's difference would be 0.
+    assert check.torch_difference > TOLERANCE
+    assert check.is_rounding
+    assert not check_onnx(path, networks[1], resolution=8).is_rounding
+
+
 def test_differences_beyond_those_of_torch_are_no_rounding() -> None:
     assert Check(18, 9e-3, 1e-3).is_rounding
     assert not Check(18, 2e-2, 1e-3).is_rounding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -43,7 +44,7 @@ def export_onnx(
     classes). The design point is in the file's metadata. Needs pip install "wnexplore[onnx]".
     """
     from wnexplore.errors import InputError, RunError
-    from wnexplore.files import check_writable
+    from wnexplore.files import check_writable, write_atomically
 
     point = None
     if checkpoint is None and backbone is None:
@@ -76,18 +77,24 @@ def export_onnx(
         assert checkpoint is not None, "it says the network"
         trained = open_checkpoint(checkpoint, backbone)
         network, point = trained.network, trained.metadata.point
-    onnx_export.export_onnx(network, out, resolution=point.resolution, point=point)
-    with translate_network_errors(point.backbone):
-        check = onnx_export.check_onnx(out, network, resolution=point.resolution)
-    found = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {check.opset}, logits"
+    # `out` only gets a file that was checked.
+    with TemporaryDirectory(prefix="wnexplore-") as folder:
+        file = Path(folder) / "network.onnx"
+        onnx_export.export_onnx(network, file, resolution=point.resolution, point=point)
+        with translate_network_errors(point.backbone):
+            check = onnx_export.check_onnx(file, network, resolution=point.resolution)
+        data = file.read_bytes()
+    found = f"{out}: {len(data) / 1e6:.1f} MB, opset {check.opset}, logits"
     gap = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"
     torch_note = f", where float32 alone makes {check.torch_difference:.1e} in torch"
     if check.torch_difference <= onnx_export.TOLERANCE:
         torch_note = ""
     if not check.is_rounding:
         raise RunError(
-            f"{found} in onnxruntime {gap}: more than the {onnx_export.TOLERANCE:g} of rounding{torch_note}"
+            f"{found} in onnxruntime {gap}: more than the {onnx_export.TOLERANCE:g} of rounding{torch_note};"
+            " nothing was written"
         )
+    write_atomically(out, data)
     say(f"{found} at most {gap}{torch_note}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError
 from wnexplore.files import check_writable, write_atomically
+from wnexplore.models.copies import with_numbers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -120,7 +120,8 @@ def _in_float64(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     the network can't run in float64.
     """
     try:
-        exact = copy.deepcopy(network).double()
+        # Not by `copy.deepcopy`, which refuses the weights of the old `weight_norm`.
+        exact = with_numbers(network).double()
     except Exception:  # arbitrary code, parts of which may not be copyable
         return lambda images, fallback: fallback.double()
 
