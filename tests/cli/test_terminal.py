@@ -83,6 +83,8 @@ def test_a_network_that_fails_in_its_training_is_told_in_one_line(command: Comma
     named = ("--backbone", f"{tmp_path / 'fails.py'}:fails")
     done = command("train", *named, *options, "--log-every", 1000, "--out", tmp_path / "run")
     assert done.code == 1
-    assert done.err.startswith("wnexplore: the network failed: RuntimeError: no no no")
+    assert f"{tmp_path / 'fails.py'}:fails" in done.err
+    assert "the network failed in step" in done.err
+    assert "RuntimeError: no no no" in done.err
     assert done.err.count("\n") == 1
     assert len(done.err) < 1000

@@ -70,7 +70,7 @@ def train(
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
     # During training it ends after the current step; this handles stops before that, or a second one.
     stopped = resumable(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
-    with stopped, _table() as show, translate_network_errors():
+    with stopped, _table() as show, translate_network_errors(point.backbone):
         outcome = train_fully(run, show)
     if not _speaks():
         return

@@ -38,7 +38,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load the `state` of an optimiser with the same parameters and recipe.
 
-    That of an older version may lack the groups of frozen parameters, which come last. Raises `ValueError` for what no such optimiser has. torch itself takes any shapes, and its fused kernels
+    That of an older version may lack the groups of frozen parameters, which come last.
+
+    Raises `ValueError` for what no such optimiser has. torch itself takes any shapes, and its fused kernels
     then write beyond a tensor's memory.
     """
     groups, given = optimizer.state_dict()["param_groups"], state["param_groups"]
