@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -70,6 +70,15 @@ class TableLayout:
     spare: tuple[int, ...] = ()
     """The columns that can be dropped for space, in this order."""
 
+    def mapped(self, change: Callable[[str], str]) -> TableLayout:
+        """This table with what `change` makes of each text but the caption's."""
+        return replace(
+            self,
+            title=change(self.title),
+            headings=tuple(map(change, self.headings)),
+            rows=tuple(tuple(map(change, row)) for row in self.rows),
+        )
+
     def without(self, columns: Collection[int]) -> TableLayout:
         """This table without some columns, and a line that says so."""
         if not columns:
@@ -111,6 +120,7 @@ def layout(
     numeric = [COLUMNS[name].numeric for name in shown]
     failures = _failures(frame)
     notes = list(dict.fromkeys(failure for failure in failures if failure))
+    numbers = {note: number for number, note in enumerate(notes, start=1)}
     constant = [name for name in _SHOWN if name not in shown and name != "backbone"]
     meaning = objectives_caption(objectives, strict=strict)
     if "epochs" in comparable_within(objectives) and varying(frame, ["epochs"]):
@@ -129,7 +139,7 @@ def layout(
         (STAR if best else "")
         + (ALIKE if doubtful else "")
         + (WARNING if kinds else "")
-        + _failure_mark(notes, failure)
+        + (f"{FAILED}{numbers[failure]}" if failure else "")
         for best, doubtful, kinds, failure in zip(optimal, alike, warning_kinds(frame), failures, strict=True)
     ]
     if any(marks):
@@ -192,7 +202,3 @@ def _failures(frame: pd.DataFrame) -> list[str]:
         word = "" if status in ("ok", None) else status.replace("_", " ")
         texts.append(f"{word}: {reason}" if word and reason else word)
     return texts
-
-
-def _failure_mark(notes: list[str], failure: str) -> str:
-    return f"{FAILED}{notes.index(failure) + 1}" if failure else ""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -46,31 +50,80 @@ class ConsoleTable:
         def encode(text: str) -> str:
             return to_ascii(visible(text)) if options.ascii_only else visible(text)
 
-        spare = self._contents.spare
+        everything = self._contents.mapped(encode)
+        # How wide a table is follows from the widest cell of each column alone.
+        widest, spare = _widest(everything), everything.spare
         for padding, count in itertools.product((1, 0), range(len(spare) + 1)):
-            contents = self._contents.without(spare[:count])
-            body = _table(contents, encode, padding)
+            missing = spare[:count]
+            body = _table(widest.without(missing), padding)
             if Measurement.get(console, options.update_width(_UNBOUNDED), body).maximum <= options.max_width:
                 break
+        contents = everything.without(missing)
         # Not rich's table title and caption, which are wrapped to the table's width.
         if contents.title:
-            yield Text(encode(contents.title), style="bold")
-        yield body
+            yield Text(contents.title, style="bold")
+        lines = _lines(console, options, contents, padding) if len(contents.rows) > _FEW else None
+        yield from [_table(contents, padding)] if lines is None else lines
         yield from (Text(encode(line)) for line in contents.caption)
 
 
 _UNBOUNDED = 10_000
+_FEW = 1000
+"""Rows that rich sets, which takes it a millisecond each."""
 
 
-def _table(contents: TableLayout, encode: Callable[[str], str], padding: int) -> Table:
+def _widest(contents: TableLayout) -> TableLayout:
+    """The table of one row that is as wide as `contents`."""
+    row = tuple(max(column, key=cell_len) for column in zip(*contents.rows, strict=True))
+    return replace(contents, rows=(row,) if row else (), failed=(False,) if row else ())
+
+
+def _table(contents: TableLayout, padding: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
     for heading, numeric in zip(contents.headings, contents.numeric, strict=True):
         table.add_column(
-            Text(encode(heading.replace(" (", "\n("))),
+            Text(heading.replace(" (", "\n(")),
             justify="right" if numeric else "left",
             no_wrap=True,
             overflow="ellipsis",
         )
     for row, failed in zip(contents.rows, contents.failed, strict=True):
-        table.add_row(*(Text(encode(cell)) for cell in row), style="dim" if failed else None)
+        table.add_row(*(Text(cell) for cell in row), style="dim" if failed else None)
     return table
+
+
+def _lines(
+    console: Console, options: ConsoleOptions, contents: TableLayout, padding: int
+) -> Iterator[Segment] | None:
+    """What rich makes of `_table`, of which it makes only the head here; None for what only it can make."""
+    columns = list(zip(*contents.rows, strict=True))
+    if any("\n" in cell for column in columns for cell in column):
+        return None
+    # A row that fills each column, to be read how wide they have become.
+    full = [
+        "x" * max(map(cell_len, (widest, *heading.replace(" (", "\n(").split("\n"))))
+        for heading, widest in zip(contents.headings, _widest(contents).rows[0], strict=True)
+    ]
+    head = _table(replace(contents, rows=(tuple(full),), failed=(False,)), padding)
+    *lines, marks = Segment.split_lines(console.render(head, options))
+    widths = [len(part) for part in "".join(segment.text for segment in marks).split()]
+    if len(widths) != len(columns):
+        return None
+    texts = (
+        map(partial(_fitted, w, n), c) for w, n, c in zip(widths, contents.numeric, columns, strict=True)
+    )
+    rows = map((" " * (padding + 1)).join, zip(*texts, strict=True))
+    dim, end = console.get_style("dim"), Segment.line()
+    body = (
+        [Segment(row, dim if failed else None)] for row, failed in zip(rows, contents.failed, strict=True)
+    )
+    return (segment for line in itertools.chain(lines, body) for segment in (*line, end))
+
+
+def _fitted(width: int, numeric: bool, cell: str) -> str:
+    """`cell` in so many columns of a terminal."""
+    taken = len(cell) if cell.isascii() else cell_len(cell)
+    if taken > width:
+        cell, taken = f"{set_cell_size(cell, width - 1)}…", width
+    blank = " " * (width - taken)
+    return blank + cell if numeric else cell + blank

@@ -46,8 +46,22 @@ def pareto(
     ends = np.concatenate([costs[..., None], bounds.reshape(*shape, 2) * signs[:, None]], axis=2)
     best, worst = np.fmin.reduce(ends, axis=2), np.fmax.reduce(ends, axis=2)
     known = ~np.isnan(costs).any(axis=1)
-    worst = np.ascontiguousarray(worst[known].T)
+    worst = np.ascontiguousarray(_front(np.unique(worst[known], axis=0)).T)
     return [bool(there) and not _dominated(row, worst) for there, row in zip(known, best, strict=True)]
+
+
+def _front(worst: _Numbers) -> _Numbers:
+    """Those of `worst`, all different, that no other is at least as good as in each objective.
+
+    Whom another of them dominates, they dominate too: the rest need not be asked.
+    """
+    kept, done = worst, 0
+    while done < len(kept):
+        left = (kept < kept[done]).any(axis=1)
+        left[done] = True
+        done = int(left[:done].sum()) + 1
+        kept = kept[left]
+    return kept
 
 
 def _dominated(best: _Numbers, worst: _Numbers) -> bool:
