@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from wnexplore.design.point import AXES, DesignPoint
-from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
+from wnexplore.report.panels import FEW, GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
 from wnexplore.report.placement import spread
 from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
@@ -290,7 +291,13 @@ _CROSS: Any = {"marker": "X", "markersize": 5.0, "markeredgecolor": "white", "ma
 
 def _draw(ax: Axes, panel: CurvePanel) -> None:
     """Lines over bands; a cross where a variant was dropped, dots where there are few values."""
+    nameless = [curve for curve in panel.curves if not curve.name]
+    together = len(nameless) > FEW
+    if together:
+        _draw_nameless(ax, nameless, panel.dots)
     for order, curve in enumerate(panel.curves, start=3):
+        if together and not curve.name:
+            continue
         if curve.bands:
             low, high = zip(*curve.bands, strict=True)
             ax.fill_between(curve.xs, low, high, color=curve.colour, alpha=0.1, linewidth=0, zorder=1)
@@ -315,6 +322,21 @@ def _draw(ax: Axes, panel: CurvePanel) -> None:
     ax.set_ylabel(panel.y.label)
     ax.set_title("\n".join(textwrap.wrap(panel.title, 52)))
     dress(ax)
+
+
+def _draw_nameless(ax: Axes, curves: Sequence[Curve], dots: bool) -> None:
+    """Very many curves that look alike, all at once and below the others."""
+    look = _line(curves[0])
+    lines = [list(zip(curve.xs, curve.ys, strict=True)) for curve in curves]
+    # Ended and joined as single lines are.
+    ends: Any = {"capstyle": "projecting", "joinstyle": "round"}
+    ax.add_collection(
+        LineCollection(lines, colors=look["color"], linewidths=look["linewidth"], zorder=2.1, **ends)
+    )
+    dotted = [place for curve, line in zip(curves, lines, strict=True) if not curve.dropped for place in line]
+    crossed = [line[-1] for curve, line in zip(curves, lines, strict=True) if curve.dropped]
+    for places, marker in ((dotted if dots else [], _DOTS), (crossed, {"linestyle": "none", **_CROSS})):
+        ax.plot([x for x, _ in places], [y for _, y in places], zorder=2.2, color=look["color"], **marker)
 
 
 def _label_ends(ax: Axes, panel: CurvePanel) -> None:

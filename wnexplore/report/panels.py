@@ -103,6 +103,9 @@ STYLE: Any = {
 GREY = "#595959"
 """Colour of non-data: lines between points, notes."""
 
+FEW = 1000
+"""Points or lines of a panel that are drawn one by one, which takes matplotlib a millisecond each."""
+
 _MARGIN = 0.09
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from wnexplore.errors import InputError
-from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
+from wnexplore.report.panels import FEW, GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
 from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.report.series import Key, Point, Series, fill, series_keys, styles
 from wnexplore.results.columns import (
@@ -223,15 +223,11 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
 
 
 def _draw_series(ax: Axes, series: Series) -> None:
-    for point in series.points:
-        for name, at, interval in (("x", point.x, point.x_interval), ("y", point.y, point.y_interval)):
-            if interval is not None:
-                # Rounding may put a median outside its interval: lengths must not be negative.
-                reach = [[max(0.0, at - interval[0])], [max(0.0, interval[1] - at)]]
-                bars: dict[str, Any] = {f"{name}err": reach}
-                ax.errorbar(
-                    point.x, point.y, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5, zorder=2, **bars
-                )
+    # Each point's bars lie on those of the points before it, which nobody could see of very many.
+    one_by_one = len(series.points) <= FEW
+    for points in ([point] for point in series.points) if one_by_one else [series.points]:
+        _draw_bars(ax, "x", [(p, p.x, p.x_interval) for p in points if p.x_interval is not None])
+        _draw_bars(ax, "y", [(p, p.y, p.y_interval) for p in points if p.y_interval is not None])
     ax.plot(
         [point.x for point in series.points],
         [point.y for point in series.points],
@@ -239,6 +235,18 @@ def _draw_series(ax: Axes, series: Series) -> None:
         zorder=3,
         **_marker(series),
     )
+
+
+def _draw_bars(ax: Axes, name: str, bars: Sequence[tuple[Point, float, Interval]]) -> None:
+    """The error bars of some points along one axis: each point, its value there and its interval."""
+    if not bars:
+        return
+    # A median outside its interval by a rounding error is no negative length.
+    below = [max(0.0, at - interval[0]) for _, at, interval in bars]
+    above = [max(0.0, interval[1] - at) for _, at, interval in bars]
+    reach: dict[str, Any] = {f"{name}err": [below, above]}
+    xs, ys = [point.x for point, *_ in bars], [point.y for point, *_ in bars]
+    ax.errorbar(xs, ys, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5, zorder=2, **reach)
 
 
 def _marker(series: Series) -> dict[str, Any]:
@@ -279,30 +287,36 @@ def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
     """Place the points' labels without overlap; those on the front choose first."""
     to_points = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        pixel = ax.transData.transform((x, y))
-        return float(pixel[0]) * to_points, float(pixel[1]) * to_points
+    def at(places: Sequence[_Place]) -> list[_Place]:
+        pixels = ax.transData.transform(places).tolist() if places else []
+        return [(x * to_points, y * to_points) for x, y in pixels]
 
     front = set(panel.front)
     points = panel.points
     labelled = sorted((p for p in points if p.label), key=lambda p: (p.x, p.y) not in front)
-    labels = [Label(*at(p.x, p.y), *_text_size(p.label)) for p in labelled]
+    where = at([(p.x, p.y) for p in labelled])
+    labels = [Label(x, y, *_text_size(p.label)) for (x, y), p in zip(where, labelled, strict=True)]
     half = _MARKER / 2 + 0.8
-    markers = [Box(x - half, y - half, x + half, y + half) for x, y in (at(p.x, p.y) for p in points)]
-    lines: list[Box] = []
+    markers = [Box(x - half, y - half, x + half, y + half) for x, y in at([(p.x, p.y) for p in points])]
+    ends: list[tuple[_Place, _Place]] = []
     for p in points:
         if p.x_interval is not None:
-            lines.append(straight(at(p.x_interval[0], p.y), at(p.x_interval[1], p.y)))
+            ends.append(((p.x_interval[0], p.y), (p.x_interval[1], p.y)))
         if p.y_interval is not None:
-            lines.append(straight(at(p.x, p.y_interval[0]), at(p.x, p.y_interval[1])))
+            ends.append(((p.x, p.y_interval[0]), (p.x, p.y_interval[1])))
     for (x0, y0), (x1, y1) in zip(panel.front, panel.front[1:], strict=False):
         corner = (x0, y1) if panel.front_rises_before else (x1, y0)
-        lines += [straight(at(x0, y0), at(*corner)), straight(at(*corner), at(x1, y1))]
+        ends += [((x0, y0), corner), (corner, (x1, y1))]
+    starts, stops = (at([line[end] for line in ends]) for end in (0, 1))
+    lines = [straight(*line) for line in zip(starts, stops, strict=True)]
     window = ax.get_window_extent()
     area = Box(*(float(edge) * to_points for edge in (window.x0, window.y0, window.x1, window.y1)))
     for point, label, box in zip(labelled, labels, place(labels, markers, lines, area), strict=True):
         if box is not None:
             _write(ax, point, label, box)
+
+
+_Place = tuple[float, float]
 
 
 def _text_size(text: str) -> tuple[float, float]:
