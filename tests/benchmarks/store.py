@@ -68,6 +68,7 @@ def main() -> None:
         print(f"{count:,} records, {size:.0f} MiB; {processor()}; Python {sys.version.split()[0]}")
         print(f"at most {SECONDS} s and {MIB} MiB are wanted of each")
         print(f"{'command':22} {'wall s':>7} {'processor s':>12} {'peak MiB':>9}")
+        (Path(folder) / "plots").mkdir()
         for name, parts in COMMANDS.items():
             if requested.only and not name.startswith(tuple(requested.only)):
                 continue

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from tests.results.records import complexity, failure, latency, points, sweep, training
+from tests.results.records import complexity, curves, failure, latency, points, sweep, training
 from wnexplore import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.figure_files import save
-from wnexplore.report.figures import scatter, standard_set
+from wnexplore.report.figures import learning_curves, scatter, standard_set
 from wnexplore.report.heatmap import HeatPanel, heat_infos
 from wnexplore.report.placement import Box, Label, place
 from wnexplore.report.scatter import ScatterPanel, scatter_info
@@ -224,3 +226,41 @@ print("matplotlib" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_labels_go_where_single_boxes_would_put_them() -> None:
+    """All boxes at once are compared as one by one: the place of each label is the same to the last digit."""
+    noise = random.Random(3)
+    area = Box(0, 0, 200, 150)
+    places = [(noise.uniform(0, 200), noise.uniform(0, 150)) for _ in range(40)]
+    markers = [Box(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    lines = [Box(x - 12, y - 1, x + 14, y + 1) for x, y in places]
+    found = place([Label(x, y, 18, 7) for x, y in places[:12]], markers, lines, area)
+    boxes = [box for box in found if box is not None]
+    assert len(boxes) > 6
+    for box in boxes:
+        others = [other for other in boxes if other is not box]
+        assert box.inside(area)
+        assert not any(box.overlap(other) for other in (*markers, *others))
+
+
+def test_many_points_look_as_each_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn at once where it is much gives the same picture as one by one."""
+    records = [
+        r for point in points() for r in (complexity(point, params=len(str(point))), latency(point, 5))
+    ]
+    table = frame([r for place, r in enumerate(records) if r.figure == "complexity" or place % 3])
+    curves_of = frame(curves(seeds=2))
+    pictures = []
+    for few in (200, 0):
+        monkeypatch.setattr("wnexplore.report.scatter.FEW", few)
+        monkeypatch.setattr("wnexplore.report.learning_curves.FEW", few)
+        save(scatter(table, "params", "latency_ms"), tmp_path / f"points{few}.png")
+        save(learning_curves(curves_of, curves(seeds=2)), tmp_path / f"curves{few}.png")
+        images = [Image.open(tmp_path / f"{name}{few}.png").convert("L") for name in ("points", "curves")]
+        pictures.append([np.asarray(image, dtype=np.int16) for image in images])
+    for one_by_one, together in zip(*pictures, strict=True):
+        assert one_by_one.shape == together.shape
+        # Where lines cross, which lies on top, and how edges are smoothed.
+        assert (abs(one_by_one - together) > 64).mean() < 1e-3
+        assert (one_by_one < 128).mean() > 1e-3

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.results.records import complexity, failure, latency, points, sweep
 from wnexplore.report.export import export
 from wnexplore.report.layout import TableLayout, layout
-from wnexplore.report.tables import table
+from wnexplore.report.tables import ConsoleTable, table
 from wnexplore.results.frame import frame
 
 ONE = frame(sweep())
@@ -121,3 +123,22 @@ def test_one_count_only() -> None:
 
 def test_no_rows() -> None:
     assert printed(frame([])) is not None
+
+
+_CELL = st.text(st.sampled_from("aé中 ±1.…x"), max_size=9).map(str.strip)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(_CELL, _CELL, _CELL), min_size=1, max_size=5), st.integers(3, 40), st.booleans())
+def test_many_rows_are_set_as_few_are(rows: list[tuple[str, ...]], width: int, spare: bool) -> None:
+    """Of many rows rich sets the head alone: the lines are those that it makes of each."""
+    none = (False,) * len(rows)
+    headings, numeric = ("one (ms)", "two", "3"), (False, True, True)
+    contents = TableLayout("title", headings, numeric, tuple(rows), none, ("note",), (0, 2) if spare else ())
+
+    def printed(few: int) -> str:
+        stream = io.StringIO()
+        Console(file=stream, width=width, no_color=True).print(ConsoleTable(contents, few))
+        return stream.getvalue()
+
+    assert printed(few=0) == printed(few=1000)

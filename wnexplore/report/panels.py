@@ -103,8 +103,8 @@ STYLE: Any = {
 GREY = "#595959"
 """Colour of non-data: lines between points, notes."""
 
-FEW = 1000
-"""Points or lines of a panel that are drawn one by one, which takes matplotlib a millisecond each."""
+FEW = 200
+"""Points or lines of a panel that are drawn one by one, which takes matplotlib some milliseconds each."""
 
 _MARGIN = 0.09
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Label:
     height: float
 
 
+_Edges = np.ndarray[Any, np.dtype[np.float64]]
+"""Left, bottom, right and top edges of many boxes, a row of each."""
+
 _RADII = (5.0, 9.0, 14.0, 20.0)
 _ANGLES = tuple(math.radians(angle) for angle in (90, 270, 0, 180, 45, 135, 315, 225, 65, 115, 245, 295))
 _LEADER_FROM = 12.0
@@ -54,14 +60,14 @@ def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], are
     A label's line, if it needs one, doesn't overlap either. Of the free places the one nearest to the point
     with the least overlap with `soft` (error bars, lines) is taken; earlier labels choose first.
     """
-    taken = list(hard)
+    taken, covered = _edges(hard), _edges(soft)
     boxes: list[Box | None] = []
     for label in labels:
         near = _surroundings(label)
         options = _free(
             label,
-            [other for other in taken if near.overlap(other)],
-            [other for other in soft if near.overlap(other)],
+            taken[:, _overlaps(near, taken) > 0],
+            covered[:, _overlaps(near, covered) > 0],
             area,
         )
         found = min(options, key=lambda option: option[0], default=None)
@@ -69,8 +75,7 @@ def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], are
             boxes.append(None)
             continue
         boxes.append(found[1])
-        taken.append(found[1])
-        taken.extend(_line(label, found[1]))
+        taken = np.hstack([taken, _edges([found[1], *_line(label, found[1])])])
     return boxes
 
 
@@ -121,13 +126,28 @@ def _surroundings(label: Label) -> Box:
     return Box(label.x - across, label.y - up, label.x + across, label.y + up)
 
 
-def _free(label: Label, hard: list[Box], soft: list[Box], area: Box) -> Iterator[tuple[float, Box]]:
+def _edges(boxes: Sequence[Box]) -> _Edges:
+    edges = [(box.left, box.bottom, box.right, box.top) for box in boxes]
+    return np.array(edges, dtype=np.float64).reshape(len(edges), 4).T
+
+
+def _overlaps(box: Box, others: _Edges) -> _Edges:
+    """The area that each of `others` shares with `box`, as `Box.overlap` has it."""
+    left, bottom, right, top = others
+    width = np.minimum(box.right, right) - np.maximum(box.left, left)
+    height = np.minimum(box.top, top) - np.maximum(box.bottom, bottom)
+    return np.where((width > 0) & (height > 0), width * height, 0.0)
+
+
+def _free(label: Label, hard: _Edges, soft: _Edges, area: Box) -> Iterator[tuple[float, Box]]:
     for radius in _RADII:
         for preference, angle in enumerate(_ANGLES):
             box = _box_at(label, radius, angle)
             parts = [box, *_line(label, box)]
-            if box.inside(area) and not any(part.overlap(other) for part in parts for other in hard):
-                covered = sum(part.overlap(other) for part in parts for other in soft)
+            if box.inside(area) and not any(_overlaps(part, hard).any() for part in parts):
+                # Added one after the other, so that the last digit doesn't depend on how many there are.
+                shares = (share for part in parts for share in _overlaps(part, soft).tolist() if share)
+                covered = sum(shares)
                 yield 2.0 * radius + 0.3 * preference + 4.0 * covered, box
 
 

@@ -197,7 +197,7 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
         xs, ys = zip(*panel.front, strict=True)
         ax.plot(xs, ys, drawstyle=steps, zorder=1, **_FRONT_LINE)
     for series in panel.series:
-        _draw_series(ax, series)
+        _draw_series(ax, series, one_by_one=len(panel.points) <= FEW)
     if panel.diagonal:
         ax.axline((1, 1), slope=1, zorder=1, **_DIAGONAL)
     points = panel.points
@@ -222,9 +222,8 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
     dress(ax)
 
 
-def _draw_series(ax: Axes, series: Series) -> None:
+def _draw_series(ax: Axes, series: Series, one_by_one: bool) -> None:
     # Each point's bars lie on those of the points before it, which nobody could see of very many.
-    one_by_one = len(series.points) <= FEW
     for points in ([point] for point in series.points) if one_by_one else [series.points]:
         _draw_bars(ax, "x", [(p, p.x, p.x_interval) for p in points if p.x_interval is not None])
         _draw_bars(ax, "y", [(p, p.y, p.y_interval) for p in points if p.y_interval is not None])
@@ -241,7 +240,7 @@ def _draw_bars(ax: Axes, name: str, bars: Sequence[tuple[Point, float, Interval]
     """The error bars of some points along one axis: each point, its value there and its interval."""
     if not bars:
         return
-    # A median outside its interval by a rounding error is no negative length.
+    # Rounding may put a median outside its interval: lengths must not be negative.
     below = [max(0.0, at - interval[0]) for _, at, interval in bars]
     above = [max(0.0, interval[1] - at) for _, at, interval in bars]
     reach: dict[str, Any] = {f"{name}err": [below, above]}

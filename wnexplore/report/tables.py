@@ -41,10 +41,14 @@ def table(
 
 
 class ConsoleTable:
-    """A layout for a rich console: as wide as the console, in ASCII if it can't encode more."""
+    """A layout as a rich console can print it: as wide as that is, in ASCII where it encodes no more.
 
-    def __init__(self, contents: TableLayout) -> None:
+    Rich sets `few` rows at most, which takes it a millisecond each, and of larger tables the head.
+    """
+
+    def __init__(self, contents: TableLayout, few: int = 1000) -> None:
         self._contents = contents
+        self._few = few
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         def encode(text: str) -> str:
@@ -62,14 +66,12 @@ class ConsoleTable:
         # Not rich's table title and caption, which are wrapped to the table's width.
         if contents.title:
             yield Text(contents.title, style="bold")
-        lines = _lines(console, options, contents, padding) if len(contents.rows) > _FEW else None
+        lines = _lines(console, options, contents, padding) if len(contents.rows) > self._few else None
         yield from [_table(contents, padding)] if lines is None else lines
         yield from (Text(encode(line)) for line in contents.caption)
 
 
 _UNBOUNDED = 10_000
-_FEW = 1000
-"""Rows that rich sets, which takes it a millisecond each."""
 
 
 def _widest(contents: TableLayout) -> TableLayout:
