@@ -41,7 +41,7 @@ def table(
 
 
 class ConsoleTable:
-    """A layout as a rich console can print it: as wide as that is, in ASCII where it encodes no more.
+    """A layout for a rich console: as wide as the console, in ASCII if it can't encode more.
 
     Rich sets `few` rows at most, which takes it a millisecond each, and of larger tables the head.
     """
