@@ -21,6 +21,8 @@ from wnexplore.data import Data, EpochPass, load_data
 from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
+from wnexplore.models import build
+from wnexplore.nn.activations import ActivationVectors
 from wnexplore.training.accuracy import ready_for_test, refresh_batch_norm
 from wnexplore.training.checkpoint import (
     CheckpointMetadata,
@@ -245,3 +247,18 @@ def test_pythons_and_numpys_generators_are_seeded_and_put_back() -> None:
             drawn.append((random.random(), np.random.rand()))
     assert drawn[0] == drawn[1]
     assert (random.random(), np.random.rand()) == expected
+
+
+def test_a_state_of_an_earlier_version_leaves_nothing_in_layers_that_no_longer_have_it() -> None:
+    def make() -> nn.Module:
+        return build(
+            DesignPoint.of("shufflenet_v2_x0_5", "weightnet", M=2, G=1, resolution=16, num_classes=10)
+        )
+
+    network, state = make(), network_state(make())
+    beside = SideState(network)
+    name = next(name for name, layer in network.named_modules() if isinstance(layer, ActivationVectors))
+    state["attributes"][name]["_of_before"] = packed(False)
+    load_network_state(network, state)
+    assert not hasattr(network.get_submodule(name), "_of_before")
+    assert beside.changed(network) == {}

@@ -227,6 +227,9 @@ def set_attributes(network: nn.Module, attributes: Mapping[str, Mapping[str, Any
     """Set plain attributes of the layers of `network`."""
     for name, module in network.named_modules():
         for key, value in attributes.get(name, {}).items():
+            if key not in module.__dict__ and type(module).__module__.startswith("wnexplore."):
+                # Of an earlier version: our layers set all their attributes when they are built.
+                continue
             old = module.__dict__.get(key)
             if key in _TORCHS or key in module._parameters or key in module._buffers:
                 raise ValueError(f"{key} is no value of a layer's own")
