@@ -17,9 +17,8 @@ from wnexplore.design.conv_sites import stages_of
 from wnexplore.design.counts import Counts, count, parts, total
 from wnexplore.design.legality import IllegalPointError, check_legal
 from wnexplore.design.methods import METHODS
-from wnexplore.design.point import DesignPoint
+from wnexplore.design.point import DesignPoint, stage_design
 from wnexplore.design.skeleton import Block, Site, Skeleton
-from wnexplore.design.stage_design import stage_design
 from wnexplore.models.trace_skeleton import skeleton
 
 MULTIPLIERS = [1, 2, 4, 6, 8, "1/2", "1/8", "1/C", "4/C"]

@@ -2,9 +2,9 @@
 
 Whatever lists axes reads `DESIGN_AXES` and `TIMING_AXES`: design points and protocols, sweep files, the
 command line, records' keys, columns, tables and captions. A new axis of designs is an entry here, its type in
-`LayerAxes` or `NetworkAxes` and in `GivenAxes`, and the methods that read it, which name it in their entries
-(`wnexplore.design.methods`). A new axis of latencies is an entry here, its type in `TimingAxes`, and what
-measures by it (`wnexplore.measure.latency`).
+`wnexplore.design.axis_types`, and the methods that read it, which name it in their entries
+(`wnexplore.design.methods`). A new axis of latencies is an entry here, its type there, and what measures by
+it (`wnexplore.measure.latency`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from wnexplore.design.methods import METHODS, methods_with
 from wnexplore.errors import InputError, shown, unknown
 
 if TYPE_CHECKING:
-    from wnexplore.design.stages import Stages
     from wnexplore.design.where import Kind
 
 ADAPTIVE = "adaptive"
@@ -32,56 +31,6 @@ ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
 
 DEPTHWISE = ("published", "plain", "full")
 """Depthwise convolutions: (M/G, 1) as in the published code, no generator, or (M, G)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkAxes:
-    """The axes of a plain network."""
-
-    backbone: str
-    stem: str
-    resolution: int
-    num_classes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerAxes:
-    """The axes of methods' layers other than M and G; None where a method doesn't read one."""
-
-    experts: int | None = None
-    temperature: int | None = None
-    reduction: int | None = None
-    activation: str | None = None
-    depthwise: str | None = None
-    """The setting of depthwise convolutions, one of `DEPTHWISE`."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TimingAxes:
-    """The crossed settings of a latency's protocol."""
-
-    dtype: str
-    batch_size: int
-    runtime: str = "eager"
-    memory_format: str = "contiguous"
-    threads: int | None = None
-    """None on a GPU."""
-    cache: str = "warm"
-    mode: str = "inference"
-
-
-class GivenAxes(TypedDict, total=False):
-    """The axes of a point other than backbone, method, M and G, as users write them; None: the default."""
-
-    stages: Stages | None
-    experts: int | None
-    temperature: int | None
-    stem: str
-    resolution: int | None
-    num_classes: int
-    reduction: int | None
-    activation: str | None
-    depthwise: str | None
 
 
 @dataclass(frozen=True)

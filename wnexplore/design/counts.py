@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from wnexplore.design.block_parts import Part
 from wnexplore.design.methods import METHODS
-from wnexplore.design.point import DesignPoint
+from wnexplore.design.point import DesignPoint, stage_design
 from wnexplore.design.skeleton import Block, Skeleton
-from wnexplore.design.stage_design import StageDesign, stage_design
+from wnexplore.design.stage_design import StageDesign
 
 
 class Counts(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wnexplore.design.axes import TIMING_AXES, TIMING_ORDER, TimingAxes
+from wnexplore.design.axes import TIMING_AXES, TIMING_ORDER
+from wnexplore.design.axis_types import TimingAxes
 from wnexplore.design.protocol import LatencySpec
 
 DEFAULT_TARGETS = {"cpu": 0.03, "cuda": 0.01}

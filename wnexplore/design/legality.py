@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.generator import IllegalPointError as IllegalPointError
 from wnexplore.design.generator import Layer, layer_generator
-from wnexplore.design.point import DesignPoint
-from wnexplore.design.stage_design import stage_design
+from wnexplore.design.point import DesignPoint, stage_design
 
 
 def check_legal(point: DesignPoint, layers: Iterable[tuple[int, Layer]] | None = None) -> None:

@@ -12,15 +12,14 @@ from wnexplore.design.axes import (
     NETWORK_AXES,
     POINT_AXES,
     STEMS,
-    GivenAxes,
-    LayerAxes,
-    NetworkAxes,
 )
+from wnexplore.design.axis_types import GivenAxes, LayerAxes, NetworkAxes
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.external_names import check_name, is_external, settled_name
 from wnexplore.design.methods import METHODS
-from wnexplore.design.multiplier import Setting, Written, parse_setting, plain_multiplier
-from wnexplore.design.stages import parse_stages, settled
+from wnexplore.design.multiplier import Setting, Written, at_stage, parse_setting, plain_multiplier
+from wnexplore.design.stage_design import PLAIN, StageDesign
+from wnexplore.design.stages import has_method, parse_stages, settled
 from wnexplore.errors import InputError, shown, unknown
 
 
@@ -130,6 +129,17 @@ def method_axes(method: str, written: Mapping[str, Any], backbone: str | None = 
         if given[name] is not None:
             given[name] = settled(parse_setting(given[name], name), backbone, given["stages"], name)
     return given
+
+
+def stage_design(point: DesignPoint, stage: int) -> StageDesign:
+    """The design of `stage`. Raises `InputError` if M or G has values for other stages only."""
+    if not has_method(point.stages, stage):
+        return PLAIN
+    axes = {axis: getattr(point, axis) for axis in METHODS[point.method].axes if axis != "stages"}
+    for axis in ("M", "G"):
+        if axis in axes:
+            axes[axis] = at_stage(axes[axis], stage, axis)
+    return StageDesign(point.method, **axes)
 
 
 def _checked(name: str, value: Any) -> Any:

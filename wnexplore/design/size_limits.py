@@ -12,8 +12,7 @@ from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.external_names import is_external
 from wnexplore.design.generator import layer_generator
-from wnexplore.design.point import DesignPoint
-from wnexplore.design.stage_design import stage_design
+from wnexplore.design.point import DesignPoint, stage_design
 from wnexplore.errors import InputError
 
 _BYTES = 4

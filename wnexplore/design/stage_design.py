@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from wnexplore.design.axes import LayerAxes
-from wnexplore.design.methods import METHODS
-from wnexplore.design.multiplier import OverChannels, at_layer, at_stage
-from wnexplore.design.point import DesignPoint
-from wnexplore.design.stages import has_method
+from wnexplore.design.axis_types import LayerAxes
+from wnexplore.design.multiplier import OverChannels, at_layer
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,3 @@ class StageDesign(LayerAxes):
 
 
 PLAIN = StageDesign("plain")
-
-
-def stage_design(point: DesignPoint, stage: int) -> StageDesign:
-    """The design of `stage`. Raises `InputError` if M or G has values for other stages only."""
-    if not has_method(point.stages, stage):
-        return PLAIN
-    axes = {axis: getattr(point, axis) for axis in METHODS[point.method].axes if axis != "stages"}
-    for axis in ("M", "G"):
-        if axis in axes:
-            axes[axis] = at_stage(axes[axis], stage, axis)
-    return StageDesign(point.method, **axes)

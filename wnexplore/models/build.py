@@ -7,7 +7,7 @@ from typing import Any, Unpack, overload
 import torch
 from torch import nn
 
-from wnexplore.design.axes import GivenAxes
+from wnexplore.design.axis_types import GivenAxes
 from wnexplore.design.backbones import (
     BackboneSpec,
     MobileNetV2Spec,

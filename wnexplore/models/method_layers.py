@@ -12,8 +12,8 @@ from torch import nn
 
 from wnexplore.design.methods import METHODS, MethodSpec, design_axes
 from wnexplore.design.multiplier import PerStage
-from wnexplore.design.point import DesignPoint
-from wnexplore.design.stage_design import StageDesign, stage_design
+from wnexplore.design.point import DesignPoint, stage_design
+from wnexplore.design.stage_design import StageDesign
 from wnexplore.nn import Context, Gate
 from wnexplore.nn.formulations.layer_shape import Size2d, pair
 from wnexplore.nn.init import kaiming_std
