@@ -20,7 +20,7 @@ from tests.documents import DOCUMENTS, ROOT, blocks, commands
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space.expansion import space_of
 
-SWEPT = "--seeds 1 --epochs 1 --seconds 0.01"
+SWEPT = "--seeds 1 --epochs 1 --seconds 0.01 --method plain,se --batch-size 1"
 TRAINED = "--seeds 1 --epochs 1 --jobs 1 --method plain,se --data shapes:10x40"
 TIMED = "--seconds 0.01"
 CALLS = "--seconds 0.1"
@@ -31,7 +31,7 @@ RUNS = {
     "wnexplore --install-completion": "",
     "wnexplore published": "",
     "wnexplore sweep quickstart --seeds 5": SWEPT,
-    "wnexplore sweep my_sweep.yaml": f"{SWEPT} --method plain,se --resolution 32 --batch-size 1",
+    "wnexplore sweep my_sweep.yaml": f"{SWEPT} --resolution 32",
     "wnexplore sweep shapes": TRAINED,
     "wnexplore sweep shapes_halving": "--seeds 1 --jobs 1 --method plain,se --data shapes:10x40",
     "wnexplore sweep NAME": "--dry-run",
@@ -53,15 +53,15 @@ RUNS = {
     " --epochs 30": "--epochs 1 --resolution 16 --batch-size 256",
     "torchrun --nproc-per-node 8 -m wnexplore train --recipe imagenet_published --data folder:imagenet"
     " --backbone shufflenet_v2_x0_5 --method weightnet --M 2 --G 2 --amp bfloat16 --out runs/imagenet": (
-        "--steps 2 --batch-size 4 --resolution 32 --device cpu"
+        "--steps 2 --batch-size 4 --resolution 32 --device cpu --lr 0.001"
     ),
     "python -m tests.reference": "",
     "python -m tests.benchmarks.calls --seconds 12": CALLS,
     "python -m tests.benchmarks.calls --backbone resnet18 -M 8 -G 2 --batch-size 16 --seconds 5": (
-        f"{CALLS} --batch-size 2"
+        f"{CALLS} --batch-size 1 --backbone shufflenet_v2_x0_5"
     ),
     "python -m tests.benchmarks.calls --backbone resnet18 -M 4 --mode train --batch-size 16": (
-        f"{CALLS} --batch-size 2"
+        f"{CALLS} --batch-size 1 --backbone shufflenet_v2_x0_5"
     ),
     "python -m tests.benchmarks.counting": "--rounds 1",
     "python -m tests.benchmarks.latency": "--seconds 0.1 --repeats 1 --quiet --device cpu",
