@@ -228,8 +228,7 @@ print("matplotlib" in sys.modules)
     assert done.stdout.strip() == "False"
 
 
-def test_labels_go_where_single_boxes_would_put_them() -> None:
-    """All boxes at once are compared as one by one: the place of each label is the same to the last digit."""
+def test_labels_lie_in_the_area_apart_from_markers_and_one_another() -> None:
     noise = random.Random(3)
     area = Box(0, 0, 200, 150)
     places = [(noise.uniform(0, 200), noise.uniform(0, 150)) for _ in range(40)]
