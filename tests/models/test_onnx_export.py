@@ -158,6 +158,12 @@ def test_other_weights_are_found_to_differ(exported: tuple[_Net, Path]) -> None:
     assert not check_onnx(path, spoilt, resolution=8).difference <= TOLERANCE
 
 
+def test_a_network_without_parameters(tmp_path: Path) -> None:
+    network, path = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), tmp_path / "network.onnx"
+    export_onnx(network, path, resolution=8)
+    assert check_onnx(path, network, resolution=8).difference <= TOLERANCE
+
+
 def test_a_network_for_one_batch_size_alone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="ONNX") as error:
         export_onnx(_Frozen(), tmp_path / "network.onnx", resolution=8)

@@ -80,8 +80,8 @@ def export_onnx(
     # `out` only gets a file that was checked.
     with TemporaryDirectory(prefix="wnexplore-") as folder:
         file = Path(folder) / "network.onnx"
-        onnx_export.export_onnx(network, file, resolution=point.resolution, point=point)
         with translate_network_errors(point.backbone):
+            onnx_export.export_onnx(network, file, resolution=point.resolution, point=point)
             check = onnx_export.check_onnx(file, network, resolution=point.resolution)
         data = file.read_bytes()
     found = f"{out}: {len(data) / 1e6:.1f} MB, opset {check.opset}, logits"

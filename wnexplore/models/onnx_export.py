@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError
 from wnexplore.files import check_writable, write_atomically
-from wnexplore.models.copies import with_numbers
+from wnexplore.models.copies import images_like, with_numbers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -174,7 +174,7 @@ def require_onnx(device: str = "cpu") -> None:
 
 
 def _model(network: nn.Module, resolution: int, opset: int | None) -> ModelProto:
-    device = next(network.parameters()).device
+    device = images_like(network).device
     any_batch = ({0: torch.export.Dim("batch")},)
     network.eval()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -39,13 +38,12 @@ def export(
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    # csv writes a float's repr, the shortest text that reads back as the same float, and None as "".
-    rows = zip(*_columns(frame).values(), strict=True)
-    writer.writerows([csv_cell(value) for value in row] for row in rows)
-    return text.getvalue()
+    # As objects: pandas would make floats of a column with integers and gaps.
+    texts = {
+        name: pd.Series([csv_cell(value) for value in values], dtype=object)
+        for name, values in _columns(frame).items()
+    }
+    return pd.DataFrame(texts).to_csv(index=False, lineterminator="\n")
 
 
 def _json(frame: pd.DataFrame) -> str:
