@@ -109,10 +109,6 @@ def test_where_onnx_is_not_installed_the_extra_is_named(
 def test_a_file_that_differs_from_torch_is_an_error(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def export(network: object, path: Path, **axes: object) -> None:
-        path.write_bytes(b"onnx")
-
-    monkeypatch.setattr("wnexplore.models.onnx_export.export_onnx", export)
     monkeypatch.setattr("wnexplore.models.onnx_export.check_onnx", lambda *a, **b: Check(18, float("nan")))
     done = command(*SMALL, "--out", tmp_path / "network.onnx")
     assert (done.code, done.out) == (1, "")

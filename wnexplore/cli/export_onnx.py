@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -77,13 +76,9 @@ def export_onnx(
         assert checkpoint is not None, "it says the network"
         trained = open_checkpoint(checkpoint, backbone)
         network, point = trained.network, trained.metadata.point
-    # `out` only gets a file that was checked.
-    with TemporaryDirectory(prefix="wnexplore-") as folder:
-        file = Path(folder) / "network.onnx"
-        with translate_network_errors(point.backbone):
-            onnx_export.export_onnx(network, file, resolution=point.resolution, point=point)
-            check = onnx_export.check_onnx(file, network, resolution=point.resolution)
-        data = file.read_bytes()
+    with translate_network_errors(point.backbone):
+        data = onnx_export.onnx_bytes(network, resolution=point.resolution, point=point)
+        check = onnx_export.check_onnx(data, network, resolution=point.resolution)
     found = f"{out}: {len(data) / 1e6:.1f} MB, opset {check.opset}, logits"
     gap = f"{check.difference:.1e} of the largest from torch's at batch 1 and 7"
     torch_note = f", where float32 alone makes {check.torch_difference:.1e} in torch"

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FunctionType
 from typing import ClassVar
 
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.measure.memory import peak_memory
-from wnexplore.models.onnx_export import INPUT, OUTPUT, export_onnx, open_session, require_onnx
+from wnexplore.models.onnx_export import INPUT, OUTPUT, onnx_bytes, open_session, require_onnx
 
 Step = Callable[[], object]
 """One pass of a network over one batch: inference, or a training step."""
@@ -250,10 +248,7 @@ def _training(
 def _onnxruntime_pass(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
     """A pass over `images` in place, with logits written to the same buffer in each pass."""
     device = images.device
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        export_onnx(network, path, resolution=images.shape[-1])
-        session = open_session(path, device.type)
+    session = open_session(onnx_bytes(network, resolution=images.shape[-1]), device.type)
     (output,) = session.get_outputs()
     logits = torch.empty(images.shape[0], output.shape[1], device=device)
     binding = session.io_binding()

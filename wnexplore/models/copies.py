@@ -107,8 +107,8 @@ def _copied(model: nn.Module, known: dict[int, object]) -> nn.Module:
         try:
             made = copy.deepcopy(model, memo)
         except Exception as error:
-            told = " ".join(str(error).split())
-            raise CopyError(f"{type(error).__name__}: {told}" if told else type(error).__name__) from error
+            text = " ".join(str(error).split())
+            raise CopyError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
     rebind = _Rebinding(memo)
     for module in made.modules():
         for name, value in vars(module).items():

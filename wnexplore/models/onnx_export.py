@@ -67,16 +67,27 @@ def export_onnx(
     opset: int | None = None,
     point: DesignPoint | None = None,
 ) -> None:
-    """Write `network` in evaluation mode, in which it is left, to the .onnx file `path`.
+    """Write `onnx_bytes` to the .onnx file `path`, atomically.
+
+    Raises as it, and `InputError` if `path` can't be written.
+    """
+    require_onnx()
+    check_writable(path)
+    write_atomically(path, onnx_bytes(network, resolution=resolution, opset=opset, point=point))
+
+
+def onnx_bytes(
+    network: nn.Module, *, resolution: int, opset: int | None = None, point: DesignPoint | None = None
+) -> bytes:
+    """`network` in evaluation mode, in which it is left, as the contents of an .onnx file.
 
     Its input "images" is (batch, 3, resolution, resolution) in float32, its output "logits" (batch,
     classes), for any batch. `opset` defaults to torch's choice. `point` goes into the metadata.
 
-    Raises `InputError` if onnx or onnxscript is not installed, `path` can't be written or `opset` isn't
-    supported, `RunError` if the network can't be exported. The file is written atomically.
+    Raises `InputError` if onnx or onnxscript is not installed or `opset` isn't supported, `RunError` if the
+    network can't be exported.
     """
     require_onnx()
-    check_writable(path)
     model = _model(network, resolution, opset)
     if opset is not None and _opset(model) != opset:
         raise InputError(f"opset is '{opset}': torch can export this network only in opset {_opset(model)}")
@@ -85,19 +96,19 @@ def export_onnx(
     try:
         data: bytes = model.SerializeToString()
     except ValueError as error:  # protobuf's limit
-        raise RunError(f"can't write '{path}': an .onnx file holds at most 2 GiB") from error
-    write_atomically(path, data)
+        raise RunError("this network is too large: an .onnx file holds at most 2 GiB") from error
+    return data
 
 
-def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
-    """Compare the file `path` in onnxruntime with `network`, from which it was exported, on random images.
+def check_onnx(model: Path | bytes, network: nn.Module, *, resolution: int) -> Check:
+    """Compare `model`, a file or its contents, in onnxruntime with `network`, from which it was exported.
 
-    With batch sizes 1 and 7, neither of which is the exporter's, on the CPU. Both are compared with `network`
-    in float64; differences are NaN where logits are.
+    On random images with batch sizes 1 and 7, neither of which is the exporter's, on the CPU. Both are
+    compared with `network` in float64; differences are NaN where logits are.
     """
     import onnx
 
-    session = open_session(path, "cpu")
+    session = open_session(model, "cpu")
     exact = _in_float64(network.eval())
     found = torch.zeros(2, dtype=torch.float64)
     for batch in (1, 7):
@@ -112,7 +123,8 @@ def check_onnx(path: Path, network: nn.Module, *, resolution: int) -> Check:
         # torch.maximum propagates NaN.
         found = torch.maximum(found, apart / expected.abs().max().clamp(min=SMALLEST))
     difference, torch_difference = found.tolist()
-    return Check(_opset(onnx.load(path)), difference, torch_difference)
+    proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    return Check(_opset(proto), difference, torch_difference)
 
 
 def _in_float64(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
@@ -135,8 +147,8 @@ def _in_float64(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return run
 
 
-def open_session(path: Path, device: str) -> InferenceSession:
-    """The file `path` ready to run in onnxruntime on "cpu" or "cuda", with as many threads as torch.
+def open_session(model: Path | bytes, device: str) -> InferenceSession:
+    """`model`, a file or its contents, to run in onnxruntime on "cpu" or "cuda", with torch's threads.
 
     Raises `RunError` if it can't start on that device.
     """
@@ -149,7 +161,7 @@ def open_session(path: Path, device: str) -> InferenceSession:
     # Threads that keep spinning after a pass would slow the next measurement.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     wanted = _PROVIDERS[device]
-    session = onnxruntime.InferenceSession(path, options, providers=[wanted])
+    session = onnxruntime.InferenceSession(model, options, providers=[wanted])
     # A provider that doesn't start is silently replaced by the CPU's.
     if wanted[0] not in session.get_providers():
         raise RunError(
