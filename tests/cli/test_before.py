@@ -28,6 +28,9 @@ def test_a_run_directory_is_exported_to_the_last_digit(before: Path, command: Co
 
 
 def test_a_sweep_of_before_is_done(before: Path, command: Command) -> None:
+    # It trained without parity of learning rates, which is another training.
+    sweep = before / "run/sweep.yaml"
+    sweep.write_text(sweep.read_text().replace("lr: 0.05,", "lr: 0.05, lr_parity: false,"))
     ended = command("sweep", "run/sweep.yaml", "--out", "run", "--threads", "2")
     assert ended.code == 0, ended.err
     assert "30 of 30" in ended.err
@@ -46,10 +49,14 @@ def test_a_training_resumes_from_the_step_it_was_stopped_at(before: Path, comman
     for path in kept.glob("step_00000010.*"):
         path.unlink()
     options = ("--method", "weightnet", "--M", "2", "--G", "1", "--resolution", "16", "--data", "digits")
-    ended = command(
+    resume = (
         *("train", "--backbone", "net.py:make", *options, "--epochs", "2"),
         *("--batch-size", "256", "--out", "trained"),
     )
+    refused = command(*resume)
+    assert refused.code == 2
+    assert "lr_parity False, now True" in refused.err
+    ended = command(*resume, "--no-lr-parity")
     assert ended.code == 0, ended.err
     assert "step 5 of" not in ended.out + ended.err
     again = load_file(kept / "step_00000010.safetensors")

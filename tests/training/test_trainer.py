@@ -514,7 +514,8 @@ def test_kernels_learn_faster_and_only_matrices_decay() -> None:
         nn.Linear(4, 2),
     )
     model[5].bias.requires_grad_(False)
-    groups = parameter_groups(model, Recipe(lr=0.5, kernel_lr=4, weight_decay=0.01))
+    recipe = Recipe(lr=0.5, kernel_lr=4, weight_decay=0.01, lr_parity=False)
+    groups = parameter_groups(model, recipe)
     names = {id(p): name for name, p in model.named_parameters()}
     kernels, matrices, vectors = ([names[id(p)] for p in group["params"]] for group in groups)
     assert kernels == ["0.weight", "2.fc2.weight", "3.weight"]

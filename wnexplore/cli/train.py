@@ -38,6 +38,12 @@ def train(
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     lr: Annotated[str | None, typer.Option(help="Peak learning rate.")] = None,
     kernel_lr: Annotated[str | None, typer.Option(help="Factor of the learning rate for kernels.")] = None,
+    lr_parity: Annotated[
+        bool | None,
+        typer.Option(
+            "--lr-parity/--no-lr-parity", help="Whether generated kernels learn as fast as ordinary ones."
+        ),
+    ] = None,
     lr_schedule: Annotated[str | None, typer.Option(help="cosine or linear.")] = None,
     warmup_epochs: Annotated[str | None, typer.Option(help="Epochs of warm-up.")] = None,
     weight_decay: Annotated[
@@ -86,8 +92,8 @@ def train(
 
 
 _RECIPE = (
-    *("epochs", "steps", "batch_size", "optimizer", "lr", "kernel_lr", "lr_schedule", "warmup_epochs"),
-    *("weight_decay", "label_smoothing", "clip_grad_norm", "ema", "amp", "data", "download"),
+    *("epochs", "steps", "batch_size", "optimizer", "lr", "kernel_lr", "lr_parity", "lr_schedule"),
+    *("warmup_epochs", "weight_decay", "label_smoothing", "clip_grad_norm", "ema", "amp", "data", "download"),
 )
 
 

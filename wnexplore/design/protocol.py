@@ -138,6 +138,12 @@ class Recipe(_Spec):
     the kernel's squared norm, which is large at Kaiming's variance.
     """
     kernel_lr: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 12.0
+    lr_parity: StrictBool = True
+    """Whether generated kernels learn as fast as ordinary ones at the same rate.
+
+    A step on a generator's weight moves its kernels less, or further, than the same step moves an ordinary
+    kernel; the rate of each such weight makes up for it.
+    """
     lr_schedule: LrSchedule = "cosine"
     """How the learning rate falls to 0 after the warm-up."""
     warmup_epochs: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 0.5
@@ -159,6 +165,12 @@ class Recipe(_Spec):
     min_crop: Annotated[Real, Field(gt=0, le=1)] = 0.08
     """Smallest share of an image in a random resized crop, for image files."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its fields, by which trainings are told apart, without those at their value of `BEFORE`."""
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name not in BEFORE or value != BEFORE[name]}
+
     @model_validator(mode="before")
     @classmethod
     def _length_given(cls, content: Any) -> Any:
@@ -176,6 +188,10 @@ class Recipe(_Spec):
         if (self.steps is None) == (self.epochs is None):
             raise InputError("a training has a length in epochs or in steps: give one of them")
         return self
+
+
+BEFORE: dict[str, Any] = {"lr_parity": False}
+"""Fields of a recipe that older versions didn't have, and the values by which these trained."""
 
 
 class TrainSpec(Recipe):

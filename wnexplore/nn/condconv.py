@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.nn.formulations.layer_shape import Size2d
-from wnexplore.nn.generated import GeneratedConv2d, at_least
+from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
 
@@ -56,6 +56,9 @@ class CondConv2d(GeneratedConv2d):
         """Draw the starting parameters: routing weights near 1/2, mixed kernels of variance 2/F."""
         init_linear_(self.routing, SMALL_GAIN)
         nn.init.normal_(self.weight, std=kaiming_std(self.fan_in) / (0.5 * math.sqrt(self.experts)))
+
+    def kernel_sums(self) -> tuple[KernelSum, ...]:
+        return (KernelSum(self.weight, self.experts, 0.5),)
 
     @property
     def generator_weight(self) -> Tensor:

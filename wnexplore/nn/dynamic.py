@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations.layer_shape import Size2d
-from wnexplore.nn.generated import GeneratedConv2d, at_least, positive
+from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
 
@@ -61,6 +61,9 @@ class DynamicConv2d(GeneratedConv2d):
         # Small logits at any temperature.
         init_linear_(self.fc2, min(1.0, SMALL_GAIN * self.temperature))
         nn.init.normal_(self.weight, std=kaiming_std(self.fan_in) * math.sqrt(self.experts))
+
+    def kernel_sums(self) -> tuple[KernelSum, ...]:
+        return (KernelSum(self.weight, self.experts, 1 / self.experts),)
 
     @property
     def generator_weight(self) -> Tensor:

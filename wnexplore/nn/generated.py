@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,20 @@ from wnexplore.nn.formulations import (
 from wnexplore.nn.formulations.layer_shape import Size2d, pair
 
 
-class MethodConv2d(nn.Module):
+class KernelSum(NamedTuple):
+    """How a layer makes its kernel at the start: the sum of `terms` parts of `weight`, each times `scale`.
+
+    The kernel has the variance 2/F of an ordinary one. The gradient of each part is `scale` times that of the
+    kernel, so that an SGD step on `weight` moves the kernel by terms·scale² of what the same step moves an
+    ordinary kernel. A step of Adam, which doesn't depend on the size of gradients, moves it by terms·scale.
+    """
+
+    weight: Tensor
+    terms: int
+    scale: float
+
+
+class MethodConv2d(nn.Module, ABC):
     """The base class of every method's convolution: its sizes, without bias.
 
     `padding` None keeps the size of the input at stride 1, dilation·(k-1)/2 on each side. Raises `InputError`
@@ -68,6 +82,10 @@ class MethodConv2d(nn.Module):
         """F = C_in/g · kh · kw, the length of one filter."""
         return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
 
+    @abstractmethod
+    def kernel_sums(self) -> tuple[KernelSum, ...]:
+        """How its kernels are made, from which their learning rates follow."""
+
     def keep_kernel(self, kernel: Tensor) -> bool:
         """Reproduce an ordinary convolution with `kernel`, if the layer can do so and still learn.
 
@@ -92,7 +110,7 @@ class MethodConv2d(nn.Module):
             raise InputError(f"x has shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")
 
 
-class GeneratedConv2d(MethodConv2d, ABC):
+class GeneratedConv2d(MethodConv2d):
     """A convolution without bias whose kernel is generated from a context for each image.
 
     With `context_features` R, the layer's block passes the context (N, R); with None the layer computes a

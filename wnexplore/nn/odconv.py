@@ -18,7 +18,7 @@ from wnexplore.nn.formulations import LayerShape
 from wnexplore.nn.formulations.im2col import columns_of
 from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.formulations.published import convolve_folded
-from wnexplore.nn.generated import MethodConv2d, at_least, positive
+from wnexplore.nn.generated import KernelSum, MethodConv2d, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 
 
@@ -105,9 +105,12 @@ class ODConv2d(MethodConv2d):
         init_linear_(self.fc1)
         # Small logits at any temperature.
         init_linear_(self.fc2, min(1.0, SMALL_GAIN * self.temperature))
+        ((weight, terms, scale),) = self.kernel_sums()
+        nn.init.normal_(weight, std=kaiming_std(self.fan_in) / (scale * math.sqrt(terms)))
+
+    def kernel_sums(self) -> tuple[KernelSum, ...]:
         halved = len(self._sizes.keys() - {"experts"})
-        std = kaiming_std(self.fan_in) * 2**halved * math.sqrt(self.experts)
-        nn.init.normal_(self.weight, std=std)
+        return (KernelSum(self.weight, self.experts, 0.5**halved / self.experts),)
 
     def attentions(self, x: Tensor) -> Attentions:
         """The attentions for images `x` (N, C_in, H, W)."""

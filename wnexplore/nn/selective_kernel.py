@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wnexplore.errors import InputError
 from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations.layer_shape import Size2d
-from wnexplore.nn.generated import MethodConv2d, at_least, size_pair
+from wnexplore.nn.generated import KernelSum, MethodConv2d, at_least, size_pair
 from wnexplore.nn.init import SMALL_GAIN, kaiming_std
 
 
@@ -81,6 +81,11 @@ class SelectiveKernelConv2d(MethodConv2d):
                 module.reset_parameters()
         nn.init.normal_(self.fc1.weight, std=1 / math.sqrt(self.fc1.in_features))
         nn.init.normal_(self.fc2.weight, std=SMALL_GAIN / math.sqrt(self.fc2.in_features))
+
+    def kernel_sums(self) -> tuple[KernelSum, ...]:
+        """Ordinary kernels: each is normalised within its path, whatever the weight of the path."""
+        kernels = (module.weight for module in self.modules() if isinstance(module, nn.Conv2d))
+        return tuple(KernelSum(kernel, 1, 1.0) for kernel in kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""

@@ -20,7 +20,7 @@ from wnexplore.errors import unknown
 from wnexplore.nn.context import Context
 from wnexplore.nn.formulations import generate_kernels
 from wnexplore.nn.formulations.layer_shape import Size2d
-from wnexplore.nn.generated import GeneratedConv2d, at_least
+from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 from wnexplore.nn.parameters import parameter
 
@@ -116,6 +116,11 @@ class WeightNetConv2d(GeneratedConv2d):
     @property
     def activation_range(self) -> tuple[float, float] | None:
         return {"tanh": (-1.0, 1.0), "identity": None}.get(self.activation, (0.0, 1.0))
+
+    def kernel_sums(self) -> tuple[KernelSum, ...]:
+        terms = self.fc2.inputs_per_group
+        _, alpha0 = resting_alpha(self.activation, terms)
+        return (KernelSum(self.fc2.weight, terms, alpha0),)
 
     def keep_kernel(self, kernel: Tensor) -> bool:
         if self.shape.inputs_per_group > 1:

@@ -18,7 +18,7 @@ from torch import nn
 
 from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.protocol import BEFORE, TrainSpec
 from wnexplore.errors import STOPS, InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import context_watched
@@ -273,7 +273,7 @@ class _RunDirectory(Callbacks):
         """The identity of a training, as text."""
         run = self._run
         content = {"point": self._point.to_dict(), "seed": run.seed, "data": run.spec.source.text}
-        return json.dumps(content | run.spec.recipe.model_dump(mode="json"), sort_keys=True)
+        return json.dumps(content | run.spec.recipe.identity, sort_keys=True)
 
     def _check_same(self, state: Mapping[str, Any]) -> None:
         """Raise `InputError` if `state` is of another training."""
@@ -281,7 +281,8 @@ class _RunDirectory(Callbacks):
         self._check_images(state)
         if state["identity"] != self._identity():
             raise InputError(
-                f"{directory} holds another training: give the same options, or another folder by --out"
+                f"{directory} holds another training ({_differences(state['identity'], self._identity())}):"
+                " give the same options, or another folder by --out"
             )
         # Older states don't have a hash.
         source = state.get("source")
@@ -320,6 +321,19 @@ class _RunDirectory(Callbacks):
                 f"the image files of '{shown(data, 300)}' are not those that {self._run.directory} was"
                 f" trained on, by {by}: put them back, or give another folder by --out"
             )
+
+
+def _differences(before: str, now: str) -> str:
+    """The first few fields in which two trainings differ, by their identities: "lr 0.1, now 0.05"."""
+    fields = [_flat(identity) for identity in (before, now)]
+    names = [name for name in fields[0] | fields[1] if len({str(one.get(name)) for one in fields}) > 1]
+    texts = [f"{name} {shown(fields[0].get(name))}, now {shown(fields[1].get(name))}" for name in names[:3]]
+    return "; ".join([*texts, *(["..."] if len(names) > 3 else [])])
+
+
+def _flat(identity: str) -> dict[str, Any]:
+    content: dict[str, Any] = BEFORE | json.loads(identity)
+    return {**content.pop("point"), **content}
 
 
 def _threads(run: TrainRun, device: str) -> int | None:

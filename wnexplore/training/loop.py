@@ -24,7 +24,13 @@ from wnexplore.models.trial_run import changed_parameter
 from wnexplore.training.accuracy import is_too_few
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import SideState, Snapshot, load_network_state, network_state
-from wnexplore.training.optimizer import load_optimizer_state, lr_factor, make_optimizer, set_lr
+from wnexplore.training.optimizer import (
+    clip_gradients,
+    load_optimizer_state,
+    lr_factor,
+    make_optimizer,
+    set_lr,
+)
 from wnexplore.training.weight_average import Average
 
 
@@ -155,7 +161,7 @@ class TrainingLoop:
         set_lr(self._optimizer, lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule))
         if self.recipe.clip_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad_norm)
+            clip_gradients(self._optimizer, self.recipe.clip_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self.average is not None:

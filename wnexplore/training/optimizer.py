@@ -1,4 +1,4 @@
-"""The optimiser of a recipe: its parameter groups and learning-rate schedule."""
+"""The optimiser of a recipe: its parameter groups, learning rates and gradient clipping."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from wnexplore.design.protocol import LrSchedule, Recipe
 from wnexplore.errors import shown
+from wnexplore.nn import MethodConv2d
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -98,30 +99,71 @@ def lr_factor(step: int, steps: int, warmup: int, schedule: LrSchedule = "cosine
     return 1 - passed if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * passed))
 
 
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    """Scale all gradients down so that their norm together is at most `max_norm`, in place.
+
+    The gradient of a generator's weight counts as that of the kernels which it makes, if the learning rates
+    make up for how these are made.
+    """
+    gradients: dict[float, list[Tensor]] = {}
+    for group in optimizer.param_groups:
+        of_group = (parameter.grad for parameter in group["params"])
+        # States of older versions have no scale.
+        scale = group.get("gradient_scale", 1.0)
+        gradients.setdefault(scale, []).extend(one for one in of_group if one is not None)
+    norms = [scale * nn.utils.get_total_norm(ones) for scale, ones in gradients.items() if ones]
+    if norms:
+        total = torch.linalg.vector_norm(torch.stack(norms))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
+
+
 def parameter_groups(model: nn.Module, recipe: Recipe, *, frozen: bool = False) -> list[dict[str, Any]]:
     """The parameters of `model` for an optimiser: kernels, other matrices, and biases and norms.
 
     The trainable ones, or the `frozen` ones.
 
     Kernels and the generators' weights have a peak learning rate `recipe.kernel_lr` times that of the rest;
-    biases and norms (one dimension) have no weight decay.
+    biases and norms (one dimension) have no weight decay. With `recipe.lr_parity` the rate of a generator's
+    weight is further multiplied by a factor f after which its kernels move as far in a step as ordinary ones
+    (see `KernelSum`): f = 1 / (terms·scale²) for SGD, such as 4/lambda for WeightNet with sigmoid, and
+    1 / (terms·scale) for AdamW. Its weight decay is divided by f, so that kernels decay alike.
     """
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
-    groups: dict[str, list[nn.Parameter]] = {"kernels": [], "matrices": [], "vectors": []}
+    sums = _kernel_sums(model) if recipe.lr_parity else {}
+    groups: dict[tuple[str, tuple[int, float]], list[nn.Parameter]] = {
+        (kind, _ORDINARY): [] for kind in ("kernels", "matrices", "vectors")
+    }
     for parameter in model.parameters():
         # The size of a lazy parameter isn't known before the first forward pass.
         if parameter.requires_grad is not frozen and _can_learn(parameter):
             kind = "matrices" if id(parameter) in linear else "kernels"
-            groups["vectors" if parameter.ndim <= 1 else kind].append(parameter)
-    factor = {"kernels": recipe.kernel_lr}
-    return [
-        {
-            "params": parameters,
-            "peak_lr": recipe.lr * factor.get(kind, 1.0),
-            "weight_decay": 0.0 if kind == "vectors" else recipe.weight_decay,
-        }
-        for kind, parameters in groups.items()
-    ]
+            kind = "vectors" if parameter.ndim <= 1 else kind
+            groups.setdefault((kind, sums.get(id(parameter), _ORDINARY)), []).append(parameter)
+    return [_group(kind, *made, parameters, recipe) for (kind, made), parameters in groups.items()]
+
+
+_ORDINARY = (1, 1.0)
+"""Terms and scale of an ordinary kernel."""
+
+
+def _group(
+    kind: str, terms: int, scale: float, parameters: list[nn.Parameter], recipe: Recipe
+) -> dict[str, Any]:
+    parity = 1 / (terms * (scale if recipe.optimizer == "adamw" else scale**2))
+    return {
+        "params": parameters,
+        "peak_lr": recipe.lr * (recipe.kernel_lr if kind == "kernels" else 1.0) * parity,
+        "weight_decay": 0.0 if kind == "vectors" else recipe.weight_decay / parity,
+        # The norm of the kernel's gradient over that of the weight, whose parts have `scale` times it each.
+        "gradient_scale": 1 / (math.sqrt(terms) * scale),
+    }
+
+
+def _kernel_sums(model: nn.Module) -> dict[int, tuple[int, float]]:
+    """The terms and the scale of each generator's weight in `model`, by its id."""
+    layers = (module for module in model.modules() if isinstance(module, MethodConv2d))
+    return {id(made.weight): (made.terms, made.scale) for layer in layers for made in layer.kernel_sums()}
 
 
 def _begin_late_momenta(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

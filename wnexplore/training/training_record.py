@@ -60,7 +60,7 @@ def training_protocol(
         "threads": threads if device == "cpu" else None,
         # Left out on a CPU, where there is no other value, so that older records keep their keys.
         **({} if device == "cpu" else {"precision": PRECISION}),
-        **spec.recipe.model_dump(),
+        **spec.recipe.identity,
         **(halving if spec.schedule == "halving" else {}),
         "seed": seed,
     }
