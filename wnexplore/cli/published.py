@@ -1,19 +1,49 @@
-"""wnexplore published: compare our counts with the published ones."""
+"""wnexplore published: compare our counts, or a run's order of accuracies, with the published ones."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wnexplore.cli.options import SkipDamaged
+
 
 def published(
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON array on standard output.")] = False,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Run directory whose order of accuracies is compared."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With DIR: file to write, a CSV of all pairs of designs.")
+    ] = None,
+    skip_damaged: SkipDamaged = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """Count every row of the published table and compare with the published figures.
+    """Count every row of the published table, or set a run's order of accuracies beside the published one.
 
-    For each multiplier M/G the legal (M, G) with the nearest counts is used.
+    Without DIR each row of the published table is counted and compared with its figures; for each multiplier
+    M/G the legal (M, G) with the nearest counts is used.
+
+    With DIR those designs of the run are compared pair by pair whose ImageNet accuracy was published: in the
+    authors' table, or in the paper's figure for se, sk and condconv. The order of a pair is the same,
+    reversed, not resolved (the 95 % interval of the difference over common seeds holds 0, or fewer than 3
+    seeds give none), or tied as published (within the error of the published figures). Kendall's tau-b sums
+    it up.
     """
+    if directory is not None:
+        _ranking(directory, out, skip_damaged, as_json)
+        return
+    from wnexplore.errors import InputError
+
+    for option, given in (("--out", out is not None), ("--skip-damaged", skip_damaged)):
+        if given:
+            raise InputError(f"{option} is for a run's order of accuracies: name its directory")
+    _counts(as_json)
+
+
+def _counts(as_json: bool) -> None:
     import json
 
     from wnexplore.study.published_counts import compare_published
@@ -27,3 +57,29 @@ def published(
 
     for part in render_comparisons(comparisons):
         output().print(part)
+
+
+def _ranking(directory: Path, out: Path | None, skip_damaged: bool, as_json: bool) -> None:
+    import json
+
+    from wnexplore.cli.output import notify
+    from wnexplore.cli.show import load_records, write_output
+    from wnexplore.cli.terminal import output
+    from wnexplore.files import check_writable
+    from wnexplore.report.ranking_table import ranking_layouts, rankings_csv, rankings_dict, setting_texts
+    from wnexplore.report.tables import ConsoleTable
+    from wnexplore.results.published_ranking import published_rankings
+
+    if out is not None:
+        check_writable(out)
+    rankings = published_rankings(load_records(directory, skip_damaged))
+    if as_json:
+        found = rankings_dict(rankings, str(directory))
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        for ranking, setting in zip(rankings, setting_texts(rankings), strict=True):
+            for layout in ranking_layouts(ranking, setting):
+                output().print(ConsoleTable(layout))
+    if out is not None:
+        write_output(rankings_csv(rankings), out)
+        notify(f"{len(rankings[0].overall.pairs)} pairs written to {out}")

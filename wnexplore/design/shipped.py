@@ -1,4 +1,4 @@
-"""The sweep files and the published table that ship with the package."""
+"""The sweep files and the published figures that ship with the package."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def shipped_sweeps() -> dict[str, Path]:
 def published_table() -> Path:
     """The CSV of published figures."""
     return _folder() / "published.csv"
+
+
+def published_figure() -> Path:
+    """The CSV of accuracies read off the paper's figure."""
+    return _folder() / "published_figure.csv"
 
 
 def _folder() -> Path:

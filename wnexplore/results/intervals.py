@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations_with_replacement
 from statistics import fmean, stdev
@@ -24,7 +24,8 @@ _ENUMERATED = 6
 _RESAMPLES = 10_000
 _SEED = 20150805
 
-_Array = np.ndarray[Any, np.dtype[Any]]
+FloatArray = np.ndarray[Any, np.dtype[Any]]
+"""An array of numbers."""
 
 
 class MedianInterval(NamedTuple):
@@ -53,15 +54,29 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     94 and 89 of 5, 95 and 91 of 10, 95 and 92 of 20. Of up to 5 differences it is the interval from the
     smallest to the largest, so that `best_coverage` bounds it.
     """
-    count = len(differences)
-    if count < MIN_SEEDS:
+    if len(differences) < MIN_SEEDS:
         return None
-    multiplicities, weights = _resamples(count)
-    means = multiplicities @ np.asarray(differences, dtype=np.float64) / count
-    tail, mean = _tail(count), fmean(differences)
-    low, high = _bounds(means, tail) if weights is None else _weighted_bounds(means, weights, tail)
+    low, high = _resampled(np.asarray(differences, dtype=np.float64))
+    mean = fmean(differences)
     # The order of summation may put the bounds of equal differences a rounding error off their mean.
     return min(low, mean), max(high, mean)
+
+
+def resampled_interval(
+    samples: Sequence[Sequence[float]], statistic: Callable[[FloatArray], FloatArray]
+) -> Interval | None:
+    """The interval of a statistic of several means, nominally 95 %; None for fewer than 3 samples.
+
+    `samples` has one row per seed with a value for each variant. `statistic` maps means of shape
+    (..., variants) to (...), without NaN. Rows are resampled whole, so that variants stay paired, at the
+    level of `paired_interval`; the statistic of the samples themselves is always within.
+    """
+    if len(samples) < MIN_SEEDS:
+        return None
+    rows = np.asarray(samples, dtype=np.float64)
+    low, high = _resampled(rows, statistic)
+    value = float(statistic(rows.mean(axis=0)))
+    return min(low, value), max(high, value)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -76,6 +91,15 @@ def best_coverage(count: int) -> float:
     Means of resamples lie within the range: for symmetric differences, no interval of them covers more.
     """
     return 1 - 2.0 ** (1 - count)
+
+
+def _resampled(
+    rows: FloatArray, statistic: Callable[[FloatArray], FloatArray] = lambda means: means
+) -> Interval:
+    """The bounds of a statistic of the means of resampled rows."""
+    multiplicities, weights = _resamples(len(rows))
+    values, tail = statistic(multiplicities @ rows / len(rows)), _tail(len(rows))
+    return _bounds(values, tail) if weights is None else _weighted_bounds(values, weights, tail)
 
 
 @lru_cache(maxsize=128)
@@ -94,7 +118,7 @@ def _student_t(count: int) -> float:
     return float(stdtrit(count - 1, 1 - _ALPHA / 2))
 
 
-def _bounds(means: _Array, tail: float) -> Interval:
+def _bounds(means: FloatArray, tail: float) -> Interval:
     """The largest mean v such that a share of at most `tail` is v or less, and the same from above.
 
     The outermost where there is none. The same as `_weighted_bounds` with equal weights, without sorting.
@@ -110,7 +134,7 @@ def _bounds(means: _Array, tail: float) -> Interval:
     return float(means[np.argmax(rounded == low)]), float(means[np.argmax(rounded == high)])
 
 
-def _weighted_bounds(means: _Array, weights: _Array, tail: float) -> Interval:
+def _weighted_bounds(means: FloatArray, weights: FloatArray, tail: float) -> Interval:
     """The same, where each mean stands for so many draws."""
     rounded = means.round(_DIGITS)
     order = np.argsort(rounded, kind="stable")
@@ -119,7 +143,7 @@ def _weighted_bounds(means: _Array, weights: _Array, tail: float) -> Interval:
     starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
     draws = np.add.reduceat(weights[order], starts)
 
-    def outermost(draws: _Array) -> int:
+    def outermost(draws: FloatArray) -> int:
         reached = np.cumsum(draws)
         return max(0, int(np.searchsorted(reached, tail * reached[-1], side="right")) - 1)
 
@@ -132,7 +156,7 @@ _DIGITS = 9
 
 
 @lru_cache(maxsize=32)
-def _resamples(count: int) -> tuple[_Array, _Array | None]:
+def _resamples(count: int) -> tuple[FloatArray, FloatArray | None]:
     """How often each resample has each difference, (resamples, count), and how many draws give it.
 
     None where each is one draw.

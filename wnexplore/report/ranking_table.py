@@ -1,0 +1,247 @@
+"""A run's order of accuracies beside the published one: tables, JSON values and a CSV of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from wnexplore.report.layout import TableLayout
+from wnexplore.results.columns import COLUMNS, Column, Interval, difference, with_interval
+from wnexplore.results.escape import csv_cell
+from wnexplore.results.intervals import ENOUGH
+from wnexplore.results.published_ranking import (
+    PAIR_VERDICTS,
+    Agreement,
+    PairVerdict,
+    PublishedRanking,
+    RankedDesign,
+    RankedPair,
+)
+from wnexplore.results.trainings import differing
+
+_WORDS: dict[PairVerdict, str] = {
+    "same": "same",
+    "reversed": "reversed",
+    "unresolved": "not resolved",
+    "tied": "tied as published",
+}
+_TAU = Column("tau_b", "number", "tau-b", decimals=2)
+_OVERALL = "all pairs"
+
+
+@dataclass(frozen=True)
+class _Cells:
+    heading: str
+    numeric: bool
+    texts: Sequence[str]
+
+
+def ranking_layouts(ranking: PublishedRanking, setting: str = "") -> Iterator[TableLayout]:
+    """The designs, the pairs within a width, and how both orders agree; `setting` tells rankings apart."""
+    shared = [
+        COLUMNS[name].say(ranking.settings[name])
+        for name in ("dataset", "epochs", "resolution")
+        if ranking.settings.get(name) is not None
+    ]
+    yield _designs(ranking, " · ".join([*shared, *([setting] if setting else [])]))
+    if ranking.widths:
+        yield _pairs(ranking)
+    yield _agreements(ranking)
+
+
+def setting_texts(rankings: Sequence[PublishedRanking]) -> list[str]:
+    """What distinguishes the settings of each of `rankings`: "lr 0.1"; "" if there is only one."""
+    return differing([ranking.settings for ranking in rankings])
+
+
+def rankings_dict(rankings: Sequence[PublishedRanking], run: str) -> dict[str, Any]:
+    """`rankings` as JSON values, unrounded; unknown figures are None."""
+    return {"run": run, "rankings": [_ranking_dict(ranking) for ranking in rankings]}
+
+
+def rankings_csv(rankings: Sequence[PublishedRanking]) -> str:
+    """A row per pair, unrounded, those of two widths included; `lower` has the lower published accuracy."""
+    rows = [
+        {
+            "dataset": ranking.settings.get("dataset"),
+            "epochs": ranking.settings.get("epochs"),
+            "setting": setting,
+        }
+        | _pair_dict(pair)
+        for ranking, setting in zip(rankings, setting_texts(rankings), strict=True)
+        for pair in ranking.overall.pairs
+    ]
+    texts = {name: pd.Series([csv_cell(row[name]) for row in rows], dtype=object) for name in rows[0]}
+    return pd.DataFrame(texts).to_csv(index=False, lineterminator="\n")
+
+
+def _designs(ranking: PublishedRanking, title: str) -> TableLayout:
+    designs = ranking.designs
+    caption = [
+        "published: top-1 on ImageNet, from the authors' table, or with ± read off the paper's figure",
+    ]
+    if ranking.unpublished:
+        count = len(ranking.unpublished)
+        caption.append(f"{count} more design{'s' * (count > 1)} trained, of which no accuracy was published")
+    return _layout(
+        [
+            _Cells("backbone", False, [design.point.backbone for design in designs]),
+            _Cells("design", False, [_name(design) for design in designs]),
+            _Cells("published (%)", True, [_published(design) for design in designs]),
+            _Cells(
+                "top-1 (%)",
+                True,
+                [with_interval(d.top1, *_ends(d.top1_interval), COLUMNS["top1"]) for d in designs],
+            ),
+            _Cells("seeds", True, [str(len(design.training.top1)) for design in designs]),
+        ],
+        title,
+        caption,
+    )
+
+
+def _pairs(ranking: PublishedRanking) -> TableLayout:
+    pairs = [pair for agreement in ranking.widths.values() for pair in agreement.pairs]
+    caption = [
+        "difference: top-1 of the higher over the lower, mean over common seeds with its 95 % interval",
+        "intervals are per pair, not corrected for the number of pairs",
+    ]
+    if any(len(pair.differences) < ENOUGH for pair in pairs):
+        caption.append(
+            f"below {ENOUGH} common seeds an interval covers less than 95 %, below 3 there is none"
+        )
+    return _layout(
+        [
+            _Cells("backbone", False, [pair.worse.point.backbone for pair in pairs]),
+            _Cells("published lower", False, [_name(pair.worse) for pair in pairs]),
+            _Cells("higher", False, [_name(pair.better) for pair in pairs]),
+            _Cells("by (points)", True, [_published_difference(pair) for pair in pairs]),
+            _Cells("difference (points)", True, [_difference(pair) for pair in pairs]),
+            _Cells("order", False, [_WORDS[pair.verdict] for pair in pairs]),
+        ],
+        "",
+        caption,
+    )
+
+
+def _agreements(ranking: PublishedRanking) -> TableLayout:
+    rows = _rows(ranking)
+    caption = [
+        "tau-b: Kendall's, of means over the seeds that all designs have; its interval is over seeds alone",
+        "order as published: "
+        + ", ".join(f"{ranking.overall.count(verdict)} {_WORDS[verdict]}" for verdict in PAIR_VERDICTS)
+        + f", of {len(ranking.overall.pairs)} pairs",
+    ]
+    return _layout(
+        [
+            _Cells("pairs within", False, list(rows)),
+            _Cells("designs", True, [str(len(row.designs)) for row in rows.values()]),
+            *(
+                _Cells(_WORDS[verdict], True, [str(row.count(verdict)) for row in rows.values()])
+                for verdict in PAIR_VERDICTS
+            ),
+            _Cells("tau-b", True, [_tau(row) for row in rows.values()]),
+            _Cells("seeds", True, [str(len(row.seeds)) for row in rows.values()]),
+        ],
+        "",
+        caption,
+    )
+
+
+def _rows(ranking: PublishedRanking) -> dict[str, Agreement]:
+    return {**ranking.widths, _OVERALL: ranking.overall}
+
+
+def _layout(columns: Sequence[_Cells], title: str, caption: Sequence[str]) -> TableLayout:
+    rows = tuple(zip(*(column.texts for column in columns), strict=True))
+    return TableLayout(
+        title=title,
+        headings=tuple(column.heading for column in columns),
+        numeric=tuple(column.numeric for column in columns),
+        rows=rows,
+        failed=(False,) * len(rows),
+        caption=(*caption, ""),
+    )
+
+
+def _name(design: RankedDesign) -> str:
+    return str(design.point).removeprefix(f"{design.point.backbone} ")
+
+
+def _published(design: RankedDesign) -> str:
+    figure = design.published
+    return f"{figure.top1} ± {figure.error}" if figure.source == "figure" else str(figure.top1)
+
+
+def _published_difference(pair: RankedPair) -> str:
+    return f"{pair.published_difference} ± {pair.published_error}" if pair.published_error else "0"
+
+
+def _difference(pair: RankedPair) -> str:
+    if pair.difference is None:
+        return ""
+    return difference(pair.difference, *_ends(pair.interval), COLUMNS["top1_diff"])
+
+
+def _tau(agreement: Agreement) -> str:
+    if agreement.tau is None:
+        return ""
+    return difference(agreement.tau, *_ends(agreement.tau_interval), _TAU)
+
+
+def _ranking_dict(ranking: PublishedRanking) -> dict[str, Any]:
+    return {
+        "settings": dict(ranking.settings),
+        "designs": [
+            {
+                **design.point.to_dict(),
+                "published_top1": float(design.published.top1),
+                "published_error": float(design.published.error),
+                "published_source": design.published.source,
+                "top1": design.top1,
+                **_bounds("top1", design.top1_interval),
+                "seeds": len(design.training.top1),
+            }
+            for design in ranking.designs
+        ],
+        "unpublished": [point.to_dict() for point in ranking.unpublished],
+        "pairs": [_pair_dict(pair) for pair in ranking.overall.pairs],
+        "agreement": [
+            {
+                "within": name,
+                "designs": len(agreement.designs),
+                "pairs": len(agreement.pairs),
+                **{verdict: agreement.count(verdict) for verdict in PAIR_VERDICTS},
+                "tau_b": agreement.tau,
+                **_bounds("tau_b", agreement.tau_interval),
+                "seeds": len(agreement.seeds),
+            }
+            for name, agreement in _rows(ranking).items()
+        ],
+    }
+
+
+def _pair_dict(pair: RankedPair) -> dict[str, Any]:
+    return {
+        "lower": str(pair.worse.point),
+        "higher": str(pair.better.point),
+        "within_width": pair.within_width,
+        "published_difference": float(pair.published_difference),
+        "published_error": float(pair.published_error),
+        "difference": pair.difference,
+        **_bounds("difference", pair.interval),
+        "seeds": len(pair.differences),
+        "verdict": pair.verdict,
+    }
+
+
+def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
+    low, high = _ends(interval)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return interval or (None, None)
