@@ -131,10 +131,11 @@ def _agreements(ranking: PublishedRanking) -> TableLayout:
     rows = _rows(ranking)
     caption = [
         "tau-b: Kendall's, of means over the seeds that all designs have; its interval is over seeds alone",
-        "order as published: "
-        + ", ".join(f"{ranking.overall.count(verdict)} {_WORDS[verdict]}" for verdict in PAIR_VERDICTS)
-        + f", of {len(ranking.overall.pairs)} pairs",
     ]
+    if len(ranking.widths) > 1:
+        within = ranking.widths.values()
+        counts = ((sum(one.count(verdict) for one in within), _WORDS[verdict]) for verdict in PAIR_VERDICTS)
+        caption.append("within a width, together: " + ", ".join(f"{count} {word}" for count, word in counts))
     return _layout(
         [
             _Cells("pairs within", False, list(rows)),
