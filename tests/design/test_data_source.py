@@ -22,6 +22,10 @@ from wnexplore.errors import InputError
         ("shapes:10x2000", None, DataSource("shapes", None, 10, 2000), "shapes"),
         ("shapes:20", None, DataSource("shapes", None, 20, 2000), "shapes:20"),
         ("shapes:20x5000", None, DataSource("shapes", None, 20, 5000), "shapes:20x5000"),
+        ("shapes:20x5000:coarse", None, DataSource("shapes", None, 20, 5000), "shapes:20x5000"),
+        ("shapes:10x2000:coarse", None, DataSource("shapes", None, 10, 2000), "shapes"),
+        ("shapes:10:fine", None, DataSource("shapes", None, 10, 2000, "fine"), "shapes:10:fine"),
+        ("shapes:200x5000:fine", None, DataSource("shapes", None, 200, 5000, "fine"), "shapes:200x5000:fine"),
     ],
 )
 def test_text_names_a_data_set(text: str, path: str | None, source: DataSource, label: str) -> None:
@@ -49,6 +53,14 @@ def test_text_names_a_data_set(text: str, path: str | None, source: DataSource, 
         ("shapes:x100", None, "shapes:20x5000"),
         ("shapes:10x19", None, r"\b20 to 10000000\b.*\b10\b"),
         ("shapes:10x10000001", None, r"\b20 to 10000000\b"),
+        ("shapes:200", None, r"\b2 to 100\b.*'shapes:200:fine'"),
+        ("shapes:1001:fine", None, r"\b2 to 1000 classes$"),
+        ("shapes:1:fine", None, r"\b2 to 1000 classes$"),
+        ("shapes:20x39:fine", None, r"\b40 to"),
+        ("shapes:20:fin", None, "'fin'.*'fine'"),
+        ("shapes:20:", None, "''.*coarse, fine"),
+        ("shapes:20:fine:2", None, "'fine:2'"),
+        ("shapes:fine", None, "shapes:20x5000:fine"),
         ("shapes:-5", None, "shapes:20x5000"),
         ("shapes:٣", None, "shapes:20x5000"),
     ],
@@ -59,10 +71,10 @@ def test_what_names_none_is_refused(text: str, path: str | None, message: str) -
     assert "\n" not in str(error.value)
 
 
-@given(st.integers(2, 100), st.integers(200, 10**7))
-def test_label_of_shapes_names_them_again(classes: int, images: int) -> None:
-    source = parse_data(f"shapes:{classes}x{images}")
-    assert (source.classes, source.images) == (classes, images)
+@given(st.integers(2, 100), st.integers(200, 10**7), st.sampled_from(["coarse", "fine"]))
+def test_label_of_shapes_names_them_again(classes: int, images: int, drawing: str) -> None:
+    source = parse_data(f"shapes:{classes}x{images}:{drawing}")
+    assert (source.classes, source.images, source.drawing) == (classes, images, drawing)
     assert parse_data(source.label) == source
 
 

@@ -16,10 +16,11 @@ ANGLES = 1024
 
 
 @cache
-def reaches() -> Floats:
+def reaches(drawing: str = "coarse") -> Floats:
     """The radius of each outline in each direction, all of area pi: (outlines, ANGLES)."""
     theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    rows = [outline(theta) for outline in OUTLINES.values()]
+    outlines = OUTLINES if drawing == "coarse" else FINE_OUTLINES
+    rows = [outline(theta) for outline in outlines.values()]
     return np.stack([row / np.sqrt(np.mean(row**2)) for row in rows]).astype(np.float32)
 
 
@@ -80,7 +81,9 @@ def _waves(u: Floats, v: Floats, rho: Floats, theta: Floats) -> Floats:
     return bent
 
 
-TEXTURES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
+Texture = Callable[[Floats, Floats, Floats, Floats], Floats]
+
+TEXTURES: dict[str, Texture] = {
     "even": lambda u, v, rho, theta: np.full_like(u, -1),
     "striped": lambda u, v, rho, theta: np.sin(8 * u),
     "checked": lambda u, v, rho, theta: np.sin(5 * u) * np.sin(5 * v),
@@ -94,3 +97,60 @@ TEXTURES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
 }
 """Name -> a function that is positive where the second colour is, of position in units of the shape, radius
 relative to the outline's, and angle."""
+
+
+def _ellipse(ratio: float) -> Callable[[_Doubles], _Doubles]:
+    return lambda theta: 1 / np.hypot(np.cos(theta), ratio * np.sin(theta))
+
+
+def _lobes(count: int) -> Callable[[_Doubles], _Doubles]:
+    return lambda theta: 1 + 0.45 * np.cos(count * theta)
+
+
+FINE_OUTLINES: dict[str, Callable[[_Doubles], _Doubles]] = {
+    "square": OUTLINES["square"],
+    "pentagon": _regular(5),
+    "star": OUTLINES["star"],
+    "six-pointed star": _star(6, 0.5),
+    "oval": _ellipse(1.5),
+    "ellipse": OUTLINES["ellipse"],
+    "trefoil": OUTLINES["trefoil"],
+    "quatrefoil": _lobes(4),
+    "triangle": OUTLINES["triangle"],
+    "half disk": OUTLINES["half disk"],
+}
+"""Outlines that come in similar pairs, as in `OUTLINES`."""
+
+
+def _striped(waves: float) -> Texture:
+    return lambda u, v, rho, theta: np.sin(np.float32(waves) * u)
+
+
+def _checked(waves: float) -> Texture:
+    return lambda u, v, rho, theta: np.sin(np.float32(waves) * u) * np.sin(np.float32(waves) * v)
+
+
+def _ringed(waves: float) -> Texture:
+    return lambda u, v, rho, theta: np.sin(np.float32(waves) * rho)
+
+
+def _rayed(count: int) -> Texture:
+    return lambda u, v, rho, theta: np.sin(np.float32(count) * theta)
+
+
+FINE_TEXTURES: dict[str, Texture] = {
+    "broadly striped": _striped(5),
+    "finely striped": _striped(9),
+    "broadly checked": _checked(4),
+    "finely checked": _checked(7),
+    "broadly ringed": _ringed(7),
+    "finely ringed": _ringed(12),
+    "broadly rayed": _rayed(4),
+    "finely rayed": _rayed(7),
+    "shaded": TEXTURES["shaded"],
+    "halved": TEXTURES["halved"],
+}
+"""Textures that come in similar pairs, as in `TEXTURES`: which it is shows relative to the shape's size."""
+
+HUES = ("red", "orange", "yellow", "lime", "green", "turquoise", "cyan", "blue", "violet", "pink")
+"""Around the circle of hues, from 0 in equal steps."""

@@ -2,10 +2,15 @@
 
 A class is a combination of shape and texture, so that neither alone identifies it. Position, size, rotation,
 colours, background, clutter and the covering bar are random, so that no pixel does.
+
+The fine drawing asks for more of what tells natural classes apart. A class is a combination of shape, texture
+and hue, of which some are much alike; sizes vary by a factor of two, and the light of an image in strength
+and colour, so that scale and hue are to be seen relative to the rest of the image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wnexplore.data.drawing import ANGLES, OUTLINES, TEXTURES, Floats, reaches
+from wnexplore.data.drawing import (
+    ANGLES,
+    FINE_OUTLINES,
+    FINE_TEXTURES,
+    HUES,
+    OUTLINES,
+    TEXTURES,
+    Floats,
+    Texture,
+    reaches,
+)
 from wnexplore.data.in_memory import TensorSplit
 from wnexplore.data.splits import Augment, Data
 from wnexplore.design.data_source import DataSource
@@ -24,37 +39,40 @@ def shapes(source: DataSource, resolution: int, augment: Augment) -> Data:
     """The data set `source`: half as many test images as training images, classes in turn."""
     assert source.classes is not None
     assert source.images is not None
-    classes, pairs = source.classes, class_pairs(source.classes)
-    outlines, textures = list(OUTLINES), list(TEXTURES)
-    names = tuple(f"{textures[texture]} {outlines[shape]}" for shape, texture in pairs)
+    classes, drawn = source.classes, FineImages if source.drawing == "fine" else DrawnImages
+    kinds = drawn.kinds_of(classes)
+    names = tuple(drawn.name(kind) for kind in kinds)
     moments = torch.full((3, 1, 1), _MEAN), torch.full((3, 1, 1), _STD)
     jitter, flip, shift = augment.colour_jitter, bool(augment.flip), resolution // 16
 
     def split(stream: int, count: int, *augmented: Any) -> TensorSplit:
         labels = torch.arange(count) % classes
-        return TensorSplit(
-            DrawnImages(pairs, resolution, count, stream), labels, resolution, *moments, *augmented
-        )
+        return TensorSplit(drawn(kinds, resolution, count, stream), labels, resolution, *moments, *augmented)
 
     train, test = split(0, source.images, shift, flip, jitter), split(1, source.images // 2)
     return Data(source.label, source.classes, names, train, test)
-
-
-def class_pairs(classes: int) -> tuple[tuple[int, int], ...]:
-    """Shape and texture of each class, with about as many shapes as textures."""
-    across = next(n for n in range(1, 11) if n * n >= classes)
-    return tuple((label % across, label // across) for label in range(classes))
 
 
 @dataclass(frozen=True)
 class DrawnImages:
     """`count` images, drawn on access; the class of image i is i modulo the number of classes."""
 
-    pairs: tuple[tuple[int, int], ...]
+    kinds: tuple[tuple[int, ...], ...]
     """Shape and texture of each class."""
     resolution: int
     count: int
     seed: int
+
+    @classmethod
+    def kinds_of(cls, classes: int) -> tuple[tuple[int, ...], ...]:
+        """The kinds of so many classes, with about as many values of each part."""
+        return _combined(classes, parts=2)
+
+    @classmethod
+    def name(cls, kind: tuple[int, ...]) -> str:
+        """A kind in words."""
+        shape, texture = kind
+        return f"{list(TEXTURES)[texture]} {list(OUTLINES)[shape]}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,17 +86,55 @@ class DrawnImages:
         return torch.from_numpy(np.concatenate(drawn))
 
     def _drawn(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        shape, texture = np.array(self.pairs)[index % len(self.pairs)].T
         draw = _Draws(self.seed, index.astype(np.uint64))
         x, y = _grid(self.resolution)
         canvas = _background(draw, x, y)
         for _ in range(_CLUTTER):
             _paint_clutter(canvas, draw, x, y)
-        _paint_object(canvas, draw, x, y, shape, texture)
+        self._paint_object(canvas, draw, x, y, np.array(self.kinds)[index % len(self.kinds)].T)
         _paint_bar(canvas, draw, x, y)
+        self._light(canvas, draw)
         canvas += draw.noise(self.resolution**2).reshape(canvas.shape)
         pixels = (canvas * 255 + 0.5).clip(0, 255).astype(np.uint8)
         return pixels.reshape(len(index), 3, self.resolution, self.resolution)
+
+    def _paint_object(
+        self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
+    ) -> None:
+        _paint_object(canvas, draw, x, y, *kind)
+
+    def _light(self, canvas: Floats, draw: _Draws) -> None:
+        """Everything is seen as it is."""
+
+
+class FineImages(DrawnImages):
+    """The fine drawing: a kind is shape, texture and hue."""
+
+    @classmethod
+    def kinds_of(cls, classes: int) -> tuple[tuple[int, ...], ...]:
+        """As of `DrawnImages`."""
+        return _combined(classes, parts=3)
+
+    @classmethod
+    def name(cls, kind: tuple[int, ...]) -> str:
+        """As of `DrawnImages`."""
+        shape, texture, hue = kind
+        return f"{HUES[hue]}, {list(FINE_TEXTURES)[texture]} {list(FINE_OUTLINES)[shape]}"
+
+    def _paint_object(
+        self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
+    ) -> None:
+        _paint_fine_object(canvas, draw, x, y, *kind)
+
+    def _light(self, canvas: Floats, draw: _Draws) -> None:
+        """Light of random strength and colour."""
+        canvas *= draw.uniform(0.6, 1.2)[:, None] + np.float32(_TINT) * (draw.colour() - np.float32(0.5))
+
+
+def _combined(classes: int, parts: int) -> tuple[tuple[int, ...], ...]:
+    """`parts` numbers for each class, which together differ, with about as many values of each."""
+    across = next(n for n in range(1, 11) if n**parts >= classes)
+    return tuple(tuple(label // across**part % across for part in range(parts)) for label in range(classes))
 
 
 class _Draws:
@@ -141,7 +197,7 @@ def _paint_clutter(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
     shape = (draw.uniform()[:, 0] * len(OUTLINES)).astype(np.int64)
     size = draw.uniform(0.15, 0.3)
     u, v = _placed(draw, x, y, size, reach=1.0)
-    radius, _, reach = _polar(u, v, shape, draw.uniform(0, 2 * np.pi))
+    radius, _, reach = _polar(u, v, reaches()[shape], draw.uniform(0, 2 * np.pi))
     _mix(canvas, draw.colour(), _edge((reach - radius) * size, x))
 
 
@@ -150,22 +206,63 @@ def _paint_object(
 ) -> None:
     size = draw.uniform(*_SIZES)
     u, v = _placed(draw, x, y, size, reach=_REACH)
-    radius, angle, reach = _polar(u, v, shape, draw.uniform(0, 2 * np.pi))
-    turn = draw.uniform(0, 2 * np.pi)
-    cos, sin = np.cos(turn), np.sin(turn)
-    along, across = cos * u + sin * v, cos * v - sin * u
-    textures = list(TEXTURES.values())
-    second = np.empty_like(u)
-    for kind in np.unique(texture):
-        mask = texture == kind
-        second[mask] = textures[kind](along[mask], across[mask], radius[mask] / reach[mask], angle[mask])
-    second = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
+    radius, angle, reach = _polar(u, v, reaches()[shape], draw.uniform(0, 2 * np.pi))
+    second = _textured(
+        list(TEXTURES.values()), texture, draw.uniform(0, 2 * np.pi), u, v, radius / reach, angle
+    )
     # One dark, one light, in random order: neither identifies the class, and both differ from most
     # backgrounds.
     light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
     first, other = (draw.colour() * np.float32(0.4) + np.float32(0.6) * side for side in (light, 1 - light))
     colour = first + (other - first) * second[:, None]
     _mix(canvas, colour, _edge((reach - radius) * size, x))
+
+
+def _paint_fine_object(
+    canvas: Floats,
+    draw: _Draws,
+    x: Floats,
+    y: Floats,
+    shape: NDArray[np.int64],
+    texture: NDArray[np.int64],
+    hue: NDArray[np.int64],
+) -> None:
+    size = draw.uniform(*_FINE_SIZES)
+    u, v = _placed(draw, x, y, size, reach=_REACH)
+    radius, angle, reach = _polar(u, v, reaches("fine")[shape], draw.uniform(0, 2 * np.pi))
+    turn = draw.uniform(0, 2 * np.pi)
+    second = _textured(list(FINE_TEXTURES.values()), texture, turn, u, v, radius / reach, angle)
+    # Within half a step of its hue, so that neighbours touch; one colour light, the other dark.
+    around = (hue[:, None] + draw.uniform(-0.5, 0.5)) / np.float32(len(HUES))
+    thirds = np.arange(3, dtype=np.float32)[None, :, None] / np.float32(3)
+    pure = np.float32(0.5) + np.float32(0.5) * np.cos(np.float32(2 * np.pi) * (around[:, None] - thirds))
+    light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
+    first, other = (
+        (np.float32(0.35) + np.float32(0.65) * side) * (pure + (1 - pure) * side * np.float32(0.5))
+        for side in (light, 1 - light)
+    )
+    colour = first + (other - first) * second[:, None]
+    _mix(canvas, colour.astype(np.float32), _edge((reach - radius) * size, x))
+
+
+def _textured(
+    textures: Sequence[Texture],
+    kinds: NDArray[np.int64],
+    turn: Floats,
+    u: Floats,
+    v: Floats,
+    rho: Floats,
+    angle: Floats,
+) -> Floats:
+    """The share of the second colour in each pixel of textures rotated by `turn`."""
+    cos, sin = np.cos(turn), np.sin(turn)
+    along, across = cos * u + sin * v, cos * v - sin * u
+    second = np.empty_like(u)
+    for kind in np.unique(kinds):
+        mask = kinds == kind
+        second[mask] = textures[kind](along[mask], across[mask], rho[mask], angle[mask])
+    share: Floats = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
+    return share
 
 
 def _paint_bar(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
@@ -180,12 +277,15 @@ def _placed(draw: _Draws, x: Floats, y: Floats, size: Floats, reach: float) -> t
     return (x - draw.uniform(-reach, reach)) / size, (y - draw.uniform(-reach, reach)) / size
 
 
-def _polar(u: Floats, v: Floats, shape: NDArray[np.int64], turn: Floats) -> tuple[Floats, Floats, Floats]:
-    """Radius and angle of each pixel around a shape rotated by `turn`, and the shape's radius there."""
+def _polar(u: Floats, v: Floats, shape: Floats, turn: Floats) -> tuple[Floats, Floats, Floats]:
+    """Radius and angle of each pixel around a shape rotated by `turn`, and the shape's radius there.
+
+    `shape` (N, ANGLES) is each shape's row of `reaches`.
+    """
     radius = np.sqrt(u * u + v * v)
     angle = np.arctan2(v, u) + turn
     step = (angle * np.float32(ANGLES / (2 * np.pi))).astype(np.int64) % ANGLES
-    return radius, angle, reaches()[shape[:, None], step]
+    return radius, angle, np.take_along_axis(shape, step, axis=1)
 
 
 def _edge(depth: Floats, x: Floats) -> Floats:
@@ -205,5 +305,7 @@ _WAVES = 0.15
 _BAR = 0.08
 _NOISE = 0.06
 _SIZES = 0.55, 0.8
+_FINE_SIZES = 0.45, 0.9
+_TINT = 0.4
 _REACH = 0.2
 _PIXELS_AT_ONCE = 2**16

@@ -6,13 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wnexplore.errors import InputError, unknown
+from wnexplore.errors import InputError, shown, unknown
 
 DATA_SETS = ("digits", "cifar10", "cifar100", "fashion_mnist", "folder", "shapes")
 DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")
 
 SHAPES_CLASSES, SHAPES_IMAGES = 10, 2000
-MAX_SHAPES_CLASSES, MAX_SHAPES_IMAGES = 100, 10**7
+MAX_SHAPES_IMAGES = 10**7
+DRAWINGS = {"coarse": 100, "fine": 1000}
+"""Drawing of `shapes` -> its largest number of classes; the first is what a text without one means."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,19 @@ class DataSource:
     path: Path | None = None
     """Folder of its files, for those that have any."""
     classes: int | None = None
-    """Only for `shapes`, like `images`, the number of training images."""
+    """Only for `shapes`, like `images`, the number of training images, and `drawing`."""
     images: int | None = None
+    drawing: str = "coarse"
+    """One of `DRAWINGS`."""
 
     @property
     def label(self) -> str:
         """Its name in records and tables: `shapes:20x5000`; without its path."""
-        if self.classes is None or (self.classes, self.images) == (SHAPES_CLASSES, SHAPES_IMAGES):
+        if self in (DataSource(self.name, self.path), _USUAL_SHAPES):
             return self.name
         images = "" if self.images == SHAPES_IMAGES else f"x{self.images}"
-        return f"{self.name}:{self.classes}{images}"
+        drawing = "" if self.drawing == _USUAL_SHAPES.drawing else f":{self.drawing}"
+        return f"{self.name}:{self.classes}{images}{drawing}"
 
     @property
     def text(self) -> str:
@@ -40,19 +45,22 @@ class DataSource:
         return self.label if self.path is None else f"{self.name}:{self.path.resolve()}"
 
 
+_USUAL_SHAPES = DataSource("shapes", None, SHAPES_CLASSES, SHAPES_IMAGES)
+
+
 def parse_data(text: str, path: Path | None = None) -> DataSource:
     """The data set that `text` names; `path` is its folder where `text` has none.
 
     `digits`, `cifar10:PATH`, `cifar100:PATH`, `fashion_mnist:PATH`, `folder:PATH`, `shapes`,
-    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`. Raises `InputError` for an unknown name, for an argument or
-    path that is missing, superfluous, given twice or malformed.
+    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`, the last two also with `:fine`. Raises `InputError` for an
+    unknown name, for an argument or path that is missing, superfluous, given twice or malformed.
     """
     name, argument = _parts(text)
     if name in ("digits", "shapes"):
         if path is not None:
             how = "embedded" if name == "digits" else "made on the fly"
             raise InputError(f"data set '{name}' is {how}: leave path ({path}) out")
-        return DataSource(name) if name == "digits" else DataSource(name, None, *_shapes_size(argument))
+        return DataSource(name) if name == "digits" else _shapes(argument)
     if argument is not None and path is not None and Path(argument) != path:
         raise InputError(f"data set '{text}' and path {path} name two folders: leave one out")
     if argument is None and path is None:
@@ -66,7 +74,7 @@ def check_data(text: object) -> str:
         raise unknown("data set", text, DATA_SETS)
     name, argument = _parts(text)
     if name == "shapes":
-        _shapes_size(argument)
+        _shapes(argument)
     return text
 
 
@@ -84,23 +92,28 @@ def _parts(text: str) -> tuple[str, str | None]:
     return name, argument
 
 
-def _shapes_size(argument: str | None) -> tuple[int, int]:
-    """Classes and training images of `20`, `20x5000` or nothing."""
+def _shapes(argument: str | None) -> DataSource:
+    """The source of `20`, `20x5000`, `20x5000:fine` or nothing."""
     if argument is None:
-        return SHAPES_CLASSES, SHAPES_IMAGES
-    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", argument)
+        return _USUAL_SHAPES
+    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?(?::(.*))?", argument, re.DOTALL)
     if found is None:
         raise InputError(
-            f"data set 'shapes:{argument}': expected 'shapes:CLASSES' or 'shapes:CLASSESxIMAGES',"
-            " such as shapes:20x5000"
+            f"data set 'shapes:{shown(argument)}': expected 'shapes:CLASSES', 'shapes:CLASSESxIMAGES' or"
+            " 'shapes:CLASSESxIMAGES:DRAWING', such as shapes:20x5000 or shapes:20x5000:fine"
         )
     classes, images = int(found[1]), int(found[2] or SHAPES_IMAGES)
-    if not 2 <= classes <= MAX_SHAPES_CLASSES:
-        raise InputError(f"data set 'shapes:{argument}': expected 2 to {MAX_SHAPES_CLASSES} classes")
+    drawing = _USUAL_SHAPES.drawing if found[3] is None else found[3]
+    if drawing not in DRAWINGS:
+        raise unknown("drawing of shapes", drawing, DRAWINGS)
+    if not 2 <= classes <= DRAWINGS[drawing]:
+        larger = [other for other, most in DRAWINGS.items() if 2 <= classes <= most]
+        more = f", or another drawing: 'shapes:{classes}:{larger[0]}'" if larger else ""
+        raise InputError(f"data set 'shapes:{argument}': expected 2 to {DRAWINGS[drawing]} classes{more}")
     # The test has half as many images as the training, and at least one of each class.
     if not 2 * classes <= images <= MAX_SHAPES_IMAGES:
         raise InputError(
             f"data set 'shapes:{argument}': expected {2 * classes} to {MAX_SHAPES_IMAGES} images"
             f" for {classes} classes"
         )
-    return classes, images
+    return DataSource("shapes", None, classes, images, drawing)
