@@ -1,5 +1,8 @@
 """Run directories and checkpoints that an earlier version made (tests/cli/before, at commit 6372866)."""
 
+import csv
+import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -23,8 +26,20 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def check_is_that_of_before(exported: str) -> None:
+    """Each cell that there was is the same to the last digit; cells of later columns are empty."""
+    expected = rows((BEFORE / "run/results.csv").read_text())
+    found = rows(exported)
+    assert [{name: row.pop(name) for name in expected[0]} for row in found] == expected
+    assert {*itertools.chain(*(row.values() for row in found))} == {""}
+
+
 def test_a_run_directory_is_exported_to_the_last_digit(before: Path, command: Command) -> None:
-    assert command("export", "run").out == (before / "run/results.csv").read_text()
+    check_is_that_of_before(command("export", "run").out)
 
 
 def test_a_sweep_of_before_is_done(before: Path, command: Command) -> None:
@@ -34,7 +49,24 @@ def test_a_sweep_of_before_is_done(before: Path, command: Command) -> None:
     ended = command("sweep", "run/sweep.yaml", "--out", "run", "--threads", "2")
     assert ended.code == 0, ended.err
     assert "30 of 30" in ended.err
-    assert command("export", "run").out == (before / "run/results.csv").read_text()
+    check_is_that_of_before(command("export", "run").out)
+
+
+def test_a_seed_that_is_added_has_the_figures_that_the_others_lack(before: Path, command: Command) -> None:
+    text = (before / "run/sweep.yaml").read_text()
+    changes = {"seeds: 2": "seeds: 3", "lr: 0.05,": "lr: 0.05, lr_parity: false,", "shufflenet_v2_x0_5, ": ""}
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    Path("more.yaml").write_text(text)
+    ended = command("sweep", "more.yaml", "--out", "run", "--threads", "2")
+    assert ended.code == 0, ended.err
+    found = [row for row in rows(command("export", "run").out) if row["seeds"] == "3"]
+    assert found
+    for row in found:
+        assert float(row["test_loss"]) > 0
+        # Of one seed there is no interval.
+        assert (row["test_loss_low"], row["test_loss_diff_low"]) == ("", "")
+        assert bool(row["test_loss_diff"]) == (row["method"] != "plain")
 
 
 def test_a_checkpoint_has_the_accuracy_that_it_had(before: Path, command: Command) -> None:

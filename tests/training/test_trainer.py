@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from tests.trainings import train
 from wnexplore.data import Data, EpochPass, TensorSplit, load_data
+from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Amp, Recipe
 from wnexplore.errors import RunError
 from wnexplore.nn import CondConv2d, WeightNetConv2d
+from wnexplore.results.record import Record
 from wnexplore.training.accuracy import evaluate, ready_for_test, refresh_batch_norm
 from wnexplore.training.checkpoint import read_state, save_state
 from wnexplore.training.distributed import Processes
@@ -22,7 +24,7 @@ from wnexplore.training.log import Row
 from wnexplore.training.loop import TrainingLoop
 from wnexplore.training.optimizer import lr_factor, parameter_groups
 from wnexplore.training.trainer import Callbacks, Trainer
-from wnexplore.training.training_record import TrainingFigure
+from wnexplore.training.training_record import TrainingFigure, trained_record
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SHORT = Recipe(epochs=1, batch_size=128, lr=0.05)
@@ -174,6 +176,66 @@ def test_top1_counts_the_whole_split_at_any_batch_size(batch_size: int) -> None:
     assert (found.top1, found.top5) == (87.5, 87.5)
 
 
+def test_test_loss_is_the_cross_entropy_of_all_test_images_at_once(digits: Data) -> None:
+    # Smoothing and the average of weights are in the recipe: the loss of the tested weights is without both.
+    recipe = Recipe(epochs=2, batch_size=128, label_smoothing=0.2, ema=0.5)
+    found: list[float] = []
+
+    class Whole(Callbacks):
+        def on_test(self) -> None:
+            (images, labels), *rest = digits.test.batches(len(digits.test), "cpu")
+            assert not rest
+            network = trainer.training.network.eval()
+            with torch.inference_mode():
+                found.append(nn.functional.cross_entropy(network(images).double(), labels).item())
+
+    trainer = Trainer(convnet, digits, recipe, seed=1, device="cpu")
+    trainer.advance(2, Whole())
+    assert trainer.figure.tested_loss == pytest.approx(found, rel=1e-6)
+    assert trainer.figure.test_loss == trainer.figure.tested_loss[-1]
+    record = trained_record(Record("training", DesignPoint.of("resnet18"), {}), trainer.figure, {})
+    assert record.value["test_loss"] == trainer.figure.test_loss
+    assert record.samples["tested_loss"] == trainer.figure.tested_loss
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 100])
+def test_test_loss_is_the_same_at_any_batch_size(batch_size: int) -> None:
+    # Powers of 2 that float32 can't add up: 2^24 + 1.
+    class Given(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            which = images.mean((1, 2, 3)) == 0
+            return torch.stack([torch.where(which, -float(2**24), -1.0), torch.zeros(len(images))], 1)
+
+    found = evaluate(Given(), brightness_data(labels=[0] * 64).test, batch_size, "cpu")
+    expected = (2**24 + 63 * math.log(1 + math.e)) / 64
+    assert found.loss == pytest.approx(expected, rel=1e-13)
+
+
+class Overflowing(nn.Module):
+    """Its outputs are not finite in the test after step `at`."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.layers, self.at, self.steps = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), at, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images)
+        self.steps += self.training
+        return logits * (math.nan if not self.training and self.steps == self.at else 1)
+
+
+def test_outputs_that_are_not_finite_are_no_number_in_a_record_and_at_the_end_no_result() -> None:
+    data, recipe = brightness_data(labels=[0, 1, 2, 3]), Recipe(epochs=2, batch_size=64, lr=1e-3)
+    figure = train(lambda: Overflowing(1), data, recipe, seed=0, device="cpu")
+    assert figure.tested_loss[0] is None
+    assert figure.test_loss is not None
+    with pytest.raises(
+        RunError, match=r"test loss is nan after epoch 2 of 2 \(seed 3\): .* diverged.*0\.001"
+    ):
+        train(lambda: Overflowing(2), data, recipe, seed=3, device="cpu")
+
+
 def test_top1_uses_running_statistics_and_no_dropout(digits: Data) -> None:
     model = convnet()
     large, small = (evaluate(model, digits.test, batch_size, "cpu") for batch_size in (360, 7))
@@ -300,7 +362,14 @@ def as_before(trainer: Trainer) -> dict[str, Any]:
     return {"training": training, "figure": asdict(trainer.figure)}
 
 
-@pytest.mark.parametrize("form", [Trainer.state, as_before])
+def without_test_losses(trainer: Trainer) -> dict[str, Any]:
+    """The state of a trainer that did not keep them."""
+    state = trainer.state()
+    del state["curves"]["tested_loss"]
+    return state
+
+
+@pytest.mark.parametrize("form", [Trainer.state, as_before, without_test_losses])
 def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path, form: Any) -> None:
     recipe = Recipe(epochs=3, batch_size=256, ema=0.9)
     full = train(convnet, digits, recipe, seed=2, device="cpu")
@@ -316,6 +385,8 @@ def test_training_in_parts_is_the_training_in_one(digits: Data, tmp_path: Path, 
     assert second.figure.losses == full.losses
     assert second.figure.tested_top1 == full.tested_top1
     assert second.figure.tested_epochs == [1, 2, 3]
+    known = full.tested_loss if form is Trainer.state else [None, *full.tested_loss[1:]]
+    assert second.figure.tested_loss == known
 
 
 def test_trainings_that_take_turns_in_one_process_do_not_touch_each_other(digits: Data) -> None:

@@ -42,6 +42,8 @@ class Column:
     """The columns that must be equal for comparable values."""
     phrase: str = "{}"
     """Format of a value common to all rows in captions."""
+    bounds: Interval = (-math.inf, math.inf)
+    """The smallest and the largest value that there can be, where intervals of means end."""
     usual: Any = None
     """The usual value, which captions omit, and which records from before the column had."""
 
@@ -63,10 +65,17 @@ class Column:
         return (low, high) if low in COLUMNS else None
 
     @property
+    def difference(self) -> str | None:
+        """The name of the column of its difference to the plain network's, if it has one."""
+        name = f"{self.name}_diff"
+        return name if name in COLUMNS else None
+
+    @property
     def unsure(self) -> bool:
         """Whether values with overlapping intervals are indistinguishable, as for latencies.
 
-        Accuracies are compared by their means: over a few seeds their intervals would contain all others.
+        Figures of trainings are compared by their means: over a few seeds their intervals would contain all
+        others.
         """
         return self.interval is not None and self.within == LATENCY_PROTOCOL
 
@@ -89,10 +98,35 @@ class Column:
 _LATENCY: dict[str, Any] = {"kind": "number", "unit": "ms", "within": LATENCY_PROTOCOL}
 _RATIO: dict[str, Any] = {"kind": "number", "decimals": 2, "within": LATENCY_PROTOCOL}
 _TIMED: dict[str, Any] = {"kind": "number", "better": "smaller", "within": LATENCY_PROTOCOL}
-_TOP1: dict[str, Any] = {"kind": "number", "unit": "%", "decimals": 1, "within": TRAINING_PROTOCOL}
-# No better direction: within one protocol it orders networks like top-1, and a ratio of two differences is
-# meaningless.
-_DIFFERENCE: dict[str, Any] = {"kind": "number", "unit": "points", "decimals": 1, "within": TRAINING_PROTOCOL}
+
+
+def _learned(
+    name: str,
+    heading: str,
+    axis: str,
+    *,
+    better: Direction,
+    units: tuple[str, str],
+    decimals: int,
+    bounds: Interval,
+) -> tuple[Column, ...]:
+    """A figure of trained networks, its interval, and its difference to plain with an interval.
+
+    `units` are those of the figure and of the difference. The difference has no better direction: within one
+    protocol it orders networks like the figure, and a ratio of two differences is meaningless.
+    """
+    common: dict[str, Any] = {"kind": "number", "decimals": decimals, "within": TRAINING_PROTOCOL}
+    short = heading[0].upper() + heading[1:]
+    value = common | {"unit": units[0], "bounds": bounds}
+    diff, over = common | {"unit": units[1]}, f"{short} over plain's"
+    return (
+        Column(name, heading=heading, axis=axis, better=better, **value),
+        Column(f"{name}_low", heading="low", axis=f"{short}, lower bound", **value),
+        Column(f"{name}_high", heading="high", axis=f"{short}, upper bound", **value),
+        Column(f"{name}_diff", heading=f"Δ {heading}", axis=over, **diff),
+        Column(f"{name}_diff_low", heading="low", axis=f"{over}, lower bound", **diff),
+        Column(f"{name}_diff_high", heading="high", axis=f"{over}, upper bound", **diff),
+    )
 
 
 def _of_axis(axis: Axis) -> Column:
@@ -132,18 +166,29 @@ COLUMNS: dict[str, Column] = {
         Column("dataset", "text", "dataset", axis="Dataset"),
         Column("epochs", "whole", "epochs", axis="Epochs", phrase="{} epochs"),
         Column("dropped_at", "whole", "dropped at", axis="Dropped after", unit="epochs"),
-        Column("top1", heading="top-1", axis="Top-1 accuracy", better="larger", **_TOP1),
-        Column("top1_low", heading="low", axis="Top-1, lower bound", **_TOP1),
-        Column("top1_high", heading="high", axis="Top-1, upper bound", **_TOP1),
-        Column("top1_diff", heading="Δ top-1", axis="Top-1 over plain's", **_DIFFERENCE),
-        Column("top1_diff_low", heading="low", axis="Top-1 over plain's, lower bound", **_DIFFERENCE),
-        Column("top1_diff_high", heading="high", axis="Top-1 over plain's, upper bound", **_DIFFERENCE),
+        *_learned(
+            *("top1", "top-1", "Top-1 accuracy"),
+            better="larger",
+            units=("%", "points"),
+            decimals=1,
+            bounds=(0.0, 100.0),
+        ),
+        *_learned(
+            *("test_loss", "test loss", "Test loss"),
+            better="smaller",
+            units=("nats", "nats"),
+            decimals=3,
+            bounds=(0.0, math.inf),
+        ),
         Column("seeds", "whole", "seeds", axis="Seeds", phrase="{} seeds"),
         Column("status", "text", "status", axis="Status"),
         Column("error", "text", "error", axis="Error"),
     )
 }
 """Name -> column, in the order of every export."""
+
+LEARNED = tuple(column for column in COLUMNS.values() if column.difference)
+"""The figures of a trained network, with an interval and a difference to the plain network's each."""
 
 
 def column(name: str) -> Column:
@@ -233,7 +278,8 @@ def difference(value: float, low: float | None, high: float | None, column: Colu
     """`value [low, high]` with its sign, and digits that distinguish a bound from 0: "+1.2 [0.4, 1.9]"."""
     bounds = () if low is None or high is None else (low, high)
     least = decimals(min((abs(bound) for bound in bounds if bound), default=0.0), 1)
-    digits = max(column.decimals or 0, min(least, 3))
+    usual = column.decimals or 0
+    digits = max(usual, min(least, usual + 2))
     # A real minus sign, as wide as the plus.
     text = f"{value:+.{digits}f}"
     if bounds:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from wnexplore.design.multiplier import OverChannels, PerStage
 from wnexplore.design.point import AXES, DesignPoint
-from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Interval, Kind
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, LEARNED, Interval, Kind
 from wnexplore.results.intervals import paired_interval, t_interval
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
@@ -36,7 +36,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     `top1_high` its 95 % Student-t interval. `top1_diff` is its mean distance to the plain network's, in
     percentage points, over the seeds that both succeeded with under the same protocol and for as many
     epochs, `top1_diff_low` and `top1_diff_high` the interval of `paired_interval`. `epochs` are those
-    trained. `warnings` are the kinds of a latency's warnings, "drift; throttled".
+    trained. `test_loss`, in nats, has the same figures over the seeds whose records have it, as those of
+    earlier versions don't. `warnings` are the kinds of a latency's warnings, "drift; throttled".
     Latencies are in milliseconds, memory in megabytes, energy in joules per image. Older records without a
     column get its usual value.
     """
@@ -183,25 +184,38 @@ def _warnings(record: Record) -> str | None:
 
 
 def _training(training: TrainingGroup) -> dict[str, Any]:
-    top1 = list(training.top1.values())
-    row: dict[str, Any] = {"dataset": training.dataset, "epochs": training.epochs, "seeds": len(top1)}
-    row["dropped_at"] = training.dropped_at
-    if top1:
-        row["top1"] = fmean(top1)
-    if len(top1) > 1:
-        low, high = t_interval(top1)
-        row |= {"top1_low": max(0.0, low), "top1_high": min(100.0, high)}
+    row: dict[str, Any] = {
+        "dataset": training.dataset,
+        "epochs": training.epochs,
+        "seeds": len(training.top1),
+        "dropped_at": training.dropped_at,
+    }
+    for column in LEARNED:
+        values = list(training.learned(column.name).values())
+        if values:
+            row[column.name] = fmean(values)
+        if len(values) > 1:
+            low, high = t_interval(values)
+            row |= _bounds(column.name, (max(column.bounds[0], low), min(column.bounds[1], high)))
     return row
 
 
 def _difference(training: TrainingGroup, baseline: TrainingGroup | None) -> dict[str, Any]:
     """The difference of a training to the plain network's, over the seeds that succeeded in both."""
-    top1, other = training.top1, {} if baseline is None else baseline.top1
-    differences = [top1[seed] - other[seed] for seed in top1 if seed in other]
-    if not differences:
+    if baseline is None:
         return {}
-    low, high = paired_interval(differences) or (None, None)
-    return {"top1_diff": fmean(differences), "top1_diff_low": low, "top1_diff_high": high}
+    row: dict[str, Any] = {}
+    for name in (column.name for column in LEARNED):
+        ours, plain = training.learned(name), baseline.learned(name)
+        differences = [ours[seed] - plain[seed] for seed in ours if seed in plain]
+        if differences:
+            row[f"{name}_diff"] = fmean(differences)
+            row |= _bounds(f"{name}_diff", paired_interval(differences) or (None, None))
+    return row
+
+
+def _bounds(name: str, interval: tuple[float | None, float | None]) -> dict[str, float | None]:
+    return dict(zip((f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
 def _visible(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -285,6 +285,7 @@ class _Value(_Part):
     stopped_by: Literal["target", "budget"] | None = None
     warnings: list[_Warning] = Field(default_factory=list)
     top1: Percent | None = None
+    test_loss: Number | None = None
     seconds: Number | None = None
     epochs: Count | None = None
     dropped_at: Positive | None = None
@@ -327,12 +328,14 @@ class _Samples(_Part):
     loss: list[Finite] = Field(default_factory=list)
     tested_epochs: list[Annotated[float, Field(gt=0, le=10**9, multiple_of=1)]] = Field(default_factory=list)
     tested_top1: list[Percent] = Field(default_factory=list)
+    tested_loss: list[Number | None] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> Self:
-        pairs = (("latency_ms", "baseline_ms"), ("tested_epochs", "tested_top1"))
-        for one, other in pairs:
+        required = (("tested_epochs", "tested_top1"),)
+        optional = (("latency_ms", "baseline_ms"), ("tested_epochs", "tested_loss"))
+        for one, other in (*required, *optional):
             lengths = len(getattr(self, one)), len(getattr(self, other))
-            if lengths[0] != lengths[1] and (one != "latency_ms" or lengths[1]):
+            if lengths[0] != lengths[1] and ((one, other) in required or lengths[1]):
                 raise ValueError(f"{one} has {lengths[0]} values, and {other} {lengths[1]}")
         return self

@@ -45,13 +45,17 @@ class TrainingGroup:
     @cached_property
     def succeeded(self) -> tuple[Record, ...]:
         """The records of seeds with a top-1."""
-        return tuple(record for record in self.records if _top1(record) is not None)
+        return tuple(record for record in self.records if _figure(record, "top1") is not None)
 
     @cached_property
     def top1(self) -> dict[Any, float]:
         """Seed -> top-1 in percent, for successful seeds."""
-        found = ((record.protocol.get("seed"), _top1(record)) for record in self.records)
-        return {seed: top1 for seed, top1 in found if top1 is not None}
+        return self.learned("top1")
+
+    def learned(self, name: str) -> dict[Any, float]:
+        """Seed -> the figure `name` of `LEARNED`, for successful seeds that have it."""
+        found = ((record.protocol.get("seed"), _figure(record, name)) for record in self.records)
+        return {seed: figure for seed, figure in found if figure is not None}
 
     @property
     def dropped_at(self) -> int | None:
@@ -66,13 +70,22 @@ class TrainingGroup:
     @property
     def tested(self) -> dict[int, list[float]]:
         """Epoch -> the top-1 after it per successful seed, in percent; includes the last epoch."""
+        return self.curve("top1")
+
+    def curve(self, name: str) -> dict[int, list[float]]:
+        """Epoch -> the figure `name` of `LEARNED` after it, per successful seed that has it.
+
+        Includes the last epoch.
+        """
         found = []
         for record in self.succeeded:
-            epochs, top1 = (record.samples.get(name, []) for name in ("tested_epochs", "tested_top1"))
-            by_epoch = {int(epoch): value for epoch, value in zip(epochs, top1, strict=False)}
+            epochs, values = (record.samples.get(key, []) for key in ("tested_epochs", _TESTED[name]))
+            by_epoch: dict[int, float | None] = {
+                int(epoch): value for epoch, value in zip(epochs, values, strict=False)
+            }
             if self.epochs is not None:
-                by_epoch[self.epochs] = record.value["top1"]
-            found.append(by_epoch.items())
+                by_epoch[self.epochs] = _figure(record, name)
+            found.append([(epoch, value) for epoch, value in by_epoch.items() if value is not None])
         return _by_epoch(found)
 
     @property
@@ -151,8 +164,12 @@ def _text(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def _top1(record: Record) -> float | None:
-    value = record.value.get("top1") if record.status == "ok" else None
+_TESTED = {"top1": "tested_top1", "test_loss": "tested_loss"}
+"""A figure of `LEARNED` -> the sample with its values after `tested_epochs`."""
+
+
+def _figure(record: Record, name: str) -> float | None:
+    value = record.value.get(name) if record.status == "ok" else None
     return None if value is None or math.isnan(value) else float(value)
 
 

@@ -33,7 +33,7 @@ class Evaluation:
     top5: float
     """Top-5 accuracy in percent; of all classes if there are fewer than five."""
     loss: float
-    """Mean cross-entropy, in nats, without label smoothing."""
+    """Mean cross-entropy, in nats, without label smoothing; not finite if an output of the network is not."""
     images: int
     """Number of images, without damaged ones."""
 
@@ -58,9 +58,10 @@ def evaluate(
 ) -> Evaluation:
     """Test `model`, put in evaluation mode, on every image of `split` once.
 
-    All products are float32, on a GPU too. Each of `world` processes tests its part, `batch_size` images at a
-    time, and all get the same result. Raises `RunError` if no image can be read, `StoppedError` in all
-    processes once `stop` returns true in one.
+    All products are float32, on a GPU too; losses are computed from them and summed in float64, so that their
+    mean depends on the batch size only as far as the network's outputs do. Each of `world` processes tests
+    its part, `batch_size` images at a time, and all get the same result. Raises `RunError` if no image can be
+    read, `StoppedError` in all processes once `stop` returns true in one.
     """
     model.eval()
     # Correct top-1, correct top-5, sum of losses, images, stopped processes.
@@ -74,7 +75,7 @@ def evaluate(
             with network_step("in the test"):
                 logits = model(images).float()
                 hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-                loss = functional.cross_entropy(logits, labels, reduction="sum")
+                loss = functional.cross_entropy(logits.double(), labels, reduction="sum")
             sums[0] += hits[:, 0].sum()
             sums[1] += hits.sum()
             sums[2] += loss

@@ -280,9 +280,12 @@ def check_loss(loss: float, classes: int, place: str, recipe: Recipe) -> None:
     """
     if math.isfinite(loss) and loss <= _HOPELESS * math.log(max(classes, 2)):
         return
-    raise RunError(
-        f"the loss is {loss:.4g} {place}: the training diverged; a lower lr than {recipe.lr} may help"
-    )
+    raise diverged(f"the loss is {loss:.4g} {place}", recipe)
+
+
+def diverged(what: str, recipe: Recipe) -> RunError:
+    """The error of a training that diverged, shown by `what`."""
+    return RunError(f"{what}: the training diverged; a lower lr than {recipe.lr} may help")
 
 
 def check_trained(losses: int, skipped: int, split: Split) -> None:

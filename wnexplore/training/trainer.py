@@ -18,7 +18,7 @@ from wnexplore.training.accuracy import Evaluation, StoppedError, evaluate, read
 from wnexplore.training.determinism import generator_states, reproducible, set_generator_states
 from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
-from wnexplore.training.loop import TrainingLoop, check_loss, check_trained
+from wnexplore.training.loop import TrainingLoop, check_loss, check_trained, diverged
 from wnexplore.training.network_state import Snapshot
 from wnexplore.training.training_record import TrainingFigure
 
@@ -118,7 +118,8 @@ class Trainer:
         pixels, batches of 32, mean of 3 seeds: 23 % instead of 85 % after one epoch, no difference after
         three).
 
-        Raises `RunError` naming the epoch or the step if the training diverges. All processes call this.
+        Raises `RunError` naming the epoch or the step if the training diverges; that includes outputs of the
+        last test that are not finite. All processes call this.
         """
         training, around = self.training, callbacks or Callbacks()
         with reproducible(self._seed, self._device):
@@ -152,6 +153,7 @@ class Trainer:
                 "loss": figure.losses,
                 "tested_epochs": figure.tested_epochs,
                 "tested_top1": figure.tested_top1,
+                "tested_loss": figure.tested_loss,
             },
             "best": figure.best,
             "untold": self._pending,
@@ -177,6 +179,8 @@ class Trainer:
             losses=list(curves["loss"]),
             tested_epochs=list(curves["tested_epochs"]),
             tested_top1=list(curves["tested_top1"]),
+            # Older states have none: their tests' losses are unknown.
+            tested_loss=list(curves.get("tested_loss", [None] * len(curves["tested_epochs"]))),
             seconds=state["seconds"],
             damaged=tuple(self._damaged_before[0]),
             why_damaged=self._damaged_before[1],
@@ -261,14 +265,15 @@ class Trainer:
         """Test if the row is `tested`, and report the row; False if the test was stopped."""
         training, found = self.training, self._pending
         assert found is not None
-        test = {}
+        test: dict[str, float | None] = {}
         if tested:
             try:
                 evaluation = self._test(callbacks)
             except StoppedError:
                 self._save(callbacks, weights=False)
                 return False
-            test = {"test_loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
+            loss = self.figure.test_loss
+            test = {"test_loss": loss, "top1": evaluation.top1, "top5": evaluation.top5}
         self._pending = None
         callbacks.on_row(
             Row(
@@ -299,8 +304,14 @@ class Trainer:
                 stop=callbacks.stop,
             )
             before.put_back()
-            figure.tested_epochs.append(len(figure.losses))
+            finite, epoch = math.isfinite(found.loss), len(figure.losses)
+            # Earlier ones may recover, such as by better statistics of batch normalisation.
+            if not finite and self.training.step == self.training.steps:
+                place = f"after epoch {epoch} of {self.epochs} (seed {self._seed})"
+                raise diverged(f"the test loss is {found.loss:.4g} {place}", self._recipe)
+            figure.tested_epochs.append(epoch)
             figure.tested_top1.append(found.top1)
+            figure.tested_loss.append(found.loss if finite else None)
             callbacks.on_test()
         return found
 

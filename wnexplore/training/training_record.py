@@ -21,6 +21,11 @@ class TrainingFigure:
     tested_epochs: list[int] = field(default_factory=list)
     tested_top1: list[float] = field(default_factory=list)
     """Top-1 accuracy after those epochs, in percent."""
+    tested_loss: list[float | None] = field(default_factory=list)
+    """Mean cross-entropy of the test images after those epochs, in nats.
+
+    None where it was not finite, and from before a resumed training's version kept it.
+    """
     seconds: float = 0.0
     """Wall-clock time of the steps, without building, testing and saving."""
     damaged: tuple[str, ...] = ()
@@ -34,6 +39,11 @@ class TrainingFigure:
     def top1(self) -> float:
         """The last of `tested_top1`."""
         return self.tested_top1[-1]
+
+    @property
+    def test_loss(self) -> float | None:
+        """The last of `tested_loss`; None without any."""
+        return self.tested_loss[-1] if self.tested_loss else None
 
     @property
     def best(self) -> float | None:
@@ -90,6 +100,7 @@ def trained_record(
     """
     value = {
         "top1": figure.top1,
+        "test_loss": figure.test_loss,
         "seconds": figure.seconds,
         "epochs": len(figure.losses),
         "dropped_at": dropped_at,
@@ -97,9 +108,10 @@ def trained_record(
         "why_damaged": figure.why_damaged,
         "skipped": figure.skipped,
     }
-    samples = {
+    samples: dict[str, Any] = {
         "loss": figure.losses,
         "tested_epochs": [float(epoch) for epoch in figure.tested_epochs],
         "tested_top1": figure.tested_top1,
+        "tested_loss": figure.tested_loss,
     }
     return replace(record, value=value, samples=samples, environment=environment)
