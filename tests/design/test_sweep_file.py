@@ -131,6 +131,14 @@ def test_shipped_recipes_are_read(name: str) -> None:
         assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.momentum) == (300_000, 1024, 0.5, 0.9)
         assert (recipe.lr_schedule, recipe.weight_decay, recipe.label_smoothing) == ("linear", 4e-5, 0.1)
         assert (recipe.colour_jitter, recipe.kernel_lr, recipe.warmup_epochs) == (0.4, 1, 0)
+        assert (recipe.init, recipe.optimizer, recipe.nesterov, recipe.lr_parity) == (
+            *("published", "sgd"),
+            *(False, False),
+        )
+        assert (recipe.batch_norm, recipe.min_crop, recipe.ema, recipe.clip_grad_norm) == (
+            *("running", 0.08),
+            *(None, None),
+        )
 
 
 def test_figures_are_switched_off_and_on(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ def train(
     ] = None,
     epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
     steps: Annotated[str | None, typer.Option(help="Steps, instead of epochs.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Starting weights: default, or published, the WeightNet authors'.")
+    ] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images per step, over all processes.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     lr: Annotated[str | None, typer.Option(help="Peak learning rate.")] = None,
@@ -92,7 +95,7 @@ def train(
 
 
 _RECIPE = (
-    *("epochs", "steps", "batch_size", "optimizer", "lr", "kernel_lr", "lr_parity", "lr_schedule"),
+    *("epochs", "steps", "init", "batch_size", "optimizer", "lr", "kernel_lr", "lr_parity", "lr_schedule"),
     *("warmup_epochs", "weight_decay", "label_smoothing", "clip_grad_norm", "ema", "amp", "data", "download"),
 )
 

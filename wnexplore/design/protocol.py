@@ -18,6 +18,7 @@ from pydantic import (
 
 from wnexplore.design.axes import TIMING_AXES, Axis, Number, Whole
 from wnexplore.design.data_source import DataSource, check_data, parse_data
+from wnexplore.design.start import Init
 from wnexplore.errors import InputError, shown
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -128,6 +129,9 @@ class Recipe(_Spec):
     epochs: Positive | None = 5
     steps: Positive | None = None
     """Optimiser steps, instead of `epochs`."""
+    init: Init = "default"
+    """The starting weights: default keeps signals of order one at any depth; published is the start of the
+    WeightNet authors' code, 1/shape[1] of each weight, for the backbones of this package."""
     batch_size: Batch = 32
     optimizer: Optimizer = "sgd"
     """sgd with `momentum`, or adamw (Loshchilov and Hutter, ICLR 2019), whose betas are 0.9 and 0.999."""
@@ -190,7 +194,7 @@ class Recipe(_Spec):
         return self
 
 
-BEFORE: dict[str, Any] = {"lr_parity": False}
+BEFORE: dict[str, Any] = {"init": "default", "lr_parity": False}
 """Fields of a recipe that older versions didn't have, and the values by which these trained."""
 
 

@@ -43,7 +43,7 @@ def activation_vectors(block: nn.Module) -> ActivationVectors | None:
 
 
 def classifier(features: int, num_classes: int) -> nn.Linear:
-    """The last linear layer, weights as PyTorch initialises them (published: std 0.01), bias zero."""
+    """The last linear layer, weights as PyTorch initialises them, bias zero."""
     fc = nn.Linear(features, num_classes)
     nn.init.zeros_(fc.bias)
     return fc

@@ -21,16 +21,18 @@ from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size_limits import check_fits
+from wnexplore.design.start import Init, check_init
 from wnexplore.errors import InputError
 from wnexplore.models.method_layers import Method, method_of
 from wnexplore.models.mobilenet_v2 import MobileNetV2
 from wnexplore.models.mobilenet_v3 import MobileNetV3
+from wnexplore.models.published_start import start_as_published
 from wnexplore.models.resnet import ResNet
 from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 
 
 @overload
-def build(point: DesignPoint, /) -> nn.Module: ...
+def build(point: DesignPoint, /, *, init: Init = "default") -> nn.Module: ...
 
 
 @overload
@@ -39,20 +41,23 @@ def build(
     method: str = "plain",
     M: Written | None = None,
     G: Written | None = None,
+    *,
+    init: Init = "default",
     **axes: Unpack[GivenAxes],
 ) -> nn.Module: ...
 
 
-def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
+def build(backbone: DesignPoint | str, *args: Any, init: Init = "default", **axes: Any) -> nn.Module:
     """The network of a design point, or of the axes of one as `DesignPoint.of` takes them.
 
     Maps images (N, 3, H, W) to logits (N, num_classes), in training mode, on PyTorch's default device;
-    its parameters follow from `torch.manual_seed`. A backbone "timm:NAME", "torchvision:NAME" or
+    its parameters follow from `torch.manual_seed`. `init` "published" starts it as the WeightNet authors do
+    (see `wnexplore.models.published_start`). A backbone "timm:NAME", "torchvision:NAME" or
     "path/to/file.py:function" is that network, all its convolutions but the first replaced by the
     method's (see `wnexplore.convert`); with several heads in training, only the main head's logits are
-    returned. Raises `InputError` for a wrong axis and `IllegalPointError`, naming the layer, for an (M, G)
-    illegal in some layer, before anything is built; also `InputError` if the weights exceed the machine's
-    memory.
+    returned; it has only its own start. Raises `InputError` for a wrong axis or `init` and
+    `IllegalPointError`, naming the layer, for an (M, G) illegal in some layer, before anything is built; also
+    `InputError` if the weights exceed the machine's memory.
     """
     if isinstance(backbone, str):
         point = DesignPoint.of(backbone, *args, **axes)
@@ -60,6 +65,7 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
         raise InputError("a design point has all its axes: give either the point or the axes")
     else:
         point = backbone
+    check_init(init, point.backbone)
     if torch.get_default_device().type == "cpu":
         check_fits(point)
     if is_external(point.backbone):
@@ -67,7 +73,10 @@ def build(backbone: DesignPoint | str, *args: Any, **axes: Any) -> nn.Module:
 
         return external_network(point.backbone, method_of(point), point.num_classes, point.resolution)
     check_legal(point)
-    return network(backbone_spec(point.backbone), method_of(point), point.stem, point.num_classes)
+    made = network(backbone_spec(point.backbone), method_of(point), point.stem, point.num_classes)
+    if init == "published":
+        start_as_published(made)
+    return made
 
 
 def network(

@@ -160,8 +160,7 @@ def plain_conv(
 ) -> nn.Conv2d:
     """An ordinary convolution without bias; `padding` None keeps the input's size at stride 1 (odd kernels).
 
-    Initialised normal with variance 2/F (He et al., ICCV 2015, section 2.2); the published WeightNet code
-    uses std 0.01 in the first convolution and 1/C_in in the last one.
+    Initialised normal with variance 2/F (He et al., ICCV 2015, section 2.2).
     """
     (high, wide), (down, across) = pair(kernel_size), pair(dilation)
     if padding is None:

@@ -26,8 +26,7 @@ class Context(nn.Linear):
     """Mean over space, then one biased linear layer: (N, C, H, W) -> (N, R), R = max(16, C // reduction).
 
     A block keeps it in an attribute `reduce`, so its parameters are `reduce.weight` (R, C) and `reduce.bias`
-    (R). They are initialised with the variance that keeps the scale of the means; the published code uses std
-    1/C.
+    (R). They are initialised with the variance that keeps the scale of the means.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:

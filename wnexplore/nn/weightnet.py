@@ -85,10 +85,9 @@ class WeightNetConv2d(GeneratedConv2d):
         """Draw the starting parameters.
 
         fc1 is small, so that alpha starts near a constant alpha0 (see `resting_alpha`); fc2 is such that the
-        kernels, sums of lambda terms alpha0·B, start with a plain convolution's variance 2/F. The published
-        code draws fc1 and fc2 with std 1 over the second dimension of their weights instead, 1/R and
-        1/lambda, whatever the kernel's fan-in, and leaves the scale to batch normalisation, whose bias it
-        starts at 0.0001.
+        kernels, sums of lambda terms alpha0·B, start with a plain convolution's variance 2/F. The authors'
+        code draws fc1 and fc2 with std 1/R and G/F instead and leaves the scale to batch normalisation: see
+        `wnexplore.models.published_start`.
         """
         if self.reduce is not None:
             self.reduce.reset_parameters()

@@ -199,7 +199,7 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
     def make() -> nn.Module:
         # Called with the training's switches set.
         surroundings.update(environment(record.protocol["device"]))
-        return build(network)
+        return build(network, init=task.spec.init)
 
     def begun() -> Trainer:
         return Trainer(

@@ -131,7 +131,7 @@ class _RunDirectory(Callbacks):
         self._source = source_hash(self._point.backbone) if external else None
 
         def make() -> nn.Module:
-            network = build(self._point)
+            network = build(self._point, init=spec.init)
             # Random numbers during training (dropout) differ by process.
             seed_generators(run.seed + _PRIME * processes.rank)
             return network

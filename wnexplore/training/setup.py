@@ -9,6 +9,7 @@ from wnexplore.design.counts import count
 from wnexplore.design.external_names import is_external
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.start import check_init
 from wnexplore.measure.memory_fit import split_misfit
 from wnexplore.measure.thread_waiting import training_threads
 from wnexplore.space.skeleton_cache import skeleton_of
@@ -26,6 +27,7 @@ def load(spec: TrainSpec, resolution: int) -> Data:
 
 def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
     """Raise `InputError` unless the network of `point` can be trained on the data of `spec`."""
+    check_init(spec.init, point.backbone)
     if is_external(point.backbone):
         from wnexplore.models.external import check_external
 
