@@ -16,7 +16,8 @@ def published(
         typer.Argument(metavar="[DIR]", help="Run directory whose order of accuracies is compared."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="With DIR: file to write, a CSV of all pairs of designs.")
+        Path | None,
+        typer.Option(help="With DIR: .csv with every pair of designs, or a plot as .png, .svg or .pdf."),
     ] = None,
     skip_damaged: SkipDamaged = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
@@ -28,7 +29,7 @@ def published(
 
     With DIR those designs of the run are compared pair by pair whose ImageNet accuracy was published: in the
     authors' table, or in the paper's figure for se, sk and condconv. The order of a pair is the same,
-    reversed, not resolved (the 95 % interval of the difference over common seeds holds 0, or fewer than 3
+    reversed, unresolved (the 95 % interval of the difference over common seeds holds 0, or fewer than 3
     seeds give none), or tied as published (within the error of the published figures). Kendall's tau-b sums
     it up.
     """
@@ -66,11 +67,14 @@ def _ranking(directory: Path, out: Path | None, skip_damaged: bool, as_json: boo
     from wnexplore.cli.show import load_records, write_output
     from wnexplore.cli.terminal import output
     from wnexplore.files import check_writable
+    from wnexplore.report.figure_files import check_figure_path, save
     from wnexplore.report.ranking_table import ranking_layouts, rankings_csv, rankings_dict, setting_texts
     from wnexplore.report.tables import ConsoleTable
     from wnexplore.results.published_ranking import published_rankings
 
     if out is not None:
+        if out.suffix.lower() != ".csv":
+            check_figure_path(out)
         check_writable(out)
     rankings = published_rankings(load_records(directory, skip_damaged))
     if as_json:
@@ -81,5 +85,10 @@ def _ranking(directory: Path, out: Path | None, skip_damaged: bool, as_json: boo
             for layout in ranking_layouts(ranking, setting):
                 output().print(ConsoleTable(layout))
     if out is not None:
-        write_output(rankings_csv(rankings), out)
-        notify(f"{len(rankings[0].overall.pairs)} pairs written to {out}")
+        if out.suffix.lower() == ".csv":
+            write_output(rankings_csv(rankings), out)
+        else:
+            from wnexplore.report.figures import published_order
+
+            save(published_order(rankings), out)
+        notify(f"written to {out}")

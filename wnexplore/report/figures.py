@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,9 +14,11 @@ from wnexplore.report.kernel_map import map_info, render_map
 from wnexplore.report.kernel_similarity import render_similarity, similarity_info
 from wnexplore.report.learning_curves import curve_infos
 from wnexplore.report.panels import FigureInfo, render
+from wnexplore.report.published_order import order_info
 from wnexplore.report.rank_disagreement import can_rank, rank_info
 from wnexplore.report.scatter import scatter_info
 from wnexplore.results.layer_kernels import KernelAnalysis
+from wnexplore.results.published_ranking import PublishedRanking
 from wnexplore.results.record import Record
 
 
@@ -50,6 +52,11 @@ def rank_disagreement(
     has no better direction, and where fewer than 3 points of one protocol have both.
     """
     return render(rank_info(frame, x, y, color=color))
+
+
+def published_order(rankings: Sequence[PublishedRanking]) -> Figure:
+    """Top-1 of a run's designs over their published top-1, a panel for each of `rankings`."""
+    return render(order_info(rankings))
 
 
 def learning_curves(frame: pd.DataFrame, records: Iterable[Record]) -> Figure:

@@ -25,8 +25,8 @@ from wnexplore.results.trainings import differing
 _WORDS: dict[PairVerdict, str] = {
     "same": "same",
     "reversed": "reversed",
-    "unresolved": "not resolved",
-    "tied": "tied as published",
+    "unresolved": "unresolved",
+    "tied": "tied",
 }
 _TAU = Column("tau_b", "number", "tau-b", decimals=2)
 _OVERALL = "all pairs"
@@ -41,20 +41,31 @@ class _Cells:
 
 def ranking_layouts(ranking: PublishedRanking, setting: str = "") -> Iterator[TableLayout]:
     """The designs, the pairs within a width, and how both orders agree; `setting` tells rankings apart."""
-    shared = [
-        COLUMNS[name].say(ranking.settings[name])
-        for name in ("dataset", "epochs", "resolution")
-        if ranking.settings.get(name) is not None
-    ]
-    yield _designs(ranking, " · ".join([*shared, *([setting] if setting else [])]))
-    if ranking.widths:
-        yield _pairs(ranking)
+    yield _designs(ranking, " · ".join(filter(None, (shared_settings(ranking), setting))))
+    notes = _pair_notes([pair for agreement in ranking.widths.values() for pair in agreement.pairs])
+    for number, (backbone, agreement) in enumerate(ranking.widths.items(), start=1):
+        yield _pairs(backbone, agreement, notes if number == len(ranking.widths) else ())
     yield _agreements(ranking)
+
+
+def shared_settings(ranking: PublishedRanking) -> str:
+    """What its trainings share, as far as everybody asks for it: "shapes · 5 epochs · 24 px"."""
+    names = ("dataset", "epochs", "resolution")
+    return " · ".join(
+        COLUMNS[name].say(ranking.settings[name]) for name in names if ranking.settings.get(name) is not None
+    )
 
 
 def setting_texts(rankings: Sequence[PublishedRanking]) -> list[str]:
     """What distinguishes the settings of each of `rankings`: "lr 0.1"; "" if there is only one."""
     return differing([ranking.settings for ranking in rankings])
+
+
+def tau_text(agreement: Agreement) -> str:
+    """Kendall's tau-b with its interval: "+0.82 [0.62, 0.93]"; "" if it is unknown."""
+    if agreement.tau is None:
+        return ""
+    return difference(agreement.tau, *_ends(agreement.tau_interval), _TAU)
 
 
 def rankings_dict(rankings: Sequence[PublishedRanking], run: str) -> dict[str, Any]:
@@ -103,26 +114,31 @@ def _designs(ranking: PublishedRanking, title: str) -> TableLayout:
     )
 
 
-def _pairs(ranking: PublishedRanking) -> TableLayout:
-    pairs = [pair for agreement in ranking.widths.values() for pair in agreement.pairs]
+def _pair_notes(pairs: Sequence[RankedPair]) -> list[str]:
     caption = [
         "difference: top-1 of the higher over the lower, mean over common seeds with its 95 % interval",
-        "intervals are per pair, not corrected for the number of pairs",
+        "unresolved: the interval holds 0; intervals are per pair, not corrected for the number of pairs",
     ]
+    if any(pair.verdict == "tied" for pair in pairs):
+        caption.append("tied: as published, within the error of the published figures")
     if any(len(pair.differences) < ENOUGH for pair in pairs):
         caption.append(
             f"below {ENOUGH} common seeds an interval covers less than 95 %, below 3 there is none"
         )
+    return caption
+
+
+def _pairs(backbone: str, agreement: Agreement, caption: Sequence[str]) -> TableLayout:
+    pairs = agreement.pairs
     return _layout(
         [
-            _Cells("backbone", False, [pair.worse.point.backbone for pair in pairs]),
             _Cells("published lower", False, [_name(pair.worse) for pair in pairs]),
             _Cells("higher", False, [_name(pair.better) for pair in pairs]),
-            _Cells("by (points)", True, [_published_difference(pair) for pair in pairs]),
+            _Cells("by (points)", True, [str(pair.published_difference) for pair in pairs]),
             _Cells("difference (points)", True, [_difference(pair) for pair in pairs]),
             _Cells("order", False, [_WORDS[pair.verdict] for pair in pairs]),
         ],
-        "",
+        backbone,
         caption,
     )
 
@@ -144,7 +160,7 @@ def _agreements(ranking: PublishedRanking) -> TableLayout:
                 _Cells(_WORDS[verdict], True, [str(row.count(verdict)) for row in rows.values()])
                 for verdict in PAIR_VERDICTS
             ),
-            _Cells("tau-b", True, [_tau(row) for row in rows.values()]),
+            _Cells("tau-b", True, [tau_text(row) for row in rows.values()]),
             _Cells("seeds", True, [str(len(row.seeds)) for row in rows.values()]),
         ],
         "",
@@ -169,7 +185,12 @@ def _layout(columns: Sequence[_Cells], title: str, caption: Sequence[str]) -> Ta
 
 
 def _name(design: RankedDesign) -> str:
-    return str(design.point).removeprefix(f"{design.point.backbone} ")
+    """Its method and what was published of it; the other axes are as published."""
+    point = design.point
+    setting = (
+        f" ({point.M}, {point.G})" if point.M is not None else f" {point.experts}" if point.experts else ""
+    )
+    return point.method + setting
 
 
 def _published(design: RankedDesign) -> str:
@@ -177,20 +198,10 @@ def _published(design: RankedDesign) -> str:
     return f"{figure.top1} ± {figure.error}" if figure.source == "figure" else str(figure.top1)
 
 
-def _published_difference(pair: RankedPair) -> str:
-    return f"{pair.published_difference} ± {pair.published_error}" if pair.published_error else "0"
-
-
 def _difference(pair: RankedPair) -> str:
     if pair.difference is None:
         return ""
     return difference(pair.difference, *_ends(pair.interval), COLUMNS["top1_diff"])
-
-
-def _tau(agreement: Agreement) -> str:
-    if agreement.tau is None:
-        return ""
-    return difference(agreement.tau, *_ends(agreement.tau_interval), _TAU)
 
 
 def _ranking_dict(ranking: PublishedRanking) -> dict[str, Any]:
