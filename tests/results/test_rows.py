@@ -32,8 +32,9 @@ from tests.results.records import (
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, RunError, WnexploreError
 from wnexplore.report.rungs import lines
+from wnexplore.results import rows
 from wnexplore.results.frame import frame
-from wnexplore.results.record import Record, record_key
+from wnexplore.results.record import FIGURES, Figure, Record, record_key
 from wnexplore.results.rows import COLUMNS, DamagedRowError, RowReader
 from wnexplore.results.store import FILE_NAME, Store, read_records
 
@@ -249,17 +250,93 @@ def test_any_row_is_a_record_that_can_be_shown_or_damaged(row: dict[str, Any]) -
         assert isinstance(lines([record]), list)
 
 
+@examples(300)
+@given(_altered(), st.sampled_from([(), FIGURES]))
+def test_a_row_that_passes_fast_would_pass_the_strict_check(
+    row: dict[str, Any], samples_of: tuple[Figure, ...]
+) -> None:
+    reader, fields = RowReader(), tuple(row.values())
+    quick = reader._valid(fields, samples_of)
+    assert quick is None or repr(quick) == repr(reader._checked(fields, samples_of))
+
+
+TEXTS = [
+    '{"latency_ms": 1.5, "latency_ms_low": 1.25, "rounds": 2, "warnings": [{"kind": "a", "text": "b"}]}',
+    '{"params": 1, "flops": 2, "operators": {"conv": 3}, "stopped_by": "target", "top1": 5, "x": [0.5]}',
+    '{"latency_ms": [1.5, 2], "baseline_ms": [0.1, 3e2], "power_w": [null, -7]}',
+    '{"loss": [1.5, -2], "tested_epochs": [1, 2.0], "tested_top1": [50, 60.5]}',
+]
+PIECES = [
+    '"',
+    ":",
+    ",",
+    "{",
+    "}",
+    "[",
+    "]",
+    " ",
+    "0",
+    "-",
+    ".",
+    "e",
+    "e999",
+    "NaN",
+    "-Infinity",
+    "null",
+    "true",
+]
+PIECES += [
+    '"loss": [1], ',
+    '"top1": 7, ',
+    "[1], ",
+    "\\u0041",
+    "\\ud800",
+    "\\",
+    "\t",
+    "\0",
+    "9" * 400,
+    "\ufeff",
+    "1_0",
+]
+
+
+@examples(1000)
+@given(
+    st.sampled_from(TEXTS),
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 3), st.sampled_from(PIECES)), max_size=2),
+)
+def test_a_text_that_passes_fast_would_pass_the_strict_check(
+    text: str, edits: list[tuple[int, int, str]]
+) -> None:
+    for place, left_out, piece in edits:
+        text = text[:place] + piece + text[place + left_out :]
+    for name, model, quick in (
+        ("value", rows._Value, rows._valid_value(text, ())),
+        ("samples", rows._Samples, rows._valid_samples(text, kept=True)),
+        ("samples", rows._Samples, rows._valid_samples(text, kept=False)),
+    ):
+        if quick is not None:
+            assert quick == rows._checked(text, name, model)
+    if not edits:
+        assert rows._valid_value(text, ()) or rows._valid_samples(text, kept=False)
+
+
+@pytest.mark.parametrize("text", ['{"loss": [1, 2.5, -0]}', '{"tested_epochs": [1], "tested_top1": [5]}'])
+def test_kept_samples_are_as_written(text: str) -> None:
+    assert repr(rows._valid_samples(text, kept=True)) == repr(json.loads(text))
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_records_are_checked_in_seconds_not_minutes(tmp_path: Path) -> None:
     filled(tmp_path, [complexity(PLAIN)])
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
         record = training(PLAIN)
-        rows = []
+        every = []
         for seed in range(100_000):
             measured = Record("training", record.point, {**record.protocol, "seed": seed}, value=record.value)
-            rows.append((*list(_row(measured).values())[:9], 1))
+            every.append((*list(_row(measured).values())[:9], 1))
         connection.executemany(
-            f"INSERT INTO records ({', '.join(COLUMNS)}, environment) VALUES ({', '.join('?' * 10)})", rows
+            f"INSERT INTO records ({', '.join(COLUMNS)}, environment) VALUES ({', '.join('?' * 10)})", every
         )
         connection.commit()
     code = "from pathlib import Path; from wnexplore.results.store import read_records as r"

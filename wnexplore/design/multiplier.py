@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 
 from wnexplore.errors import InputError, shown
 
@@ -73,24 +73,9 @@ def parse_multiplier(value: object, name: str) -> Fraction:
 
     A float is taken as the decimal number it prints as, so that 0.1 is 1/10.
     """
-    wrong = InputError(
-        f"{name} is '{shown(value)}': expected a number above 0, whole (2), decimal (0.5) or a fraction"
-        " (1/48)"
-    )
-    if isinstance(value, bool) or not isinstance(value, (Fraction, int, float, str)):
-        raise wrong
-    # As an integer, 1e999999999 would fill the memory.
-    if isinstance(value, (float, str)) and not _NUMBER.fullmatch(str(value).strip()):
-        raise wrong
-    try:
-        number = Fraction(value if isinstance(value, (Fraction, int)) else str(value).strip())
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise wrong from None
-    if number <= 0:
-        raise wrong
-    if not Fraction(1, LARGEST) <= number <= LARGEST:
-        raise InputError(f"{name} is '{shown(value)}': expected 1/{LARGEST:,} to {LARGEST:,}")
-    return number
+    # Tables of many points have few different texts.
+    known = type(value) in (str, int)
+    return _known_multiplier(value, name) if known else _parse_multiplier(value, name)
 
 
 def parse_setting(value: object, name: str) -> Setting:
@@ -159,3 +144,27 @@ def _order(value: object) -> tuple[object, ...]:
     if isinstance(value, (Fraction, int, float)):
         return (0, value)
     raise TypeError(f"can't be compared with M or G: {value!r}")
+
+
+def _parse_multiplier(value: object, name: str) -> Fraction:
+    wrong = InputError(
+        f"{name} is '{shown(value)}': expected a number above 0, whole (2), decimal (0.5) or a fraction"
+        " (1/48)"
+    )
+    if isinstance(value, bool) or not isinstance(value, (Fraction, int, float, str)):
+        raise wrong
+    # As an integer, 1e999999999 would fill the memory.
+    if isinstance(value, (float, str)) and not _NUMBER.fullmatch(str(value).strip()):
+        raise wrong
+    try:
+        number = Fraction(value if isinstance(value, (Fraction, int)) else str(value).strip())
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise wrong from None
+    if number <= 0:
+        raise wrong
+    if not Fraction(1, LARGEST) <= number <= LARGEST:
+        raise InputError(f"{name} is '{shown(value)}': expected 1/{LARGEST:,} to {LARGEST:,}")
+    return number
+
+
+_known_multiplier = lru_cache(maxsize=1024, typed=True)(_parse_multiplier)

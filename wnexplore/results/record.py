@@ -63,7 +63,7 @@ def record_key(figure: Figure, point: DesignPoint, protocol: Mapping[str, Any]) 
 
 def key_of_parts(figure: Figure, point: str, protocol: str) -> str:
     """The key of a record from the parts of its point and protocol, which many records share."""
-    return hashlib.sha256(f"[{_text(figure)},{point},{protocol}]".encode()).hexdigest()
+    return hashlib.sha256(f'["{figure}",{point},{protocol}]'.encode()).hexdigest()
 
 
 def point_part(point: DesignPoint) -> str:

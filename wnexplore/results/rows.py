@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from types import NoneType
+from typing import Annotated, Any, Literal, NotRequired, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import SchemaValidator
+from typing_extensions import TypedDict
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
@@ -48,6 +51,61 @@ class RowReader:
 
         Samples of figures not in `samples_of` are checked too, but left out.
         """
+        # Nearly every row is valid, which is checked fast; otherwise the error is determined.
+        record = self._valid(row, samples_of)
+        return self._checked(row, samples_of) if record is None else record
+
+    def point(self, text: Any) -> DesignPoint:
+        """The point of a row with this text. Raises `DamagedRowError`."""
+        if not isinstance(text, str):
+            raise DamagedRowError(f"point is '{shown(text)}': expected text")
+        return _once(self._points, text, _point)[0]
+
+    def _valid(self, row: Sequence[Any], samples_of: Collection[Figure]) -> Record | None:
+        """The record of a row that is certainly valid; None for others."""
+        key, figure, point, protocol, status, value, samples, error, made_at, environment = row
+        if set(map(type, row)) - {NoneType} != {str} or row.count(None) != (error is None):
+            return None
+        try:
+            network, of_network = _once(self._points, point, _point)
+            settings, of_settings = _once(self._protocols, protocol, _protocol)
+            origin = _once(self._environments, environment, _environment)
+        except DamagedRowError:
+            return None
+        try:
+            datetime.fromisoformat(made_at)
+        except ValueError:
+            return None
+        if figure not in _VALUES or status not in _STATUSES:
+            return None
+        figures = _valid_value(value, _REQUIRED[figure] if status == "ok" else ())
+        if figures is None:
+            return None
+        kept = figure in samples_of
+        curves: dict[str, Any] | None = {} if samples == "{}" else _valid_samples(samples, kept)
+        if curves is None:
+            return None
+        rounds, times = figures.get("rounds"), curves.get("latency_ms")
+        if rounds is not None and times and len(times) != rounds:
+            return None
+        if key_of_parts(figure, of_network, of_settings) != key:
+            return None
+        # As its constructor would do it, which takes longer, because a record is frozen.
+        record = Record.__new__(Record)
+        vars(record).update(
+            figure=figure,
+            point=network,
+            protocol=settings,
+            status=status,
+            value=figures,
+            samples=curves if kept else {},
+            error=error,
+            environment=origin,
+            key=key,
+        )
+        return record
+
+    def _checked(self, row: Sequence[Any], samples_of: Collection[Figure]) -> Record:
         fields = dict(zip((*COLUMNS, "environment"), row, strict=True))
         optional = ("error",)
         for name, value in fields.items():
@@ -76,17 +134,11 @@ class RowReader:
             value=value,
             samples=samples if figure in samples_of else {},
             error=fields["error"],
-            environment=_once(self._environments, fields["environment"], lambda t: _object(t, "environment")),
+            environment=_once(self._environments, fields["environment"], _environment),
         )
         # Known already: hashing it again takes as long as reading it.
         vars(record)["key"] = fields["key"]
         return record
-
-    def point(self, text: Any) -> DesignPoint:
-        """The point of a row with this text. Raises `DamagedRowError`."""
-        if not isinstance(text, str):
-            raise DamagedRowError(f"point is '{shown(text)}': expected text")
-        return _once(self._points, text, _point)[0]
 
 
 _STATUSES = get_args(Status)
@@ -116,6 +168,25 @@ def _object(text: str, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     return _object_or_why_not(text, name)
+
+
+def _valid_object(text: str) -> dict[str, Any] | None:
+    """What `_object` returns for a text that is certainly valid; None for others."""
+    if text.count("[") + text.count("{") > MAX_DEPTH or "\\u" in text:
+        return None
+    try:
+        content, end = _SCANNER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    # There are at least as many colons as keys, so that none was lost because it stands twice.
+    valid = end == len(text) and isinstance(content, dict) and text.count(":") == _keys(content)
+    return content if valid and _finite(content) else None
+
+
+def _keys(content: dict[str, Any] | list[Any]) -> int:
+    """The number of keys in `content`, whatever their depth."""
+    found, values = (len(content), content.values()) if isinstance(content, dict) else (0, content)
+    return found + sum([_keys(value) for value in values if value and isinstance(value, (dict, list))])
 
 
 def _object_or_why_not(text: str, name: str) -> dict[str, Any]:
@@ -155,15 +226,18 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
 """Its numbers are parsed in C, where overflow is infinite."""
+_SCANNER = json.JSONDecoder(parse_constant=_refuse)
+"""Of keys that stand twice it keeps one."""
 
 
 def _finite(content: dict[str, Any] | list[Any]) -> bool:
     """Whether all numbers in `content`, which has no NaN, are finite."""
     values = content.values() if isinstance(content, dict) else content
     # A sum with infinite terms is never finite.
-    return math.isfinite(sum([value for value in values if type(value) is float])) and all(
-        _finite(value) for value in values if isinstance(value, (dict, list))
-    )
+    if not math.isfinite(sum([value for value in values if type(value) is float])):
+        return False
+    inner = [value for value in values if value and isinstance(value, (dict, list))]
+    return not inner or all(map(_finite, inner))
 
 
 def _number(text: str) -> float:
@@ -192,6 +266,10 @@ def _point(text: str) -> tuple[DesignPoint, str]:
         name = shown(next(iter(wrong))) if wrong else "backbone"
         raise DamagedRowError(f"point has {'an unknown' if wrong else 'no'} axis '{name}'") from None
     return point, point_part(point)
+
+
+def _environment(text: str) -> dict[str, Any]:
+    return _object(text, "environment")
 
 
 def _protocol(text: str) -> tuple[dict[str, Any], str]:
@@ -294,11 +372,21 @@ class _Value(_Part):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        for name in ("latency_ms", "latency_ratio"):
-            low, high = (getattr(self, name + end) for end in ("_low", "_high"))
-            if low is not None and high is not None and low > high:
-                raise ValueError(f"the interval of {name} goes from {low} to {high}")
+        for name, low, high in _out_of_order(vars(self)):
+            raise ValueError(f"the interval of {name} goes from {low} to {high}")
         return self
+
+
+def _out_of_order(value: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The intervals of a value with their bounds, the lower one of which is the higher one."""
+    return [
+        (name, value[below], value[above])
+        for name, below, above in _INTERVALS
+        if value.get(below) is not None and value.get(above) is not None and value[below] > value[above]
+    ]
+
+
+_INTERVALS = [(name, f"{name}_low", f"{name}_high") for name in ("latency_ms", "latency_ratio")]
 
 
 class _Complexity(_Value):
@@ -332,10 +420,80 @@ class _Samples(_Part):
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> Self:
-        required = (("tested_epochs", "tested_top1"),)
-        optional = (("latency_ms", "baseline_ms"), ("tested_epochs", "tested_loss"))
-        for one, other in (*required, *optional):
-            lengths = len(getattr(self, one)), len(getattr(self, other))
-            if lengths[0] != lengths[1] and ((one, other) in required or lengths[1]):
-                raise ValueError(f"{one} has {lengths[0]} values, and {other} {lengths[1]}")
+        for one, length, other, other_length in _unequal(vars(self)):
+            raise ValueError(f"{one} has {length} values, and {other} {other_length}")
         return self
+
+
+def _unequal(samples: Mapping[str, Sized]) -> list[tuple[str, int, str, int]]:
+    """The related lists of samples with their lengths, which are not equal."""
+    return [
+        (one, first, other, second)
+        for one, other, required in _RELATED
+        if (first := len(samples.get(one, ()))) != (second := len(samples.get(other, ())))
+        and (required or second)
+    ]
+
+
+_RELATED = (
+    ("tested_epochs", "tested_top1", True),
+    ("latency_ms", "baseline_ms", False),
+    ("tested_epochs", "tested_loss", False),
+)
+"""Lists of samples of equal length, and whether the second may not be left out."""
+
+
+def _quick(model: type[BaseModel], extra: Literal["allow", "forbid"], **more: Any) -> SchemaValidator:
+    """Checks the types of a model's fields, all of which may be left out, without making an object.
+
+    Numbers must be finite. It needs no Python, and lets the fields of the model only come with values that
+    the model accepts.
+    """
+    fields = {
+        name: Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        for name, field in model.model_fields.items()
+    }
+    every = {name: NotRequired[kind] for name, kind in (fields | more).items()}
+    content: Any = TypedDict(f"{model.__name__}Content", every)  # type: ignore[misc]
+    setattr(content, "__pydantic_config__", ConfigDict(strict=True, extra=extra, allow_inf_nan=False))  # noqa: B010
+    validator = TypeAdapter(content).validator
+    assert isinstance(validator, SchemaValidator)
+    return validator
+
+
+_REQUIRED: dict[str, list[str]] = {
+    figure: [name for name, field in model.model_fields.items() if field.is_required()]
+    for figure, model in _VALUES.items()
+}
+_QUICK_VALUE = _quick(_Value, "allow")
+_READINGS = ("sm_clock_mhz", "temperature_c", "power_w", "throttle_reasons")
+_QUICK_SAMPLES = _quick(_Samples, "forbid", **dict.fromkeys(_READINGS, list[Finite | None]))
+
+
+def _valid_value(text: str, required: Iterable[str]) -> dict[str, Any] | None:
+    """What `_checked` returns for a value that is certainly valid; None for others."""
+    content = _valid_object(text)
+    if content is None or not _QUICK_VALUE.isinstance_python(content) or _out_of_order(content):
+        return None
+    for name in required:
+        if content.get(name) is None:
+            return None
+    return content
+
+
+def _valid_samples(text: str, kept: bool) -> dict[str, Any] | None:
+    """The same for samples; numbers are as written only if `kept`."""
+    content: dict[str, Any] | None
+    if kept:
+        content = _valid_object(text)
+        if content is None or not _QUICK_SAMPLES.isinstance_python(content):
+            return None
+    else:
+        try:
+            content = _QUICK_SAMPLES.validate_json(text)
+        except ValidationError:
+            return None
+        # Unless a key stands twice, or has a colon.
+        if text.count(":") != len(content):
+            return None
+    return None if _unequal(content) else content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 import sys
@@ -290,20 +291,29 @@ class _Rows:
         """All valid records; for others a line is appended to `damaged`, and the id to `ids`, or an error is
         raised.
         """
-        found, wrong = [], []
-        for number, *row in self.ask(f"{_SELECT} ORDER BY id"):
-            try:
-                found.append(self._record(row, samples_of))
-            except DamagedRowError as error:
-                wrong.append(self._damaged(number, error))
-                if ids is not None:
-                    ids.append(number)
+        with _uncollected():
+            found, wrong, numbers = self._all(samples_of)
+        if ids is not None:
+            ids += numbers
         if wrong and damaged is None:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise InputError(f"{wrong[0]}{more}; {_CONTINUE}")
         if damaged is not None:
             damaged += wrong
         return found
+
+    def _all(self, samples_of: Collection[Figure]) -> tuple[list[Record], list[str], list[int]]:
+        """All valid records, and a line for each of the others and its id."""
+        found: list[Record] = []
+        wrong: list[str] = []
+        ids: list[int] = []
+        for number, *row in self.ask(f"{_SELECT} ORDER BY id"):
+            try:
+                found.append(self._record(row, samples_of))
+            except DamagedRowError as error:
+                wrong.append(self._damaged(number, error))
+                ids.append(number)
+        return found, wrong, ids
 
     def some(self, column: Literal["id", "key"], values: Iterable[Any]) -> list[Record]:
         """The records with one of `values` in an indexed column, oldest first."""
@@ -351,6 +361,18 @@ class _Rows:
 _SELECT = f"SELECT id, {', '.join(COLUMNS)}, environment FROM records"
 _AT_ONCE = 1000
 _CONTINUE = "--skip-damaged continues without damaged records"
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for cycles of garbage, which many new records without any would start often."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _decoded(text: bytes) -> Any:
