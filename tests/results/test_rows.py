@@ -339,8 +339,7 @@ def test_a_text_that_passes_fast_would_pass_the_strict_check(
     ],
 )
 def test_what_json_parsers_let_pass_is_refused(text: str) -> None:
-    refused = {"x", "top1", "warnings"}.isdisjoint(json.loads(text)), rows._valid_value(text, ()) is None
-    assert any(refused)
+    assert rows._valid_value(text, ()) is None
     assert rows._valid_samples(text, kept=True) is None
     assert rows._valid_samples(text, kept=False) is None
 
