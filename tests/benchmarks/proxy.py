@@ -2,9 +2,9 @@
 
 Trains the plain network and variants of one width under every given setting (data set, resolution, epochs),
 several seeds each. After each setting it prints top-1 and test loss, their paired differences from plain with
-95 % intervals, and the seconds of a training. By default these are 0.5x plain and 8x, 5.7 points apart on
-ImageNet: the setting is chosen by this pair alone, and all other designs are measured once, at the setting
-chosen (the sweep published_ranking, and `wnexplore published`).
+95 % intervals, and the CPU seconds of a training with its test. By default these are 0.5x plain and 8x, 5.7
+points apart on ImageNet: the setting is chosen by this pair alone, and all other designs are measured once,
+at the setting chosen (the sweep published_ranking, and `wnexplore published`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
+from time import process_time
 from typing import Any
 
 import pandas as pd
@@ -66,17 +67,19 @@ def main() -> None:
             train = partial(_train, asked.backbone, data, resolution, recipe)
             # A seed of all variants before the next: what is there when it is stopped can be compared.
             tasks = [(name, seed) for seed in range(asked.seeds) for name in names]
-            found = list(pool.map(train, *zip(*tasks, strict=True)))
-            rows += [{"data": data, "resolution": resolution, "epochs": epochs, **row} for row in found]
+            found = []
+            for row in pool.map(train, *zip(*tasks, strict=True)):
+                found.append(row)
+                rows.append({"data": data, "resolution": resolution, "epochs": epochs, **row})
+                if asked.out is not None:
+                    pd.DataFrame(rows).to_csv(asked.out, index=False)
             print(f"{data}, {resolution} px, {_count(epochs, 'epoch')}")
             for line in lines(found, names):
                 print(f"  {line}", flush=True)
-            if asked.out is not None:
-                pd.DataFrame(rows).to_csv(asked.out, index=False)
 
 
 def lines(trained: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
-    """A line per variant: its means, its paired differences from plain, and its seconds."""
+    """A line per variant: its means, its paired differences from plain, and a training's CPU seconds."""
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for row in trained:
         by_name.setdefault(row["variant"], []).append(row)
@@ -84,10 +87,11 @@ def lines(trained: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[st
     found = []
     for name in names:
         means = {
-            figure: fmean(row[figure] for row in by_name[name]) for figure in (*FIGURES, "loss", "seconds")
+            figure: fmean(row[figure] for row in by_name[name])
+            for figure in (*FIGURES, "loss", "cpu_seconds")
         }
         line = f"{name}: top-1 {means['top1']:.1f} %, test loss {means['test_loss']:.3f}"
-        line += f" (training {means['loss']:.3f}), {means['seconds']:.0f} s"
+        line += f" (training {means['loss']:.3f}), {means['cpu_seconds']:.0f} s"
         for figure in () if name == "plain" else FIGURES:
             differences = [a[figure] - b[figure] for a, b in zip(by_name[name], plain, strict=True)]
             line += f"; {figure} - plain's {fmean(differences):+.3f}{_bounds(differences)}"
@@ -114,6 +118,7 @@ def _train(
 ) -> dict[str, Any]:
     """The figures of one training."""
     data = _data(source, resolution)
+    began = process_time()
     axes: dict[str, Any] = {"stem": "small", "resolution": resolution, "num_classes": data.num_classes}
 
     def make() -> nn.Module:
@@ -130,6 +135,7 @@ def _train(
         "test_loss": tested.loss,
         "loss": trainer.figure.losses[-1],
         "seconds": trainer.figure.seconds,
+        "cpu_seconds": process_time() - began,
     }
 
 
