@@ -89,6 +89,7 @@ def test_predict_sees_images_as_evaluate_does(command: Command, checkpoint: Path
     assert message.code == 0
     found = json.loads(message.out)
     assert found["images"] == 30
+    assert found["test_loss"] == found["loss"]
     assert found["loss"] == pytest.approx(loss_by_predict(command, checkpoint, images), rel=1e-5)
 
 

@@ -24,6 +24,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
+from wnexplore.results.frame import frame
 from wnexplore.results.store import Store, read_records
 from wnexplore.space.expansion import expand
 from wnexplore.study.optuna_storage import STUDY
@@ -54,6 +55,26 @@ def _run(wanted: Search, directory: Path, population: int = POPULATION) -> list[
     records = read_records(directory)
     assert max(Counter(record.key for record in records).values()) == 1
     return [record.point for record in records]
+
+
+def test_a_smaller_test_loss_is_better_and_has_to_be_in_the_records(tmp_path: Path) -> None:
+    text = SPACE.replace("per_stage: true", "per_stage: false")
+    training = "train: {data: digits, steps: 2, batch_size: 32, seeds: 1}\n"
+    wanted = Search(_spec(tmp_path, text + training), ("test_loss",), trials=3)
+    with Store.create(tmp_path / "run") as store:
+        search(wanted, store)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / STUDY}")
+    records = read_records(tmp_path / "run")
+    # Plain networks are trained too, for the differences.
+    rows = frame(records).query("method != 'plain'")
+    assert study.best_value == rows["test_loss"].min() < rows["test_loss"].max()
+
+    with Store.create(tmp_path / "before") as before:
+        for record in records:
+            value = {name: figure for name, figure in record.value.items() if name != "test_loss"}
+            before.append(replace(record, value=value))
+        with pytest.raises(InputError, match=r"earlier version.* test_loss.*--out"):
+            search(wanted, before)
 
 
 @pytest.mark.slow

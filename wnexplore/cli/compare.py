@@ -15,7 +15,8 @@ def compare(
     directory_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="Run directory to compare with.")],
     directory_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Run directory to compare.")],
     column: Annotated[
-        str, typer.Option(help="What to compare: latency_ratio, peak_memory_mb, params, flops, top1, ...")
+        str,
+        typer.Option(help="What to compare: latency_ratio, params, flops, top1, test_loss, ..."),
     ] = "latency_ms",
     where: Where = None,
     fail_above: Annotated[

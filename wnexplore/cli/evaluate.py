@@ -21,7 +21,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Test a checkpoint: top-1, top-5 and loss on the test images of its data set or another one.
+    """Test a checkpoint: top-1, top-5 and test loss on the test images of its data set or another one.
 
     CHECKPOINT is a .safetensors file of `wnexplore train`, such as runs/train/checkpoints/best.safetensors.
     All products are float32, without TF32.
@@ -55,10 +55,12 @@ def evaluate(
     for path in loaded.test.why_damaged:
         notify(f"skipped, as it can't be read: {named_damaged(path, loaded.test.why_damaged)}")
     if as_json:
+        # loss: its name of before, for those who read it.
+        figures = asdict(found) | {"test_loss": found.loss}
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
-        typer.echo(json.dumps(asdict(found) | protocol, allow_nan=False))
+        typer.echo(json.dumps(figures | protocol, allow_nan=False))
         return
     say(
         f"{trained.metadata.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
-        f" loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
+        f" test loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
     )

@@ -22,7 +22,7 @@ def plot(
         bool, typer.Option("--ranks", help="Ranks in the two columns, with Kendall's tau-b.")
     ] = False,
     curves: Annotated[
-        bool, typer.Option("--curves", help="Loss and tested top-1 over the epochs of the trainings.")
+        bool, typer.Option("--curves", help="Losses and top-1 over the epochs of the trainings.")
     ] = False,
     logx: Annotated[bool, typer.Option("--logx", help="Logarithmic horizontal axis.")] = False,
     where: Where = None,

@@ -226,8 +226,9 @@ def _report(record: Record) -> None:
         return
     value = record.value
     dropped = "" if value["dropped_at"] is None else ", dropped"
+    loss = "" if value["test_loss"] is None else f", test loss {value['test_loss']:.4f}"
     after = f"after {value['epochs']} epochs{dropped}, {value['seconds']:.1f} s"
-    notify(f"{label}: top-1 {value['top1']:.2f} % {after}")
+    notify(f"{label}: top-1 {value['top1']:.2f} %{loss} {after}")
 
 
 def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:

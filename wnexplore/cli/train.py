@@ -173,6 +173,7 @@ def _as_table(rows: list[Row], steps: int, height: int) -> Table:
 
 def _line(row: Row, steps: int) -> str:
     tested = "" if row.top1 is None else f", top-1 {row.top1:.2f} %"
+    tested += "" if row.test_loss is None else f", test loss {row.test_loss:.4f}"
     return (
         f"step {row.step} of {steps}, epoch {row.epoch:.2f}: loss {row.loss:.4f}{tested},"
         f" {row.images_per_second:.0f} images/s, {_left(row, steps)} left"

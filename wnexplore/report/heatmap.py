@@ -16,11 +16,11 @@ from wnexplore.design.methods import methods_with
 from wnexplore.design.multiplier import PerStage
 from wnexplore.design.point import AXES
 from wnexplore.report.panels import GREY, FigureInfo, LegendEntry, Panel
-from wnexplore.results.columns import COLUMNS, Column, compact, comparable_within
+from wnexplore.results.columns import COLUMNS, LEARNED, Column, compact, comparable_within
 from wnexplore.results.frame import cells, distinct, groups, shared, varying
 
 _NETWORK = tuple(axis for axis in AXES if axis not in ("backbone", "method", "M", "G"))
-_HEATS = ("params", "flops", "latency_ratio", "latency_ms", "top1")
+_HEATS = ("params", "flops", "latency_ratio", "latency_ms", *(column.name for column in LEARNED))
 _MISSING = "not legal or not measured"
 
 
@@ -53,7 +53,7 @@ def heat_infos(frame: pd.DataFrame) -> dict[str, FigureInfo]:
     """The figures over M and G of each family of networks that spans a grid, by file name.
 
     A family shares all axes except M and G, which are equal in all stages. There are panels for parameters,
-    FLOPs, and for each protocol the latency ratio (or the latency) and the accuracy.
+    FLOPs, and for each protocol the latency ratio (or the latency), the accuracy and the test loss.
     """
     measured = frame[list(_HEATS)].notna().any(axis=1)
     crossed = [not isinstance(M, PerStage) and not isinstance(G, PerStage) for M, G in _pairs(frame)]

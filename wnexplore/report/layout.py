@@ -12,6 +12,7 @@ from wnexplore.report.marks import difference_line, indistinguishable, warning_k
 from wnexplore.results.columns import (
     COLUMNS,
     LATENCY_PROTOCOL,
+    LEARNED,
     PREFIXES,
     Column,
     comparable_within,
@@ -41,16 +42,21 @@ _MAX_NOTES = 8
 _MAX_REASON = 84
 
 _TIMED = ("latency_ms", "latency_ratio", "peak_memory_mb", "energy_j", "compile_s")
-_ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "dropped_at", "top1", "top1_diff")
+_LEARNED = tuple(f"{column.name}{part}" for column in LEARNED for part in ("", "_diff"))
+_ALWAYS = ("method", "M", "G", "params", "flops", *_TIMED, "dropped_at", *_LEARNED)
 _SHOWN = (
     *(*AXES, "params", "flops", *LATENCY_PROTOCOL, *_TIMED),
-    *("dataset", "epochs", "dropped_at", "top1", "top1_diff", "seeds"),
+    *("dataset", "epochs", "dropped_at", *_LEARNED, "seeds"),
 )
 # Columns dropped in a narrow terminal, in this order.
-_SPARE = ("compile_s", "energy_j", "peak_memory_mb", "latency_ratio")
-_WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", "top1", "top1_diff")
+_SPARE = ("compile_s", "energy_j", "test_loss", "peak_memory_mb", "test_loss_diff", "latency_ratio")
+_WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", *_LEARNED)
 # With both intervals a row exceeds 100 characters; the latency's interval implies the ratio's.
-_WITH_INTERVAL = {"latency_ms": with_interval, "top1": with_interval, "top1_diff": difference}
+_WITH_INTERVAL = {
+    "latency_ms": with_interval,
+    **{column.name: with_interval for column in LEARNED},
+    **{f"{column.name}_diff": difference for column in LEARNED},
+}
 
 
 @dataclass(frozen=True)

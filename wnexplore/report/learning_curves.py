@@ -1,4 +1,4 @@
-"""Learning curves: loss and test top-1 over the epochs, data and drawing."""
+"""Learning curves: training loss, top-1 and test loss over the epochs, data and drawing."""
 
 from __future__ import annotations
 
@@ -70,22 +70,21 @@ class CurvePanel(Panel):
 def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, FigureInfo]:
     """The figure learning_curves of the trainings behind the rows of `frame`; empty without curves.
 
-    One row of panels per backbone and protocol: the training loss of each epoch and the top-1 after each
-    test, if some training has at least 2. Lines are means over the successful seeds; bands are 95 % Student-t
-    intervals, or the range of 2 seeds. A line ends where halving dropped its variant.
+    One row of panels per backbone and protocol: the training loss of each epoch, and the top-1 and the test
+    loss after each test, if some training has at least 2; the test loss only if each row of panels has one.
+    Lines are means over the successful seeds; bands are 95 % Student-t intervals, or the range of 2 seeds. A
+    line ends where halving dropped its variant.
     """
     families: dict[tuple[str, str], list[TrainingGroup]] = {}
     for curve in _shown(frame, records):
         families.setdefault((curve.point.backbone, curve.family), []).append(curve)
     every = [curve for family in families.values() for curve in family]
     kinds = [kind for kind in _KINDS if any(len(kind.values(curve)) > 1 for curve in every)]
-    drawn = [
-        family
-        for family in families.values()
-        if all(any(kind.values(curve) for curve in family) for kind in kinds)
-    ]
-    if not kinds or not drawn:
+    usual = [kind for kind in kinds if not kind.newer]
+    drawn = [family for family in families.values() if all(_has(family, kind) for kind in usual)]
+    if not usual or not drawn:
         return {}
+    kinds = [kind for kind in kinds if all(_has(family, kind) for family in drawn)]
     names = differing([{"backbone": members[0].point.backbone, **members[0].settings} for members in drawn])
     panels = []
     looks = _looks(frame, drawn)
@@ -108,12 +107,24 @@ class _Kind:
     """The bounds of values, and so of bands."""
     dots: bool
     """Whether only some epochs have values, so that they are marked."""
+    newer: bool = False
+    """Whether records of earlier versions lack it."""
+
+
+def _tested(name: str, *, newer: bool = False) -> _Kind:
+    column = COLUMNS[name]
+    return _Kind(column.label, lambda training: training.curve(name), column.bounds, True, newer)
 
 
 _KINDS = (
     _Kind("Training loss (nats)", lambda training: training.losses, (0.0, math.inf), False),
-    _Kind(COLUMNS["top1"].label, lambda training: training.tested, (0.0, 100.0), True),
+    _tested("top1"),
+    _tested("test_loss", newer=True),
 )
+
+
+def _has(family: Iterable[TrainingGroup], kind: _Kind) -> bool:
+    return any(kind.values(curve) for curve in family)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def difference_line(frame: pd.DataFrame) -> str:
     if frame["top1_diff"].isna().all():
         return ""
     line = "top-1 over plain's on the same seeds, in percentage points"
+    if frame["test_loss_diff"].notna().any():
+        line = "top-1 (percentage points) and test loss (nats) over plain's on the same seeds"
     known = frame["top1_diff_low"].notna()
     if not known.any():
         return line

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError, RunError, shown, unknown
-from wnexplore.results.columns import COLUMNS, TRAINING_PROTOCOL, direction
+from wnexplore.results.columns import COLUMNS, LEARNED, TRAINING_PROTOCOL, direction
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame, numbers
 from wnexplore.results.record import Record
@@ -347,6 +347,7 @@ def _measure(
     )
     planned = plan(spec, threads)
     keys = [measurement.key for measurement in planned.measurements]
+    _check_complete(wanted, store.records(keys))
     todo = remaining(planned, store.keys(keys))
     run(spec, todo, store, on_step, lambda record: threads.update(threads_before([record])))
     rows = frame(store.records(keys))
@@ -354,6 +355,18 @@ def _measure(
         return None
     values = [numbers(rows, name)[0] for name in wanted.objectives]
     return None if None in values else [value for value in values if value is not None]
+
+
+def _check_complete(wanted: Search, records: Iterable[Record]) -> None:
+    """Raise `InputError` if a training of `records` is from before an objective's figure was kept."""
+    names = [column.name for column in LEARNED if column.name in wanted.objectives]
+    for record in records:
+        for name in names if record.figure == "training" and record.status == "ok" else ():
+            if record.value.get(name) is None:
+                raise InputError(
+                    f"{record.point} was trained here by an earlier version, which did not keep {name}: give"
+                    " another folder by --out"
+                )
 
 
 def _report_trial(study: optuna.Study, trial: optuna.Trial, reason: str | None, values: Values) -> None:
