@@ -60,7 +60,7 @@ def _run(wanted: Search, directory: Path, population: int = POPULATION) -> list[
 def test_a_smaller_test_loss_is_better_and_has_to_be_in_the_records(tmp_path: Path) -> None:
     text = SPACE.replace("per_stage: true", "per_stage: false")
     training = "train: {data: digits, steps: 2, batch_size: 32, seeds: 1}\n"
-    wanted = Search(_spec(tmp_path, text + training), ("test_loss",), trials=3)
+    wanted = Search(_spec(tmp_path, text + training), ("test_loss",), trials=2)
     with Store.create(tmp_path / "run") as store:
         search(wanted, store)
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / STUDY}")
