@@ -4,66 +4,71 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.cli.conftest import Command
+from wnexplore.cli import main
 from wnexplore.design.protocol import Recipe
 from wnexplore.results.store import read_records
 from wnexplore.training.checkpoint import open_checkpoint
 
 NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--method", "weightnet", "--M", "2", "--G", "2")
-# Two steps that change nothing: what they leave is the start.
-TRAINING = {"steps": 2, "batch_size": 128, "lr": 1e-12, "warmup_epochs": 0, "data": "digits"}
-SIZE = ("--stem", "small", "--resolution", "8")
+# One step that changes nothing: what it leaves is the start.
+TRAINING = {"steps": 1, "batch_size": 256, "lr": 1e-12, "warmup_epochs": 0, "data": "digits"}
+TRAIN = (
+    *("train", *NETWORK, "--stem", "small", "--resolution", "8", "--device", "cpu"),
+    *(text for name, value in TRAINING.items() for text in (f"--{name.replace('_', '-')}", str(value))),
+)
 
 
-def test_a_training_starts_so_and_is_resumed_only_so(command: Command, tmp_path: Path) -> None:
-    options = [text for name, value in TRAINING.items() for text in (f"--{name.replace('_', '-')}", value)]
-    train = ("train", *NETWORK, *SIZE, *options, "--device", "cpu", "--out", tmp_path / "run")
-    assert command(*train, "--init", "published").code == 0
-    (weights,) = (tmp_path / "run/checkpoints").glob("step_*2.safetensors")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a training from the published start."""
+    run = tmp_path_factory.mktemp("published") / "run"
+    with pytest.raises(SystemExit) as stop:
+        main([*TRAIN, "--init", "published", "--out", str(run)])
+    assert stop.value.code == 0
+    return run
+
+
+def test_a_training_starts_so_and_is_resumed_only_so(trained: Path, command: Command) -> None:
+    (weights,) = (trained / "checkpoints").glob("step_*1.safetensors")
     started = load_file(weights)
     assert float(started["conv1.0.weight"].std()) == pytest.approx(0.01, rel=0.2)
     assert float(started["stage4.1.branch2.0.fc2.weight"].std()) == pytest.approx(2 / 96, rel=0.05)
     assert open_checkpoint(weights).metadata.recipe["init"] == "published"
 
-    refused = command(*train)
+    refused = command(*TRAIN, "--out", trained)
     assert refused.code == 2
     assert "init published, now default" in refused.err
-    assert command(*train, "--init", "published").code == 0
-    (record,) = read_records(tmp_path / "run")
+    assert command(*TRAIN, "--init", "published", "--out", trained).code == 0
+    (record,) = read_records(trained)
     assert record.protocol["init"] == "published"
 
 
-def test_a_sweep_file_has_it_and_its_trainings_are_others(command: Command, tmp_path: Path) -> None:
-    def swept(init: str) -> None:
-        grid = {"backbones": NETWORK[1:2], "methods": ["plain"], "stem": ["small"], "resolution": [8]}
-        content: dict[str, Any] = {
-            **grid,
-            "latency": False,
-            "train": {**TRAINING, "seeds": 1, "device": "cpu"},
-        }
-        content["train"]["init"] = init
-        # JSON is YAML.
-        (tmp_path / "sweep.yaml").write_text(json.dumps(content))
-        ended = command("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "run")
-        assert ended.code == 0, ended.err
+def test_a_sweep_file_has_it_for_the_same_training_and_another_one_than_the_default(
+    trained: Path, command: Command, tmp_path: Path
+) -> None:
+    grid = {"backbones": NETWORK[1:2], "methods": ["weightnet"], "stem": ["small"], "resolution": [8]}
 
-    for init in ("default", "published"):
-        swept(init)
-    records = [record for record in read_records(tmp_path / "run") if record.figure == "training"]
-    # The default is the start of before there was the field.
-    assert [record.protocol.get("init") for record in records] == [None, "published"]
-    losses = [record.samples["loss"] for record in records]
-    assert losses[0] != losses[1]
-    train = [text for name, value in TRAINING.items() for text in (f"--{name.replace('_', '-')}", value)]
-    again = ("train", *NETWORK[:2], *SIZE, *train, "--device", "cpu", "--init", "published")
-    assert command(*again, "--out", tmp_path / "again").code == 0
-    (record,) = read_records(tmp_path / "again")
-    assert (record.key, record.samples["loss"]) == (records[1].key, losses[1])
+    def swept(*options: str, **init: str) -> str:
+        train = {**TRAINING, "seeds": 1, "device": "cpu", **init}
+        # JSON is YAML.
+        (tmp_path / "sweep.yaml").write_text(json.dumps({**grid, "latency": False, "train": train}))
+        ended = command("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "run", *options)
+        assert ended.code == 0, ended.err
+        return ended.out + ended.err
+
+    swept(init="published")
+    (record,) = read_records(trained)
+    (again,) = (found for found in read_records(tmp_path / "run") if found.key == record.key)
+    assert again.samples["loss"] == record.samples["loss"]
+    assert "0 measurements to make" in swept("--dry-run", init="published")
+    # Those of the default, the training alone, are others.
+    for init in ({"init": "default"}, {}):
+        assert "1 measurements to make" in swept("--dry-run", **init)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ from wnexplore.nn.formulations.layer_shape import Size2d, pair
 class KernelSum(NamedTuple):
     """How a layer makes its kernel at the start: the sum of `terms` parts of `weight`, each times `scale`.
 
-    The kernel has the variance 2/F of an ordinary one. The gradient of each part is `scale` times that of the
-    kernel, so that an SGD step on `weight` moves the kernel by terms·scale² of what the same step moves an
-    ordinary kernel. A step of Adam, which doesn't depend on the size of gradients, moves it by terms·scale.
+    By default the kernel has the variance 2/F of an ordinary one. The gradient of each part is `scale` times
+    that of the kernel, so that an SGD step on `weight` moves the kernel by terms·scale² of what the same step
+    moves an ordinary kernel. A step of Adam, which doesn't depend on the size of gradients, moves it by
+    terms·scale.
     """
 
     weight: Tensor
