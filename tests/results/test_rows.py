@@ -79,6 +79,8 @@ ALTERED = [
     (1, "value", b"\xff\xfe", "expected text"),
     (1, "value", 5, "value is '5'"),
     (3, "value", '{"top1": 101}', "value.top1 is '101'"),
+    (3, "value", '{"top1": 50, "test_loss": -0.5}', "value.test_loss is '-0.5'"),
+    (3, "value", '{"top1": 50, "test_loss": NaN}', "value holds NaN"),
     (3, "value", '{"top1": 50, "dropped_at": "x"}', "value.dropped_at is 'x'"),
     (3, "value", '{"top1": 50, "damaged": "x"}', "value.damaged is 'x'"),
     (
@@ -91,6 +93,18 @@ ALTERED = [
     (2, "samples", '{"latency_ms": 1}', "samples.latency_ms is '1'"),
     (2, "samples", '{"power_w": ["x"]}', "samples.power_w.0"),
     (4, "samples", '{"tested_epochs": [1, 2], "tested_top1": [5]}', "tested_epochs"),
+    (
+        4,
+        "samples",
+        '{"tested_epochs": [1, 2], "tested_top1": [5, 6], "tested_loss": [1]}',
+        "tested_epochs has 2 values, and tested_loss 1",
+    ),
+    (
+        4,
+        "samples",
+        '{"tested_epochs": [1], "tested_top1": [5], "tested_loss": ["1"]}',
+        "samples.tested_loss.0",
+    ),
     (4, "samples", '{"tested_epochs": [1.5], "tested_top1": [5]}', "samples.tested_epochs.0 is '1.5'"),
     (
         4,

@@ -96,6 +96,9 @@ def test_less_is_better_in_fronts_picks_comparisons_and_conditions() -> None:
     assert (found.take.point, found.runner_up and found.runner_up.point) == (SE, CONDCONV)
     assert "smallest test loss of 3 points: 0.510 ± 0.025 nats" in why(found)
     assert pick(rows, "test_loss", where="test_loss > 0.6").take.point == CONDCONV
+    equal = frame(seeds(PLAIN, [1.0] * 3) + seeds(SE, [0.5] * 3))
+    assert pick(equal, "top1").suggestion == "test_loss"
+    assert pick(equal, "top1", prefer=["test_loss"]).take.point == SE
     assert cells(filters.where(rows, "test_loss < 0.8"), "method") == ["se", "condconv"]
     assert cells(filters.sort(rows, "test_loss"), "method") == ["se", "condconv", "plain"]
     half = [replace(r, value={**r.value, "test_loss": r.value.get("test_loss", 0) / 2}) for r in records[:9]]

@@ -37,7 +37,9 @@ FAILED = "✗"
 DIFFERENCE = "Δ"
 """The symbol of a difference to the plain network."""
 
-_ALIKE_MEANS = "can't be told apart from plain: the interval of Δ holds 0, or fewer than 3 seeds give none"
+_ALIKE_MEANS = (
+    "can't be told apart from plain: the interval of Δ top-1 holds 0, or fewer than 3 seeds give none"
+)
 _MAX_NOTES = 8
 _MAX_REASON = 84
 

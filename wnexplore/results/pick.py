@@ -21,7 +21,7 @@ from wnexplore.results.frame import cells, distinct, groups, intervals, varying
 SIZES = ("params", "flops")
 """Ties in all requested columns are broken by these: the smaller one is taken."""
 
-_SUGGESTED = ("latency_ms", "top1", *SIZES)
+_SUGGESTED = ("latency_ms", "top1", "test_loss", *SIZES)
 _MAX_VALUES = 4
 
 
