@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,23 @@ def test_json_and_csv_hold_every_pair_unrounded(command: Command, run: Path, tmp
     )
 
 
+def test_the_order_by_test_loss(command: Command, tmp_path: Path) -> None:
+    learned = [
+        replace(record, value={**record.value, "test_loss": 4 - record.value["top1"] / 30})
+        for record in records()
+    ]
+    run = filled(tmp_path / "run", learned)
+    outcome = command("published", run, "--column", "test_loss", "--out", tmp_path / "order.svg")
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert "shufflenet_v2_x0_5 weightnet (8, 1) 66.0 2.157 ± 0.025 3" in lines
+    assert "plain weightnet (8, 1) 5.7 −0.173 [−0.180, −0.167] same" in lines
+    assert "all pairs 5 8 2 0 0 +0.60 [0.60, 0.60] 3" in lines
+    assert (tmp_path / "order.svg").stat().st_size > 5000
+    (found,) = json.loads(command("published", run, "--column", "test_loss", "--json").out)["rankings"]
+    assert found["column"] == "test_loss"
+    assert found["designs"][0]["test_loss_low"] < found["designs"][0]["test_loss"]
+
+
 @pytest.mark.parametrize("name", ["order.png", "order.SVG", "order.pdf"])
 def test_the_plot_is_written(command: Command, run: Path, tmp_path: Path, name: str) -> None:
     outcome = command("published", run, "--out", tmp_path / name)
@@ -108,7 +126,7 @@ def test_each_setting_of_a_run_has_its_tables(command: Command, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([complexity(design())], "no training succeeded in this run"),
+        ([complexity(design())], "no training of this run has a top-1"),
         ([training(design("eca")), training(design("gc"))], "none of the designs trained alike in this run"),
     ],
 )
@@ -122,11 +140,20 @@ def test_a_run_without_an_order_is_one_line(
     assert not (tmp_path / "pairs.csv").exists()
 
 
-@pytest.mark.parametrize("option", [("--out", "pairs.csv"), ("--skip-damaged",)])
+@pytest.mark.parametrize("option", [("--out", "pairs.csv"), ("--skip-damaged",), ("--column", "top1")])
 def test_options_of_a_run_need_one(command: Command, option: tuple[str, ...]) -> None:
     outcome = command("published", *option)
     assert outcome.code == 2
     assert f"{option[0]} is for a run" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("column", "message"), [("test_loss", "no training of this run has a test loss"), ("flops", "'flops'")]
+)
+def test_another_column_is_refused(command: Command, run: Path, column: str, message: str) -> None:
+    outcome = command("published", run, "--column", column)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
 
 
 def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_pairs_by_hand() -> None:
     assert pair.difference == pytest.approx(-1)
     assert (pair.published_difference, pair.published_error) == (Decimal("3.0"), Decimal("0.10"))
     assert [design.point for design in ranking.designs] == [PLAIN, TWO, ONCE, EIGHT]
-    assert ranking.designs[0].top1 == 52
+    assert ranking.designs[0].value == 52
 
 
 def test_what_is_within_the_error_of_the_published_figures_is_tied() -> None:
@@ -213,8 +214,8 @@ def test_designs_that_halving_dropped_are_compared_among_themselves() -> None:
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([], "no training succeeded"),
-        ([failure("training", PLAIN), failure("training", EIGHT)], "no training succeeded"),
+        ([], "no training of this run has a top-1"),
+        ([failure("training", PLAIN), failure("training", EIGHT)], "no training of this run has a top-1"),
         ([training(design("cbam")), training(DesignPoint.of("resnet18"))], "none of the designs"),
         ([training(PLAIN), training(design("cbam"))], "only one of the designs"),
         ([training(PLAIN, lr=0.1), training(EIGHT, lr=0.2)], "only one of the designs"),
@@ -223,6 +224,36 @@ def test_designs_that_halving_dropped_are_compared_among_themselves() -> None:
 def test_a_run_without_an_order_says_so(records: list[Record], message: str) -> None:
     with pytest.raises(InputError, match=message):
         published_rankings(records)
+
+
+def test_of_test_losses_the_smaller_is_better() -> None:
+    losses = ((PLAIN, 2.0, 50), (EIGHT, 1.5, 40), (ONCE, 2.5, 60))
+    records = [
+        replace(record, value={**record.value, "test_loss": loss + seed / 10})
+        for point, loss, top1 in losses
+        for seed, record in enumerate(seeded(point, (top1,) * 4))
+    ]
+    (ranking,) = published_rankings(records, "test_loss")
+    assert verdicts(ranking) == {(PLAIN, ONCE): "reversed", (PLAIN, EIGHT): "same", (ONCE, EIGHT): "same"}
+    assert ranking.overall.pairs[-1].difference == pytest.approx(-1.0)
+    assert ranking.overall.tau == pytest.approx(1 / 3)
+    assert ranking.designs[0].value == pytest.approx(2.15)
+    # By top-1 the order of each pair is another.
+    assert set(verdicts(ranked(records)).values()) == {"reversed", "same"}
+    assert ranked(records).overall.tau == pytest.approx(-1 / 3)
+
+
+def test_only_figures_of_trainings_order_designs() -> None:
+    with pytest.raises(InputError, match="no training of this run has a test loss"):
+        published_rankings([*seeded(PLAIN, (1, 2)), *seeded(EIGHT, (3, 4))], "test_loss")
+    with pytest.raises(InputError, match=r"'top_1'.*'top1'"):
+        published_rankings([], "top_1")
+
+
+def test_intervals_end_where_accuracies_do() -> None:
+    ranking = ranked(seeded(PLAIN, (99.9, 100, 99.9)), seeded(EIGHT, (0, 0.2, 0)))
+    bounds = [design.interval or (0, 0) for design in ranking.designs]
+    assert (bounds[0][1], bounds[1][0]) == (100, 0)
 
 
 def test_designs_without_a_published_accuracy_are_left_out() -> None:

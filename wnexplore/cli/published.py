@@ -15,6 +15,12 @@ def published(
         Path | None,
         typer.Argument(metavar="[DIR]", help="Run directory whose order of accuracies is compared."),
     ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="With DIR: what orders the run's designs: top1, or test_loss, which has less noise."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="With DIR: .csv with every pair of designs, or a plot as .png, .svg or .pdf."),
@@ -34,12 +40,13 @@ def published(
     it up.
     """
     if directory is not None:
-        _ranking(directory, out, skip_damaged, as_json)
+        _ranking(directory, column or "top1", out, skip_damaged, as_json)
         return
     from wnexplore.errors import InputError
 
-    for option, given in (("--out", out is not None), ("--skip-damaged", skip_damaged)):
-        if given:
+    given = {"--column": column is not None, "--out": out is not None, "--skip-damaged": skip_damaged}
+    for option, is_given in given.items():
+        if is_given:
             raise InputError(f"{option} is for a run's order of accuracies: name its directory")
     _counts(as_json)
 
@@ -60,7 +67,7 @@ def _counts(as_json: bool) -> None:
         output().print(part)
 
 
-def _ranking(directory: Path, out: Path | None, skip_damaged: bool, as_json: bool) -> None:
+def _ranking(directory: Path, column: str, out: Path | None, skip_damaged: bool, as_json: bool) -> None:
     import json
 
     from wnexplore.cli.output import notify
@@ -76,7 +83,7 @@ def _ranking(directory: Path, out: Path | None, skip_damaged: bool, as_json: boo
         if out.suffix.lower() != ".csv":
             check_figure_path(out)
         check_writable(out)
-    rankings = published_rankings(load_records(directory, skip_damaged))
+    rankings = published_rankings(load_records(directory, skip_damaged), column)
     if as_json:
         found = rankings_dict(rankings, str(directory))
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))

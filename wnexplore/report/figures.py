@@ -55,7 +55,7 @@ def rank_disagreement(
 
 
 def published_order(rankings: Sequence[PublishedRanking]) -> Figure:
-    """Top-1 of a run's designs over their published top-1, a panel for each of `rankings`."""
+    """The figures of a run's designs over their published top-1, a panel for each of `rankings`."""
     return render(order_info(rankings))
 
 

@@ -1,4 +1,4 @@
-"""A run's accuracies over the published ones: data of the figure."""
+"""A run's accuracies, or test losses, over the published accuracies: data of the figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wnexplore.results.published_ranking import PublishedRanking, RankedDesign
 
 
 def order_info(rankings: Sequence[PublishedRanking]) -> FigureInfo:
-    """Top-1 of each design over its published top-1, a panel for each of `rankings`.
+    """The figure of each design over its published top-1, a panel for each of `rankings`.
 
     Vertical bars are 95 % intervals over seeds, horizontal ones the error of the published figure.
     """
@@ -29,7 +29,7 @@ def order_info(rankings: Sequence[PublishedRanking]) -> FigureInfo:
             ScatterPanel(
                 title=" · ".join(filter(None, (setting, _title(ranking)))),
                 x=PlotAxis("Published top-1 on ImageNet (%)"),
-                y=PlotAxis(COLUMNS["top1"].label),
+                y=PlotAxis(ranking.column.label),
                 series=fill(looks, zip(keys, _points(ranking.designs), strict=True)),
             )
         )
@@ -53,8 +53,8 @@ def _points(designs: Sequence[RankedDesign]) -> Iterator[Point]:
         experts = design.point.experts
         yield Point(
             published,
-            design.top1,
+            design.value,
             x_interval=(published - error, published + error),
-            y_interval=design.top1_interval,
+            y_interval=design.interval,
             label=pair or ("" if experts is None else str(experts)),
         )

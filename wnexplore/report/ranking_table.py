@@ -15,19 +15,12 @@ from wnexplore.results.intervals import ENOUGH
 from wnexplore.results.published_ranking import (
     PAIR_VERDICTS,
     Agreement,
-    PairVerdict,
     PublishedRanking,
     RankedDesign,
     RankedPair,
 )
 from wnexplore.results.trainings import differing
 
-_WORDS: dict[PairVerdict, str] = {
-    "same": "same",
-    "reversed": "reversed",
-    "unresolved": "unresolved",
-    "tied": "tied",
-}
 _TAU = Column("tau_b", "number", "tau-b", decimals=2)
 _OVERALL = "all pairs"
 
@@ -42,9 +35,9 @@ class _Cells:
 def ranking_layouts(ranking: PublishedRanking, setting: str = "") -> Iterator[TableLayout]:
     """The designs, the pairs within a width, and how both orders agree; `setting` tells rankings apart."""
     yield _designs(ranking, " · ".join(filter(None, (shared_settings(ranking), setting))))
-    notes = _pair_notes([pair for agreement in ranking.widths.values() for pair in agreement.pairs])
+    notes = _pair_notes(ranking)
     for number, (backbone, agreement) in enumerate(ranking.widths.items(), start=1):
-        yield _pairs(backbone, agreement, notes if number == len(ranking.widths) else ())
+        yield _pairs(backbone, agreement, ranking.column, notes if number == len(ranking.widths) else ())
     yield _agreements(ranking)
 
 
@@ -80,6 +73,7 @@ def rankings_csv(rankings: Sequence[PublishedRanking]) -> str:
             "dataset": ranking.settings.get("dataset"),
             "epochs": ranking.settings.get("epochs"),
             "setting": setting,
+            "column": ranking.column.name,
         }
         | _pair_dict(pair)
         for ranking, setting in zip(rankings, setting_texts(rankings), strict=True)
@@ -90,7 +84,7 @@ def rankings_csv(rankings: Sequence[PublishedRanking]) -> str:
 
 
 def _designs(ranking: PublishedRanking, title: str) -> TableLayout:
-    designs = ranking.designs
+    designs, column = ranking.designs, ranking.column
     caption = [
         "published: top-1 on ImageNet, from the authors' table, or with ± read off the paper's figure",
     ]
@@ -103,20 +97,22 @@ def _designs(ranking: PublishedRanking, title: str) -> TableLayout:
             _Cells("design", False, [_name(design) for design in designs]),
             _Cells("published (%)", True, [_published(design) for design in designs]),
             _Cells(
-                "top-1 (%)",
+                f"{column.heading} ({column.unit})",
                 True,
-                [with_interval(d.top1, *_ends(d.top1_interval), COLUMNS["top1"]) for d in designs],
+                [with_interval(design.value, *_ends(design.interval), column) for design in designs],
             ),
-            _Cells("seeds", True, [str(len(design.training.top1)) for design in designs]),
+            _Cells("seeds", True, [str(len(design.by_seed)) for design in designs]),
         ],
         title,
         caption,
     )
 
 
-def _pair_notes(pairs: Sequence[RankedPair]) -> list[str]:
+def _pair_notes(ranking: PublishedRanking) -> list[str]:
+    pairs = [pair for agreement in ranking.widths.values() for pair in agreement.pairs]
+    figure = ranking.column.heading
     caption = [
-        "difference: top-1 of the higher over the lower, mean over common seeds with its 95 % interval",
+        f"difference: {figure} of the higher less the lower, over common seeds, 95 % interval",
         "unresolved: the interval holds 0; intervals are per pair, not corrected for the number of pairs",
     ]
     if any(pair.verdict == "tied" for pair in pairs):
@@ -128,15 +124,15 @@ def _pair_notes(pairs: Sequence[RankedPair]) -> list[str]:
     return caption
 
 
-def _pairs(backbone: str, agreement: Agreement, caption: Sequence[str]) -> TableLayout:
-    pairs = agreement.pairs
+def _pairs(backbone: str, agreement: Agreement, column: Column, caption: Sequence[str]) -> TableLayout:
+    pairs, over = agreement.pairs, COLUMNS[f"{column.name}_diff"]
     return _layout(
         [
             _Cells("published lower", False, [_name(pair.worse) for pair in pairs]),
             _Cells("higher", False, [_name(pair.better) for pair in pairs]),
             _Cells("by (points)", True, [str(pair.published_difference) for pair in pairs]),
-            _Cells("difference (points)", True, [_difference(pair) for pair in pairs]),
-            _Cells("order", False, [_WORDS[pair.verdict] for pair in pairs]),
+            _Cells(f"difference ({over.unit})", True, [_difference(pair, over) for pair in pairs]),
+            _Cells("order", False, [pair.verdict for pair in pairs]),
         ],
         backbone,
         caption,
@@ -150,14 +146,14 @@ def _agreements(ranking: PublishedRanking) -> TableLayout:
     ]
     if len(ranking.widths) > 1:
         within = ranking.widths.values()
-        counts = ((sum(one.count(verdict) for one in within), _WORDS[verdict]) for verdict in PAIR_VERDICTS)
+        counts = ((sum(one.count(verdict) for one in within), verdict) for verdict in PAIR_VERDICTS)
         caption.append("within a width, together: " + ", ".join(f"{count} {word}" for count, word in counts))
     return _layout(
         [
             _Cells("pairs within", False, list(rows)),
             _Cells("designs", True, [str(len(row.designs)) for row in rows.values()]),
             *(
-                _Cells(_WORDS[verdict], True, [str(row.count(verdict)) for row in rows.values()])
+                _Cells(verdict, True, [str(row.count(verdict)) for row in rows.values()])
                 for verdict in PAIR_VERDICTS
             ),
             _Cells("tau-b", True, [tau_text(row) for row in rows.values()]),
@@ -198,24 +194,25 @@ def _published(design: RankedDesign) -> str:
     return f"{figure.top1} ± {figure.error}" if figure.source == "figure" else str(figure.top1)
 
 
-def _difference(pair: RankedPair) -> str:
+def _difference(pair: RankedPair, column: Column) -> str:
     if pair.difference is None:
         return ""
-    return difference(pair.difference, *_ends(pair.interval), COLUMNS["top1_diff"])
+    return difference(pair.difference, *_ends(pair.interval), column)
 
 
 def _ranking_dict(ranking: PublishedRanking) -> dict[str, Any]:
     return {
         "settings": dict(ranking.settings),
+        "column": ranking.column.name,
         "designs": [
             {
                 **design.point.to_dict(),
                 "published_top1": float(design.published.top1),
                 "published_error": float(design.published.error),
                 "published_source": design.published.source,
-                "top1": design.top1,
-                **_bounds("top1", design.top1_interval),
-                "seeds": len(design.training.top1),
+                design.column.name: design.value,
+                **_bounds(design.column.name, design.interval),
+                "seeds": len(design.by_seed),
             }
             for design in ranking.designs
         ],

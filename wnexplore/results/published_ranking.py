@@ -1,4 +1,4 @@
-"""Sets the order of a run's accuracies beside the published order of the same designs."""
+"""Sets the order of a run's accuracies, or test losses, beside the published order of the same designs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.published_accuracy import PublishedAccuracy, published_accuracy
-from wnexplore.errors import InputError
-from wnexplore.results.columns import Interval
+from wnexplore.errors import InputError, unknown
+from wnexplore.results.columns import LEARNED, Column, Interval
 from wnexplore.results.intervals import paired_interval, resampled_interval, t_interval
 from wnexplore.results.rank_correlation import tau_b_with
 from wnexplore.results.record import Record
@@ -33,6 +33,8 @@ class RankedDesign:
 
     training: TrainingGroup
     published: PublishedAccuracy
+    column: Column
+    """The figure of `LEARNED` that orders the run's designs."""
 
     @property
     def point(self) -> DesignPoint:
@@ -40,15 +42,27 @@ class RankedDesign:
         return self.training.point
 
     @cached_property
-    def top1(self) -> float:
-        """Mean top-1 of the run over its seeds, in percent."""
-        return fmean(self.training.top1.values())
+    def by_seed(self) -> dict[Any, float]:
+        """Seed -> the run's figure."""
+        return self.training.learned(self.column.name)
+
+    @cached_property
+    def value(self) -> float:
+        """Its mean over the seeds."""
+        return fmean(self.by_seed.values())
 
     @property
-    def top1_interval(self) -> Interval | None:
-        """Its 95 % Student-t interval; None for a single seed."""
-        values = list(self.training.top1.values())
-        return t_interval(values) if len(values) > 1 else None
+    def interval(self) -> Interval | None:
+        """The 95 % Student-t interval of `value`; None for a single seed."""
+        if len(self.by_seed) < 2:
+            return None
+        low, high = t_interval(list(self.by_seed.values()))
+        return max(self.column.bounds[0], low), min(self.column.bounds[1], high)
+
+    @property
+    def sign(self) -> int:
+        """1 if a larger figure is better, -1 if a smaller one is."""
+        return 1 if self.column.better == "larger" else -1
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,8 @@ class RankedPair:
 
     @cached_property
     def differences(self) -> list[float]:
-        """Top-1 of `better` over that of `worse` for each common seed of the run, in points."""
-        ours, theirs = self.better.training.top1, self.worse.training.top1
+        """The run's figure of `better` less that of `worse`, for each common seed."""
+        ours, theirs = self.better.by_seed, self.worse.by_seed
         return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
 
     @property
@@ -103,7 +117,7 @@ class RankedPair:
             return "tied"
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return "unresolved"
-        return "same" if self.interval[0] > 0 else "reversed"
+        return "same" if self.interval[0] * self.better.sign > 0 else "reversed"
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ class Agreement:
     @cached_property
     def seeds(self) -> list[Any]:
         """The seeds that succeeded for every design."""
-        first, *others = (design.training.top1 for design in self.designs)
+        first, *others = (design.by_seed for design in self.designs)
         return [seed for seed in first if all(seed in other for other in others)]
 
     @cached_property
@@ -144,7 +158,7 @@ class Agreement:
 
     @property
     def _samples(self) -> list[list[float]]:
-        return [[design.training.top1[seed] for design in self.designs] for seed in self.seeds]
+        return [[design.sign * design.by_seed[seed] for design in self.designs] for seed in self.seeds]
 
     @cached_property
     def _order(self) -> np.ndarray[Any, np.dtype[Any]]:
@@ -165,6 +179,8 @@ class PublishedRanking:
     designs: tuple[RankedDesign, ...]
     unpublished: tuple[DesignPoint, ...]
     """Designs trained alike of which no accuracy was published."""
+    column: Column
+    """The figure of `LEARNED` that orders the run's designs."""
 
     @cached_property
     def overall(self) -> Agreement:
@@ -180,21 +196,28 @@ class PublishedRanking:
         return {name: _agreement(designs) for name, designs in found.items() if len(designs) > 1}
 
 
-def published_rankings(records: Iterable[Record]) -> list[PublishedRanking]:
+def published_rankings(records: Iterable[Record], name: str = "top1") -> list[PublishedRanking]:
     """One ranking per setting under which two or more published designs were trained, oldest first.
 
+    `name` is the figure of `LEARNED` that orders the run's designs: top1, or test_loss, which has less noise.
     Only trainings that agree in data set, recipe, epochs trained, stem and resolution are compared. Designs
-    are matched by backbone, method, and M/G or experts, with other axes as published. Raises `InputError` if
-    nothing was trained, or fewer than two of the designs trained alike are published ones.
+    are matched by backbone, method, and M/G or experts, with other axes as published. Raises `InputError` for
+    another figure, if no training has it, and if fewer than two of the designs trained alike are published
+    ones.
     """
+    figures = {column.name: column for column in LEARNED}
+    if name not in figures:
+        raise unknown("figure of trainings", name, figures)
     alike: dict[tuple[Any, ...], dict[DesignPoint, TrainingGroup]] = {}
     for training in trainings(records):
-        if training.succeeded:
+        if training.learned(name):
             # Of one design trained alike twice, with other threads, the newest counts.
             alike.setdefault(_setting(training), {})[training.point] = training
     if not alike:
-        raise InputError("no training succeeded in this run, so there is no order of accuracies to compare")
-    rankings = [_ranking(list(members.values())) for members in alike.values()]
+        raise InputError(
+            f"no training of this run has a {figures[name].heading}, so there is no order to compare"
+        )
+    rankings = [_ranking(list(members.values()), figures[name]) for members in alike.values()]
     found = [ranking for ranking in rankings if len(ranking.designs) > 1]
     if not found:
         some = "only one" if any(ranking.designs for ranking in rankings) else "none"
@@ -210,15 +233,16 @@ def _setting(training: TrainingGroup) -> tuple[Any, ...]:
     return training.family, training.epochs, point.stem, point.resolution, point.num_classes
 
 
-def _ranking(members: Sequence[TrainingGroup]) -> PublishedRanking:
+def _ranking(members: Sequence[TrainingGroup], column: Column) -> PublishedRanking:
     matched = [(training, published_accuracy(training.point)) for training in members]
-    designs = [RankedDesign(training, published) for training, published in matched if published is not None]
+    designs = [RankedDesign(training, found, column) for training, found in matched if found is not None]
     first = members[0]
     network = {"stem": first.point.stem, "resolution": first.point.resolution}
     return PublishedRanking(
         {**first.settings, "epochs": first.epochs, **network},
         tuple(sorted(designs, key=lambda design: (design.point.backbone, design.published.top1))),
         tuple(training.point for training, published in matched if published is None),
+        column,
     )
 
 
