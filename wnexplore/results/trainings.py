@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import BEFORE
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
 
@@ -147,13 +148,21 @@ def rungs_of(settings: Mapping[str, Any]) -> list[int]:
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The distinguishing values of each of `settings`: "digits, lr 0.1"; "" if there is only one."""
+    # What older versions didn't have comes last.
+    settings = [{**setting, **BEFORE, **setting} for setting in settings]
     names = dict.fromkeys(name for setting in settings for name in setting)
     varying = [name for name in names if len({str(setting.get(name)) for setting in settings}) > 1]
     texts = []
     for setting in settings:
         known = ((name, setting[name]) for name in varying if setting.get(name) is not None)
-        texts.append(", ".join(v if isinstance(v, str) else f"{n.replace('_', ' ')} {v}" for n, v in known))
+        texts.append(", ".join(_named(name, value) for name, value in known))
     return texts
+
+
+def _named(name: str, value: Any) -> str:
+    # Most words speak for themselves (digits, adamw); "default" doesn't.
+    alone = isinstance(value, str) and name not in BEFORE
+    return value if alone else f"{name.replace('_', ' ')} {value}"
 
 
 def _settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
