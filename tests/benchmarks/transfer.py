@@ -13,6 +13,7 @@ of Convolutional Networks, 2017, section 4), so that each step changes it by a s
 from __future__ import annotations
 
 import argparse
+import math
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -33,8 +34,7 @@ from wnexplore.errors import RunError
 from wnexplore.models import build
 from wnexplore.nn import MethodConv2d
 from wnexplore.results.intervals import t_interval
-from wnexplore.training.accuracy import evaluate
-from wnexplore.training.trainer import Callbacks, Trainer
+from wnexplore.training.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain"},
@@ -114,9 +114,13 @@ def main() -> None:
 
     names = dict.fromkeys(["plain", *asked.variants])
     tasks = [(name, rate, seed) for name in names for rate in asked.rates for seed in range(asked.seeds)]
+    rows = []
     with ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread) as pool:
-        table = pd.DataFrame(pool.map(partial(_train, setting), *zip(*tasks, strict=True), chunksize=1))
-    table.to_csv(asked.out / "transfer.csv", index=False)
+        for row in pool.map(partial(_train, setting), *zip(*tasks, strict=True), chunksize=1):
+            rows.append(row)
+            # Kept as they come: all of them take long.
+            pd.DataFrame(rows).to_csv(asked.out / "transfer.csv", index=False)
+    table = pd.DataFrame(rows)
     _draw(table, setting, asked.out / "transfer.png")
     print(f"torch {torch.__version__}, {asdict(setting)}, {asked.seeds} seeds")
     print(summary(table, asked.default_rate).to_string(index=False))
@@ -165,25 +169,13 @@ def _train(setting: Setting, variant: str, rate: float, seed: int) -> dict[str, 
         return network
 
     trainer = Trainer(make, data, setting.recipe(rate), seed=seed, device="cpu", test_every=setting.epochs)
-    tested = _Tested(trainer, data)
+    figure = trainer.figure
     try:
-        trainer.advance(setting.epochs, tested)
-        figures = {"loss": trainer.figure.losses[-1], "test_loss": tested.loss, "top1": trainer.figure.top1}
+        trainer.advance(setting.epochs)
+        figures = {"loss": figure.losses[-1], "test_loss": figure.test_loss, "top1": figure.top1}
     except RunError:
-        figures = dict.fromkeys(("loss", "test_loss", "top1"), float("nan"))
+        figures = dict.fromkeys(("loss", "test_loss", "top1"), math.nan)
     return {"variant": variant, "kernel_lr": rate, "seed": seed, **figures}
-
-
-class _Tested(Callbacks):
-    """The test's loss."""
-
-    def __init__(self, trainer: Trainer, data: Data) -> None:
-        self._trainer, self._data = trainer, data
-        self.loss = float("nan")
-
-    def on_test(self) -> None:
-        """Test once more, for the loss."""
-        self.loss = evaluate(self._trainer.training.network, self._data.test, 256, "cpu").loss
 
 
 def _scale_gradients(network: nn.Module) -> None:
