@@ -79,6 +79,16 @@ def test_without_parity_all_kernels_have_one_rate() -> None:
     assert Recipe(lr_parity=False).identity.keys() == Recipe().identity.keys() - {"lr_parity"}
 
 
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.kind == "gate"])
+def test_a_gate_learns_at_the_rate_of_linear_layers_unless_normalised(method: str) -> None:
+    gate = layer_class(METHODS[method].layer)(CHANNELS)
+    groups = make_optimizer(gate, Recipe(lr=0.5, kernel_lr=4)).param_groups
+    rates = {id(parameter): group["peak_lr"] for group in groups for parameter in group["params"]}
+    for name, parameter in gate.named_parameters():
+        # cbam's convolution over the pixels is normalised.
+        assert rates[id(parameter)] == (2.0 if (method, name) == ("cbam", "conv.weight") else 0.5), name
+
+
 def at_rest(method: str, axes: dict[str, Any]) -> MethodConv2d:
     """The layer of `method`, its generator's activation vectors constant and not learnt."""
     layer: MethodConv2d = layer_class(METHODS[method].layer)(CHANNELS, CHANNELS, 3, **axes).double()

@@ -23,6 +23,7 @@ class EfficientChannelAttention(Gate):
     """
 
     initial_scale = 0.5
+    unnormalised = ("conv",)
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

@@ -19,6 +19,8 @@ class Gate(nn.Module):
 
     initial_scale: ClassVar[float]
     """The approximate factor of x at initialisation."""
+    unnormalised: ClassVar[tuple[str, ...]] = ()
+    """Its convolutions that no normalisation follows: they learn at the rate of linear layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ class GlobalContext(Gate):
     """
 
     initial_scale = 1.0
+    unnormalised = ("attention",)
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__(channels)

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from wnexplore.design.protocol import LrSchedule, Recipe
 from wnexplore.errors import shown
-from wnexplore.nn import MethodConv2d
+from wnexplore.nn import Gate, MethodConv2d
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -127,9 +127,14 @@ def parameter_groups(model: nn.Module, recipe: Recipe, *, frozen: bool = False) 
     biases and norms (one dimension) have no weight decay. With `recipe.lr_parity` the rate of a generator's
     weight is further multiplied by a factor f after which its kernels move as far in a step as ordinary ones
     (see `KernelSum`): f = 1 / (terms·scale²) for SGD, such as 4/lambda for WeightNet with sigmoid, and
-    1 / (terms·scale) for AdamW. Its weight decay is divided by f, so that kernels decay alike.
+    1 / (terms·scale) for AdamW. Its weight decay is divided by f, so that kernels decay alike. A gate's
+    convolution that no normalisation follows then counts as a linear layer: the higher rate of kernels is for
+    those whose scale a normalisation takes out.
     """
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    if recipe.lr_parity:
+        gates = [module for module in model.modules() if isinstance(module, Gate)]
+        linear |= {id(gate.get_parameter(f"{name}.weight")) for gate in gates for name in gate.unnormalised}
     sums = _kernel_sums(model) if recipe.lr_parity else {}
     groups: dict[tuple[str, tuple[int, float]], list[nn.Parameter]] = {
         (kind, _ORDINARY): [] for kind in ("kernels", "matrices", "vectors")
