@@ -113,7 +113,8 @@ def test_what_a_process_without_its_gpu_did_not_begin_is_nobodys_failure() -> No
     spec = TrainSpec(device="cpu", epochs=1)
     tasks = [Task(spec, Record("training", point, {"seed": seed, "device": "cuda"}), 1) for seed in range(3)]
     failure = Failure.of(RuntimeError(LOST))
-    outcomes = Workers(_Ended([Done(), Done(failure=failure), Done()]), lambda record, part: None).run(tasks)
+    pool = _Ended([Done(), Done(failure=failure), Done()])
+    outcomes = Workers(2, lambda record, part: None, pool=pool).run(tasks)
     task, done = next(outcomes)
     assert (task.record.protocol["seed"], done.failure) == (1, failure)
     with pytest.raises(ContextLostError, match="seed 1"):

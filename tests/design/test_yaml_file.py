@@ -161,6 +161,9 @@ def test_no_number_is_made_of_what_is_none(tmp_path: Path, key: str, wrong: str)
     [
         ("train: {seeds: 1000000000}", r"train\.seeds is '1000000000'.*\b10000\b"),
         ("train: {jobs: 1000000}", r"train\.jobs is '1000000'.*\b1024\b"),
+        ("train: {jobs: 0}", r"train\.jobs is '0': expected auto, or a whole number"),
+        ("train: {jobs: automatic}", r"train\.jobs is 'automatic': expected auto, or a whole number"),
+        ("train: {jobs: true}", r"train\.jobs is '(True|true)': expected auto, or a whole number"),
         ("latency: {threads: 1000000000}", r"latency\.threads is '1000000000'.*\b4096\b"),
         ("latency: {batch_sizes: [1000000000]}", r"latency\.batch_sizes is '1000000000'.*\b1000000\b"),
         ("M: [" + "1," * 10_001 + "]", r"\bM\b.*\b10001\b.*\b10,000\b"),

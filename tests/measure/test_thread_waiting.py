@@ -14,6 +14,8 @@ import pytest
 
 from wnexplore.measure.environment import usable_cores
 from wnexplore.measure.machine_load import cpu_times
+from wnexplore.measure.thread_waiting import MOST_AT_ONCE, concurrent_trainings
+from wnexplore.measure.torch_settings import threads_set
 
 pytestmark = pytest.mark.skipif(
     cpu_times() is None or usable_cores() < 2, reason="needs two cores that tell their times"
@@ -87,6 +89,26 @@ def test_what_the_person_has_set_is_left_alone() -> None:
     found = _look(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(usable_cores()))
     assert found["asked"] == found["alone"]
     assert found["threads"] == usable_cores()
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "threads", "expected"),
+    [
+        (1, 10, 1, 1),
+        (4, 10, 1, 4),
+        (4, 3, 1, 3),
+        (4, 1, 1, 1),
+        (4, 10, 2, 2),
+        (4, 10, 8, 1),
+        (64, 1000, 1, MOST_AT_ONCE),
+    ],
+)
+def test_so_many_trainings_at_once(
+    cores: int, count: int, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    with threads_set(cores):
+        assert concurrent_trainings(count, threads) == expected
 
 
 _AGAIN = """

@@ -52,7 +52,7 @@ class Scripted(Workers):
     """Trainings whose top-1 after each epoch is written down, so that only the decisions are tested."""
 
     def __init__(self, scores: Mapping[str, Sequence[float]]) -> None:
-        super().__init__(None, lambda record, part: None)
+        super().__init__(1, lambda record, part: None)
         self.scores = scores
         self.epochs = 0
         self._behind: dict[Path | None, int] = {}

@@ -70,7 +70,8 @@ def search(
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings per point, each with its seed.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Concurrent trainings, each in a separate process.")
+        str | None,
+        typer.Option(metavar="auto|N", help="Concurrent trainings; auto: as many as cores are free."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/search-NAME.")] = None,
 ) -> None:

@@ -50,7 +50,8 @@ def sweep(
     epochs: Annotated[int | None, typer.Option(help="Epochs of one training.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings per point, each with its seed.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Concurrent trainings, each in a separate process.")
+        str | None,
+        typer.Option(metavar="auto|N", help="Concurrent trainings; auto: as many as cores are free."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/NAME.")] = None,
     sort: Sort = None,
@@ -166,7 +167,7 @@ def _measure(
             done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
             return f"{done} of {len(planned.measurements)} measurements are done and kept in {directory}"
 
-        several = spec.train is not None and spec.train.jobs > 1
+        several = spec.train is not None and spec.train.jobs not in ("auto", 1)
         with resumable(kept), _progress(planned) as on_step:
             return len(todo), run(spec, todo, store, on_step, _report if several else lambda record: None)
 

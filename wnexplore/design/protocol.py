@@ -62,7 +62,20 @@ Real = Annotated[float, BeforeValidator(_real)]
 
 # Impossible sizes are refused before anything is allocated or started.
 Batch = Annotated[Positive, Field(le=1_000_000)]
-Jobs = Annotated[Positive, Field(le=1024)]
+
+
+def _auto_or_count(value: object) -> object:
+    """`auto` or a number of processes; one message, where a union of types would have two."""
+    if value == "auto":
+        return "auto"
+    whole = not isinstance(value, bool) and re.fullmatch(r"\s*[+]?[0-9]{1,20}\s*", str(value))
+    if not whole or not 1 <= int(str(value)) <= MAX_JOBS:
+        raise ValueError(f"train.jobs is '{shown(value)}': expected auto, or a whole number up to {MAX_JOBS}")
+    return int(str(value))
+
+
+MAX_JOBS = 1024
+Jobs = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 Seeds = Annotated[Positive, Field(le=10_000)]
 _Axis = Field(min_length=1, max_length=MAX_VALUES)
 
@@ -210,8 +223,12 @@ class TrainSpec(Recipe):
     device: Device = "auto"
     seeds: Seeds = 3
     """How many: the seeds are 0, 1, ..., seeds - 1."""
-    jobs: Jobs = 1
-    """Concurrent trainings, each in a separate process; on a CPU they share the threads."""
+    jobs: Jobs = "auto"
+    """Concurrent trainings, each in a separate process; on a CPU they share the threads.
+
+    auto: as many as cores are free on a CPU, if they are long enough to be worth the processes and memory
+    suffices; 1 on a GPU. It affects no result of networks whose trainings use one thread each.
+    """
     schedule: Schedule = "full"
     """halving: successive halving from `min_epochs` to `max_epochs`, keeping about one in `eta`."""
     min_epochs: Positive | None = None

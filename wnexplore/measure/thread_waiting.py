@@ -55,6 +55,23 @@ def training_threads(jobs: int, multiply_adds: float) -> int:
     return max(1, (threads - _machine.taken(threads)) // jobs)
 
 
+def concurrent_trainings(count: int, threads: int = 1) -> int:
+    """How many of `count` trainings with `threads` threads each run at once on a CPU, where that is free.
+
+    As many as torch has threads for, without the cores that other programs keep busy (as in
+    `training_threads`), and at most `MOST_AT_ONCE`.
+    """
+    cores = torch.get_num_threads()
+    if min(cores, count) == 1:
+        return 1
+    if not os.environ.get("OMP_NUM_THREADS"):
+        cores -= _machine.taken(cores)
+    return max(1, min(count, cores // threads, MOST_AT_ONCE))
+
+
+MOST_AT_ONCE = 8
+"""Most trainings at once unless the user says how many: each process loads torch and the data anew."""
+
 _LOOK_S = 1.0
 _FIRST_S = 0.25
 """Least seconds between two readings: ticks are 10 ms."""

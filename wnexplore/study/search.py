@@ -20,6 +20,7 @@ from wnexplore.design.axes import TIMING_AXES
 from wnexplore.design.counts import count, function_of
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError, RunError, shown, unknown
 from wnexplore.results.columns import COLUMNS, LEARNED, TRAINING_PROTOCOL, direction
@@ -107,7 +108,14 @@ class Search:
     @property
     def identity(self) -> str:
         """The identity of a search: everything except the number of trials."""
-        return json.dumps([self.spec.to_yaml(), self.objectives, self.where, self.sampler, self.seed])
+        train = self.spec.train
+        # How many train at once is not part of it: 1 is what older searches have saved.
+        spec = self.spec if train is None else self.spec.model_copy(update={"train": _one_by_one(train)})
+        return json.dumps([spec.to_yaml(), self.objectives, self.where, self.sampler, self.seed])
+
+
+def _one_by_one(train: TrainSpec) -> TrainSpec:
+    return train.model_copy(update={"jobs": 1})
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from wnexplore.measure.latency import check_latency, measure_latencies
 from wnexplore.measure.memory_bound import bound_memory
 from wnexplore.measure.memory_fit import check_fits_somewhere, latency_misfit
 from wnexplore.measure.saved_rounds import KeptRounds
+from wnexplore.measure.thread_waiting import concurrent_trainings
 from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.results.filters import condition, truth
@@ -286,7 +287,14 @@ def _train(
     by_key = {measurement.key: measurement for measurement in todo}
     records = [Record("training", m.point, m.protocol) for m in todo]
     device = records[0].protocol["device"]
-    with workers(spec.train.jobs, lambda record, part: at(by_key[record.key], part), device) as at_work:
+    # As many as the cores have room for, each with the threads of its protocol.
+    threads = max(record.protocol["threads"] or 1 for record in records)
+    jobs = _jobs(spec.train, device, len(records), threads)
+
+    def on_part(record: Record, part: float) -> None:
+        at(by_key[record.key], part)
+
+    with workers(jobs, on_part, device, wait_and_see=spec.train.jobs == "auto") as at_work:
         if spec.train.schedule == "full":
             yield from train_in_full(spec.train, records, at_work)
             return
@@ -395,10 +403,18 @@ def _trainings(
         return
     device = resolve_device(spec.device)
     chosen = dict(threads)
+    jobs = _jobs(spec, device, len(sources) * spec.seeds)
     for point, source in sources.items():
         plain = point.baseline()
         if device == "cpu" and plain not in chosen:
-            chosen[plain] = threads_of(spec, plain)
+            chosen[plain] = threads_of(spec, plain, jobs)
         shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | source
         for seed in range(spec.seeds):
             yield Measurement("training", point, shared | {"seed": seed})
+
+
+def _jobs(spec: TrainSpec, device: str, trainings: int, threads: int = 1) -> int:
+    """How many of `trainings` with `threads` threads each run at once."""
+    if spec.jobs != "auto":
+        return spec.jobs
+    return concurrent_trainings(trainings, threads) if device == "cpu" else 1

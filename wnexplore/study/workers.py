@@ -6,22 +6,24 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
 from wnexplore.design.protocol import TrainSpec
-from wnexplore.errors import STOPS, InputError, RunError, print_notices
-from wnexplore.measure.environment import environment
+from wnexplore.errors import STOPS, InputError, Notice, RunError, print_notices
+from wnexplore.measure.environment import environment, free_memory
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
 from wnexplore.measure.torch_settings import threads_set
 from wnexplore.models import build
@@ -64,8 +66,21 @@ OnPart = Callable[[Record, float], None]
 class Workers:
     """Runs tasks one after another in this process, or `jobs` at once in separate processes."""
 
-    def __init__(self, pool: Executor | None, on_part: OnPart) -> None:
-        self._pool, self._on_part = pool, on_part
+    def __init__(
+        self,
+        jobs: int,
+        on_part: OnPart,
+        device: str = "cpu",
+        *,
+        wait_and_see: bool = False,
+        pool: Executor | None = None,
+    ) -> None:
+        self._jobs, self._on_part, self._device, self._wait_and_see = jobs, on_part, device, wait_and_see
+        self._pool = pool
+        self._spent_s = self._trained = 0.0
+        """Time and number of the trainings in this process so far."""
+        if jobs > 1 and not wait_and_see and pool is None:
+            self._start(jobs)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
         """Yield every task with its result when it is known.
@@ -73,28 +88,109 @@ class Workers:
         Raises `RunError` if a process dies, and `ContextLostError` after the task that lost the GPU's
         context.
         """
-        if self._pool is None:
-            for task in tasks:
-                record = task.record
-                self._on_part(record, 0.0)
-                done = _run(task, partial(self._on_part, record))
+        left = list(tasks)
+        while left and self._pool is None:
+            done = self._run_here(left[0], len(left))
+            if done is not None:
+                task = left.pop(0)
                 yield task, done
                 _check_context(task, done)
+        if left:
+            yield from self._run_there(left)
+
+    def end(self, *, kill: bool) -> None:
+        """End the processes, at once with `kill`."""
+        if self._pool is None:
             return
-        futures: dict[Future[Done], Task] = {self._pool.submit(_run_in_worker, task): task for task in tasks}
+        self._pool.shutdown(wait=not kill, cancel_futures=kill)
+        for process in multiprocessing.active_children() if kill else ():
+            # Not terminated by signals: the main process handles those that ask it to end.
+            process.kill()
+
+    def _run_here(self, task: Task, left: int) -> Done | None:
+        """Run the first of `left` tasks in this process; None if the processes have been started instead."""
+        record, began = task.record, perf_counter()
+        # Of a training that is paused, as a share of the whole.
+        share = min(1.0, task.until / (task.spec.epochs or _WHOLE))
+
+        def on_part(part: float) -> None:
+            self._on_part(record, part)
+            if self._jobs == 1:
+                return
+            spent, trained = self._spent_s + perf_counter() - began, self._trained + part / share
+            to_come = (self._trained + left - trained) * spent / trained
+            if spent > _LOOK_S and to_come * (1 - 1 / self._jobs) > _WORTH_S:
+                raise _Handed
+
+        self._on_part(record, 0.0)
         try:
+            done = _run(task, on_part)
+        except _Handed:
+            self._jobs = _jobs_in_memory(self._jobs)
+            if self._jobs > 1:
+                self._start(self._jobs)
+            return None
+        self._spent_s, self._trained = self._spent_s + perf_counter() - began, self._trained + 1
+        return done
+
+    def _run_there(self, tasks: list[Task]) -> Iterator[tuple[Task, Done]]:
+        assert self._pool is not None
+        left = {task.record.key: task for task in tasks}
+        try:
+            futures: dict[Future[Done], Task] = {
+                self._pool.submit(_run_in_worker, task): task for task in tasks
+            }
             for future in as_completed(futures):
                 task, done = futures[future], future.result()
                 if done.figure is None and done.failure is None:
                     continue  # The task that lost the context is still to come.
                 self._on_part(task.record, 0.0)
+                del left[task.record.key]
                 yield task, done
                 _check_context(task, done)
+            return
         except BrokenProcessPool:
-            raise RunError(
-                "a training process died, perhaps out of memory: earlier results are kept, and --jobs 1"
-                " trains in one process"
-            ) from None
+            if not self._wait_and_see:
+                raise RunError(
+                    "a training process died, perhaps out of memory: earlier results are kept, and --jobs 1"
+                    " trains in one process"
+                ) from None
+        # Nobody asked for several processes: what can be trained in one is.
+        self._pool, self._jobs = None, 1
+        warnings.warn(
+            "a training process died, perhaps out of memory: training goes on in one process, as with"
+            " --jobs 1",
+            Notice,
+            stacklevel=1,
+        )
+        yield from self.run(list(left.values()))
+
+    def _start(self, jobs: int) -> None:
+        # Not forked: torch's threads and a GPU's context don't survive that.
+        context = multiprocessing.get_context("spawn")
+        _start_tracker()
+        begun = context.Value("i", 0) if self._device == "cuda" else None
+        self._pool = ProcessPoolExecutor(jobs, context, _begin, (begun,))
+
+
+class _Handed(BaseException):
+    """The training of this process is handed to another; no error that a network's training may handle."""
+
+
+_LOOK_S = 1.0
+"""Seconds of training after which it is decided whether processes are worth their start."""
+_WORTH_S = 6.0
+"""Seconds that they must save: importing torch takes each of them 2 to 3 seconds of a core."""
+
+
+def _jobs_in_memory(jobs: int) -> int:
+    """`jobs`, or as many as memory has room for beside this process, judged by its own training."""
+    each = _ROOM * psutil.Process().memory_info().rss
+    return max(1, min(jobs, int(free_memory("cpu") / each)))
+
+
+_ROOM = 1.5
+"""Networks with more kernels to generate need more memory than the first, which is plain."""
 
 
 def _check_context(task: Task, done: Done) -> None:
@@ -103,24 +199,24 @@ def _check_context(task: Task, done: Done) -> None:
 
 
 @contextmanager
-def workers(jobs: int, on_part: OnPart = lambda record, part: None, device: str = "cpu") -> Iterator[Workers]:
-    """`jobs` processes, which share the available GPUs; only this process for one."""
-    if jobs == 1:
-        yield Workers(None, on_part)
-        return
-    # Not forked: torch's threads and a GPU's context don't survive that.
-    context = multiprocessing.get_context("spawn")
-    _start_tracker()
-    begun = context.Value("i", 0) if device == "cuda" else None
-    pool = ProcessPoolExecutor(jobs, context, _begin, (begun,))
+def workers(
+    jobs: int,
+    on_part: OnPart = lambda record, part: None,
+    device: str = "cpu",
+    *,
+    wait_and_see: bool = False,
+) -> Iterator[Workers]:
+    """`jobs` processes, which share the available GPUs; only this process for one.
+
+    `wait_and_see`: this process trains until it is seen that the trainings are long enough to be worth the
+    start of others, which are fewer where memory lacks; and it goes on alone if one of them dies.
+    """
+    found = Workers(jobs, on_part, device, wait_and_see=wait_and_see)
     try:
-        yield Workers(pool, on_part)
-        pool.shutdown()
+        yield found
+        found.end(kill=False)
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            # Not terminated by signals: the main process handles those that ask it to end.
-            process.kill()
+        found.end(kill=True)
         raise
 
 

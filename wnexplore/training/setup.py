@@ -40,6 +40,6 @@ def training_misfit(spec: TrainSpec, point: DesignPoint, device: str, world: int
     return split_misfit(point, (data.train, data.test), -(-spec.batch_size // world), device)
 
 
-def threads_of(spec: TrainSpec, plain: DesignPoint) -> int:
-    """CPU threads of a training of `plain`, and of all networks compared with it."""
-    return training_threads(spec.jobs, count(plain, skeleton_of(plain)).flops * spec.batch_size)
+def threads_of(spec: TrainSpec, plain: DesignPoint, jobs: int = 1) -> int:
+    """CPU threads of a training of `plain`, and of all networks compared with it, with `jobs` at once."""
+    return training_threads(jobs, count(plain, skeleton_of(plain)).flops * spec.batch_size)
