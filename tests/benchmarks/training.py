@@ -1,6 +1,8 @@
-"""What our training loop costs: python -m tests.benchmarks.training [--device cpu] [--rounds 12] ...
+"""What a training costs: python -m tests.benchmarks.training [--device cpu] [--quick] [--rounds 12] ...
 
-In one process, round by round: epochs of our loop and of a bare loop over the same batches with the same
+First, on a CPU, the images a second of trainings with one thread each, one and two at once, and how long the
+tests after each epoch of digits take beside it (--quick: only that, of fewer). Then, in one process, round by
+round: epochs of our loop and of a bare loop over the same batches with the same
 step in it, and the share of our time spent waiting for the next batch; then a whole training step of
 WeightNet beside the plain network's in interleaved rounds, with the peak memory of both.
 """
@@ -10,7 +12,10 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +32,7 @@ from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.statistics import bootstrap_interval
 from wnexplore.models import build
+from wnexplore.training.accuracy import evaluate, ready_for_test
 from wnexplore.training.loop import TrainingLoop
 from wnexplore.training.optimizer import make_optimizer
 
@@ -39,16 +45,55 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--data", nargs="+", default=["digits", "shapes"])
     options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--quick", action="store_true", help="only images a second, batches of 64")
+    options.add_argument("--rate-seconds", type=float, default=2.0, help="for images a second of each")
     options.add_argument("--steps", type=int, default=20, help="of a round")
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--seconds", type=float, default=20.0, help="for each step timed")
     requested = options.parse_args()
     device = resolve_device(requested.device)
     print(f"{device_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads, {BACKBONE}")
+    if device == "cpu":
+        _rates(requested)
+    if requested.quick:
+        return
     for name in requested.data:
         for method in ("plain", "weightnet"):
             _loops(name, method, requested, device)
     _steps(requested, device)
+
+
+def _rates(requested: argparse.Namespace) -> None:
+    """Images a second of each network, resolution and batch size, one and two at once."""
+    print("network, px, batch: images/s of 1, of 2 at once, and their ratio; test / epoch (digits)")
+    with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        list(pool.map(_rate, [("plain", 16, 64, 0.1)] * 2))
+        for resolution, batch in product((16, 24, 32), (64,) if requested.quick else (32, 64, 128)):
+            for method in ("plain", "weightnet"):
+                asked = method, resolution, batch, requested.rate_seconds
+                alone, test = pool.submit(_rate, asked).result()
+                both = sum(rate for rate, _ in pool.map(_rate, [asked] * 2))
+                name = f"{'plain' if method == 'plain' else '(2, 2)':6} {resolution} {batch:3}"
+                print(f"{name}: {alone:6.0f} {both:6.0f}  x{both / alone:.2f}  {test:.2f}", flush=True)
+
+
+def _rate(asked: tuple[str, int, int, float]) -> tuple[float, float]:
+    """Images a second in steps, and the time of a test over that of an epoch's steps."""
+    method, resolution, batch, seconds = asked
+    data, recipe = load_data("digits", resolution=resolution), Recipe(batch_size=batch, epochs=1000)
+    axes: dict[str, Any] = {} if method == "plain" else {"M": 2, "G": 2}
+    torch.manual_seed(0)
+    network = build(DesignPoint.of(BACKBONE, method, stem="small", num_classes=10, **axes))
+    training = TrainingLoop(network, data.train, recipe, seed=0, device="cpu")
+    _run_ours(training, 3)
+    began, steps = perf_counter(), 0
+    while (passed := perf_counter() - began) < seconds:
+        _run_ours(training, 5)
+        steps += 5
+    rate, began = steps * batch / passed, perf_counter()
+    with ready_for_test(network, data.train, recipe, seed=0, device="cpu"):
+        evaluate(network, data.test, batch, "cpu")
+    return rate, (perf_counter() - began) / (len(data.train) / rate)
 
 
 def _loops(name: str, method: str, requested: argparse.Namespace, device: str) -> None:
