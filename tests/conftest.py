@@ -12,7 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # A busy machine draws slowly, which says nothing of a test.
 _SLOW = (HealthCheck.too_slow,)
-settings.register_profile("everyday", max_examples=40, suppress_health_check=_SLOW)
+settings.register_profile("everyday", max_examples=30, suppress_health_check=_SLOW)
 settings.register_profile("thorough", max_examples=100, suppress_health_check=_SLOW)
 # `tests.examples` counts from it; .ci/run asks for the other one (--hypothesis-profile thorough).
 settings.load_profile("everyday")

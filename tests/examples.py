@@ -24,4 +24,4 @@ def rest_slow(values: Iterable[Any], *everyday: Any) -> list[Any]:
     ]
 
 
-_FEWEST = 15
+_FEWEST = 8

@@ -277,7 +277,7 @@ def test_ctrl_c_says_what_is_done_and_how_to_resume(tmp_path: Path) -> None:
     import sqlite3
     import time
 
-    file = write_sweep(tmp_path, TINY.replace("0.001", "0.5"))
+    file = write_sweep(tmp_path, TINY.replace("0.001", "0.2"))
     arguments = [sys.executable, "-m", "wnexplore", "sweep", str(file), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
         arguments,

@@ -110,12 +110,15 @@ def test_a_file_that_differs_from_torch_is_an_error(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wnexplore.models.onnx_export.check_onnx", lambda *a, **b: Check(18, float("nan")))
-    done = command(*SMALL, "--out", tmp_path / "network.onnx")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.py").write_text(OWN)
+    tiny = ("export-onnx", "--backbone", f"{tmp_path}/own/own.py:tiny", "--resolution", 16)
+    done = command(*tiny, "--out", tmp_path / "network.onnx")
     assert (done.code, done.out) == (1, "")
     assert re.search(r"\bnan\b.*\b1 and 7\b.*\b0\.0001\b", done.err)
-    assert not os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == ["own"]
     (tmp_path / "network.onnx").write_bytes(b"of before")
-    assert command(*SMALL, "--out", tmp_path / "network.onnx").code == 1
+    assert command(*tiny, "--out", tmp_path / "network.onnx").code == 1
     assert (tmp_path / "network.onnx").read_bytes() == b"of before"
 
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeClassifier
 
 from tests.data.splits import everything
+from tests.examples import examples
 from tests.trainings import train
 from wnexplore.data import Data, EpochPass, TensorSplit, load_data
 from wnexplore.data.drawing import FINE_OUTLINES, FINE_TEXTURES, HUES, OUTLINES, TEXTURES, reaches
@@ -20,7 +21,7 @@ drawings = pytest.mark.parametrize("drawing", [DrawnImages, FineImages])
 
 
 @drawings
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     classes=st.integers(2, 100),
     resolution=st.integers(1, 40),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.splits import everything, plain_split, write_folder
+from tests.examples import examples
 from wnexplore.data import Augment, Batch, EpochPass, Split, in_memory, load_data
 from wnexplore.errors import InputError
 
@@ -63,7 +64,7 @@ def check_resume_and_shares(
         assert torch.equal(torch.cat([labels for _, labels in test]), labels[rank::world])
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     name=st.sampled_from(["digits", "shapes", "colours"]),
     seed=st.integers(0, 2**62),
@@ -83,7 +84,7 @@ def test_a_pass_over_a_folder_continues_and_is_shared_bit_for_bit(splits: dict[s
     check_resume_and_shares(splits["folder"], seed=3, epoch=1, batch_size=5, start=2, world=2)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(size=st.integers(3, 40), batch_size=st.integers(1, 20))
 def test_resized_batches_are_those_of_the_split_resized_and_kept(size: int, batch_size: int) -> None:
     images = random_images(20, 3, 12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,5 +138,6 @@ def _fields(made: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(made)}
 
 
+@cache
 def _command(name: str) -> Any:
     return get_command(app).commands[name]  # type: ignore[attr-defined]

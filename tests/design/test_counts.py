@@ -11,6 +11,7 @@ import torch
 
 import wnexplore
 from tests.built import counts_of
+from tests.examples import rest_slow
 from wnexplore.design.axes import ACTIVATIONS, DEPTHWISE, STEMS
 from wnexplore.design.backbones import BACKBONES
 from wnexplore.design.conv_sites import stages_of
@@ -70,7 +71,7 @@ def _equals_what_building_and_running_gives(point: DesignPoint) -> None:
     assert counted == counts_of(model, point.resolution)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", rest_slow(METHODS, "sk", "odconv", "weightnet"))
 def test_counts_equal_those_of_the_network_built_and_run(method: str) -> None:
     _equals_what_building_and_running_gives(
         _random_point(random.Random(method), "mobilenet_v3_small", method)

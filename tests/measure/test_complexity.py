@@ -34,7 +34,9 @@ def _multiply_adds(model: nn.Module, resolution: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name", rest_slow(["resnet18", "resnet50", "shufflenet_v2_x0_5"], "resnet18", "shufflenet_v2_x0_5")
+)
 def test_plain_networks_count_as_torchvisions(name: str) -> None:
     ours = measure_complexity(wnexplore.build(backbone=name), 64)
     theirs: Callable[..., nn.Module] = getattr(torchvision.models, name)

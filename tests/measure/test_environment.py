@@ -128,6 +128,7 @@ def test_a_gpu_that_this_torch_has_no_code_for_is_refused(monkeypatch: pytest.Mo
     assert resolve_device("auto") == resolve_device("cuda") == "cuda"
 
 
+@pytest.mark.slow
 def test_a_command_reports_such_a_gpu_once_and_on_one_line() -> None:
     code = (
         "import torch, wnexplore.cli\n"
@@ -204,6 +205,7 @@ def test_commit_of_a_file_that_git_does_not_track_is_none(tmp_path: Path) -> Non
     assert source_commit(checkout / "installed.py") is None
 
 
+@pytest.mark.slow
 def test_environment_without_any_program_in_reach_still_answers() -> None:
     code = (
         "from wnexplore.measure.environment import environment; found = environment('cpu');"

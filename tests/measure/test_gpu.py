@@ -278,6 +278,7 @@ def test_this_machine_without_a_gpu_reads_none() -> None:
     assert _all(Gpu(pynvml, UUID)) == NOTHING
 
 
+@pytest.mark.slow
 def test_without_the_package_everything_is_none() -> None:
     code = (
         "import sys; sys.modules['pynvml'] = None;"

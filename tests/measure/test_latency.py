@@ -228,7 +228,7 @@ def test_the_summary_is_made_of_the_samples() -> None:
 @pytest.mark.parametrize(
     ("dtype", "memory_format", "mode"),
     [
-        ("float32", "contiguous", "train"),
+        pytest.param("float32", "contiguous", "train", marks=pytest.mark.slow),
         pytest.param("float32", "channels_last", "inference", marks=pytest.mark.slow),
         pytest.param("bfloat16", "contiguous", "inference", marks=pytest.mark.slow),
         pytest.param("bfloat16", "channels_last", "train", marks=pytest.mark.slow),

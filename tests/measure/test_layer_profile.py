@@ -28,7 +28,7 @@ def _measured(point: DesignPoint, model: torch.nn.Module, batch_size: int = 2) -
     )
 
 
-@pytest.mark.parametrize("method", rest_slow(["plain", "se", "condconv", "weightnet"], "se", "weightnet"))
+@pytest.mark.parametrize("method", rest_slow(["plain", "se", "condconv", "weightnet"], "weightnet"))
 def test_layers_add_up_to_the_network(method: str) -> None:
     point = DesignPoint.of("shufflenet_v2_x0_5", method, stem="small", num_classes=10)
     model = wnexplore.build(point)

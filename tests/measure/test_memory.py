@@ -11,10 +11,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.examples import examples
 from wnexplore.measure.memory import peak_memory
 from wnexplore.nn import WeightNetConv2d
 
@@ -55,7 +56,7 @@ def test_chain_of_layers_keeps_its_weights_its_input_and_two_activations(device:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     widths=st.lists(st.integers(1, 300), min_size=2, max_size=6),
     batch=st.integers(1, 64),
@@ -228,6 +229,7 @@ def test_compiled_code_is_counted_as_it_runs() -> None:
     assert _inference_peak(compiled, [], x) == 2 * _bytes(x), "fused: nothing between input and output"
 
 
+@pytest.mark.slow
 def test_nothing_is_said_on_standard_error() -> None:
     code = (
         "import torch; from wnexplore.measure.memory import peak_memory; x = torch.ones(10);"

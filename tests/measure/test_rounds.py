@@ -7,9 +7,10 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.rounds import (
     MAX_ROUNDS,
@@ -228,7 +229,7 @@ def test_each_round_is_reported_with_the_budget_spent() -> None:
 
 
 @given(kept=st.integers(0, 120), target=st.sampled_from([0.02, 1e-9]), recorded=st.booleans())
-@settings(max_examples=12, deadline=None)
+@examples(12)
 def test_rounds_kept_and_resumed_from_are_those_of_an_unbroken_run(
     kept: int, target: float, recorded: bool
 ) -> None:

@@ -125,6 +125,7 @@ for program in programs:
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_follows_another_looks_at_the_load_again() -> None:
     kept = {name: value for name, value in os.environ.items() if name not in _SET}
     command = [sys.executable, "-c", _AGAIN]

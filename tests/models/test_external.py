@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 
 from tests.built import counts_of
+from tests.examples import rest_slow
 from wnexplore.design.counts import count
 from wnexplore.design.external_names import check_name, is_external, source_hash
 from wnexplore.design.legality import IllegalPointError
@@ -204,7 +205,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("torchvision:squeezenet1_1", 25),
         pytest.param("torchvision:regnet_y_400mf", 52, marks=pytest.mark.slow),
         pytest.param("timm:mobilenetv3_small_100", 33, marks=pytest.mark.slow),
-        ("timm:convnext_atto", 39),
+        pytest.param("timm:convnext_atto", 39, marks=pytest.mark.slow),
     ],
 )
 def test_skeletons_count_as_the_network_does(name: str, sites: int) -> None:
@@ -238,7 +239,7 @@ def test_stages_are_those_of_large_images(file: Path) -> None:
     assert block.sites[0].depthwise
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", rest_slow(METHODS, "plain", "cbam", "condconv", "weightnet"))
 def test_counts_equal_those_of_the_network_built_and_run(file: Path, method: str) -> None:
     point = DesignPoint.of(f"{file}:net", method, resolution=32, num_classes=10)
     assert count(point, external_skeleton(point.backbone, 32, 10)) == counts_of(build(point), 32)

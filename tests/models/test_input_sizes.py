@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.examples import rest_slow
 from wnexplore.errors import InputError
 from wnexplore.models import convert
 from wnexplore.models.conv_calls import RESOLUTIONS, layout
@@ -51,7 +52,8 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize(
     ("model", "size"),
     [
-        *((flat(size), size) for size in (8, 40, 72, 160, 336)),
+        *((flat(size), size) for size in (8, 336)),
+        *(pytest.param(flat(size), size, marks=pytest.mark.slow) for size in (40, 72, 160)),
         (alex(), 227),
         (Tokens(56, 8), 56),
         (Tokens(336, 14), 336),
@@ -84,7 +86,7 @@ def test_a_size_that_can_not_be_found_is_requested() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 4, 13])
-@pytest.mark.parametrize("size", [28, 40])
+@pytest.mark.parametrize("size", rest_slow([28, 40], 40))
 def test_the_channels_of_an_image_are_found_by_trying(channels: int, size: int) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import wnexplore
+from tests.examples import examples, rest_slow
 from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
 from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.methods import METHODS as ALL_METHODS
@@ -60,7 +61,7 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 
 
 @given(st.sampled_from(sorted(TORCHVISIONS)), st.integers(100, 4000).filter(lambda width: width != 1000))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_channels_are_torchvisions_at_any_width(family: str, thousandths: int) -> None:
     full, digits = divmod(thousandths, 1000)
     name = f"{family}_x{full}_{f'{digits:03}'.rstrip('0') or '0'}"
@@ -123,7 +124,9 @@ def test_a_stage_that_is_none_is_refused(stage: str) -> None:
 
 
 # The attention of a global context is the same whatever its bias is.
-@pytest.mark.parametrize("method", sorted(set(ALL_METHODS) - {"gc"}))
+@pytest.mark.parametrize(
+    "method", rest_slow(sorted(set(ALL_METHODS) - {"gc"}), "se", "sk", "odconv", "weightnet")
+)
 @pytest.mark.parametrize("backbone", NARROW)
 def test_every_parameter_gets_a_gradient(backbone: str, method: str) -> None:
     torch.manual_seed(0)

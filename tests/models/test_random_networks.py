@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.examples import examples
 from tests.models.random_networks import CLASSES, RESOLUTION, Drawn, networks
 from wnexplore.design.counts import count
 from wnexplore.design.legality import IllegalPointError
@@ -36,7 +37,7 @@ POINTS: list[tuple[str, dict[str, Any]]] = [
 SEEN = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 
 
-@settings(max_examples=12, **SEEN)  # type: ignore[arg-type]
+@examples(12, **SEEN)
 @given(networks(), st.sampled_from(POINTS))
 def test_rows_and_the_closed_form_of_random_networks(drawn: Drawn, made: tuple[str, dict[str, Any]]) -> None:
     check(drawn, *made)
@@ -45,7 +46,7 @@ def test_rows_and_the_closed_form_of_random_networks(drawn: Drawn, made: tuple[s
 @pytest.mark.slow
 @pytest.mark.parametrize("made", POINTS, ids=str)
 def test_rows_and_the_closed_form_of_many_random_networks(made: tuple[str, dict[str, Any]]) -> None:
-    @settings(max_examples=10, **SEEN)  # type: ignore[arg-type]
+    @examples(10, **SEEN)
     @given(networks())
     def every(drawn: Drawn) -> None:
         check(drawn, *made)

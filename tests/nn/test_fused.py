@@ -409,6 +409,7 @@ def test_other_devices_are_refused() -> None:
         fused_conv1x1(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2), torch.zeros(4, 1), 2)
 
 
+@pytest.mark.slow
 @not_interpreted
 def test_without_triton_it_is_not_available() -> None:
     script = """

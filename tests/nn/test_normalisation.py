@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wnexplore
-from tests.examples import examples
+from tests.examples import examples, rest_slow
 from wnexplore.nn import CondConv2d, GeneratedConv2d, WeightNetConv2d, normalised
 
 
@@ -89,7 +89,12 @@ def test_normalises_apart_where_it_can_not_be_folded(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "M", "G"), [("shufflenet_v2_x0_5", 2, 2), ("resnet18", 8, 2), ("resnet50", 1, 1)]
+    ("backbone", "M", "G"),
+    rest_slow(
+        [("shufflenet_v2_x0_5", 2, 2), ("resnet18", 8, 2), ("resnet50", 1, 1)],
+        ("shufflenet_v2_x0_5", 2, 2),
+        ("resnet18", 8, 2),
+    ),
 )
 def test_networks_give_the_same_as_with_every_layer_alone(backbone: str, M: int, G: int) -> None:
     torch.manual_seed(0)

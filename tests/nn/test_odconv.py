@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 
+from tests.examples import examples, rest_slow
 from wnexplore.errors import InputError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.models import convert
@@ -78,7 +79,7 @@ def convolved_one_by_one(layer: ODConv2d, x: Tensor) -> Tensor:
 
 
 @given(layers(), st.integers(1, 3), st.integers(0, 2**16))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_each_image_is_convolved_with_its_own_kernel(axes: dict[str, Any], batch: int, seed: int) -> None:
     torch.manual_seed(seed)
     layer = ODConv2d(**axes).double().train()
@@ -144,7 +145,7 @@ def test_counts(axes: dict[str, int], attended: int, mixing: int) -> None:
         assert counts.flops - 3 * 48 * 100 == 48 * 24 + 24 * attended + (mixing + pixels) * kernel
 
 
-@pytest.mark.parametrize(("experts", "millions"), [(1, 11.94), (4, 44.90)])
+@pytest.mark.parametrize(("experts", "millions"), rest_slow([(1, 11.94), (4, 44.90)], (4, 44.90)))
 def test_a_resnet_has_as_many_parameters_as_the_authors_say(experts: int, millions: float) -> None:
     """https://github.com/OSVAI/ODConv, README.md: ResNet18, all 3x3 convolutions of the blocks."""
     done = convert(models.resnet18(weights=None), "odconv", where=r"layer\d.*\.conv", experts=experts)

@@ -105,6 +105,7 @@ def test_no_compiler(tmp_path: Path) -> None:
     assert f"{tmp_path}/missing" in message
 
 
+@pytest.mark.slow
 def test_no_headers_and_one_try(tmp_path: Path) -> None:
     # The compiler that is here, of which Python's headers are kept.
     compiler_options = (

@@ -6,9 +6,10 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.results.records import HALVING, curves, failure, halved, points, sweep, trained
 from wnexplore.report.rungs import RankCorrelation, lines, rank_correlations, rungs, spent
 from wnexplore.results.record import Record
@@ -70,7 +71,7 @@ def test_rungs_grow_by_eta(least: int, largest: int, eta: int, found: list[int])
     assert rungs_of({"epochs": 9}) == []
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=3, max_size=8))
 def test_early_ranks_against_counting_pairs(tops: list[tuple[int, int, int]]) -> None:
     records = [

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.examples import examples
 from tests.results.records import complexity, failure, latency, points, sweep
 from wnexplore.report.export import export
 from wnexplore.report.layout import TableLayout, layout
@@ -128,7 +129,7 @@ def test_no_rows() -> None:
 _CELL = st.text(st.sampled_from("aé中 ±1.…x"), max_size=9).map(str.strip)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.tuples(_CELL, _CELL, _CELL), min_size=1, max_size=5), st.integers(3, 40), st.booleans())
 def test_many_rows_are_set_as_few_are(rows: list[tuple[str, ...]], width: int, spare: bool) -> None:
     """Of many rows rich sets the head alone: the lines are those that it makes of each."""

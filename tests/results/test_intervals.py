@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtr, stdtrit
 
-from tests.examples import rest_slow
+from tests.examples import examples, rest_slow
 from wnexplore.results.intervals import _resamples, best_coverage, paired_interval, t_interval
 
 _points = st.floats(-30, 30).map(lambda value: round(value, 3))
@@ -31,7 +31,7 @@ def naive(values: list[float]) -> tuple[float, float]:
     return max(low, default=min(times)), min(high, default=max(times))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(-9, 9).map(lambda value: value / 3.6), min_size=3, max_size=4))
 def test_few_are_enumerated_against_every_resample(values: list[float]) -> None:
     assert paired_interval(values) == pytest.approx(naive(values), abs=1e-9)

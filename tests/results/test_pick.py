@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.examples import examples
 from tests.results.records import SMALL, complexity, failure, latency, points, sweep, training
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.errors import InputError
@@ -50,7 +51,7 @@ _figures = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(_figures)
 def test_takes_what_a_naive_search_takes(figures: list[tuple[int, float, int, int, int]]) -> None:
     records = []

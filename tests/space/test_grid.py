@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from wnexplore.design.axes import ACTIVATIONS, DEPTHWISE
 from wnexplore.design.counts import count
 from wnexplore.design.legality import IllegalPointError, check_legal
@@ -53,7 +54,7 @@ def specs(draw: st.DrawFn) -> SweepSpec:
 
 
 @given(specs(), st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30, suppress_health_check=[HealthCheck.too_slow])
 def test_every_entry_is_what_its_point_counts_to(spec: SweepSpec, data: st.DataObject) -> None:
     space = space_of(spec)
     for index in data.draw(st.lists(st.integers(0, len(space) - 1), min_size=1, max_size=12)):
@@ -68,7 +69,7 @@ def test_every_entry_is_what_its_point_counts_to(spec: SweepSpec, data: st.DataO
 
 
 @given(specs())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(15, suppress_health_check=[HealthCheck.too_slow])
 def test_illegal_points_are_counted_by_rule_without_looking_at_each(spec: SweepSpec) -> None:
     space = space_of(spec)
     illegal = space.illegal()
@@ -126,7 +127,7 @@ CONDITIONS = (
 
 
 @given(specs(), st.sampled_from(CONDITIONS))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30, suppress_health_check=[HealthCheck.too_slow])
 def test_a_condition_keeps_what_it_keeps_of_the_rows_of_a_table(spec: SweepSpec, text: str) -> None:
     space = space_of(spec)
     legal = np.flatnonzero(space.legal)[:60]

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.sweeps import committed
 from wnexplore.design.external_names import source_hash
 from wnexplore.design.point import DesignPoint
@@ -126,7 +127,7 @@ def replace_spec(**changes: int) -> TrainSpec:
     return TrainSpec(**SPEC.model_dump(exclude={"epochs", "steps"}) | changes)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(st.data(), st.integers(1, 12), st.integers(0, 12))
 def test_who_is_dropped_when_and_that_a_stop_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int, stop: int

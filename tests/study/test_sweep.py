@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.splits import write_folder
+from tests.examples import rest_slow
 from tests.sweeps import TINY, TRAINED, write_sweep
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
@@ -209,7 +210,11 @@ def test_a_missing_data_set_is_reported_before_anything_is_measured(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("where", "trained"),
-    [("latency_ratio < 0", 0), ("latency_ratio < 1e6 and top1 > 101", 8), ("params < 1", None)],
+    rest_slow(
+        [("latency_ratio < 0", 0), ("latency_ratio < 1e6 and top1 > 101", 8), ("params < 1", None)],
+        ("latency_ratio < 0", 0),
+        ("params < 1", None),
+    ),
 )
 def test_a_point_is_trained_only_if_what_was_measured_allows_it(
     tmp_path: Path, where: str, trained: int | None

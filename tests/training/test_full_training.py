@@ -39,7 +39,7 @@ def network(tmp_path: Path) -> Path:
     [
         {},
         {"optimizer": "adamw", "lr": 0.01, "ema": 0.9, "clip_grad_norm": 1.0, "batch_norm": "running"},
-        {"amp": "bfloat16", "lr_schedule": "linear"},
+        pytest.param({"amp": "bfloat16", "lr_schedule": "linear"}, marks=pytest.mark.slow),
     ],
     ids=["sgd", "adamw-ema-clip", "bfloat16"],
 )
@@ -210,7 +210,7 @@ def test_a_damaged_image_is_reported_and_counted(network: Path, tmp_path: Path) 
                 Image.new("RGB", (20, 20), (colour,) * 3).save(folder / f"{number}.png")
     bad = tmp_path / "data" / "train" / "white" / "3.png"
     bad.write_bytes(bad.read_bytes()[:30])
-    run = a_run(network, tmp_path / "run", data=f"folder:{tmp_path / 'data'}", batch_size=4)
+    run = a_run(network, tmp_path / "run", data=f"folder:{tmp_path / 'data'}", batch_size=4, epochs=1)
     outcome = train_fully(run)
     assert outcome.damaged == (str(bad),)
     assert read_records(run.directory)[0].value["damaged"] == [str(bad)]

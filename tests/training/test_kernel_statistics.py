@@ -130,11 +130,11 @@ def test_entries_are_dead_or_saturated_by_the_range_of_the_activation(
 @pytest.mark.parametrize(
     ("backbone", "method", "axes"),
     [
-        ("shufflenet_v2_x0_5", "weightnet", {"M": 2, "G": 2}),
+        pytest.param("shufflenet_v2_x0_5", "weightnet", {"M": 2, "G": 2}, marks=pytest.mark.slow),
         ("mobilenet_v3_small_x0_5", "weightnet", {"M": 2, "G": 1, "activation": "softmax"}),
-        ("resnet18", "weightnet", {"M": 1, "G": 1, "stages": "3+4"}),
+        pytest.param("resnet18", "weightnet", {"M": 1, "G": 1, "stages": "3+4"}, marks=pytest.mark.slow),
         ("shufflenet_v2_x0_5", "dynamic", {}),
-        ("torchvision:mnasnet0_5", "condconv", {}),
+        pytest.param("torchvision:mnasnet0_5", "condconv", {}, marks=pytest.mark.slow),
         ("torchvision:mnasnet0_5", "weightnet", {"M": 2, "G": 1}),
     ],
 )

@@ -61,7 +61,9 @@ def alike(one: Any, other: Any, path: str = "") -> None:
         assert one == other, path
 
 
-@pytest.mark.parametrize(("name", "ema"), [*FAST, *REST])
+@pytest.mark.parametrize(
+    ("name", "ema"), [*FAST[:3], *(pytest.param(*case, marks=pytest.mark.slow) for case in FAST[3:]), *REST]
+)
 def test_the_full_training_resumes_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
     train_fully(odd_run(name, tmp_path / "whole", ema=ema))
     broken = odd_run(name, tmp_path / "broken", ema=ema)
@@ -98,7 +100,7 @@ def test_two_processes_test_what_the_first_one_keeps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ema"), [*FAST[:4], *(pytest.param(*case, marks=pytest.mark.slow) for case in FAST[4:]), *REST]
+    ("name", "ema"), [*FAST[:3], *(pytest.param(*case, marks=pytest.mark.slow) for case in FAST[3:]), *REST]
 )
 def test_a_short_training_resumes_to_the_same_bits(name: str, ema: float | None, tmp_path: Path) -> None:
     data, recipe = load_data("digits", resolution=8), Recipe(epochs=3, batch_size=256, ema=ema)

@@ -166,7 +166,7 @@ def test_batches_of_one_are_refused_where_batch_norm_needs_more(network: Path, t
         train_fully(run)
     assert not run.directory.exists()
     # Over space there is more than one number for each channel.
-    assert train_fully(folder_run(network, "slow", data, tmp_path / "run", batch_size=1)).finished
+    assert train_fully(folder_run(network, "slow", data, tmp_path / "run", batch_size=1, epochs=1)).finished
 
 
 def test_selective_kernels_with_a_batch_of_one(tmp_path: Path) -> None:
