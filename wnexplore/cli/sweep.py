@@ -94,12 +94,14 @@ def sweep(
     if dry_run:
         report_damaged(damaged or [])
         _show_plan(planned, todo, directory)
+        if spec.train is not None and spec.train.target is not None:
+            notify(f"then seeds until differences are known: at most {spec.train.most_seeds} per network")
         return
     # A run takes hours, and there may be many.
     del records
     made, failed = _measure(spec, planned, directory, retry_failed, bool(damaged))
     with resumable(lambda: f"all is measured and kept in {directory}"):
-        _show_results(directory, planned, failed, sort)
+        _show_results(spec, directory, planned, failed, sort)
     if failed and len(failed) == made:
         raise typer.Exit(1)
 
@@ -152,12 +154,13 @@ def _measure(
     """Measure what is not done yet; returns the number of measurements, and the failed ones."""
     from wnexplore.cli.show import keep_sweep, report_damaged
     from wnexplore.results.store import Store
-    from wnexplore.study.sweep import remaining, run
+    from wnexplore.study.sweep import remaining, run, with_added
 
     with Store.create(directory) as store:
         if set_aside:
             report_damaged(store.set_damaged_aside())
         keep_sweep(directory, spec)
+        planned = with_added(spec, planned, store.keys())
         todo = remaining(planned, store.keys(), retry_failed)
         done = len(planned.measurements) - len(todo)
         if done:
@@ -169,7 +172,8 @@ def _measure(
 
         several = spec.train is not None and spec.train.jobs not in ("auto", 1)
         with resumable(kept), _progress(planned) as on_step:
-            return len(todo), run(spec, todo, store, on_step, _report if several else lambda record: None)
+            report = _report if several else lambda record: None
+            return len(todo), run(spec, todo, store, on_step, report, planned)
 
 
 @contextmanager
@@ -259,18 +263,23 @@ def _steps(todo: list[Measurement]) -> Iterator[str]:
             yield f"training on {first.protocol['dataset']}, {seeds}"
 
 
-def _show_results(directory: Path, planned: Plan, failed: list[Record], sort: str | None) -> None:
+def _show_results(
+    spec: SweepSpec, directory: Path, planned: Plan, failed: list[Record], sort: str | None
+) -> None:
     from wnexplore.cli.show import print_table, write_results
+    from wnexplore.report.known_differences import seed_lines
     from wnexplore.report.rungs import lines
     from wnexplore.results import filters
     from wnexplore.results.frame import frame
     from wnexplore.results.store import FILE_NAME, read_records
+    from wnexplore.study.sweep import with_added
 
-    wanted = {measurement.key for measurement in planned.measurements}
-    records = [r for r in read_records(directory, samples_of=["training"]) if r.key in wanted]
+    records = read_records(directory, samples_of=["training"])
+    wanted = {m.key for m in with_added(spec, planned, {record.key for record in records}).measurements}
+    records = [record for record in records if record.key in wanted]
     rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
-    for line in lines(records):
+    for line in (*seed_lines(records), *lines(records)):
         say(line)
     if rows["top1"].isna().all():
         notify(

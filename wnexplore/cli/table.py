@@ -26,10 +26,11 @@ def table(
     The default objectives are accuracy and FLOPs where something was trained; choose with --objectives. A row
     stays marked unless another is certainly better, with disjoint 95 % intervals; --strict compares values.
     Below the table of a complete run: what halving dropped, and the rank correlation of early and final
-    accuracy.
+    accuracy, and with a target which differences to plain are known.
     """
     from wnexplore.cli.show import load_records, print_table, rows_of
     from wnexplore.errors import InputError
+    from wnexplore.report.known_differences import seed_lines
     from wnexplore.report.rungs import lines
     from wnexplore.results.fronts import default_objectives, pareto_rows
 
@@ -46,5 +47,5 @@ def table(
     print_table(rows, chosen, strict=strict)
     # They are about all trainings, not about selected rows.
     if where is None and not pareto:
-        for line in lines(records):
+        for line in (*seed_lines(records), *lines(records)):
             say(line)

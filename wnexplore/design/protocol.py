@@ -222,7 +222,14 @@ class TrainSpec(Recipe):
     """Whether to download a torchvision data set into its folder if missing."""
     device: Device = "auto"
     seeds: Seeds = 3
-    """How many: the seeds are 0, 1, ..., seeds - 1."""
+    """How many: the seeds are 0, 1, ..., seeds - 1; with `target` those before the first look."""
+    target: Annotated[Real, Field(gt=0, le=100)] | None = None
+    """Seeds are added until a variant's difference to plain in top-1 is known to so many percentage points
+    (the half width of its interval), or certainly not 0, or the budget ends; left out: none is added."""
+    max_seeds: Seeds | None = None
+    """Most seeds of a network, with `target`; by default 30."""
+    hours: Annotated[Real, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Hours of training after which no seed is added, with `target`: those of all trainings added up."""
     jobs: Jobs = "auto"
     """Concurrent trainings, each in a separate process; on a CPU they share the threads.
 
@@ -244,6 +251,23 @@ class TrainSpec(Recipe):
     def recipe(self) -> Recipe:
         """The recipe of one training."""
         return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
+
+    @property
+    def most_seeds(self) -> int:
+        """The most seeds of a network."""
+        return self.seeds if self.target is None else self.max_seeds or max(30, self.seeds)
+
+    @model_validator(mode="after")
+    def _complete_target(self) -> Self:
+        if self.target is None:
+            given = next((name for name in ("max_seeds", "hours") if getattr(self, name) is not None), None)
+            if given is not None:
+                raise InputError(f"{given} is for seeds until it is known: leave it out, or set a target")
+        elif self.schedule != "full":
+            raise InputError("target is for 'schedule: full': leave it or 'halving' out")
+        elif self.most_seeds < self.seeds:
+            raise InputError(f"max_seeds is {self.max_seeds}: expected at least seeds, {self.seeds}")
+        return self
 
     @model_validator(mode="after")
     def _complete_schedule(self) -> Self:

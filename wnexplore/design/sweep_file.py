@@ -247,6 +247,10 @@ class SweepSpec(_Grid):
         content = self.model_dump(mode="json", include=None if self.has_grid else NO_AXES)
         # null could mean "measure nothing" or the default: false means the former.
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
+        if content["train"]:
+            # Left out, so that sweeps without them are written as by earlier versions.
+            unset = {key for key in ("target", "max_seeds", "hours") if content["train"][key] is None}
+            content["train"] = {key: value for key, value in content["train"].items() if key not in unset}
         if content["points"] is not None:
             content["points"] = [
                 {key: value for key, value in point.items() if value is not None}

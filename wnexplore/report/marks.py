@@ -58,6 +58,10 @@ def difference_line(frame: pd.DataFrame) -> str:
     known = frame["top1_diff_low"].notna()
     if not known.any():
         return line
+    if frame.attrs.get("looked"):
+        return (
+            f"{line}, with an interval that holds after every seed (a confidence sequence, from 8 seeds on)"
+        )
     paired = frame[known | (frame["method"] == "plain")]
     fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= MIN_SEEDS)
     if fewest >= ENOUGH:

@@ -15,6 +15,7 @@ from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, LEARNED, Interv
 from wnexplore.results.intervals import paired_interval, t_interval
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
+from wnexplore.results.seeds import sequence_of, until_of
 from wnexplore.results.trainings import TrainingGroup, newest, trainings
 
 _DTYPES: dict[Kind, str] = {
@@ -35,9 +36,10 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     G); nothing is rounded. `top1` is the mean over the seeds that succeeded, in percent, `top1_low` and
     `top1_high` its 95 % Student-t interval. `top1_diff` is its mean distance to the plain network's, in
     percentage points, over the seeds that both succeeded with under the same protocol and for as many
-    epochs, `top1_diff_low` and `top1_diff_high` the interval of `paired_interval`. `epochs` are those
-    trained. `test_loss`, in nats, has the same figures over the seeds whose records have it, as those of
-    earlier versions don't. `warnings` are the kinds of a latency's warnings, "drift; throttled".
+    epochs, `top1_diff_low` and `top1_diff_high` the interval of `paired_interval`, or that of
+    `paired_sequence` in runs with a target (then `attrs` has "looked"). `epochs` are those trained.
+    `test_loss`, in nats, has the same figures over the seeds whose records have it, as those of earlier
+    versions don't. `warnings` are the kinds of a latency's warnings, "drift; throttled".
     Latencies are in milliseconds, memory in megabytes, energy in joules per image. Older records without a
     column get its usual value.
     """
@@ -50,9 +52,12 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         for row in _rows(point, point_records, trained):
             for name, column in values.items():
                 column.append(row.get(name))
-    return pd.DataFrame(
+    found = pd.DataFrame(
         {name: pd.Series(_clean(values.pop(name)), dtype=_DTYPES[COLUMNS[name].kind]) for name in COLUMNS}
     )
+    if any(until_of(training) is not None for parts in trained.values() for training in parts):
+        found.attrs["looked"] = True
+    return found
 
 
 def cells(frame: pd.DataFrame, name: str) -> list[Any]:
@@ -205,12 +210,15 @@ def _difference(training: TrainingGroup, baseline: TrainingGroup | None) -> dict
     if baseline is None:
         return {}
     row: dict[str, Any] = {}
+    # Somebody looked after every seed.
+    looked = until_of(training) is not None or until_of(baseline) is not None
     for name in (column.name for column in LEARNED):
         ours, plain = training.learned(name), baseline.learned(name)
         differences = [ours[seed] - plain[seed] for seed in ours if seed in plain]
         if differences:
             row[f"{name}_diff"] = fmean(differences)
-            row |= _bounds(f"{name}_diff", paired_interval(differences) or (None, None))
+            interval = sequence_of(name, ours, plain) if looked else paired_interval(differences)
+            row |= _bounds(f"{name}_diff", interval or (None, None))
     return row
 
 

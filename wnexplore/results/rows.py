@@ -367,6 +367,10 @@ class _Value(_Part):
     seconds: Number | None = None
     epochs: Count | None = None
     dropped_at: Positive | None = None
+    seed_target: Annotated[float, Field(gt=0, le=100)] | None = None
+    first_seeds: Positive | None = None
+    max_seeds: Positive | None = None
+    seed_hours: Number | None = None
     damaged: list[str] = Field(default_factory=list)
     why_damaged: dict[str, str] = Field(default_factory=dict)
 

@@ -89,6 +89,8 @@ class Search:
             raise InputError(
                 "a search compares points by trainings of one length: leave 'schedule: halving' out"
             )
+        if self.spec.train is not None and self.spec.train.target is not None:
+            raise InputError("a search compares points by as many seeds each: leave train.target out")
         for name in self.objectives:
             direction(name)
             trained = COLUMNS[name].within == TRAINING_PROTOCOL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from wnexplore.models import build
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame
 from wnexplore.results.record import Figure, Record, record_key
+from wnexplore.results.seeds import Until, verdicts
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
@@ -107,8 +108,10 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
         for resolution in {point.resolution for point in expansion.points}:
             images = load(spec.train, resolution).listing
     latencies = _latency_protocols(spec.latency)
-    seeds = 0 if spec.train is None else spec.train.seeds
+    seeds = 0 if spec.train is None else spec.train.most_seeds
     _check_count(len(expansion.points), 1 + len(latencies) + seeds)
+    if spec.train is not None and spec.train.target is not None:
+        _check_paired(expansion.points)
     sources = {point: _source(point) for point in expansion.points}
     measurements = (
         *(Measurement("complexity", point, source) for point, source in sources.items()),
@@ -120,6 +123,34 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
         *_trainings(spec.train, sources, threads, images),
     )
     return Plan(expansion, measurements)
+
+
+def with_added(spec: SweepSpec, planned: Plan, keys: Collection[str]) -> Plan:
+    """`planned` with the seeds that were added to its own, those with a record in `keys`."""
+    if spec.train is None or spec.train.target is None:
+        return planned
+    added = [m for m in _all_seeds(spec.train, planned.measurements) if m.key in keys]
+    there = {m.key for m in planned.measurements}
+    return replace(planned, measurements=(*planned.measurements, *(m for m in added if m.key not in there)))
+
+
+def _all_seeds(spec: TrainSpec, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
+    """Each of the seeds that the trainings of `measurements` may have at most."""
+    for first in measurements:
+        if first.figure == "training" and first.protocol["seed"] == 0:
+            for seed in range(spec.most_seeds):
+                yield Measurement("training", first.point, {**first.protocol, "seed": seed})
+
+
+def _check_paired(points: Collection[DesignPoint]) -> None:
+    """Raise `InputError` if a variant has no plain network to be paired with."""
+    there = set(points)
+    for point in points:
+        if point.baseline() not in there:
+            raise InputError(
+                f"train.target needs the plain network of {point} in the sweep: add method plain, let where"
+                " keep it, or leave target out"
+            )
 
 
 def check_sizes(spec: SweepSpec, plan: Plan, todo: Iterable[Measurement]) -> None:
@@ -185,17 +216,20 @@ def run(
     store: Store,
     on_step: Callable[[SweepStep], None] = lambda step: None,
     on_record: Callable[[Record], None] = lambda record: None,
+    planned: Plan | None = None,
 ) -> list[Record]:
     """Measure `todo`, commit each record to `store` and pass it to `on_record`; returns the failed ones.
 
-    A point is not trained if the sweep's `where` fails once its counts and latencies are known. Raises
+    Given the sweep's plan, seeds are added until differences are known, if it has a target. A point is not
+    trained if the sweep's `where` fails once its counts and latencies are known. Raises
     `RunError` if a record can't be written.
     """
     failed = []
     wanted = None if spec.where is None else condition(spec.where)
     may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
     paused, rounds = store.path.parent / "paused", store.path.parent / "rounds"
-    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds):
+    whole = () if planned is None else planned.measurements
+    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds, whole):
         store.append(record)
         on_record(record)
         if record.status != "ok":
@@ -217,12 +251,15 @@ def measure(
     known: Callable[[], Iterable[Record]] = list,
     paused: Path | None = None,
     rounds: Path | None = None,
+    planned: Iterable[Measurement] = (),
 ) -> Iterator[Record]:
     """Yield the record of each measurement of `spec` when it is made: counts, then latencies, then trainings.
 
     `may_train` is called for each point before any is trained. Successive halving resumes from the earlier
     records that `known` returns, and saves paused trainings in the folder `paused`, which it requires.
     Unfinished latencies are saved in the folder `rounds`, if given, until all of a group are recorded.
+
+    With a target seeds are added to the trainings of `planned`, all measurements of the sweep.
 
     Latencies of one protocol are measured in rounds together, and trainings concurrently or by halving, so
     records may come in another order. A measurement that runs out of memory or fails becomes a failed record,
@@ -242,9 +279,56 @@ def measure(
             done += 1
     allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
     done += sum(not allowed[measurement.point] for measurement in trainings)
+    until = None if spec.train is None else _until(spec.train)
     for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known, paused):
-        yield record
+        yield record if until is None else _limited(record, until)
         done += 1
+    if spec.train is None or until is None:
+        return
+    possible = {m.key: m for m in _all_seeds(spec.train, planned) if allowed.get(m.point, True)}
+    recorded = {record.key: record for record in known() if record.key in possible}
+    added = _added(possible, recorded, until)
+    if not added:
+        return
+    device = added[0].protocol["device"]
+    threads = max(m.protocol["threads"] or 1 for m in added)
+    jobs, auto = _jobs(spec.train, device, len(added), threads), spec.train.jobs == "auto"
+
+    def on_part(record: Record, part: float) -> None:
+        at(possible[record.key], part)
+
+    with workers(jobs, on_part, device, wait_and_see=auto) as at_work:
+        while added:
+            todo += added
+            tasks = [Record("training", m.point, m.protocol) for m in added]
+            for record in train_in_full(spec.train, tasks, at_work):
+                recorded[record.key] = _limited(record, until)
+                yield recorded[record.key]
+                done += 1
+            added = _added(possible, recorded, until)
+
+
+def _until(spec: TrainSpec) -> Until | None:
+    """When to stop adding seeds; None if none is added."""
+    return None if spec.target is None else Until(spec.target, spec.seeds, spec.most_seeds, spec.hours)
+
+
+def _limited(record: Record, until: Until) -> Record:
+    """`record` with the limits that its verdict follows from."""
+    return replace(record, value={**record.value, **until.to_value()}) if record.status == "ok" else record
+
+
+def _added(
+    possible: Mapping[str, Measurement], recorded: Mapping[str, Record], until: Until
+) -> list[Measurement]:
+    """The next seed of each variant that is not decided and of its plain network, without those recorded."""
+    wanted: dict[tuple[DesignPoint, int], None] = {}
+    for verdict in verdicts(recorded.values(), until):
+        if verdict.ended_by is None:
+            wanted[verdict.plain.point, verdict.seeds] = None
+            wanted[verdict.point, verdict.seeds] = None
+    by_seed = {(m.point, m.protocol["seed"]): m for key, m in possible.items() if key not in recorded}
+    return [by_seed[key] for key in wanted if key in by_seed]
 
 
 def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:

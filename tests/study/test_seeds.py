@@ -1,0 +1,143 @@
+"""Seeds until it is known: a sweep with a target adds seeds where they still decide something."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps import TINY, committed, write_sweep
+from wnexplore.design.sweep_file import SweepSpec, load_sweep
+from wnexplore.errors import InputError
+from wnexplore.report.known_differences import seed_lines
+from wnexplore.results.record import Record
+from wnexplore.results.seeds import Verdict, verdicts
+from wnexplore.results.sequences import paired_sequence
+from wnexplore.results.store import Store, read_records
+from wnexplore.study.sweep import plan, remaining, run, with_added
+from wnexplore.training.training_record import threads_before
+
+_ONE = TINY.replace("M: [1, 2]", "M: [2]").replace("G: [1, 2]", "G: [2]").replace("latency: {", "#")
+_UNTIL = _ONE + (
+    "latency: false\n"
+    "train: {data: digits, device: cpu, epochs: 1, batch_size: 512, seeds: 2, target: 9.0, max_seeds: 10}\n"
+)
+
+
+def _run(spec: SweepSpec, directory: Path) -> list[Verdict]:
+    with Store.create(directory) as store:
+        planned = plan(spec, threads_before(store.records()))
+        planned = with_added(spec, planned, store.keys())
+        run(spec, remaining(planned, store.keys()), store, planned=planned)
+    return verdicts(read_records(directory))
+
+
+def _seeds(directory: Path) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for record in read_records(directory):
+        if record.figure == "training":
+            found.setdefault(record.point.method, []).append(record.protocol["seed"])
+    return {method: sorted(seeds) for method, seeds in found.items()}
+
+
+@pytest.mark.slow
+def test_seeds_are_added_in_pairs_until_a_difference_is_known(tmp_path: Path) -> None:
+    spec = load_sweep(write_sweep(tmp_path, _UNTIL))
+    (verdict,) = _run(spec, tmp_path / "run")
+    assert _seeds(tmp_path / "run") == {m: list(range(verdict.seeds)) for m in ("plain", "weightnet")}
+    top1: dict[str, list[float]] = {}
+    for record in read_records(tmp_path / "run"):
+        if record.figure == "training":
+            top1.setdefault(record.point.method, []).append(record.value["top1"])
+    differences = [b - a for a, b in zip(top1["plain"], top1["weightnet"], strict=True)]
+    before, last = paired_sequence(differences[:-1], 1e-9), paired_sequence(differences, 1e-9)
+    assert before is None or (before[0] <= 0 <= before[1] and before[1] - before[0] > 18)
+    assert last is not None
+    ends = {"difference": not last[0] <= 0 <= last[1], "target": last[1] - last[0] <= 18}
+    assert verdict.ended_by == "max_seeds" or ends[str(verdict.ended_by)]
+    assert verdict.seeds <= 10
+
+    kept = read_records(tmp_path / "run")
+    assert _run(spec, tmp_path / "run") == [verdict]
+    assert read_records(tmp_path / "run") == kept, "a finished sweep trains nothing again"
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_to_the_same_seeds_and_verdict(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, _UNTIL)
+    whole = _run(load_sweep(file), tmp_path / "whole")
+    command = [sys.executable, "-m", "wnexplore", "sweep", str(file), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 100
+    # Two counts and two seeds each, then an odd number of added ones.
+    while committed(tmp_path / "run") < 9 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert 9 <= committed(tmp_path / "run") < 2 + 2 * whole[0].seeds
+    ended = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True, timeout=200, check=True)
+    resumed = verdicts(read_records(tmp_path / "run"))
+    assert [(v.seeds, v.ended_by, v.variant.top1) for v in resumed] == [
+        (v.seeds, v.ended_by, v.variant.top1) for v in whole
+    ]
+    assert _seeds(tmp_path / "run") == _seeds(tmp_path / "whole")
+    assert any(str(whole[0].point) in line and "seeds" in line for line in ended.stdout.splitlines())
+
+
+def _records(differences: list[float], **limits: float) -> list[Record]:
+    from wnexplore.design.point import DesignPoint
+
+    plain, variant = DesignPoint.of("shufflenet_v2_x0_5"), DesignPoint.of("shufflenet_v2_x0_5", method="se")
+    value = {"seed_target": 1.0, "first_seeds": 3, "max_seeds": 30, "seconds": 60.0, "epochs": 1} | limits
+    return [
+        Record(
+            "training", point, {"dataset": "digits", "epochs": 1, "seed": seed}, value=value | {"top1": top1}
+        )
+        for seed, difference in enumerate(differences)
+        for point, top1 in ((plain, 50.0), (variant, 50.0 + difference))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differences", "limits", "ended_by", "said"),
+    [
+        ([10.0, 10.5] * 10, {}, "difference", "certainly not plain's top-1"),
+        ([0.25, -0.25] * 10, {}, "target", "known to be smaller than the target"),
+        ([5.0, -5.0] * 2, {}, None, r"not known after 4 seeds: .* about \d+ seeds more"),
+        ([5.0, -5.0] * 2, {"max_seeds": 4}, "max_seeds", "not known after 4 seeds, ended by max_seeds"),
+        ([5.0, -5.0] * 2, {"seed_hours": 0.1}, "hours", "ended by the budget of hours"),
+        ([5.0, -5.0] * 2, {"seed_hours": 1.0}, None, "about"),
+    ],
+)
+def test_what_ended_the_seeds_follows_from_the_records(
+    differences: list[float], limits: dict[str, float], ended_by: str | None, said: str
+) -> None:
+    records = _records(differences, **limits)
+    for order in (records, records[::-1]):
+        (verdict,) = verdicts(order)
+        assert verdict.ended_by == ended_by
+        assert re.search(said, "\n".join(seed_lines(order)))
+    assert (verdict.more == 0) == (ended_by in ("difference", "target"))
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("max_seeds: 5", "max_seeds is for seeds until it is known"),
+        ("hours: 1", "hours is for seeds until it is known"),
+        ("target: 1, seeds: 5, max_seeds: 4", "max_seeds is 4: expected at least seeds, 5"),
+        ("target: 0", r"train\.target"),
+        ("target: 1, schedule: halving, max_epochs: 3", "target is for 'schedule: full'"),
+    ],
+)
+def test_limits_that_do_not_fit_are_refused(tmp_path: Path, train: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_sweep(write_sweep(tmp_path, _ONE + f"train: {{{train}}}\n"))
+
+
+def test_a_target_needs_the_plain_network(tmp_path: Path) -> None:
+    spec = load_sweep(write_sweep(tmp_path, _UNTIL.replace("[plain, weightnet]", "[weightnet]")))
+    with pytest.raises(InputError, match=r"train\.target needs the plain network"):
+        plan(spec)
