@@ -22,7 +22,8 @@ from wnexplore.training.training_record import threads_before
 _ONE = TINY.replace("M: [1, 2]", "M: [2]").replace("G: [1, 2]", "G: [2]").replace("latency: {", "#")
 _UNTIL = _ONE + (
     "latency: false\n"
-    "train: {data: digits, device: cpu, epochs: 1, batch_size: 512, seeds: 2, target: 9.0, max_seeds: 10}\n"
+    "train: {data: digits, device: cpu, epochs: 1, batch_size: 512, jobs: 1, seeds: 2,"
+    " target: 9.0, max_seeds: 9}\n"
 )
 
 
