@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,8 +15,10 @@ from tests.results.records import complexity, curves, failure, latency, points, 
 from wnexplore import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.figure_files import save
-from wnexplore.report.figures import learning_curves, scatter, standard_set
+from wnexplore.report.figures import scatter, standard_set
 from wnexplore.report.heatmap import HeatPanel, heat_infos
+from wnexplore.report.learning_curves import CurvePanel, curve_infos
+from wnexplore.report.panels import FigureInfo, Panel, render
 from wnexplore.report.placement import Box, Label, place
 from wnexplore.report.scatter import ScatterPanel, scatter_info
 from wnexplore.results.frame import frame
@@ -234,7 +237,7 @@ def test_labels_lie_in_the_area_apart_from_markers_and_one_another() -> None:
 
 
 @pytest.mark.slow
-def test_many_points_look_as_each_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_points_look_as_each_alone(tmp_path: Path) -> None:
     """What is drawn at once where it is much gives the same picture as one by one."""
     records = [
         r for point in points() for r in (complexity(point, params=len(str(point))), latency(point, 5))
@@ -242,11 +245,13 @@ def test_many_points_look_as_each_alone(tmp_path: Path, monkeypatch: pytest.Monk
     table = frame([r for place, r in enumerate(records) if r.figure == "complexity" or place % 3])
     curves_of = frame(curves(seeds=2))
     pictures = []
+    infos = {
+        "points": scatter_info(table, "params", "latency_ms"),
+        "curves": curve_infos(curves_of, curves(seeds=2))["learning_curves"],
+    }
     for few in (200, 0):
-        monkeypatch.setattr("wnexplore.report.scatter.FEW", few)
-        monkeypatch.setattr("wnexplore.report.learning_curves.FEW", few)
-        save(scatter(table, "params", "latency_ms"), tmp_path / f"points{few}.png")
-        save(learning_curves(curves_of, curves(seeds=2)), tmp_path / f"curves{few}.png")
+        for name, info in infos.items():
+            save(render(_drawn(info, few=few)), tmp_path / f"{name}{few}.png")
         images = [Image.open(tmp_path / f"{name}{few}.png").convert("L") for name in ("points", "curves")]
         pictures.append([np.asarray(image, dtype=np.int16) for image in images])
     for one_by_one, together in zip(*pictures, strict=True):
@@ -254,3 +259,37 @@ def test_many_points_look_as_each_alone(tmp_path: Path, monkeypatch: pytest.Monk
         # Where lines cross, which lies on top, and how edges are smoothed.
         assert (abs(one_by_one - together) > 64).mean() < 1e-3
         assert (one_by_one < 128).mean() > 1e-3
+
+
+def test_of_dense_panels_vector_files_hold_an_image_and_text(tmp_path: Path) -> None:
+    records = [
+        r for point in points() for r in (complexity(point, params=len(str(point))), latency(point, 5))
+    ]
+    infos = {
+        "points": scatter_info(frame(records), "params", "latency_ms"),
+        "curves": curve_infos(frame(curves(seeds=2)), curves(seeds=2))["learning_curves"],
+    }
+    for name, info in infos.items():
+        files = []
+        for dense in (2000, 0):
+            save(render(_drawn(info, few=0, dense=dense)), tmp_path / f"{name}{dense}.svg")
+            files.append((tmp_path / f"{name}{dense}.svg").read_text())
+        vectors, image = files
+        assert "<image" not in vectors
+        assert "<image" in image
+        # Axes and legends stay text.
+        assert vectors.count('id="text_') == image.count('id="text_') > 5
+
+
+def _drawn(info: FigureInfo, **limits: int) -> FigureInfo:
+    """`info` with other numbers of what is drawn in one way or another, and all its lines unnamed."""
+    changed: list[Panel] = []
+    for panel in info.panels:
+        if isinstance(panel, CurvePanel):
+            unnamed = {"name": "", "label": "", "colour": "#000000", "dash": (), "bands": ()}
+            curves_ = tuple(replace(curve, **unnamed) for curve in panel.curves)  # type: ignore[arg-type]
+            changed.append(replace(panel, curves=curves_, **limits))  # type: ignore[arg-type]
+        else:
+            assert isinstance(panel, ScatterPanel)
+            changed.append(replace(panel, **limits))  # type: ignore[arg-type]
+    return replace(info, panels=tuple(changed))

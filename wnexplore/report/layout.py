@@ -79,12 +79,16 @@ class TableLayout:
     """The columns that can be dropped for space, in this order."""
 
     def mapped(self, change: Callable[[str], str]) -> TableLayout:
-        """This table with what `change` makes of each text but the caption's."""
+        """This table with what `change` makes of each text but the caption's.
+
+        `change` is called once for each different cell: many cells of a large table are alike.
+        """
+        changed = {cell: change(cell) for cell in set().union(*self.rows)}
         return replace(
             self,
             title=change(self.title),
             headings=tuple(map(change, self.headings)),
-            rows=tuple(tuple(map(change, row)) for row in self.rows),
+            rows=tuple(tuple(map(changed.__getitem__, row)) for row in self.rows),
         )
 
     def without(self, columns: Collection[int]) -> TableLayout:

@@ -17,7 +17,18 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from wnexplore.design.point import AXES, DesignPoint
-from wnexplore.report.panels import FEW, GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
+from wnexplore.report.panels import (
+    DENSE,
+    FEW,
+    GREY,
+    FigureInfo,
+    LegendEntry,
+    Panel,
+    PlotAxis,
+    dress,
+    limits,
+    ticks,
+)
 from wnexplore.report.placement import spread
 from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
@@ -56,6 +67,10 @@ class CurvePanel(Panel):
     y: PlotAxis
     curves: tuple[Curve, ...]
     dots: bool = False
+    few: int = FEW
+    """Most unnamed lines that are drawn one by one."""
+    dense: int = DENSE
+    """Most unnamed lines that are drawn as vectors."""
 
     def draw(self, ax: Axes) -> None:
         _draw(ax, self)
@@ -303,9 +318,9 @@ _CROSS: Any = {"marker": "X", "markersize": 5.0, "markeredgecolor": "white", "ma
 def _draw(ax: Axes, panel: CurvePanel) -> None:
     """Lines over bands; a cross where a variant was dropped, dots where there are few values."""
     nameless = [curve for curve in panel.curves if not curve.name]
-    together = len(nameless) > FEW
+    together = len(nameless) > panel.few
     if together:
-        _draw_nameless(ax, nameless, panel.dots)
+        _draw_nameless(ax, nameless, panel.dots, rasterized=len(nameless) > panel.dense)
     for order, curve in enumerate(panel.curves, start=3):
         if together and not curve.name:
             continue
@@ -335,19 +350,18 @@ def _draw(ax: Axes, panel: CurvePanel) -> None:
     dress(ax)
 
 
-def _draw_nameless(ax: Axes, curves: Sequence[Curve], dots: bool) -> None:
+def _draw_nameless(ax: Axes, curves: Sequence[Curve], dots: bool, *, rasterized: bool) -> None:
     """Very many curves that look alike, all at once and below the others."""
     look = _line(curves[0])
     lines = [list(zip(curve.xs, curve.ys, strict=True)) for curve in curves]
     # Ended and joined as single lines are.
     ends: Any = {"capstyle": "projecting", "joinstyle": "round"}
-    ax.add_collection(
-        LineCollection(lines, colors=look["color"], linewidths=look["linewidth"], zorder=2.1, **ends)
-    )
+    style: Any = {"color": look["color"], "rasterized": rasterized}
+    ax.add_collection(LineCollection(lines, linewidths=look["linewidth"], zorder=2.1, **style, **ends))
     dotted = [place for curve, line in zip(curves, lines, strict=True) if not curve.dropped for place in line]
     crossed = [line[-1] for curve, line in zip(curves, lines, strict=True) if curve.dropped]
     for places, marker in ((dotted if dots else [], _DOTS), (crossed, {"linestyle": "none", **_CROSS})):
-        ax.plot([x for x, _ in places], [y for _, y in places], zorder=2.2, color=look["color"], **marker)
+        ax.plot([x for x, _ in places], [y for _, y in places], zorder=2.2, **style, **marker)
 
 
 def _label_ends(ax: Axes, panel: CurvePanel) -> None:
@@ -374,7 +388,9 @@ def _label_ends(ax: Axes, panel: CurvePanel) -> None:
 def _handles(panel: CurvePanel) -> list[Line2D]:
     """Legend entries; one for all unnamed lines."""
     handles = [Line2D([], [], label=curve.name, **_line(curve)) for curve in panel.curves if curve.name]
-    handles += [Line2D([], [], label=_OTHERS, **_line(curve)) for curve in panel.curves if not curve.name][:1]
+    other = next((curve for curve in panel.curves if not curve.name), None)
+    if other is not None:
+        handles.append(Line2D([], [], label=_OTHERS, **_line(other)))
     if any(curve.dropped for curve in panel.curves):
         handles.append(Line2D([], [], label=_DROPPED, linestyle="none", color=GREY, **_CROSS))
     return handles

@@ -106,6 +106,12 @@ GREY = "#595959"
 FEW = 200
 """Points or lines of a panel that are drawn one by one, which takes matplotlib some milliseconds each."""
 
+DENSE = 2000
+"""Points or lines of a panel that are drawn as vectors; of more a .svg or .pdf holds an image (200 dpi).
+
+Nobody could tell so many apart, and as vectors they take megabytes, and programs seconds to show them.
+"""
+
 _MARGIN = 0.09
 
 

@@ -13,7 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from wnexplore.errors import InputError
-from wnexplore.report.panels import FEW, GREY, FigureInfo, LegendEntry, Panel, PlotAxis, dress, limits, ticks
+from wnexplore.report.panels import (
+    DENSE,
+    FEW,
+    GREY,
+    FigureInfo,
+    LegendEntry,
+    Panel,
+    PlotAxis,
+    dress,
+    limits,
+    ticks,
+)
 from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.report.series import Key, Point, Series, fill, series_keys, styles
 from wnexplore.results.columns import (
@@ -44,6 +55,10 @@ class ScatterPanel(Panel):
     """Whether the front's step between two points is at the left one, as if larger x is better."""
     diagonal: bool = False
     """Whether the line y = x is drawn, as between two ranks."""
+    few: int = FEW
+    """Most points that are drawn one by one."""
+    dense: int = DENSE
+    """Most points that are drawn as vectors."""
 
     @property
     def points(self) -> list[Point]:
@@ -196,14 +211,20 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
         steps = "steps-pre" if panel.front_rises_before else "steps-post"
         xs, ys = zip(*panel.front, strict=True)
         ax.plot(xs, ys, drawstyle=steps, zorder=1, **_FRONT_LINE)
+    points = panel.points
+    dense = len(points) > panel.dense
     for series in panel.series:
-        _draw_series(ax, series, one_by_one=len(panel.points) <= FEW)
+        _draw_series(ax, series, one_by_one=len(points) <= panel.few, rasterized=dense)
     if panel.diagonal:
         ax.axline((1, 1), slope=1, zorder=1, **_DIAGONAL)
-    points = panel.points
     ringed = [point for point in points if point.ringed]
     ax.plot(
-        [point.x for point in ringed], [point.y for point in ringed], linestyle="none", zorder=2, **_RING_MARK
+        [point.x for point in ringed],
+        [point.y for point in ringed],
+        linestyle="none",
+        zorder=2,
+        rasterized=dense,
+        **_RING_MARK,
     )
     ax.set_xlim(*limits(_reach(points, "x"), panel.x.log))
     ax.set_ylim(*limits(_reach(points, "y"), panel.y.log))
@@ -222,28 +243,29 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
     dress(ax)
 
 
-def _draw_series(ax: Axes, series: Series, one_by_one: bool) -> None:
+def _draw_series(ax: Axes, series: Series, *, one_by_one: bool, rasterized: bool) -> None:
     # Each point's bars lie on those of the points before it, which nobody could see of very many.
     for points in ([point] for point in series.points) if one_by_one else [series.points]:
-        _draw_bars(ax, "x", [(p, p.x, p.x_interval) for p in points if p.x_interval is not None])
-        _draw_bars(ax, "y", [(p, p.y, p.y_interval) for p in points if p.y_interval is not None])
+        _draw_bars(ax, "x", [(p, p.x, p.x_interval) for p in points if p.x_interval is not None], rasterized)
+        _draw_bars(ax, "y", [(p, p.y, p.y_interval) for p in points if p.y_interval is not None], rasterized)
     ax.plot(
         [point.x for point in series.points],
         [point.y for point in series.points],
         linestyle="none",
         zorder=3,
+        rasterized=rasterized,
         **_marker(series),
     )
 
 
-def _draw_bars(ax: Axes, name: str, bars: Sequence[tuple[Point, float, Interval]]) -> None:
+def _draw_bars(ax: Axes, name: str, bars: Sequence[tuple[Point, float, Interval]], rasterized: bool) -> None:
     """The error bars of some points along one axis: each point, its value there and its interval."""
     if not bars:
         return
     # Rounding may put a median outside its interval: lengths must not be negative.
     below = [max(0.0, at - interval[0]) for _, at, interval in bars]
     above = [max(0.0, interval[1] - at) for _, at, interval in bars]
-    reach: dict[str, Any] = {f"{name}err": [below, above]}
+    reach: dict[str, Any] = {f"{name}err": [below, above], "rasterized": rasterized}
     xs, ys = [point.x for point, *_ in bars], [point.y for point, *_ in bars]
     ax.errorbar(xs, ys, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5, zorder=2, **reach)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import pandas as pd
 from rich import box
@@ -76,7 +75,7 @@ _UNBOUNDED = 10_000
 
 def _widest(contents: TableLayout) -> TableLayout:
     """The table of one row that is as wide as `contents`."""
-    row = tuple(max(column, key=cell_len) for column in zip(*contents.rows, strict=True))
+    row = tuple(max(dict.fromkeys(column), key=cell_len) for column in zip(*contents.rows, strict=True))
     return replace(contents, rows=(row,) if row else (), failed=(False,) if row else ())
 
 
@@ -111,9 +110,10 @@ def _lines(
     widths = [len(part) for part in "".join(segment.text for segment in marks).split()]
     if len(widths) != len(columns):
         return None
-    texts = (
-        map(partial(_fitted, w, n), c) for w, n, c in zip(widths, contents.numeric, columns, strict=True)
-    )
+    texts = []
+    for width, numeric, column in zip(widths, contents.numeric, columns, strict=True):
+        fitted = {cell: _fitted(width, numeric, cell) for cell in set(column)}
+        texts.append(map(fitted.__getitem__, column))
     rows = map((" " * (padding + 1)).join, zip(*texts, strict=True))
     dim, end = console.get_style("dim"), Segment.line()
     body = (

@@ -11,6 +11,7 @@ import numpy as np
 from wnexplore.results.columns import Direction, Interval
 
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
+_Truths = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def pareto(
@@ -47,7 +48,9 @@ def pareto(
     best, worst = np.fmin.reduce(ends, axis=2), np.fmax.reduce(ends, axis=2)
     known = ~np.isnan(costs).any(axis=1)
     worst = np.ascontiguousarray(_front(np.unique(worst[known], axis=0)).T)
-    return [bool(there) and not _dominated(row, worst) for there, row in zip(known, best, strict=True)]
+    kept = np.zeros(len(points), dtype=np.bool_)
+    kept[known] = ~_dominated(best[known], worst)
+    return [bool(optimal) for optimal in kept]
 
 
 def _front(worst: _Numbers) -> _Numbers:
@@ -64,8 +67,13 @@ def _front(worst: _Numbers) -> _Numbers:
     return kept
 
 
-def _dominated(best: _Numbers, worst: _Numbers) -> bool:
-    """Whether any point dominates: each column of `worst` has a point's worse bounds."""
-    no_worse = (worst <= best[:, None]).all(axis=0)
-    better = (worst < best[:, None]).any(axis=0)
-    return bool((no_worse & better).any())
+def _dominated(best: _Numbers, worst: _Numbers) -> _Truths:
+    """For each row of `best` whether a point dominates it: each column of `worst` has one's worse bounds."""
+    # So many rows at once that a table of rows by points stays small.
+    step = max(1, 1_000_000 // max(1, worst.size))
+    found: list[_Truths] = [np.zeros(0, dtype=np.bool_)]
+    for start in range(0, len(best), step):
+        rows = best[start : start + step, :, None]
+        dominates = np.all(worst <= rows, axis=1) & np.any(worst < rows, axis=1)
+        found.append(np.asarray(np.any(dominates, axis=1)))
+    return np.concatenate(found)
