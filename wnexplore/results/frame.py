@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
+from wnexplore.design.axes import NETWORK_AXES
 from wnexplore.design.multiplier import OverChannels, PerStage
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, LEARNED, Interval, Kind
@@ -17,6 +19,7 @@ from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
 from wnexplore.results.seeds import sequence_of, until_of
 from wnexplore.results.trainings import TrainingGroup, newest, trainings
+from wnexplore.results.uncollected import uncollected
 
 _DTYPES: dict[Kind, str] = {
     "text": "string",
@@ -43,21 +46,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Latencies are in milliseconds, memory in megabytes, energy in joules per image. Older records without a
     column get its usual value.
     """
-    by_point = _by_point(records)
-    trained: dict[DesignPoint, list[TrainingGroup]] = {}
-    for training in trainings(record for point_records in by_point.values() for record in point_records):
-        trained.setdefault(training.point, []).append(training)
-    values: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for point, point_records in by_point.items():
-        for row in _rows(point, point_records, trained):
-            for name, column in values.items():
-                column.append(row.get(name))
-    found = pd.DataFrame(
-        {name: pd.Series(_clean(values.pop(name)), dtype=_DTYPES[COLUMNS[name].kind]) for name in COLUMNS}
-    )
-    if any(until_of(training) is not None for parts in trained.values() for training in parts):
-        found.attrs["looked"] = True
-    return found
+    with uncollected():
+        return _parts(records).frame()
 
 
 def cells(frame: pd.DataFrame, name: str) -> list[Any]:
@@ -116,18 +106,6 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], l
     return found
 
 
-def _by_point(records: Iterable[Record]) -> dict[DesignPoint, list[Record]]:
-    """The records of each point, in order of appearance."""
-    numbers: Numbered[DesignPoint] = Numbered(lambda point: point)
-    found: list[tuple[DesignPoint, list[Record]]] = []
-    for record in records:
-        number = numbers[record.point]
-        if number == len(found):
-            found.append((record.point, []))
-        found[number][1].append(record)
-    return dict(found)
-
-
 @dataclass(frozen=True)
 class _Part:
     """The cells of a row from some records."""
@@ -147,30 +125,96 @@ class _Part:
 _NOTHING = _Part({}, 0, ())
 
 
-def _rows(
-    point: DesignPoint, records: Sequence[Record], trained: Mapping[DesignPoint, Sequence[TrainingGroup]]
-) -> Iterator[dict[str, Any]]:
+class _Parts:
+    """The parts of all rows, of three kinds, each of which many rows share."""
+
+    def __init__(self) -> None:
+        self._parts: list[list[_Part]] = [[_NOTHING], [_NOTHING], [_NOTHING]]
+        self._rows: list[list[int]] = [[], [], []]
+        self._statuses: list[str] = []
+        self._errors: list[str | None] = []
+        self.looked = False
+        """Whether seeds were added until differences were known."""
+
+    def add(self, counted: _Part, timings: Sequence[_Part], learned: Sequence[_Part]) -> None:
+        """Add the rows of one point: one for each pair of a timing and a training."""
+        places: list[Sequence[int]] = []
+        for found, parts in zip(self._parts, ([counted], timings, learned), strict=True):
+            places.append(range(len(found), len(found) + len(parts)) if parts else [0])
+            found += parts
+        for row in itertools.product(*places):
+            parts = [found[place] for found, place in zip(self._parts, row, strict=True)]
+            for rows, place in zip(self._rows, row, strict=True):
+                rows.append(place)
+            severity = max(part.severity for part in parts)
+            self._statuses.append(_SEVERITY[severity])
+            errors = dict.fromkeys(error for part in parts for error in part.errors) if severity else ()
+            self._errors.append("; ".join(errors) or None)
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each triple of parts; of a column that several parts have, the last part's cell."""
+        names = [set[str]().union(*(part.cells for part in parts)) for parts in self._parts]
+        columns = {name: self._column(name, [name in known for known in names]) for name in COLUMNS}
+        ends = {"status": self._statuses, "error": self._errors}
+        columns |= {name: _series(name, values) for name, values in ends.items()}
+        made = pd.DataFrame(columns)
+        if self.looked:
+            made.attrs["looked"] = True
+        return made
+
+    def _column(self, name: str, known: Sequence[bool]) -> pd.Series[Any]:
+        kinds = [(p, r) for p, r, k in zip(self._parts, self._rows, known, strict=True) if k]
+        if len(kinds) == 1:
+            ((parts, rows),) = kinds
+            # Cells are converted once, however many rows they are in.
+            return _series(name, [part.cells.get(name) for part in parts]).take(rows).reset_index(drop=True)
+        values: list[Any] = [None] * len(self._statuses)
+        for parts, rows in kinds:
+            cells = [parts[row].cells for row in rows]
+            values = [row.get(name, value) for row, value in zip(cells, values, strict=True)]
+        return _series(name, values)
+
+
+def _parts(records: Iterable[Record]) -> _Parts:
+    numbers: Numbered[DesignPoint] = Numbered(lambda point: point)
+    by_point: list[list[Record]] = []
+    for record in records:
+        number = numbers[record.point]
+        if number == len(by_point):
+            by_point.append([])
+        by_point[number].append(record)
+    trained: dict[int, list[TrainingGroup]] = {}
+    for training in trainings(record for point_records in by_point for record in point_records):
+        trained.setdefault(numbers[training.point], []).append(training)
+    baselines: dict[tuple[Any, ...], DesignPoint] = {}
+    found = _Parts()
+    found.looked = any(until_of(training) is not None for parts in trained.values() for training in parts)
+    for number, point_records in enumerate(by_point):
+        point = point_records[0].point
+        plain: dict[Any, TrainingGroup] = {}
+        if number in trained:
+            network = tuple(getattr(point, axis) for axis in NETWORK_AXES)
+            if network not in baselines:
+                baselines[network] = point.baseline()
+            baseline = numbers[baselines[network]]
+            if baseline != number:
+                plain = {training.identity: training for training in trained.get(baseline, ())}
+        found.add(
+            _counted(point, point_records),
+            _timings(record for record in point_records if record.figure == "latency"),
+            [
+                _Part.of(_training(part) | _difference(part, plain.get(part.identity)), part.records)
+                for part in newest(trained.get(number, ()))
+            ],
+        )
+    return found
+
+
+def _counted(point: DesignPoint, records: Sequence[Record]) -> _Part:
+    """The axes of a point, and the counts of its newest complexity."""
     complexity = [record for record in records if record.figure == "complexity"][-1:]
     axes: dict[str, Any] = {axis: getattr(point, axis) for axis in AXES}
-    counted = _Part.of(axes | (_visible(complexity[0].value) if complexity else {}), complexity)
-    timings = _timings(record for record in records if record.figure == "latency")
-    baseline = point.baseline() if point in trained else point
-    plain = {training.identity: training for training in trained.get(baseline, ()) if baseline != point}
-    learned = [
-        _Part.of(_training(training) | _difference(training, plain.get(training.identity)), training.records)
-        for training in newest(trained.get(point, ()))
-    ]
-    for timed in timings or [_NOTHING]:
-        for training in learned or [_NOTHING]:
-            parts = (counted, timed, training)
-            errors = dict.fromkeys(error for part in parts for error in part.errors)
-            yield {
-                **counted.cells,
-                **timed.cells,
-                **training.cells,
-                "status": _SEVERITY[max(part.severity for part in parts)],
-                "error": "; ".join(errors) or None,
-            }
+    return _Part.of(axes | (_visible(complexity[0].value) if complexity else {}), complexity)
 
 
 def _timings(records: Iterable[Record]) -> list[_Part]:
@@ -230,6 +274,7 @@ def _visible(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in COLUMNS}
 
 
-def _clean(values: list[Any]) -> list[Any]:
-    """`values` with None for missing values."""
-    return [None if isinstance(value, float) and value != value else value for value in values]
+def _series(name: str, values: Iterable[Any]) -> pd.Series[Any]:
+    """A column, None for missing values."""
+    known = [None if isinstance(value, float) and value != value else value for value in values]
+    return pd.Series(known, dtype=_DTYPES[COLUMNS[name].kind])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sqlite3
 import sys
@@ -22,6 +21,7 @@ from wnexplore.files import remove_unfinished
 from wnexplore.results.record import FIGURES, Figure, Record
 from wnexplore.results.rows import COLUMNS, DamagedRowError, RowReader
 from wnexplore.results.schema import ASIDE, SCHEMA, TABLES, VERSION, damage
+from wnexplore.results.uncollected import uncollected
 
 FILE_NAME = "results.sqlite"
 
@@ -291,7 +291,7 @@ class _Rows:
         """All valid records; for others a line is appended to `damaged`, and the id to `ids`, or an error is
         raised.
         """
-        with _uncollected():
+        with uncollected():
             found, wrong, numbers = self._all(samples_of)
         if ids is not None:
             ids += numbers
@@ -361,18 +361,6 @@ class _Rows:
 _SELECT = f"SELECT id, {', '.join(COLUMNS)}, environment FROM records"
 _AT_ONCE = 1000
 _CONTINUE = "--skip-damaged continues without damaged records"
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's search for cycles of garbage, which many new records without any would start often."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def _decoded(text: bytes) -> Any:

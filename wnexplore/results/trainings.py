@@ -55,8 +55,14 @@ class TrainingGroup:
 
     def learned(self, name: str) -> dict[Any, float]:
         """Seed -> the figure `name` of `LEARNED`, for successful seeds that have it."""
-        found = ((record.protocol.get("seed"), _figure(record, name)) for record in self.records)
-        return {seed: figure for seed, figure in found if figure is not None}
+        if name not in self._learned:
+            found = ((record.protocol.get("seed"), _figure(record, name)) for record in self.records)
+            self._learned[name] = {seed: figure for seed, figure in found if figure is not None}
+        return self._learned[name]
+
+    @cached_property
+    def _learned(self) -> dict[str, dict[Any, float]]:
+        return {}
 
     @property
     def dropped_at(self) -> int | None:
