@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -40,16 +41,24 @@ def export(
 def _csv(frame: pd.DataFrame) -> str:
     # As objects: pandas would make floats of a column with integers and gaps.
     texts = {
-        name: pd.Series([csv_cell(value) for value in values], dtype=object)
+        name: pd.Series(_each(csv_cell, values) if COLUMNS[name].kind in _TEXTS else values, dtype=object)
         for name, values in _columns(frame).items()
     }
     return pd.DataFrame(texts).to_csv(index=False, lineterminator="\n")
 
 
 def _json(frame: pd.DataFrame) -> str:
-    rows = zip(*_columns(frame).values(), strict=True)
-    objects = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    return json.dumps(objects, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # As json.dumps with an indent writes it, which takes it ten times as long.
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    columns = [
+        _each(encode, values) if COLUMNS[name].kind in _TEXTS else encode(values)[1:-1].split(", ")
+        for name, values in _columns(frame).items()
+    ]
+    if not len(frame):
+        return "[]\n"
+    heads = [f"  {encode(name)}: ".replace("%", "%%") for name in COLUMNS]
+    form = " {\n" + ",\n".join(f"{head}%s" for head in heads) + "\n }"
+    return "[\n" + ",\n".join([form % row for row in zip(*columns, strict=True)]) + "\n]\n"
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -66,16 +75,31 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    return {name: [_plain(value) for value in cells(frame, name)] for name in COLUMNS}
+    found = {name: cells(frame, name) for name in COLUMNS}
+    for values in (values for name, values in found.items() if COLUMNS[name].kind == "multiplier"):
+        # By identity: hashing them takes as long as making their texts.
+        texts = {key: _plain(value) for key, value in {id(value): value for value in values}.items()}
+        values[:] = [texts[id(value)] for value in values]
+    return found
 
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Setting) else value
 
 
+def _each(work: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """What `work` makes of each of `values`, of which many are equal."""
+    made = {value: work(value) for value in set(values)}
+    return [made[value] for value in values]
+
+
+_TEXTS = ("text", "multiplier")
+"""The kinds of columns whose cells are texts here."""
+
+
 def _markdown(contents: TableLayout) -> str:
     rules = ["---:" if numeric else ":---" for numeric in contents.numeric]
-    body = [[markdown(cell) for cell in row] for row in (contents.headings, *contents.rows)]
+    body = _escaped(markdown, contents)
     lines = [f"| {' | '.join(row)} |" for row in (body[0], rules, *body[1:])]
     head = [f"**{markdown(contents.title)}**", ""] if contents.title else []
     return _lines([*head, *lines, *(f"\n{markdown(line)}" for line in contents.caption)])
@@ -83,9 +107,7 @@ def _markdown(contents: TableLayout) -> str:
 
 def _latex(contents: TableLayout) -> str:
     spec = "".join("r" if numeric else "l" for numeric in contents.numeric)
-    head, *body = (
-        f"{' & '.join(latex(cell) for cell in row)} \\\\" for row in (contents.headings, *contents.rows)
-    )
+    head, *body = (f"{' & '.join(row)} \\\\" for row in _escaped(latex, contents))
     caption = ". ".join(latex(text) for text in (contents.title, *contents.caption) if text)
     return _lines(
         [
@@ -103,6 +125,13 @@ def _latex(contents: TableLayout) -> str:
             "\\end{table}",
         ]
     )
+
+
+def _escaped(escape: Callable[[str], str], contents: TableLayout) -> list[tuple[str, ...]]:
+    """The headings and the rows, with cells made by `escape`."""
+    rows = (contents.headings, *contents.rows)
+    made = {cell: escape(cell) for cell in set(itertools.chain.from_iterable(rows))}
+    return [tuple([made[cell] for cell in row]) for row in rows]
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -52,7 +52,12 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def cells(frame: pd.DataFrame, name: str) -> list[Any]:
     """The column called `name` as plain values, None where it is empty."""
-    values, empty = frame[name].tolist(), frame[name].isna().tolist()
+    column = frame[name]
+    if column.dtype != object:
+        # Pandas' types don't know None here.
+        plain: list[Any] = column.to_numpy(dtype=object, na_value=cast(Any, None)).tolist()
+        return plain
+    values, empty = column.tolist(), column.isna().tolist()
     return [None if missing else value for value, missing in zip(values, empty, strict=True)]
 
 
@@ -155,8 +160,7 @@ class _Parts:
         """One row for each triple of parts; of a column that several parts have, the last part's cell."""
         names = [set[str]().union(*(part.cells for part in parts)) for parts in self._parts]
         columns = {name: self._column(name, [name in known for known in names]) for name in COLUMNS}
-        ends = {"status": self._statuses, "error": self._errors}
-        columns |= {name: _series(name, values) for name, values in ends.items()}
+        columns |= {"status": _series("status", self._statuses), "error": _series("error", self._errors)}
         made = pd.DataFrame(columns)
         if self.looked:
             made.attrs["looked"] = True
