@@ -357,7 +357,7 @@ def _measure(
     )
     planned = plan(spec, threads)
     keys = [measurement.key for measurement in planned.measurements]
-    _check_complete(wanted, store.records(keys))
+    _check_complete(wanted, store, keys)
     todo = remaining(planned, store.keys(keys))
     run(spec, todo, store, on_step, lambda record: threads.update(threads_before([record])))
     rows = frame(store.records(keys))
@@ -367,10 +367,11 @@ def _measure(
     return None if None in values else [value for value in values if value is not None]
 
 
-def _check_complete(wanted: Search, records: Iterable[Record]) -> None:
-    """Raise `InputError` if a training of `records` is from before an objective's figure was kept."""
-    names = [column.name for column in LEARNED if column.name in wanted.objectives]
-    for record in records:
+def _check_complete(wanted: Search, store: Store, keys: Iterable[str]) -> None:
+    """Raise `InputError` if a training with one of `keys` is from before an objective's figure was kept."""
+    # Older records have a top-1.
+    names = [column.name for column in LEARNED if column.name in wanted.objectives and column.name != "top1"]
+    for record in store.records(keys) if names else ():
         for name in names if record.figure == "training" and record.status == "ok" else ():
             if record.value.get(name) is None:
                 raise InputError(
