@@ -137,7 +137,7 @@ def summary(table: pd.DataFrame, default_rate: float) -> pd.DataFrame:
             at = part[part["kernel_lr"] == default_rate].set_index("seed")[figure]
             other = plain[plain["kernel_lr"] == default_rate].set_index("seed")[figure]
             row[f"{figure} at {default_rate:g}"] = round(at.mean(), 3)
-            if variant != "plain" and len(at):
+            if variant != "plain" and len(at) > 1:
                 low, high = t_interval(list(at - other))
                 row[f"{figure} - plain's"] = f"{(at - other).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
         rows.append(row)

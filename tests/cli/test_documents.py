@@ -71,8 +71,9 @@ RUNS = {
     ),
     "python -m tests.benchmarks.speed_table speed.csv": "",
     "python -m tests.benchmarks.training --rounds 24 --seconds 8": (
-        "--rounds 1 --steps 1 --seconds 0.1 --data digits --device cpu"
+        "--quick --rate-seconds 0.01 --device cpu"
     ),
+    "python -m tests.benchmarks.transfer OUT": "--variants se --rates 24 --seeds 1 --jobs 1",
     "python -m tests.benchmarks.warm_cache": "cpu 2",
     "python -m pytest -n 2": "tests/test_reference.py",
     "python -m pytest -n 2 -m slow": "--collect-only tests/test_package.py",
