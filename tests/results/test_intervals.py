@@ -5,7 +5,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from wnexplore.results.intervals import (
     _resamples,
     best_coverage,
     paired_interval,
-    standard_deviation,
     t_interval,
 )
 
@@ -135,13 +134,3 @@ def by_sorting(values: list[float]) -> tuple[float, float]:
 @given(st.lists(_points | st.integers(-9, 9).map(lambda value: value / 3.6), min_size=3, max_size=12))
 def test_without_sorting_every_digit_is_the_same(values: list[float]) -> None:
     assert paired_interval(values) == by_sorting(values)
-
-
-@examples(300)
-@given(
-    st.lists(
-        st.floats(-1e150, 1e150) | st.sampled_from([80.0, 80.0 + 2**-45, 5e-324]), min_size=2, max_size=8
-    )
-)
-def test_standard_deviations_are_those_of_the_standard_library(values: list[float]) -> None:
-    assert standard_deviation(values) == stdev(values)

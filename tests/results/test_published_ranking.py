@@ -25,6 +25,7 @@ from wnexplore.results.intervals import paired_interval, resampled_interval
 from wnexplore.results.published_ranking import PublishedRanking, published_rankings
 from wnexplore.results.rank_correlation import tau_b_with
 from wnexplore.results.record import Record
+from wnexplore.results.sequences import paired_sequence
 
 HALF, ONE = "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"
 
@@ -295,3 +296,16 @@ def test_the_interval_of_tau_is_over_seeds() -> None:
 def test_the_interval_of_one_mean_is_the_paired_one(values: list[float]) -> None:
     found = resampled_interval([[value] for value in values], lambda means: means[..., 0])
     assert found == pytest.approx(paired_interval(values))
+
+
+def test_a_run_with_a_target_has_intervals_that_hold_after_every_seed() -> None:
+    limits = {"seed_target": 1.0, "first_seeds": 3, "max_seeds": 30}
+    better = [64.0 + seed % 3 for seed in range(9)]
+    records = [*seeded(PLAIN, [60.0] * 9), *seeded(ONCE, better)]
+    added = [replace(record, value={**record.value, **limits}) for record in records]
+    (fixed,), (looked,) = ranked(records).overall.pairs, ranked(added).overall.pairs
+    assert fixed.interval == paired_interval(fixed.differences)
+    assert looked.interval == paired_sequence(looked.differences, step=1.0)
+    # Seven seeds don't tell such a sequence anything.
+    few = [record for record in added if record.protocol["seed"] < 7]
+    assert [pair.verdict for pair in ranked(few).overall.pairs] == ["unresolved"]

@@ -17,9 +17,7 @@ def published(
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(
-            help="With DIR: what orders the run's designs: top1, or test_loss, which has less noise."
-        ),
+        typer.Option(help="With DIR: what orders the run's designs: top1 or test_loss."),
     ] = None,
     out: Annotated[
         Path | None,

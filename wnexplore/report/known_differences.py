@@ -54,4 +54,5 @@ def _more(verdict: Verdict) -> str:
         return ""
     if verdict.seeds + verdict.more >= MOST_SEEDS:
         return f"; more than {MOST_SEEDS:,} seeds would be needed"
-    return f"; about {verdict.more} seeds more, by the present variance"
+    seeds = "1 seed" if verdict.more == 1 else f"{verdict.more} seeds"
+    return f"; about {seeds} more, by the present variance"

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from wnexplore.design.point import AXES
-from wnexplore.report.marks import difference_line, indistinguishable, warning_kinds, warning_lines
+from wnexplore.report.marks import (
+    difference_line,
+    indistinguishable,
+    indistinguishable_line,
+    warning_kinds,
+    warning_lines,
+)
 from wnexplore.results.columns import (
     COLUMNS,
     LATENCY_PROTOCOL,
@@ -37,9 +43,6 @@ FAILED = "✗"
 DIFFERENCE = "Δ"
 """The symbol of a difference to the plain network."""
 
-_ALIKE_MEANS = (
-    "can't be told apart from plain: the interval of Δ top-1 holds 0, or fewer than 3 seeds give none"
-)
 _MAX_NOTES = 8
 _MAX_REASON = 84
 
@@ -141,7 +144,7 @@ def layout(
     differences, alike = difference_line(frame), indistinguishable(frame)
     caption += [
         f"{DIFFERENCE} {differences}" if differences else "",
-        f"{ALIKE} {_ALIKE_MEANS}" if any(alike) else "",
+        f"{ALIKE} {indistinguishable_line(frame)}" if any(alike) else "",
     ]
     caption += [f"{WARNING} {line}" for line in warning_lines(frame)]
     caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]

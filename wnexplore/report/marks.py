@@ -8,6 +8,7 @@ import pandas as pd
 
 from wnexplore.results.frame import cells
 from wnexplore.results.intervals import ENOUGH, MIN_SEEDS, best_coverage
+from wnexplore.results.sequences import MIN_SEEDS as FEWEST_LOOKED
 
 ADVICE = {
     "outliers": "single passes took far longer than the median: close other programs, or give more --seconds",
@@ -48,6 +49,15 @@ def indistinguishable(frame: pd.DataFrame) -> list[bool]:
     ]
 
 
+def indistinguishable_line(frame: pd.DataFrame) -> str:
+    """The meaning of a row that is `indistinguishable`."""
+    fewest = FEWEST_LOOKED if frame.attrs.get("looked") else MIN_SEEDS
+    return (
+        "can't be told apart from plain: the interval of Δ top-1 holds 0, or fewer than"
+        f" {fewest} seeds give none"
+    )
+
+
 def difference_line(frame: pd.DataFrame) -> str:
     """The meaning of the difference to plain, and the coverage of its interval; "" without any."""
     if frame["top1_diff"].isna().all():
@@ -59,9 +69,8 @@ def difference_line(frame: pd.DataFrame) -> str:
     if not known.any():
         return line
     if frame.attrs.get("looked"):
-        return (
-            f"{line}, with an interval that holds after every seed (a confidence sequence, from 8 seeds on)"
-        )
+        sequence = f"a confidence sequence, from {FEWEST_LOOKED} seeds on"
+        return f"{line}, with an interval that holds after every seed ({sequence})"
     paired = frame[known | (frame["method"] == "plain")]
     fewest = min(count for count in cells(paired, "seeds") if count is not None and count >= MIN_SEEDS)
     if fewest >= ENOUGH:

@@ -42,7 +42,7 @@ def ranking_layouts(ranking: PublishedRanking, setting: str = "") -> Iterator[Ta
 
 
 def shared_settings(ranking: PublishedRanking) -> str:
-    """What its trainings share, as far as everybody asks for it: "shapes · 5 epochs · 24 px"."""
+    """The data set, epochs and resolution that its trainings share: "shapes · 5 epochs · 24 px"."""
     names = ("dataset", "epochs", "resolution")
     return " · ".join(
         COLUMNS[name].say(ranking.settings[name]) for name in names if ranking.settings.get(name) is not None

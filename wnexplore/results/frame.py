@@ -258,7 +258,7 @@ def _difference(training: TrainingGroup, baseline: TrainingGroup | None) -> dict
     if baseline is None:
         return {}
     row: dict[str, Any] = {}
-    # Somebody looked after every seed.
+    # Seeds were added by looking at the interval, which must hold at each look.
     looked = until_of(training) is not None or until_of(baseline) is not None
     for name in (column.name for column in LEARNED):
         ours, plain = training.learned(name), baseline.learned(name)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,26 +81,8 @@ def resampled_interval(
 
 def t_interval(values: Sequence[float]) -> Interval:
     """The 95 % Student-t interval of the mean of `values`, of which there are at least 2."""
-    half = _student_t(len(values)) * standard_deviation(values) / math.sqrt(len(values))
+    half = _student_t(len(values)) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
-
-
-def standard_deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation of at least 2 numbers, correctly rounded.
-
-    The same as `statistics.stdev`, which takes ten times as long: the sums are exact integers here.
-    """
-    ratios = [float(value).as_integer_ratio() for value in values]
-    # Denominators are powers of two.
-    scale, count = max(below for _, below in ratios), len(ratios)
-    scaled = [above * (scale // below) for above, below in ratios]
-    above = count * sum([value * value for value in scaled]) - sum(scaled) ** 2
-    below = count * (count - 1) * scale * scale
-    # A root of so many digits, with the last bit set if some are missing, is rounded once.
-    shift = max(0, 64 + (below.bit_length() - above.bit_length()) // 2)
-    square, rest = divmod(above << 2 * shift, below)
-    root = math.isqrt(square)
-    return (root | (rest > 0 or root * root < square)) / (1 << shift)
 
 
 def best_coverage(count: int) -> float:

@@ -19,6 +19,7 @@ from wnexplore.results.columns import LEARNED, Column, Interval
 from wnexplore.results.intervals import paired_interval, resampled_interval, t_interval
 from wnexplore.results.rank_correlation import tau_b_with
 from wnexplore.results.record import Record
+from wnexplore.results.seeds import sequence_of, until_of
 from wnexplore.results.trainings import TrainingGroup, trainings
 
 PairVerdict = Literal["same", "reversed", "unresolved", "tied"]
@@ -107,8 +108,10 @@ class RankedPair:
 
     @cached_property
     def interval(self) -> Interval | None:
-        """The interval of their mean, as of `paired_interval`."""
-        return paired_interval(self.differences)
+        """The interval of their mean: `paired_interval`, or `paired_sequence` in a run with a target."""
+        if until_of(self.better.training) is None and until_of(self.worse.training) is None:
+            return paired_interval(self.differences)
+        return sequence_of(self.better.column.name, self.better.by_seed, self.worse.by_seed)
 
     @property
     def verdict(self) -> PairVerdict:
@@ -199,7 +202,7 @@ class PublishedRanking:
 def published_rankings(records: Iterable[Record], name: str = "top1") -> list[PublishedRanking]:
     """One ranking per setting under which two or more published designs were trained, oldest first.
 
-    `name` is the figure of `LEARNED` that orders the run's designs: top1, or test_loss, which has less noise.
+    `name` is the figure of `LEARNED` that orders the run's designs: top1 or test_loss.
     Only trainings that agree in data set, recipe, epochs trained, stem and resolution are compared. Designs
     are matched by backbone, method, and M/G or experts, with other axes as published. Raises `InputError` for
     another figure, if no training has it, and if fewer than two of the designs trained alike are published

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -54,6 +55,10 @@ def multiplier(count: int) -> float:
     ratio = (1 / (share * ALPHA**2)) ** (1 / count)
     left = 1 - ratio * share
     return math.sqrt((ratio - 1) / left * (count - 1)) if left > 0 else math.inf
+
+
+MIN_SEEDS = next(count for count in itertools.count(2) if multiplier(count) < math.inf)
+"""Fewest differences with an interval: 8."""
 
 
 def seeds_needed(differences: Sequence[float], wanted: float, step: float = 0.0) -> int:
