@@ -66,9 +66,12 @@ def _importable(folder: Path) -> Iterator[bool]:
     before = set(sys.modules)
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
+    # Cached bytecode of a neighbour would miss changes within the same second.
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield unchanged
     finally:
+        sys.dont_write_bytecode = writes_none
         sys.path.remove(str(folder))
         new = {name: sys.modules[name] for name in set(sys.modules) - before}
         neighbours |= {
