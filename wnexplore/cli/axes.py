@@ -46,11 +46,13 @@ def point_options(
                 usual = inspect.Parameter.empty
             default = defaults.get(axis.name, usual)
             kind: Any = int if isinstance(axis.values, Whole) else str
-            complete = _one_of(axis.names) if axis.names else None
+            complete = one_of(axis.names) if axis.names else None
             made.append(
-                _option(axis.name, kind | None if default is None else kind, axis.said(), complete, default)
+                make_option(
+                    axis.name, kind | None if default is None else kind, axis.said(), complete, default
+                )
             )
-    return _with_options(made, after)
+    return with_options(made, after)
 
 
 def grid_options(*, after: str) -> Callable[[Command], Command]:
@@ -62,8 +64,8 @@ def grid_options(*, after: str) -> Callable[[Command], Command]:
     for axis in DESIGN_AXES.values():
         kind: Any = bool if axis.values == "switch" else str
         complete = _some_of(axis.names) if axis.names else None
-        made.append(_option(axis.name, kind | None, axis.said(many=True), complete, None))
-    return _with_options(made, after)
+        made.append(make_option(axis.name, kind | None, axis.said(many=True), complete, None))
+    return with_options(made, after)
 
 
 def timing_options(
@@ -85,9 +87,11 @@ def timing_options(
             if default is not None and axis.listed:
                 default = str(default)
             said = (helps or {}).get(axis.name, axis.said(many=sweep))
-            complete = (_some_of if axis.listed else _one_of)(axis.names) if axis.names else None
-            made.append(_option(axis.name, kind | None if default is None else kind, said, complete, default))
-    return _with_options(made, after)
+            complete = (_some_of if axis.listed else one_of)(axis.names) if axis.names else None
+            made.append(
+                make_option(axis.name, kind | None if default is None else kind, said, complete, default)
+            )
+    return with_options(made, after)
 
 
 def latency_spec(given: Mapping[str, Any]) -> LatencySpec:
@@ -168,16 +172,26 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _option(
-    name: str, kind: Any, said: str, complete: Callable[[str], list[str]] | None, default: Any
+def make_option(
+    name: str,
+    kind: Any,
+    said: str,
+    complete: Callable[[str], list[str]] | None,
+    default: Any,
+    *,
+    negated: bool = False,
 ) -> inspect.Parameter:
-    option = typer.Option(_flag(name), help=said, autocompletion=complete)
+    """The option of a command's parameter `name`; `negated`: and --no-`name`."""
+    flags = f"{_flag(name)}/--no-{_flag(name)[2:]}" if negated else _flag(name)
+    option = typer.Option(flags, help=said, autocompletion=complete)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
     )
 
 
-def _one_of(names: Sequence[str]) -> Callable[[str], list[str]]:
+def one_of(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """The completion of one of `names`."""
+
     def complete(incomplete: str) -> list[str]:
         return list(names)
 
@@ -194,7 +208,7 @@ def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _with_options(made: Sequence[inspect.Parameter], after: str) -> Callable[[Command], Command]:
+def with_options(made: Sequence[inspect.Parameter], after: str) -> Callable[[Command], Command]:
     """Add options to a command's signature for Typer; the command is called without them."""
     names = {option.name for option in made}
 

@@ -20,6 +20,7 @@ from wnexplore.cli.axes import (
 )
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
 from wnexplore.cli.output import notify
+from wnexplore.cli.recipe import RECIPE_PLACES, training_options, with_replaced
 from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError
 from wnexplore.results.escape import one_line
@@ -37,6 +38,7 @@ _PLACES = {
     "download": ("train", "download"),
     "epochs": ("train", "epochs"),
     "seeds": ("train", "seeds"),
+    **RECIPE_PLACES,
     "jobs": ("train", "jobs"),
     "latency": ("latency",),
     "train": ("train",),
@@ -45,6 +47,7 @@ _PLACES = {
 
 @grid_options(after="seed")
 @timing_options(after="latency", sweep=True, only=_TIMING, helps={"batch_size": "Batch size of the latency."})
+@training_options(after="seeds", only=RECIPE_PLACES)
 def search(
     context: typer.Context,
     file: Annotated[
@@ -90,7 +93,7 @@ def search(
     from wnexplore.study.search import search as run_search
 
     places = {name: path for name, path in _PLACES.items() if name != "device"}
-    overrides = overrides_of(context.params, places)
+    overrides = with_replaced(overrides_of(context.params, places))
     if file is None and not overrides:
         raise InputError(
             "nothing to search: name a sweep file, a shipped sweep or options such as --backbone"

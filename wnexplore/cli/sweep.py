@@ -23,6 +23,7 @@ from wnexplore.cli.axes import (
 )
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
 from wnexplore.cli.output import named_damaged, notify, say
+from wnexplore.cli.recipe import RECIPE_PLACES, SCHEDULE_PLACES, training_options, with_replaced
 from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError, shown
 from wnexplore.results.escape import one_line
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 @grid_options(after="file")
 @timing_options(after="latency", sweep=True)
+@training_options(after="seeds", only={*RECIPE_PLACES, *SCHEDULE_PLACES})
 def sweep(
     context: typer.Context,
     file: Annotated[
@@ -72,7 +74,7 @@ def sweep(
     from wnexplore.results.columns import column
     from wnexplore.results.store import FILE_NAME, read_records
 
-    overrides = overrides_of(context.params, _PLACES)
+    overrides = with_replaced(overrides_of(context.params, _PLACES))
     if file is None and not overrides:
         raise InputError(
             "nothing to sweep: name a sweep file, a shipped sweep (quickstart, published, shufflenet_grid,"
@@ -114,6 +116,8 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "download": ("train", "download"),
     "epochs": ("train", "epochs"),
     "seeds": ("train", "seeds"),
+    **RECIPE_PLACES,
+    **SCHEDULE_PLACES,
     "jobs": ("train", "jobs"),
     "latency": ("latency",),
     "train": ("train",),

@@ -13,6 +13,7 @@ import typer
 from wnexplore.cli.axes import legal_point, point_options
 from wnexplore.cli.options import DataText, Download
 from wnexplore.cli.output import named_damaged, notify, say
+from wnexplore.cli.recipe import RECIPE_OPTIONS, training_options, with_replaced
 from wnexplore.cli.stops import STOPPED, called, resumable
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @point_options(without=("num_classes",))
+@training_options(after="epochs", only=RECIPE_OPTIONS)
 def train(
     context: typer.Context,
     data: DataText = None,
@@ -33,29 +35,6 @@ def train(
         typer.Option(help="Sweep file whose 'train' is the recipe, or a shipped one: imagenet_published."),
     ] = None,
     epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Steps, instead of epochs.")] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Starting weights: default, or published, the WeightNet authors'.")
-    ] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Images per step, over all processes.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
-    lr: Annotated[str | None, typer.Option(help="Peak learning rate.")] = None,
-    kernel_lr: Annotated[str | None, typer.Option(help="Factor of the learning rate for kernels.")] = None,
-    lr_parity: Annotated[
-        bool | None,
-        typer.Option(
-            "--lr-parity/--no-lr-parity", help="Whether generated kernels learn as fast as ordinary ones."
-        ),
-    ] = None,
-    lr_schedule: Annotated[str | None, typer.Option(help="cosine or linear.")] = None,
-    warmup_epochs: Annotated[str | None, typer.Option(help="Epochs of warm-up.")] = None,
-    weight_decay: Annotated[
-        str | None, typer.Option(help="Weight decay, except for biases and norms.")
-    ] = None,
-    label_smoothing: Annotated[str | None, typer.Option(help="Label smoothing.")] = None,
-    clip_grad_norm: Annotated[str | None, typer.Option(help="Largest norm of the gradients.")] = None,
-    ema: Annotated[str | None, typer.Option(help="Decay of a moving average of the weights: 0.9999.")] = None,
-    amp: Annotated[str | None, typer.Option(help="off, bfloat16 or float16.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of weights, order and augmentation.")] = 0,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two rows of the log.")] = 50,
@@ -94,10 +73,7 @@ def train(
     raise typer.Exit(STOPPED)
 
 
-_RECIPE = (
-    *("epochs", "steps", "init", "batch_size", "optimizer", "lr", "kernel_lr", "lr_parity", "lr_schedule"),
-    *("warmup_epochs", "weight_decay", "label_smoothing", "clip_grad_norm", "ema", "amp", "data", "download"),
-)
+_RECIPE = ("epochs", *RECIPE_OPTIONS, "data", "download")
 
 
 def _spec(given: Mapping[str, object]) -> TrainSpec:
@@ -106,15 +82,11 @@ def _spec(given: Mapping[str, object]) -> TrainSpec:
     from wnexplore.design.sweep_file import load_sweep
 
     options = {name: given[name] for name in _RECIPE if given[name] is not None}
-    # One length replaces the recipe's other one.
-    for name, other in (("epochs", "steps"), ("steps", "epochs")):
-        if name in options:
-            options.setdefault(other, None)
     overrides: Overrides = {
         ("train", name): (f"--{name.replace('_', '-')}", value) for name, value in options.items()
     }
     file = None if given["recipe"] is None else find_sweep(str(given["recipe"]))
-    spec = load_sweep(file, {("train",): ("--recipe", True)} | dict(overrides))
+    spec = load_sweep(file, {("train",): ("--recipe", True)} | dict(with_replaced(overrides)))
     train = spec.on_device(str(given["device"])).train
     assert train is not None
     return train
