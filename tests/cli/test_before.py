@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.cli.conftest import Command
+from wnexplore.design.protocol import in_words
 
 BEFORE = Path(__file__).parent / "before"
 
@@ -69,10 +70,16 @@ def test_a_seed_that_is_added_has_the_figures_that_the_others_lack(before: Path,
         assert bool(row["test_loss_diff"]) == (row["method"] != "plain")
 
 
-def test_a_checkpoint_has_the_accuracy_that_it_had(before: Path, command: Command) -> None:
+def test_a_checkpoint_has_the_accuracy_and_the_recipe_that_it_had(before: Path, command: Command) -> None:
     path = "trained/checkpoints/best.safetensors"
     found = json.loads(command("evaluate", path, "--backbone", "net.py:make", "--json").out)
     assert found["top1"] == pytest.approx(15.0, abs=0.3)  # an image's difference between machines
+    # From before there were parity of learning rates and another start, both of which it trained without.
+    expected = {"lr": 0.05, "kernel_lr": 12.0, "lr_parity": False, "init": "default", "epochs": 2}
+    assert {name: found["recipe"][name] for name in expected} == expected
+    assert in_words(found["recipe"]) == (
+        "epochs 2, batch_size 256, optimizer sgd, lr 0.05, kernel_lr 12.0, lr_parity false, init default"
+    )
 
 
 def test_a_training_resumes_from_the_step_it_was_stopped_at(before: Path, command: Command) -> None:

@@ -30,8 +30,9 @@ def evaluate(
     import math
     from dataclasses import asdict
 
+    from wnexplore.design.protocol import in_words
     from wnexplore.design.size_limits import check_images_fit
-    from wnexplore.errors import InputError, RunError
+    from wnexplore.errors import InputError, RunError, shown
     from wnexplore.measure.environment import resolve_device
     from wnexplore.measure.failure import translate_network_errors
     from wnexplore.measure.memory_fit import split_misfit
@@ -58,9 +59,12 @@ def evaluate(
         # loss: its name of before, for those who read it.
         figures = asdict(found) | {"test_loss": found.loss}
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
+        protocol |= {"recipe": dict(trained.metadata.recipe), "seed": trained.metadata.seed}
         typer.echo(json.dumps(figures | protocol, allow_nan=False))
         return
     say(
         f"{trained.metadata.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
         f" test loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
     )
+    recipe, seed = in_words(trained.metadata.recipe), trained.metadata.seed
+    say(f"trained on {shown(trained.metadata.data, 300)}: {recipe}, seed {seed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
@@ -209,6 +210,20 @@ class Recipe(_Spec):
 
 BEFORE: dict[str, Any] = {"init": "default", "lr_parity": False}
 """Fields of a recipe that older versions didn't have, and the values by which these trained."""
+
+
+def in_words(recipe: Mapping[str, Any]) -> str:
+    """The fields of a recipe that decide what is learnt: its length, start and rates, what isn't usual."""
+    length = "steps" if recipe.get("steps") is not None else "epochs"
+    always = (length, "batch_size", "optimizer", "lr", "kernel_lr", "lr_parity", "init")
+    usual = {
+        name: field.default for name, field in Recipe.model_fields.items() if name not in ("epochs", "steps")
+    }
+    others = (name for name in usual if name not in always and recipe.get(name, usual[name]) != usual[name])
+    texts = {
+        name: str(recipe.get(name)).lower() for name in (*always, *others) if recipe.get(name) is not None
+    }
+    return ", ".join(f"{name} {shown(text)}" for name, text in texts.items())
 
 
 class TrainSpec(Recipe):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import BEFORE
 from wnexplore.errors import InputError, shown
 from wnexplore.files import write_atomically
 from wnexplore.models.weight_files import read_tensors, unwrapped
@@ -52,6 +53,7 @@ class CheckpointMetadata:
     """The names of the classes, in the order of the logits."""
     preparation: Preprocessing
     recipe: Mapping[str, Any]
+    """The fields of `Recipe`; what older versions didn't have at the values by which these trained."""
     seed: int
     step: int
     epoch: float
@@ -140,7 +142,7 @@ def read_checkpoint_metadata(path: Path, backbone: str | None = None) -> Checkpo
         data=found.data,
         classes=found.classes,
         preparation=Preprocessing(how.mean, how.std, how.grey, how.crop, how.ranges),
-        recipe=found.recipe,
+        recipe=BEFORE | found.recipe,
         seed=found.seed,
         step=found.step,
         epoch=found.epoch,
