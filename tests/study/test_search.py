@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -23,9 +24,9 @@ from tests.sweeps import committed, write_sweep
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
-from wnexplore.errors import InputError
+from wnexplore.errors import InputError, Notice
 from wnexplore.results.frame import frame
-from wnexplore.results.store import Store, read_records
+from wnexplore.results.store import FILE_NAME, Store, read_records
 from wnexplore.space.expansion import expand
 from wnexplore.study.optuna_storage import STUDY
 from wnexplore.study.search import POPULATION, Search, search
@@ -303,3 +304,60 @@ def test_a_study_runs_no_file_that_the_search_does_not_name(tmp_path: Path) -> N
     with pytest.raises(InputError, match="trial 0 has backbone"):
         _run(replace(wanted, trials=3), directory)
     assert not (tmp_path / "mark").exists()
+
+
+BEFORE = Path(__file__).parent / "before"
+
+
+@pytest.fixture
+def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A search of 3 points, by params and top1, as an earlier version wrote it (at commit 106abbe).
+
+    Its databases are kept as SQL. Neither parity of learning rates nor other starts were known.
+    """
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (FILE_NAME, STUDY):
+        with closing(sqlite3.connect(run / name)) as connection:
+            connection.executescript((BEFORE / f"{name}.sql").read_text(encoding="utf-8"))
+    shutil.copy(BEFORE / "space.yaml", tmp_path)
+    # Not formatted: its hash is in the records.
+    shutil.copy(BEFORE / "own.py.txt", tmp_path / "own.py")
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def test_a_search_that_an_earlier_version_began_goes_on_as_it_was(before: Path) -> None:
+    wanted = Search(load_sweep(Path("space.yaml")), ("params", "top1"), trials=4)
+    assert wanted.spec.train is not None
+    assert wanted.spec.train.lr_parity
+    old = [record.key for record in read_records(before)]
+    for _ in range(2):
+        # The second time it is as a search of before too, and there is nothing left to do.
+        with Store.create(before) as store, pytest.warns(Notice, match="goes on as it did: lr_parity False"):
+            outcome = search(wanted, store)
+        assert outcome.points == 4
+        assert outcome.spec.train is not None
+        assert not outcome.spec.train.lr_parity
+        records = read_records(before)
+        assert [record.key for record in records][: len(old)] == old
+        assert [record.figure for record in records[len(old) :]] == ["complexity", "training"]
+        # Trained as the others, which don't name what there wasn't.
+        protocols = [record.protocol for record in records if record.figure == "training"]
+        assert all(protocol == protocols[0] for protocol in protocols)
+
+
+@pytest.mark.parametrize("change", ["lr_parity: true", "optimizer: adamw", "lr: 0.1"])
+def test_what_is_set_otherwise_is_another_search(before: Path, change: str) -> None:
+    path = Path("space.yaml")
+    path.write_text(path.read_text().replace("steps: 2", f"steps: 2, {change}"))
+    wanted = Search(load_sweep(path), ("params", "top1"), trials=4)
+    with Store.create(before) as store, pytest.raises(InputError, match="another search"):
+        search(wanted, store)
+
+
+@pytest.mark.parametrize(
+    "identity", ["", "[]", "null", "[1]", '["a: [", 1, 2, 3, 4]', '["- 1", [], null, "", 0]']
+)
+def test_a_damaged_identity_is_another_search(identity: str) -> None:
+    assert Search(SweepSpec(), TRADE).going_on(identity) is None

@@ -108,7 +108,7 @@ def search(
     with resumable(lambda: f"all measurements are kept in {directory}"):
         with Store.create(directory) as store, _progress(trials) as on_step:
             outcome = run_search(wanted, store, on_step)
-        keep_sweep(directory, spec)
+        keep_sweep(directory, outcome.spec)
         _show(directory, wanted.objectives)
     notify(f"{outcome.points} points measured; {outcome.rejected} proposals were rejected without building")
     if outcome.exhausted:

@@ -27,9 +27,9 @@ from wnexplore.design.backbones import BACKBONES, FAMILIES, backbone_spec
 from wnexplore.design.external_names import check_name, is_external
 from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import DEVICES, MAX_VALUES, LatencySpec, Positive, TrainSpec
+from wnexplore.design.protocol import BEFORE, DEVICES, MAX_VALUES, LatencySpec, Positive, TrainSpec
 from wnexplore.design.stages import parse_stages, settled
-from wnexplore.design.yaml_file import Places, dump_yaml, read_yaml
+from wnexplore.design.yaml_file import Places, dump_yaml, parse_yaml, read_yaml
 from wnexplore.errors import InputError, shown, unknown
 
 
@@ -289,6 +289,23 @@ def load_sweep(path: Path | None, overrides: Overrides | None = None) -> SweepSp
         return SweepSpec.model_validate(content)
     except ValidationError as error:
         raise InputError(_explain(error, where, "sweep" if path is None else str(path))) from None
+
+
+def written_before(text: str) -> tuple[SweepSpec, frozenset[str]]:
+    """The sweep that an earlier version's `SweepSpec.to_yaml` wrote, and the fields of its trainings' recipe
+    that it lacks, which are at the values by which that version trained.
+
+    Raises `InputError` if it isn't one.
+    """
+    content = parse_yaml(text, "an earlier sweep")
+    lacking: frozenset[str] = frozenset()
+    if isinstance(content, dict) and isinstance(content.get("train"), dict):
+        lacking = frozenset(BEFORE.keys() - content["train"].keys())
+        content["train"] = BEFORE | content["train"]
+    try:
+        return SweepSpec.model_validate(content), lacking
+    except ValidationError as error:
+        raise InputError(_explain(error, {}, "an earlier sweep")) from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Places]:

@@ -65,6 +65,13 @@ def read_yaml(path: Path, what: str) -> tuple[Any, Places]:
     return _Reader(name).read(text)
 
 
+def parse_yaml(text: str, name: str) -> Any:
+    """The single document of `text`, which messages call `name`; raises `InputError` as `read_yaml` does."""
+    if len(text) > MAX_BYTES:
+        raise InputError(f"can't read {name}: it has more than the {MAX_BYTES:,} characters allowed")
+    return _Reader(name).read(text)[0]
+
+
 def dump_yaml(content: Any) -> str:
     """`content` as YAML that versions 1.1 and 1.2 read alike, with quotes where they would differ."""
     return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None))

@@ -10,7 +10,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +20,9 @@ from wnexplore.design.axes import TIMING_AXES
 from wnexplore.design.counts import count, function_of
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import TrainSpec
-from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.errors import InputError, RunError, shown, unknown
+from wnexplore.design.protocol import BEFORE
+from wnexplore.design.sweep_file import PointSpec, SweepSpec, written_before
+from wnexplore.errors import InputError, Notice, RunError, shown, unknown
 from wnexplore.results.columns import COLUMNS, LEARNED, TRAINING_PROTOCOL, direction
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame, numbers
@@ -110,14 +110,35 @@ class Search:
     @property
     def identity(self) -> str:
         """The identity of a search: everything except the number of trials."""
-        train = self.spec.train
-        # How many train at once is not part of it: 1 is what older searches have saved.
-        spec = self.spec if train is None else self.spec.model_copy(update={"train": _one_by_one(train)})
-        return json.dumps([spec.to_yaml(), self.objectives, self.where, self.sampler, self.seed])
+        return json.dumps([_as_text(self.spec), self.objectives, self.where, self.sampler, self.seed])
+
+    def going_on(self, identity: str) -> Search | None:
+        """This search as it was begun, if its `identity` then was this, perhaps an earlier version's.
+
+        None if it was another one. What that version didn't know is as it was then, unless this search sets
+        it otherwise.
+        """
+        if identity == self.identity:
+            return self
+        try:
+            text, *others = json.loads(identity)
+            begun, lacking = written_before(text)
+        except (InputError, ValueError, TypeError):
+            return None
+        if others != json.loads(self.identity)[1:]:
+            return None
+        wanted, train = self, self.spec.train
+        if train is not None:
+            unsaid = {name: BEFORE[name] for name in lacking - train.model_fields_set}
+            spec = self.spec.model_copy(update={"train": train.model_copy(update=unsaid)})
+            wanted = replace(self, spec=spec)
+        return wanted if _as_text(wanted.spec) == _as_text(begun) else None
 
 
-def _one_by_one(train: TrainSpec) -> TrainSpec:
-    return train.model_copy(update={"jobs": 1})
+def _as_text(spec: SweepSpec) -> str:
+    # How many train at once is not part of a search's identity.
+    train = None if spec.train is None else spec.train.model_copy(update={"jobs": 1})
+    return spec.model_copy(update={"train": train}).to_yaml()
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,8 @@ class SearchOutcome:
     """Proposals rejected before anything was built, as illegal or over budget."""
     exhausted: bool
     """Whether no further point satisfies the budgets."""
+    spec: SweepSpec
+    """As it was searched: a search that an earlier version began goes on as it did."""
 
 
 def search(
@@ -156,11 +179,12 @@ def _search(
 ) -> SearchOutcome:
     from optuna.trial import TrialState
 
-    within = wanted.within
-    first = within.sample(min(population, wanted.trials))
     reading = partial(translate_damage, store.path.parent / STUDY)
     with reading():
-        study = _study(wanted, store.path.parent)
+        study, wanted = _study(wanted, store.path.parent)
+    within = wanted.within
+    first = within.sample(min(population, wanted.trials))
+    with reading():
         _put_back(study, wanted)
         known, fruitless = _standing(study, wanted)
     # Once, before anything is measured: reports damaged records.
@@ -191,7 +215,7 @@ def _search(
             _report_trial(study, trial, reason, None if function is None else known[function])
     with reading():
         rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
-    return SearchOutcome(len(known), rejected, len(known) < wanted.trials)
+    return SearchOutcome(len(known), rejected, len(known) < wanted.trials, wanted.spec)
 
 
 _POINT = "point"
@@ -201,7 +225,8 @@ _PATIENCE = 10
 _MAX_FRUITLESS = 2000
 
 
-def _study(wanted: Search, directory: Path) -> optuna.Study:
+def _study(wanted: Search, directory: Path) -> tuple[optuna.Study, Search]:
+    """The study of `directory`, and the search as it was begun there."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -212,16 +237,27 @@ def _study(wanted: Search, directory: Path) -> optuna.Study:
         directions=[better[direction(name)] for name in wanted.objectives],
         load_if_exists=True,
     )
-    if study.user_attrs.setdefault("search", wanted.identity) != wanted.identity:
+    identity = study.user_attrs.get("search")
+    if identity is None:
+        study.set_user_attr("search", wanted.identity)
+    begun = wanted if identity is None else wanted.going_on(str(identity))
+    if begun is None:
         raise InputError(
             f"{directory} holds another search: give the same options, or another folder by --out"
         )
-    study.set_user_attr("search", wanted.identity)
+    if begun.spec != wanted.spec:
+        before, now = (s.train.recipe.model_dump() for s in (begun.spec, wanted.spec) if s.train is not None)
+        changed = ", ".join(f"{name} {before[name]}" for name in before if before[name] != now[name])
+        warnings.warn(
+            f"an earlier version began the search in {directory}, which goes on as it did: {changed}",
+            Notice,
+            stacklevel=1,
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Names shown by the dashboard.
         study.set_metric_names(list(wanted.objectives))
-    return study
+    return study, begun
 
 
 class Within:
