@@ -50,13 +50,14 @@ def test_they_are_completed(command: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sweep", "search"])
 def test_they_override_the_file_and_are_kept_with_the_run(
-    name: str, tmp_path: Path, command: Command, file: Path
+    tmp_path: Path, command: Command, file: Path
 ) -> None:
     run = tmp_path / "run"
-    more = ("--trials", "1", "--objectives", "test_loss") if name == "search" else ()
-    ended = command(name, file, "--no-lr-parity", "--kernel-lr", "3", "--steps", "1", "--out", run, *more)
+    ended = command(
+        *("search", file, "--no-lr-parity", "--kernel-lr", "3", "--steps", "1"),
+        *("--trials", "1", "--objectives", "test_loss", "--out", run),
+    )
     assert ended.code == 0, ended.err
     kept = load_sweep(run / "sweep.yaml").train
     assert kept is not None

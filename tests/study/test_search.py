@@ -306,6 +306,31 @@ def test_a_study_runs_no_file_that_the_search_does_not_name(tmp_path: Path) -> N
     assert not (tmp_path / "mark").exists()
 
 
+PIDS = """
+
+import os
+from pathlib import Path
+
+made = tiny
+
+def tiny(num_classes=10):
+    with Path("PIDS").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    return made(num_classes)
+"""
+
+
+@pytest.mark.slow
+def test_processes_are_started_once_for_all_points(tmp_path: Path) -> None:
+    training = "train: {data: digits, device: cpu, steps: 2, batch_size: 32, seeds: 2, jobs: 2}\n"
+    path = write_sweep(tmp_path, SPACE.replace("per_stage: true", "per_stage: false") + training)
+    with (tmp_path / "own.py").open("a") as file:
+        file.write(PIDS.replace("PIDS", str(tmp_path / "pids")))
+    _run(Search(load_sweep(path), ("test_loss",), trials=2), tmp_path / "run")
+    others = set((tmp_path / "pids").read_text().split()) - {str(os.getpid())}
+    assert len(others) == 2
+
+
 BEFORE = Path(__file__).parent / "before"
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps import TRAINED, write_sweep
+from wnexplore.design.point import DesignPoint
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import Notice
 from wnexplore.measure.torch_settings import threads_set
 from wnexplore.results.record import Record
 from wnexplore.study import workers as module
 from wnexplore.study.sweep import measure, plan
+from wnexplore.study.workers import kept_workers
 
 MORTAL = """
 import multiprocessing, os
@@ -101,3 +103,27 @@ def _trained(spec: SweepSpec) -> list[Record]:
 
 def _told(records: list[Record]) -> dict[str, object]:
     return {record.key: (record.value["top1"], record.samples) for record in records}
+
+
+def test_kept_workers_are_lent_again_and_end_at_the_end() -> None:
+    parts: list[str] = []
+    with kept_workers(lambda: 7) as lend:
+        with lend(2, lambda record, part: parts.append("first")) as first:
+            assert first.ahead == 7
+        with lend(2, lambda record, part: parts.append("second")) as second:
+            assert second is first
+            second._on_part(Record("training", DesignPoint.of("resnet18"), {}), 0.0)
+        assert parts == ["second"]
+        with lend(1) as alone:
+            assert alone is not first
+        pool = first._pool
+        assert pool is not None
+        with lend(3) as more:
+            assert more is not first
+        with pytest.raises(RuntimeError, match="shutdown"):
+            pool.submit(int)
+        with lend(2) as third:
+            assert third is not first
+    assert third._pool is not None
+    with pytest.raises(RuntimeError, match="shutdown"):
+        third._pool.submit(int)

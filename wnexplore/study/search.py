@@ -35,6 +35,7 @@ from wnexplore.space.skeleton_cache import skeleton_of
 from wnexplore.study.optuna_storage import STUDY, storage, translate_damage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import SweepStep, check_can_begin, plan, remaining, run
+from wnexplore.study.workers import LendWorkers, kept_workers
 from wnexplore.training.training_record import threads_before
 
 if TYPE_CHECKING:
@@ -189,30 +190,38 @@ def _search(
         known, fruitless = _standing(study, wanted)
     # Once, before anything is measured: reports damaged records.
     threads = threads_before(store.records())
-    while len(known) < min(within.size, wanted.trials):
-        with reading():
-            if not study.get_trials(states=(TrialState.WAITING,)):
-                _propose_first(study, wanted, first)
-                if fruitless == _PATIENCE and within.listed:
-                    study.enqueue_trial(encode(wanted.spec, within.another(known)))
-        if fruitless == _MAX_FRUITLESS:
-            raise RunError(
-                f"{fruitless} proposals in a row were known or over budget; {len(known)} of {wanted.trials}"
-                " points are measured and kept: try another seed, wider budgets or more values of an axis"
-            )
-        with reading():
-            study.sampler = _sampler(wanted, len(_reported(study)), population)
-            trial = study.ask()
-            point = decode(wanted.spec, trial)
-            trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
-        reason = _rejected(wanted, point)
-        function = None if reason else _function(point)
-        fruitless = fruitless + 1 if reason or function in known else 0
-        if function is not None and function not in known:
-            step = partial(on_step, len(known) + 1)
-            known[function] = _measure(wanted, point, store, threads, step)
-        with reading():
-            _report_trial(study, trial, reason, None if function is None else known[function])
+
+    def ahead() -> int:
+        """Trainings of the points after the present one."""
+        seeds = 0 if wanted.spec.train is None else wanted.spec.train.seeds
+        return (min(within.size, wanted.trials) - len(known) - 1) * seeds
+
+    with kept_workers(ahead) as lend:
+        while len(known) < min(within.size, wanted.trials):
+            with reading():
+                if not study.get_trials(states=(TrialState.WAITING,)):
+                    _propose_first(study, wanted, first)
+                    if fruitless == _PATIENCE and within.listed:
+                        study.enqueue_trial(encode(wanted.spec, within.another(known)))
+            if fruitless == _MAX_FRUITLESS:
+                raise RunError(
+                    f"{fruitless} proposals in a row were known or over budget; {len(known)} of"
+                    f" {wanted.trials} points are measured and kept: try another seed, wider budgets or more"
+                    " values of an axis"
+                )
+            with reading():
+                study.sampler = _sampler(wanted, len(_reported(study)), population)
+                trial = study.ask()
+                point = decode(wanted.spec, trial)
+                trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
+            reason = _rejected(wanted, point)
+            function = None if reason else _function(point)
+            fruitless = fruitless + 1 if reason or function in known else 0
+            if function is not None and function not in known:
+                step = partial(on_step, len(known) + 1)
+                known[function] = _measure(wanted, point, store, threads, step, lend)
+            with reading():
+                _report_trial(study, trial, reason, None if function is None else known[function])
     with reading():
         rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
     return SearchOutcome(len(known), rejected, len(known) < wanted.trials, wanted.spec)
@@ -383,6 +392,7 @@ def _measure(
     store: Store,
     threads: dict[DesignPoint, int],
     on_step: Callable[[SweepStep], None],
+    lend: LendWorkers,
 ) -> Values:
     """The objectives of `point`, measured; `threads` records the number of threads of its trainings."""
     spec = SweepSpec(
@@ -395,7 +405,7 @@ def _measure(
     keys = [measurement.key for measurement in planned.measurements]
     _check_complete(wanted, store, keys)
     todo = remaining(planned, store.keys(keys))
-    run(spec, todo, store, on_step, lambda record: threads.update(threads_before([record])))
+    run(spec, todo, store, on_step, lambda record: threads.update(threads_before([record])), lend=lend)
     rows = frame(store.records(keys))
     if wanted.where is not None and truth(rows, condition(wanted.where)).fails.all():
         return None

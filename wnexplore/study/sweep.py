@@ -37,7 +37,7 @@ from wnexplore.results.seeds import Until, verdicts
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
-from wnexplore.study.workers import train_in_full, workers
+from wnexplore.study.workers import LendWorkers, train_in_full, workers
 from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit
 from wnexplore.training.training_record import training_protocol
 
@@ -217,19 +217,20 @@ def run(
     on_step: Callable[[SweepStep], None] = lambda step: None,
     on_record: Callable[[Record], None] = lambda record: None,
     planned: Plan | None = None,
+    lend: LendWorkers = workers,
 ) -> list[Record]:
     """Measure `todo`, commit each record to `store` and pass it to `on_record`; returns the failed ones.
 
     Given the sweep's plan, seeds are added until differences are known, if it has a target. A point is not
-    trained if the sweep's `where` fails once its counts and latencies are known. Raises
-    `RunError` if a record can't be written.
+    trained if the sweep's `where` fails once its counts and latencies are known. `lend` gives trainings their
+    processes. Raises `RunError` if a record can't be written.
     """
     failed = []
     wanted = None if spec.where is None else condition(spec.where)
     may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
     paused, rounds = store.path.parent / "paused", store.path.parent / "rounds"
     whole = () if planned is None else planned.measurements
-    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds, whole):
+    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds, whole, lend):
         store.append(record)
         on_record(record)
         if record.status != "ok":
@@ -252,6 +253,7 @@ def measure(
     paused: Path | None = None,
     rounds: Path | None = None,
     planned: Iterable[Measurement] = (),
+    lend: LendWorkers = workers,
 ) -> Iterator[Record]:
     """Yield the record of each measurement of `spec` when it is made: counts, then latencies, then trainings.
 
@@ -280,7 +282,7 @@ def measure(
     allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
     done += sum(not allowed[measurement.point] for measurement in trainings)
     until = None if spec.train is None else _until(spec.train)
-    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known, paused):
+    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known, paused, lend):
         yield record if until is None else _limited(record, until)
         done += 1
     if spec.train is None or until is None:
@@ -297,7 +299,7 @@ def measure(
     def on_part(record: Record, part: float) -> None:
         at(possible[record.key], part)
 
-    with workers(jobs, on_part, device, wait_and_see=auto) as at_work:
+    with lend(jobs, on_part, device, wait_and_see=auto) as at_work:
         while added:
             todo += added
             tasks = [Record("training", m.point, m.protocol) for m in added]
@@ -364,6 +366,7 @@ def _train(
     at: _At,
     known: Callable[[], Iterable[Record]],
     paused: Path | None,
+    lend: LendWorkers,
 ) -> Iterator[Record]:
     """The records of trainings, each baseline before the points compared with it."""
     if spec.train is None or not todo:
@@ -378,7 +381,7 @@ def _train(
     def on_part(record: Record, part: float) -> None:
         at(by_key[record.key], part)
 
-    with workers(jobs, on_part, device, wait_and_see=spec.train.jobs == "auto") as at_work:
+    with lend(jobs, on_part, device, wait_and_see=spec.train.jobs == "auto") as at_work:
         if spec.train.schedule == "full":
             yield from train_in_full(spec.train, records, at_work)
             return

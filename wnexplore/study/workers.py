@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -77,6 +77,8 @@ class Workers:
     ) -> None:
         self._jobs, self._on_part, self._device, self._wait_and_see = jobs, on_part, device, wait_and_see
         self._pool = pool
+        self.ahead = 0
+        """Trainings to come after those that are run, for which processes are kept too."""
         self._spent_s = self._trained = 0.0
         """Time and number of the trainings in this process so far."""
         if jobs > 1 and not wait_and_see and pool is None:
@@ -98,6 +100,10 @@ class Workers:
         if left:
             yield from self._run_there(left)
 
+    def report_to(self, on_part: OnPart) -> None:
+        """Report the parts of the next tasks to `on_part`."""
+        self._on_part = on_part
+
     def end(self, *, kill: bool) -> None:
         """End the processes, at once with `kill`."""
         if self._pool is None:
@@ -118,7 +124,7 @@ class Workers:
             if self._jobs == 1:
                 return
             spent, trained = self._spent_s + perf_counter() - began, self._trained + part / share
-            to_come = (self._trained + left - trained) * spent / trained
+            to_come = (self._trained + left + self.ahead - trained) * spent / trained
             if spent > _LOOK_S and to_come * (1 - 1 / self._jobs) > _WORTH_S:
                 raise _Handed
 
@@ -218,6 +224,55 @@ def workers(
     except BaseException:
         found.end(kill=True)
         raise
+
+
+class LendWorkers(Protocol):
+    """How trainings get their processes: `workers`, or those that `kept_workers` keeps."""
+
+    def __call__(
+        self, jobs: int, on_part: OnPart = ..., device: str = ..., *, wait_and_see: bool = ...
+    ) -> AbstractContextManager[Workers]:
+        """As `workers`."""
+
+
+@contextmanager
+def kept_workers(ahead: Callable[[], int] = lambda: 0) -> Iterator[LendWorkers]:
+    """Lends workers that go on from one use to the next: their processes are started once.
+
+    `ahead` returns the trainings to come after the present use, for which starting processes may be worth it.
+    Others are started only for another number of jobs, or device; one job needs none.
+    """
+    kept: dict[tuple[int, str, bool], Workers] = {}
+
+    @contextmanager
+    def lend(
+        jobs: int,
+        on_part: OnPart = lambda record, part: None,
+        device: str = "cpu",
+        *,
+        wait_and_see: bool = False,
+    ) -> Iterator[Workers]:
+        if jobs == 1:
+            yield Workers(1, on_part, device)
+            return
+        wanted = jobs, device, wait_and_see
+        if wanted not in kept:
+            for other in kept.values():
+                other.end(kill=False)
+            kept.clear()
+            kept[wanted] = Workers(jobs, on_part, device, wait_and_see=wait_and_see)
+        kept[wanted].report_to(on_part)
+        kept[wanted].ahead = ahead()
+        yield kept[wanted]
+
+    try:
+        yield lend
+    except BaseException:
+        for found in kept.values():
+            found.end(kill=True)
+        raise
+    for found in kept.values():
+        found.end(kill=False)
 
 
 def _start_tracker() -> None:
