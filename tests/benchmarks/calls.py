@@ -40,13 +40,18 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("-M", type=int, default=1)
     options.add_argument("-G", type=int, default=1)
+    options.add_argument("--resolution", type=int, default=RESOLUTION)
     options.add_argument("--mode", choices=list(PASSES), default="inference")
+    options.add_argument("--passes", type=int, help="under the profiler; 20, or 4 of training")
     options.add_argument("--seconds", type=float, default=10.0, help="for each network, of the latency ratio")
     args = options.parse_args()
     plain, ours = Variant(PLAIN), Variant("auto", args.M, args.G)
     calls, times = {}, {}
+    passes = args.passes or PASSES[args.mode]
     for variant in (plain, ours):
-        calls[variant], times[variant] = profiled(args.backbone, variant, args.batch_size, args.mode)
+        calls[variant], times[variant] = profiled(
+            args.backbone, variant, args.batch_size, args.mode, args.resolution, passes
+        )
     print(
         f"{args.backbone}, ({args.M}, {args.G}), {args.mode}, batch {args.batch_size},"
         f" {torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -69,7 +74,7 @@ def main() -> None:
         seconds=args.seconds,
     )
     builds = {variant: partial(network, args.backbone, variant) for variant in (plain, ours)}
-    found = dict(measure_latencies(builds, plain, builds[plain], protocol, RESOLUTION))
+    found = dict(measure_latencies(builds, plain, builds[plain], protocol, args.resolution))
     of_plain, of_ours, call = found[plain], found[ours], call_ms()
     assert not isinstance(of_plain, Failure)
     assert not isinstance(of_ours, Failure)
@@ -78,14 +83,16 @@ def main() -> None:
     print(f"a call {call * 1000:.2f} us; floor of {extra} calls more: {1 + extra * call / ms:.3f}")
 
 
-def profiled(backbone: str, variant: Variant, batch: int, mode: str) -> tuple[Counter[str], Counter[str]]:
+def profiled(
+    backbone: str, variant: Variant, batch: int, mode: str, resolution: int, passes: int
+) -> tuple[Counter[str], Counter[str]]:
     """Calls of a pass by operator, and the milliseconds in them."""
-    images = torch.randn(batch, 3, RESOLUTION, RESOLUTION)
+    images = torch.randn(batch, 3, resolution, resolution)
     run = make_pass(network(backbone, variant), images, mode, "eager").run
-    for _ in range(PASSES[mode]):
+    for _ in range(passes):
         run()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
-        for _ in range(PASSES[mode]):
+        for _ in range(passes):
             run()
     calls: Counter[str] = Counter()
     times: Counter[str] = Counter()
@@ -95,8 +102,8 @@ def profiled(backbone: str, variant: Variant, batch: int, mode: str) -> tuple[Co
             calls[_label(event)] += 1
             times[_label(event)] += event.cpu_time_total / 1000
     return (
-        Counter({name: count // PASSES[mode] for name, count in calls.items()}),
-        Counter({name: ms / PASSES[mode] for name, ms in times.items()}),
+        Counter({name: count // passes for name, count in calls.items()}),
+        Counter({name: ms / passes for name, ms in times.items()}),
     )
 
 

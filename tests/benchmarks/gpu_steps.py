@@ -283,7 +283,7 @@ def race(bench: Bench) -> str:
     networks = [("shufflenet_v2_x0_5", "2", "2"), ("resnet18", "4", "1")]
     options = ["--batch-size", "16", "--seconds", "0.05", "--target", "0.05"]
     if not bench.on_gpu:
-        networks = [(bench.tiny, "2", "2"), (bench.tiny, "4", "1")]
+        networks = [(bench.tiny, "2", "2")]
         options = ["--batch-size", "2", "--seconds", "0.001", "--resolution", "32", "--num-classes", "10"]
     message = []
     for number, (backbone, M, G) in enumerate(networks):
@@ -309,7 +309,7 @@ def speed(bench: Bench) -> str:
         work += ["--seconds", "0.3"]
     else:
         work = ["--backbones", "shufflenet_v2_x0_5", "--batch-sizes", "1", "2", "--modes", "inference"]
-        work += ["--seconds", "0.02"]
+        work += ["--seconds", "0.02", "--resolution", "32"]
     given = ["--device", bench.device, "--pairs", "2,2", "--no-timm", "--out", str(table)]
     _called(["-m", "tests.benchmarks.speed", *work, *given])
     with table.open() as file:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from tests.benchmarks.networks import BASELINE, RESOLUTION, builders
+from tests.benchmarks.networks import BASELINE, POINTS, RESOLUTION, builders
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.measure.environment import device_name, resolve_device
 from wnexplore.measure.failure import Failure
@@ -67,8 +67,8 @@ def mean_of_30(networks: dict[str, nn.Module], images: torch.Tensor) -> Times:
 class Ours:
     """`measure_latencies`, and where its time went."""
 
-    def __init__(self, protocol: LatencyProtocol) -> None:
-        self._protocol = protocol
+    def __init__(self, protocol: LatencyProtocol, resolution: int, names: list[str]) -> None:
+        self._protocol, self._resolution, self._names = protocol, resolution, names
         self.building_s = 0.0
         self.passes_s = 0.0
         self.wall_s = 0.0
@@ -77,11 +77,11 @@ class Ours:
 
     def ratios(self) -> Times:
         """Ratios to the baseline."""
-        networks = {name: self._watched(make) for name, make in builders().items()}
+        networks = {name: self._watched(make) for name, make in builders(self._names).items()}
         begun = time.perf_counter()
         found = dict(
             measure_latencies(
-                networks, BASELINE, self._watched(builders()[BASELINE]), self._protocol, RESOLUTION
+                networks, BASELINE, self._watched(builders()[BASELINE]), self._protocol, self._resolution
             )
         )
         self.wall_s += time.perf_counter() - begun
@@ -140,6 +140,8 @@ def main() -> None:
     """Run the three methods in turn and print how far each one's ratios spread."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--device", default="auto")
+    options.add_argument("--networks", nargs="+", choices=POINTS, default=list(POINTS), help="plain first")
+    options.add_argument("--resolution", type=int, default=RESOLUTION)
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--target", type=float, help="of measure_latencies")
     options.add_argument("--seconds", type=float, default=30.0, help="of measure_latencies, for each network")
@@ -155,9 +157,10 @@ def main() -> None:
         target=target,
         seconds=requested.seconds,
     )
-    ours = Ours(protocol)
-    images = torch.randn(1, 3, RESOLUTION, RESOLUTION, device=device)
-    networks = {name: make().eval().to(device) for name, make in builders().items()}
+    size = requested.resolution
+    ours = Ours(protocol, size, requested.networks)
+    images = torch.randn(1, 3, size, size, device=device)
+    networks = {name: make().eval().to(device) for name, make in builders(requested.networks).items()}
     methods: dict[str, Callable[[], Times]] = {
         "adaptive": lambda: _to_baseline(adaptive(networks, images)),
         "mean of 30": lambda: _to_baseline(mean_of_30(networks, images)),

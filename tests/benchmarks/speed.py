@@ -119,7 +119,7 @@ def measure(backbone: str, batch: int, mode: str, requested: argparse.Namespace)
         plain,
         partial(network, backbone, plain),
         protocol,
-        RESOLUTION,
+        requested.resolution,
     )
     for variant, latency in found:
         row: dict[str, Any] = {
@@ -157,6 +157,7 @@ def main() -> None:
     options.add_argument("--pairs", nargs="+", type=_pair, default=PAIRS, metavar="M,G")
     options.add_argument("--formulations", nargs="+", default=["auto", "published"])
     options.add_argument("--no-timm", dest="timm", action="store_false")
+    options.add_argument("--resolution", type=int, default=RESOLUTION)
     options.add_argument("--dtype", default="float32")
     options.add_argument("--runtime", default="eager")
     options.add_argument("--memory-format", default="contiguous")

@@ -47,6 +47,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--quick", action="store_true", help="only images a second, batches of 64")
     options.add_argument("--rate-seconds", type=float, default=2.0, help="for images a second of each")
+    options.add_argument("--resolutions", nargs="+", type=int, default=[16, 24, 32], help="of the same")
     options.add_argument("--steps", type=int, default=20, help="of a round")
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--seconds", type=float, default=20.0, help="for each step timed")
@@ -68,7 +69,7 @@ def _rates(requested: argparse.Namespace) -> None:
     print("network, px, batch: images/s of 1, of 2 at once, and their ratio; test / epoch (digits)")
     with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         list(pool.map(_rate, [("plain", 16, 64, 0.1)] * 2))
-        for resolution, batch in product((16, 24, 32), (64,) if requested.quick else (32, 64, 128)):
+        for resolution, batch in product(requested.resolutions, (64,) if requested.quick else (32, 64, 128)):
             for method in ("plain", "weightnet"):
                 asked = method, resolution, batch, requested.rate_seconds
                 alone, test = pool.submit(_rate, asked).result()

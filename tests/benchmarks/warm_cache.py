@@ -1,8 +1,8 @@
 """What a pass right after another network's costs more than one after its own.
 
-python -m tests.benchmarks.warm_cache [DEVICE] [ROUNDS]: eight networks in rounds of shuffled order, each
-two passes in a row; the ratio of the first to the second, median over rounds and networks with its 95 %
-interval. Where it is 1, the caches that another network left make no difference to a latency.
+python -m tests.benchmarks.warm_cache [DEVICE] [ROUNDS] [RESOLUTION]: eight networks in rounds of shuffled
+order, each two passes in a row; the ratio of the first to the second, median over rounds and networks with
+its 95 % interval. Where it is 1, the caches that another network left make no difference to a latency.
 """
 
 import random
@@ -22,7 +22,8 @@ def main() -> None:
     """Take the rounds and print the ratio of each network and of all."""
     device = resolve_device(sys.argv[1] if len(sys.argv) > 1 else "auto")
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    images = torch.randn(1, 3, RESOLUTION, RESOLUTION, device=device)
+    size = int(sys.argv[3]) if len(sys.argv) > 3 else RESOLUTION
+    images = torch.randn(1, 3, size, size, device=device)
     samplers = {}
     for name, build in builders().items():
         work = make_pass(build().to(device), images, "inference", "eager")

@@ -20,10 +20,11 @@ from tests.documents import DOCUMENTS, ROOT, blocks, commands
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space.expansion import space_of
 
-SWEPT = "--seeds 1 --epochs 1 --seconds 0.01 --method plain,se --batch-size 1"
-TRAINED = "--seeds 1 --epochs 1 --jobs 1 --method plain,se --data shapes:10x40"
+SWEPT = "--seeds 1 --epochs 1 --seconds 0.01 --method plain,se --batch-size 1 --data shapes:10x40"
+TRAINED = "--seeds 1 --epochs 1 --jobs 1 --method plain,se --data shapes:10x40 --resolution 16"
+HALVED = "--seeds 1 --jobs 1 --method plain,se --data shapes:10x40 --resolution 8"
 TIMED = "--seconds 0.01"
-CALLS = "--seconds 0.1"
+CALLS = "--seconds 0.1 --resolution 32 --passes 1"
 
 # What is added to a command so that it takes little time, where it takes some.
 RUNS = {
@@ -33,7 +34,7 @@ RUNS = {
     "wnexplore sweep quickstart --seeds 5": SWEPT,
     "wnexplore sweep my_sweep.yaml": f"{SWEPT} --resolution 32",
     "wnexplore sweep shapes": TRAINED,
-    "wnexplore sweep shapes_halving": "--seeds 1 --jobs 1 --method plain,se --data shapes:10x40",
+    "wnexplore sweep shapes_halving": HALVED,
     "wnexplore sweep NAME": "--dry-run",
     'wnexplore space my_sweep.yaml --where "params < 2.5M and flops < 150M" --pareto params,flops': "",
     "wnexplore space my_sweep.yaml --count": "",
@@ -50,7 +51,7 @@ RUNS = {
     'wnexplore export runs/quickstart --format markdown --where "batch_size == 1"': "",
     "wnexplore compare A B --column latency_ratio": "",
     "wnexplore train --backbone shufflenet_v2_x0_5 --method weightnet --stem small --data digits"
-    " --epochs 30": "--epochs 1 --resolution 16 --batch-size 256",
+    " --epochs 30": "--epochs 1 --resolution 8 --batch-size 256",
     "torchrun --nproc-per-node 8 -m wnexplore train --recipe imagenet_published --data folder:imagenet"
     " --backbone shufflenet_v2_x0_5 --method weightnet --M 2 --G 2 --amp bfloat16 --out runs/imagenet": (
         "--steps 2 --batch-size 4 --resolution 32 --device cpu --lr 0.001"
@@ -61,20 +62,24 @@ RUNS = {
         f"{CALLS} --batch-size 1 --backbone shufflenet_v2_x0_5"
     ),
     "python -m tests.benchmarks.calls --backbone resnet18 -M 4 --mode train --batch-size 16": (
-        f"{CALLS} --batch-size 1 --backbone shufflenet_v2_x0_5"
+        f"{CALLS} --batch-size 2 --backbone shufflenet_v2_x0_5"
     ),
     "python -m tests.benchmarks.counting": "--rounds 1",
-    "python -m tests.benchmarks.latency": "--seconds 0.1 --repeats 1 --quiet --device cpu",
+    "python -m tests.benchmarks.latency": (
+        "--seconds 0.1 --repeats 1 --quiet --device cpu --resolution 32 --networks plain se"
+    ),
     "python -m tests.benchmarks.speed --out speed.csv": (
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --modes inference --pairs 1,1 --no-timm"
-        " --seconds 0.1 --device cpu"
+        " --seconds 0.1 --device cpu --resolution 32"
     ),
     "python -m tests.benchmarks.speed_table speed.csv": "",
     "python -m tests.benchmarks.training --rounds 24 --seconds 8": (
-        "--quick --rate-seconds 0.01 --device cpu"
+        "--quick --rate-seconds 0.01 --resolutions 8 --device cpu"
     ),
-    "python -m tests.benchmarks.transfer OUT": "--variants se --rates 24 --seeds 1 --jobs 1",
-    "python -m tests.benchmarks.warm_cache": "cpu 2",
+    "python -m tests.benchmarks.transfer OUT": (
+        "--variants se --rates 24 --seeds 1 --jobs 1 --data shapes:10x40"
+    ),
+    "python -m tests.benchmarks.warm_cache": "cpu 2 32",
     "python -m pytest -n 2": "tests/test_reference.py",
     "python -m pytest -n 2 -m slow": "--collect-only tests/test_package.py",
     "python -m pytest tests/results -k interval": "--collect-only",

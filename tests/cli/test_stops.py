@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.commands import started
 from tests.sweeps import GRID, TRAINED, committed, write_sweep
 from wnexplore.results.store import FILE_NAME, Store, read_records
 from wnexplore.training.log import read_log
@@ -122,16 +122,14 @@ def test_a_signal_to_all_processes_of_a_sweep_loses_nothing(tmp_path: Path) -> N
     """As a closed terminal sends it: the processes that train get it too, and Python's own."""
     text = TRAINED.replace("seeds: 2", "seeds: 3, jobs: 2").replace("epochs: 1", "epochs: 6")
     file, run = write_sweep(tmp_path, text), tmp_path / "run"
-    arguments = [sys.executable, "-m", "wnexplore", "sweep", str(file), "--no-latency", "--out", str(run)]
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with started("sweep", file, "--no-latency", "--out", run, session=True) as process:
         until = time.monotonic() + 120
         while committed(run) < 6 and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGHUP)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+        code = process.wait()
+        out, err = process.out, process.err
+    assert code == 130, err
     assert out == ""
     assert "to resume: python -m wnexplore sweep" in err
     assert "Traceback" not in err

@@ -1,13 +1,12 @@
 """Rounds of latencies under way, kept in a file: what a kill leaves, and what is no such file."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.commands import ended, started
 from tests.sweeps import committed, write_sweep
 from wnexplore.measure.rounds import RawRound
 from wnexplore.measure.saved_rounds import KeptRounds
@@ -26,17 +25,14 @@ latency: {device: cpu, threads: [1], seconds: 0.7, target: 0.0001}
 @pytest.mark.slow
 def test_a_killed_sweep_resumes_after_the_last_round(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    command = [
-        sys.executable, "-m", "wnexplore", "sweep", str(write_sweep(tmp_path, SWEEP)), "--out", str(directory)
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ("sweep", write_sweep(tmp_path, SWEEP), "--out", directory)
     until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        if any(path.read_bytes().count(b"\n") > 30 for path in directory.glob("rounds/*.jsonl")):
-            break
-        time.sleep(0.002)
-    process.kill()
-    assert process.wait() < 0, "it was to be killed while it timed"
+    with started(*command) as process:
+        while process.poll() is None and time.monotonic() < until:
+            if any(path.read_bytes().count(b"\n") > 30 for path in directory.glob("rounds/*.jsonl")):
+                break
+            time.sleep(0.002)
+        assert process.kill() < 0, "it was to be killed while it timed"
     (file,) = directory.glob("rounds/*.jsonl")
     header, *lines = file.read_bytes().split(b"\n")[:-1]
     rounds = [json.loads(line)["ms"] for line in lines]
@@ -44,7 +40,7 @@ def test_a_killed_sweep_resumes_after_the_last_round(tmp_path: Path) -> None:
     assert len(rounds) >= 30
     assert len(keys) == committed(directory), "counts alone are recorded"
 
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    ended(*command)
     records = {record.key: record for record in read_records(directory) if record.figure == "latency"}
     assert records.keys() == set(keys)
     for key, record in records.items():

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import wnexplore
 from tests.examples import examples, rest_slow
 from tests.models.checks import METHODS, check_gradients, check_start, parameter_count, randomise
+from tests.models.shallow import shallow
 from wnexplore.design.conv_sites import block_convs
 from wnexplore.design.methods import METHODS as ALL_METHODS
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models import build
 from wnexplore.models.onnx_export import export_onnx, open_session
@@ -169,9 +170,7 @@ def test_the_small_stem_keeps_the_resolution(backbone: str) -> None:
 @pytest.mark.parametrize("method", ["plain", "se", "weightnet"])
 @pytest.mark.parametrize("backbone", NARROW)
 def test_one_graph_for_every_batch(backbone: str, method: str) -> None:
-    torch.manual_seed(0)
-    network = build(backbone, method, stem="small", num_classes=10).eval()
-    randomise(network)
+    network = _whole_if_plain(backbone, method).eval()
     torch._dynamo.reset()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     for batch in (5, 2, 7):
@@ -185,9 +184,7 @@ def test_one_graph_for_every_batch(backbone: str, method: str) -> None:
 @pytest.mark.parametrize("method", ["plain", "weightnet"])
 @pytest.mark.parametrize("backbone", NARROW)
 def test_exported_for_any_batch(backbone: str, method: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = wnexplore.build(backbone, method, stem="small", num_classes=10)
-    randomise(network)
+    network = _whole_if_plain(backbone, method)
     export_onnx(network, tmp_path / "network.onnx", resolution=32)
     session = open_session(tmp_path / "network.onnx", "cpu")
     for batch in (1, 7):
@@ -196,3 +193,12 @@ def test_exported_for_any_batch(backbone: str, method: str, tmp_path: Path) -> N
             expected = network(images)
         (logits,) = session.run(None, {"images": images.numpy()})
         assert_near(torch.from_numpy(logits), expected)
+
+
+def _whole_if_plain(backbone: str, method: str) -> nn.Module:
+    """The network, of which a method's kinds of blocks are enough."""
+    torch.manual_seed(0)
+    point = DesignPoint.of(backbone, method, stem="small", num_classes=10)
+    network = build(point) if method == "plain" else shallow(point)
+    randomise(network)
+    return network

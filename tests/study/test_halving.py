@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.commands import ended, started
 from tests.examples import examples
 from tests.sweeps import committed
 from wnexplore.design.external_names import source_hash
@@ -272,18 +272,18 @@ def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
 
 @pytest.mark.slow
 def test_a_halving_that_is_killed_resumes_to_the_same_records(networks: Path, tmp_path: Path) -> None:
-    path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 9, seeds: 2, jobs: 2")
+    path = a_sweep(networks, tmp_path, "schedule: halving, max_epochs: 9, seeds: 2, jobs: 1")
     full = measured(load_sweep(path), tmp_path / "whole")
-    command = [sys.executable, "-m", "wnexplore", "sweep", str(path), "--out", str(tmp_path / "parts")]
-    # Five points are counted first. Killed between trainings of the first rung, then later twice.
-    for least, waiting in ((5, 1), (6, 0), (9, 0)):
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    command = ("sweep", path, "--out", tmp_path / "parts")
+    # Five points are counted first. Killed in the first rung, of which two train at once, then later twice.
+    for jobs, least, waiting in ((2, 5, 1), (1, 6, 0), (1, 9, 0)):
+        with started(*command, "--jobs", jobs) as process:
             deadline = time.monotonic() + 120
             while not reached(tmp_path / "parts", least, waiting) and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
-    subprocess.run(command, check=True, capture_output=True)
+    ended(*command)
     parts = [r for r in read_records(tmp_path / "parts") if r.figure == "training"]
     assert told(parts) == told(full)
     assert not (tmp_path / "parts/paused").exists()

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -20,6 +18,7 @@ from typing import Any
 import optuna
 import pytest
 
+from tests.commands import ended, started
 from tests.sweeps import committed, write_sweep
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
@@ -206,21 +205,16 @@ def _reported(directory: Path) -> list[list[float]]:
 @pytest.mark.slow
 def test_a_search_killed_half_way_ends_with_the_same_points_none_twice(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, SPACE)
-    command = [sys.executable, "-m", "wnexplore", "search", str(path), "--objectives", ",".join(TRADE)]
-    command += ["--budget", "params < 17k", "--trials", "26", "--out"]
+    command = ["search", path, "--objectives", ",".join(TRADE), "--budget", "params < 17k", "--trials", "26"]
     killed = tmp_path / "killed"
     for kills_after in (3, 22):
-        process = subprocess.Popen(
-            [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = monotonic() + 120
-        while committed(killed) < kills_after and process.poll() is None:
-            assert monotonic() < deadline
-            sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([*command, str(killed)], capture_output=True, text=True, check=True)
-    assert "26 points measured" in done.stderr
+        with started(*command, "--out", killed) as process:
+            deadline = monotonic() + 120
+            while committed(killed) < kills_after and process.poll() is None:
+                assert monotonic() < deadline
+                sleep(0.02)
+            assert process.kill() == -signal.SIGKILL
+    assert "26 points measured" in ended(*command, "--out", killed)[1]
     records = read_records(killed)
     assert max(Counter(record.key for record in records).values()) == 1
     unbroken = Search(load_sweep(path), TRADE, ("params < 17k",), trials=26)

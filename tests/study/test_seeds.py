@@ -1,13 +1,12 @@
 """Seeds until it is known: a sweep with a target adds seeds where they still decide something."""
 
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.commands import ended, started
 from tests.sweeps import TINY, committed, write_sweep
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
@@ -69,22 +68,21 @@ def test_seeds_are_added_in_pairs_until_a_difference_is_known(tmp_path: Path) ->
 def test_a_killed_sweep_goes_on_to_the_same_seeds_and_verdict(tmp_path: Path) -> None:
     file = write_sweep(tmp_path, _UNTIL)
     whole = _run(load_sweep(file), tmp_path / "whole")
-    command = [sys.executable, "-m", "wnexplore", "sweep", str(file), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["sweep", file, "--out", tmp_path / "run"]
     until = time.monotonic() + 100
-    # Two counts and two seeds each, then an odd number of added ones.
-    while committed(tmp_path / "run") < 9 and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
+    with started(*command) as process:
+        # Two counts and two seeds each, then an odd number of added ones.
+        while committed(tmp_path / "run") < 9 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        process.kill()
     assert 9 <= committed(tmp_path / "run") < 2 + 2 * whole[0].seeds
-    ended = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True, timeout=200, check=True)
+    shown, _ = ended(*command, "--jobs", "2")
     resumed = verdicts(read_records(tmp_path / "run"))
     assert [(v.seeds, v.ended_by, v.variant.top1) for v in resumed] == [
         (v.seeds, v.ended_by, v.variant.top1) for v in whole
     ]
     assert _seeds(tmp_path / "run") == _seeds(tmp_path / "whole")
-    assert any(str(whole[0].point) in line and "seeds" in line for line in ended.stdout.splitlines())
+    assert any(str(whole[0].point) in line and "seeds" in line for line in shown.splitlines())
 
 
 def _records(differences: list[float], **limits: float) -> list[Record]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.commands import Running
 from tests.training import odd_networks
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
@@ -64,7 +65,7 @@ def crash_at(step: int) -> Any:
     return on_row
 
 
-def wait_for_rows(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_rows(directory: Path, count: int, process: subprocess.Popen[bytes] | Running) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (directory / "log.csv").exists() and len(read_log(directory)) >= count:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import external_networks
+from tests.commands import ended
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
@@ -68,9 +69,9 @@ def test_two_processes_train_a_network_with_a_layer_that_never_runs(network: Pat
         *("--backbone", f"{network}:Relu", "--resolution", 8, "--data", "digits", "--device", "cpu"),
         *("--batch-size", 64, "--steps", 6, "--log-every", 1, "--optimizer", "sgd", "--warmup-epochs", 0),
     )
-    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, how in {"alone": [], "pair": together}.items():
-        train = ["-m", "wnexplore", "train", *map(str, options), "--out", str(tmp_path / name)]
-        subprocess.run([sys.executable, *how, *train], check=True, capture_output=True)
+    ended("train", *options, "--out", tmp_path / "alone")
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "wnexplore", "train", *map(str, options), "--out", str(tmp_path / "pair")]
+    subprocess.run([*together, *train], check=True, capture_output=True)
     ours, theirs = read_log(tmp_path / "pair"), read_log(tmp_path / "alone")
     assert [row.loss for row in ours] == pytest.approx([row.loss for row in theirs], rel=1e-3)

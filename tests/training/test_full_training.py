@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.commands import ended, started
 from tests.training.runs import NETWORK, CrashError, a_run, crash_at, curve, wait_for_rows
 from wnexplore.data import EpochPass, FolderSplit, load_data
 from wnexplore.design.point import DesignPoint
@@ -244,32 +245,31 @@ def command(network: Path, out: Path, *more: object, function: str = "make") -> 
         *("--device", "cpu", "--batch-size", 128, "--epochs", 6, "--log-every", 1, "--save-every", 4),
         *("--out", out, *more),
     )
-    return ["-m", "wnexplore", "train", *map(str, options)]
+    return ["train", *map(str, options)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_that_is_stopped_resumes_to_the_same_bits(
-    network: Path, tmp_path: Path, how: signal.Signals
-) -> None:
-    subprocess.run([sys.executable, *command(network, tmp_path / "whole")], check=True, capture_output=True)
-    parts = [sys.executable, *command(network, tmp_path / "parts")]
-    with subprocess.Popen(parts, stderr=subprocess.DEVNULL) as process:
-        wait_for_rows(tmp_path / "parts", 17, process)
-        process.send_signal(how)
-        code = process.wait()
-    assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
-    subprocess.run(parts, check=True, capture_output=True)
-    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+def test_a_process_that_is_stopped_resumes_to_the_same_bits(network: Path, tmp_path: Path) -> None:
+    ended(*command(network, tmp_path / "whole"))
+    for how in (signal.SIGKILL, signal.SIGINT):
+        parts = tmp_path / how.name
+        with started(*command(network, parts)) as process:
+            wait_for_rows(parts, 17, process)
+            process.send_signal(how)
+            code = process.wait()
+        assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+        ended(*command(network, parts))
+        assert curve(parts) == curve(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_and_resume_after_a_stop(network: Path, tmp_path: Path) -> None:
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    together += ["-m", "wnexplore"]
     alone, pair, stopped = (
         command(network, tmp_path / name, function="without_memory") for name in ("alone", "pair", "stopped")
     )
-    subprocess.run([sys.executable, *alone], check=True, capture_output=True)
+    ended(*alone)
     subprocess.run([*together, *pair], check=True, capture_output=True)
     ours, theirs = read_log(tmp_path / "pair"), read_log(tmp_path / "alone")
     # The mean of two halves' gradients is the whole batch's but for rounding, which steps amplify.

@@ -7,7 +7,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.commands import ended, started
 from tests.examples import rest_slow
 from tests.training import odd_networks
 from tests.training.runs import CrashError, crash_at, curve, odd_run, wait_for_rows
@@ -374,7 +374,7 @@ def command(network: str, data: str, out: Path, *more: object) -> list[str]:
         *("--backbone", network, "--method", "plain", "--resolution", 8, "--data", data),
         *("--device", "cpu", "--log-every", 1, "--save-every", 3, "--out", out, *more),
     )
-    return [sys.executable, "-m", "wnexplore", "train", *map(str, options)]
+    return ["train", *map(str, options)]
 
 
 @pytest.mark.slow
@@ -384,10 +384,9 @@ def test_sigterm_to_all_processes_ends_a_long_test_and_loses_nothing(network: Pa
     full, parts = (
         command(f"{network}:slow", f"folder:{data}", tmp_path / name, *options) for name in ("whole", "parts")
     )
-    subprocess.run(full, check=True, capture_output=True)
+    ended(*full)
     # A second for each of 60 batches of the test.
-    slowly = os.environ | {"TESTS_SEEN": str(seen)}
-    with subprocess.Popen(parts, stderr=subprocess.PIPE, env=slowly, start_new_session=True) as process:
+    with started(*parts, environment={"TESTS_SEEN": str(seen)}, session=True) as process:
         wait_for_rows(tmp_path / "parts", 9, process)
         seen.unlink(missing_ok=True)  # counting looks at the network, too
         while not seen.exists() and process.poll() is None:
@@ -395,13 +394,12 @@ def test_sigterm_to_all_processes_ends_a_long_test_and_loses_nothing(network: Pa
         began = time.monotonic()
         # As a batch system does it: the processes that read images get it too.
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.stderr is not None
-        message = process.stderr.read().decode()
         assert process.wait() == 130
+        message = process.err
     assert time.monotonic() - began < 40
     assert re.search(r"\b10 of 20\b", message)
     assert [row.step for row in read_log(tmp_path / "parts")] == list(range(1, 10))
-    subprocess.run(parts, check=True, capture_output=True)
+    ended(*parts)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 
@@ -419,12 +417,12 @@ def test_a_process_with_an_odd_network_is_killed_and_resumes_to_the_same_bits(
     options = ("--batch-size", 128, "--epochs", 3, *(() if ema is None else ("--ema", ema)))
     network = f"{odd_networks.__file__}:{name}"
     full, parts = (command(network, "digits", tmp_path / part, *options) for part in ("whole", "parts"))
-    subprocess.run(full, check=True, capture_output=True)
-    with subprocess.Popen(parts, stderr=subprocess.DEVNULL) as process:
+    ended(*full)
+    with started(*parts) as process:
         wait_for_rows(tmp_path / "parts", 17, process)
         process.send_signal(how)
         process.wait()
-    subprocess.run(parts, check=True, capture_output=True)
+    ended(*parts)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     ours, theirs = (
         load_file(tmp_path / part / "checkpoints" / "best.safetensors") for part in ("parts", "whole")
