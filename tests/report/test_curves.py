@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from wnexplore.errors import InputError
 from wnexplore.report.figure_files import save
 from wnexplore.report.figures import learning_curves, standard_set
 from wnexplore.report.learning_curves import NAMED, CurvePanel, curve_infos
-from wnexplore.report.panels import FigureInfo
+from wnexplore.report.panels import FigureInfo, render
 from wnexplore.report.placement import spread
 from wnexplore.report.scatter import ScatterPanel, scatter_info
 from wnexplore.results import filters
@@ -114,6 +115,24 @@ def test_of_too_many_variants_the_best_and_plain_have_names() -> None:
         assert "Plain" in {curve.name for curve in named}
         assert len({(curve.colour, curve.dash) for curve in named}) == NAMED
         assert len({curve.colour for curve in panel.curves if not curve.name}) == 1
+
+
+def test_of_very_many_unnamed_variants_the_range_is_drawn() -> None:
+    panel = panels(HALF)[0]
+    unnamed = tuple(replace(curve, name="", label="", bands=()) for curve in panel.curves)
+    figure = render(FigureInfo((replace(panel, curves=unnamed, few=len(unnamed) - 1),), columns=1))
+    ax, *_ = figure.axes
+    (area,) = ax.collections
+    drawn = {(float(x), float(y)) for x, y in np.asarray(area.get_paths()[0].vertices)}
+    values: dict[float, list[float]] = {}
+    for curve in unnamed:
+        for x, y in zip(curve.xs, curve.ys, strict=True):
+            values.setdefault(x, []).append(y)
+    assert {(x, pick(ys)) for x, ys in values.items() for pick in (min, max)} <= drawn
+    crossed = [line for line in ax.lines if line.get_marker() == "X"]
+    ends = {(curve.xs[-1], curve.ys[-1]) for curve in unnamed if curve.dropped}
+    assert ends
+    assert {(x, y) for line in crossed for x, y in np.asarray(line.get_xydata())} == ends
 
 
 def test_rows_that_were_filtered_out_are_not_drawn() -> None:

@@ -9,18 +9,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from tests.results.records import complexity, curves, failure, latency, points, sweep, training
+from tests.results.records import complexity, failure, latency, points, sweep, training
 from wnexplore import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.report.figure_files import save
 from wnexplore.report.figures import scatter, standard_set
 from wnexplore.report.heatmap import HeatPanel, heat_infos
-from wnexplore.report.learning_curves import CurvePanel, curve_infos
-from wnexplore.report.panels import FigureInfo, Panel, render
+from wnexplore.report.panels import GREY, FigureInfo, Panel, render
 from wnexplore.report.placement import Box, Label, place
-from wnexplore.report.scatter import ScatterPanel, scatter_info
+from wnexplore.report.scatter import ScatterPanel, draw_bars, scatter_info
 from wnexplore.results.frame import frame
 from wnexplore.results.pareto import pareto
 from wnexplore.results.record import Record
@@ -243,53 +243,60 @@ def test_many_points_look_as_each_alone(tmp_path: Path) -> None:
         r for point in points() for r in (complexity(point, params=len(str(point))), latency(point, 5))
     ]
     table = frame([r for place, r in enumerate(records) if r.figure == "complexity" or place % 3])
-    curves_of = frame(curves(seeds=2))
+    info = scatter_info(table, "params", "latency_ms")
     pictures = []
-    infos = {
-        "points": scatter_info(table, "params", "latency_ms"),
-        "curves": curve_infos(curves_of, curves(seeds=2))["learning_curves"],
-    }
     for few in (200, 0):
-        for name, info in infos.items():
-            save(render(_drawn(info, few=few)), tmp_path / f"{name}{few}.png")
-        images = [Image.open(tmp_path / f"{name}{few}.png").convert("L") for name in ("points", "curves")]
-        pictures.append([np.asarray(image, dtype=np.int16) for image in images])
-    for one_by_one, together in zip(*pictures, strict=True):
-        assert one_by_one.shape == together.shape
-        # Where lines cross, which lies on top, and how edges are smoothed.
-        assert (abs(one_by_one - together) > 64).mean() < 1e-3
-        assert (one_by_one < 128).mean() > 1e-3
+        save(render(_drawn(info, few=few)), tmp_path / f"{few}.png")
+        pictures.append(np.asarray(Image.open(tmp_path / f"{few}.png").convert("L"), dtype=np.int16))
+    one_by_one, together = pictures
+    assert one_by_one.shape == together.shape
+    # Where lines cross, which lies on top, and how edges are smoothed.
+    assert (abs(one_by_one - together) > 64).mean() < 1e-3
+    assert (one_by_one < 128).mean() > 1e-3
+
+
+def test_error_bars_are_drawn_as_matplotlib_draws_them(tmp_path: Path) -> None:
+    """They reach from bound to bound, with caps, on the same pixels as those of `Axes.errorbar`."""
+    bars = [(float(x), x**0.5, (x**0.5 - 0.1 * (x % 3), x**0.5 + 0.2)) for x in range(1, 12)]
+    pictures = []
+    for ours in (True, False):
+        figure = Figure(figsize=(3, 2))
+        ax = figure.subplots()
+        if ours:
+            draw_bars(ax, "y", bars, rasterized=False)
+        else:
+            xs, ys, bounds = zip(*bars, strict=True)
+            reach = [[y - low for y, (low, _) in zip(ys, bounds, strict=True)]]
+            reach += [[high - y for y, (_, high) in zip(ys, bounds, strict=True)]]
+            ax.errorbar(xs, ys, reach, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5)
+        ax.set(xlim=(0, 13), ylim=(0, 5))
+        save(figure, tmp_path / f"{ours}.png")
+        pictures.append(np.asarray(Image.open(tmp_path / f"{ours}.png").convert("L"), dtype=np.int16))
+    ours_, theirs = pictures
+    assert (theirs < 128).sum() > 500
+    assert (abs(ours_ - theirs) > 8).sum() == 0
 
 
 def test_of_dense_panels_vector_files_hold_an_image_and_text(tmp_path: Path) -> None:
     records = [
         r for point in points() for r in (complexity(point, params=len(str(point))), latency(point, 5))
     ]
-    infos = {
-        "points": scatter_info(frame(records), "params", "latency_ms"),
-        "curves": curve_infos(frame(curves(seeds=2)), curves(seeds=2))["learning_curves"],
-    }
-    for name, info in infos.items():
-        files = []
-        for dense in (2000, 0):
-            save(render(_drawn(info, few=0, dense=dense)), tmp_path / f"{name}{dense}.svg")
-            files.append((tmp_path / f"{name}{dense}.svg").read_text())
-        vectors, image = files
-        assert "<image" not in vectors
-        assert "<image" in image
-        # Axes and legends stay text.
-        assert vectors.count('id="text_') == image.count('id="text_') > 5
+    info = scatter_info(frame(records), "params", "latency_ms")
+    files = []
+    for dense in (2000, 0):
+        save(render(_drawn(info, few=0, dense=dense)), tmp_path / f"{dense}.svg")
+        files.append((tmp_path / f"{dense}.svg").read_text())
+    vectors, image = files
+    assert "<image" not in vectors
+    assert "<image" in image
+    # Axes and legends stay text; labels have other room without error bars.
+    assert min(text.count('id="text_') for text in files) > 5
 
 
 def _drawn(info: FigureInfo, **limits: int) -> FigureInfo:
-    """`info` with other numbers of what is drawn in one way or another, and all its lines unnamed."""
+    """`info` with other numbers of what is drawn in one way or another."""
     changed: list[Panel] = []
     for panel in info.panels:
-        if isinstance(panel, CurvePanel):
-            unnamed = {"name": "", "label": "", "colour": "#000000", "dash": (), "bands": ()}
-            curves_ = tuple(replace(curve, **unnamed) for curve in panel.curves)  # type: ignore[arg-type]
-            changed.append(replace(panel, curves=curves_, **limits))  # type: ignore[arg-type]
-        else:
-            assert isinstance(panel, ScatterPanel)
-            changed.append(replace(panel, **limits))  # type: ignore[arg-type]
+        assert isinstance(panel, ScatterPanel)
+        changed.append(replace(panel, **limits))  # type: ignore[arg-type]
     return replace(info, panels=tuple(changed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ def load_records(directory: Path, skip_damaged: bool, samples_of: Collection[Fig
     damaged: list[str] | None = [] if skip_damaged else None
     records = read_records(directory, damaged, samples_of=samples_of)
     report_damaged(damaged or [])
+    # They live as long as the command: the search for garbage need not go through them again and again.
+    gc.freeze()
     return records
 
 
@@ -46,6 +49,7 @@ def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> p
     from wnexplore.results.frame import frame
 
     rows = frame(records)
+    gc.freeze()
     if where is not None:
         rows = filters.where(rows, where)
     return rows if sort is None else filters.sort(rows, sort)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache, total_ordering
+from functools import cached_property, lru_cache, total_ordering
 
 from wnexplore.errors import InputError, shown
 
@@ -48,7 +48,19 @@ class PerStage(_Ordered):
     def _order(self) -> tuple[object, ...]:
         return (2, *((stage, *_order(value)) for stage, value in self.stages))
 
+    def __hash__(self) -> int:
+        return self._hash
+
     def __str__(self) -> str:
+        return self._text
+
+    # Rows share these values: a large table hashes and writes each of them many times.
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.stages)
+
+    @cached_property
+    def _text(self) -> str:
         return "+".join(f"{stage}:{value}" for stage, value in self.stages)
 
 

@@ -193,13 +193,16 @@ def _texts(frame: pd.DataFrame, name: str, units_in_headings: bool) -> list[str]
         return ["" if value is None else f"{value / scale:.{digits}f}" for value in values]
     if name in _WITH_INTERVAL:
         return _with_intervals(frame, column)
-    return [column.format(value) for value in values]
+    texts = {value: column.format(value) for value in dict.fromkeys(values)}
+    return [texts[value] for value in values]
 
 
 def _with_intervals(frame: pd.DataFrame, column: Column) -> list[str]:
     low, high = column.interval or (column.name, column.name)
-    rows = zip(cells(frame, column.name), cells(frame, low), cells(frame, high), strict=True)
-    return ["" if value is None else _WITH_INTERVAL[column.name](value, a, b, column) for value, a, b in rows]
+    rows = list(zip(cells(frame, column.name), cells(frame, low), cells(frame, high), strict=True))
+    text = _WITH_INTERVAL[column.name]
+    texts = {row: "" if row[0] is None else text(*row, column) for row in dict.fromkeys(rows)}
+    return [texts[row] for row in rows]
 
 
 def _common_prefix(frame: pd.DataFrame, name: str) -> tuple[str, int]:

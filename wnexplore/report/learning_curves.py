@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.report.panels import (
-    DENSE,
     FEW,
     GREY,
     FigureInfo,
@@ -68,9 +67,7 @@ class CurvePanel(Panel):
     curves: tuple[Curve, ...]
     dots: bool = False
     few: int = FEW
-    """Most unnamed lines that are drawn one by one."""
-    dense: int = DENSE
-    """Most unnamed lines that are drawn as vectors."""
+    """Most unnamed lines that are drawn; of more, which cover each other, a band shows the range."""
 
     def draw(self, ax: Axes) -> None:
         _draw(ax, self)
@@ -301,6 +298,7 @@ _ARM = 14.0
 _ROOM = 0.24
 """How much wider an axis is for the labels at its end."""
 _OTHERS = "other variants"
+_RANGE: Any = {"color": _OTHER.colour, "alpha": 0.6, "linewidth": 0}
 _DROPPED = "dropped by halving"
 _DOTS: Any = {"linestyle": "none", "marker": "o", "markersize": 2.2}
 # Without a patch: otherwise lines would stop at matplotlib's frame around the text.
@@ -317,12 +315,12 @@ _CROSS: Any = {"marker": "X", "markersize": 5.0, "markeredgecolor": "white", "ma
 
 def _draw(ax: Axes, panel: CurvePanel) -> None:
     """Lines over bands; a cross where a variant was dropped, dots where there are few values."""
-    nameless = [curve for curve in panel.curves if not curve.name]
-    together = len(nameless) > panel.few
-    if together:
-        _draw_nameless(ax, nameless, panel.dots, rasterized=len(nameless) > panel.dense)
+    nameless = _nameless(panel)
+    many = len(nameless) > panel.few
+    if many:
+        _draw_range(ax, nameless)
     for order, curve in enumerate(panel.curves, start=3):
-        if together and not curve.name:
+        if many and not curve.name:
             continue
         if curve.bands:
             low, high = zip(*curve.bands, strict=True)
@@ -350,18 +348,20 @@ def _draw(ax: Axes, panel: CurvePanel) -> None:
     dress(ax)
 
 
-def _draw_nameless(ax: Axes, curves: Sequence[Curve], dots: bool, *, rasterized: bool) -> None:
-    """Very many curves that look alike, all at once and below the others."""
-    look = _line(curves[0])
-    lines = [list(zip(curve.xs, curve.ys, strict=True)) for curve in curves]
-    # Ended and joined as single lines are.
-    ends: Any = {"capstyle": "projecting", "joinstyle": "round"}
-    style: Any = {"color": look["color"], "rasterized": rasterized}
-    ax.add_collection(LineCollection(lines, linewidths=look["linewidth"], zorder=2.1, **style, **ends))
-    dotted = [place for curve, line in zip(curves, lines, strict=True) if not curve.dropped for place in line]
-    crossed = [line[-1] for curve, line in zip(curves, lines, strict=True) if curve.dropped]
-    for places, marker in ((dotted if dots else [], _DOTS), (crossed, {"linestyle": "none", **_CROSS})):
-        ax.plot([x for x, _ in places], [y for _, y in places], zorder=2.2, **style, **marker)
+def _nameless(panel: CurvePanel) -> list[Curve]:
+    return [curve for curve in panel.curves if not curve.name]
+
+
+def _draw_range(ax: Axes, curves: Sequence[Curve]) -> None:
+    """The range of many curves at each place, and where some were dropped, below the others."""
+    values: dict[float, list[float]] = {}
+    for curve in curves:
+        for x, y in zip(curve.xs, curve.ys, strict=True):
+            values.setdefault(x, []).append(y)
+    xs = sorted(values)
+    ax.fill_between(xs, [min(values[x]) for x in xs], [max(values[x]) for x in xs], zorder=2, **_RANGE)
+    ends = [(curve.xs[-1], curve.ys[-1]) for curve in curves if curve.dropped]
+    ax.plot([x for x, _ in ends], [y for _, y in ends], color=GREY, zorder=2.1, linestyle="none", **_CROSS)
 
 
 def _label_ends(ax: Axes, panel: CurvePanel) -> None:
@@ -385,12 +385,16 @@ def _label_ends(ax: Axes, panel: CurvePanel) -> None:
         text.set_in_layout(False)
 
 
-def _handles(panel: CurvePanel) -> list[Line2D]:
+def _handles(panel: CurvePanel) -> list[Line2D | Patch]:
     """Legend entries; one for all unnamed lines."""
-    handles = [Line2D([], [], label=curve.name, **_line(curve)) for curve in panel.curves if curve.name]
-    other = next((curve for curve in panel.curves if not curve.name), None)
-    if other is not None:
-        handles.append(Line2D([], [], label=_OTHERS, **_line(other)))
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], label=curve.name, **_line(curve)) for curve in panel.curves if curve.name
+    ]
+    nameless = _nameless(panel)
+    if len(nameless) > panel.few:
+        handles.append(Patch(label=f"{_OTHERS}, lowest to highest", **_RANGE))
+    elif nameless:
+        handles.append(Line2D([], [], label=_OTHERS, **_line(nameless[0])))
     if any(curve.dropped for curve in panel.curves):
         handles.append(Line2D([], [], label=_DROPPED, linestyle="none", color=GREY, **_CROSS))
     return handles

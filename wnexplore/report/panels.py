@@ -107,7 +107,7 @@ FEW = 200
 """Points or lines of a panel that are drawn one by one, which takes matplotlib some milliseconds each."""
 
 DENSE = 2000
-"""Points or lines of a panel that are drawn as vectors; of more a .svg or .pdf holds an image (200 dpi).
+"""Points of a panel that are drawn as vectors; of more a .svg or .pdf holds an image (200 dpi).
 
 Nobody could tell so many apart, and as vectors they take megabytes, and programs seconds to show them.
 """
@@ -140,7 +140,11 @@ def render(info: FigureInfo) -> Figure:
             figure.suptitle("\n".join(textwrap.wrap(info.note, int(inches * 17))), fontsize=7, color=GREY)
         if legend:
             figure.legend(handles=legend, loc="outside lower center", ncols=legend_columns, frameon=False)
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.execute(figure)
+        # Saving would lay it out again, which takes as long as drawing it.
+        figure.set_layout_engine("none")
         for panel, ax in zip(info.panels, axes, strict=False):
             panel.place_labels(ax)
     return figure

@@ -47,6 +47,7 @@ class Label:
 
 _Edges = np.ndarray[Any, np.dtype[np.float64]]
 """Left, bottom, right and top edges of many boxes, a row of each."""
+_Choice = np.ndarray[Any, np.dtype[np.bool_]]
 
 _RADII = (5.0, 9.0, 14.0, 20.0)
 _ANGLES = tuple(math.radians(angle) for angle in (90, 270, 0, 180, 45, 135, 315, 225, 65, 115, 245, 295))
@@ -66,8 +67,8 @@ def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], are
         near = _surroundings(label)
         options = _free(
             label,
-            taken[:, _overlaps(near, taken) > 0],
-            covered[:, _overlaps(near, covered) > 0],
+            taken[:, _touched(near, taken)],
+            covered[:, _touched(near, covered)],
             area,
         )
         found = min(options, key=lambda option: option[0], default=None)
@@ -131,12 +132,20 @@ def _edges(boxes: Sequence[Box]) -> _Edges:
     return np.array(edges, dtype=np.float64).reshape(len(edges), 4).T
 
 
-def _overlaps(box: Box, others: _Edges) -> _Edges:
-    """The area that each of `others` shares with `box`, as `Box.overlap` has it."""
+def _touched(box: Box, others: _Edges) -> _Choice:
+    """Which of `others` share an area with `box`."""
     left, bottom, right, top = others
+    found: _Choice = (left < box.right) & (right > box.left) & (bottom < box.top) & (top > box.bottom)
+    return found
+
+
+def _overlaps(box: Box, others: _Edges) -> list[float]:
+    """The areas that `others` share with `box`, as `Box.overlap` has them, without zeros."""
+    left, bottom, right, top = others[:, _touched(box, others)]
     width = np.minimum(box.right, right) - np.maximum(box.left, left)
     height = np.minimum(box.top, top) - np.maximum(box.bottom, bottom)
-    return np.where((width > 0) & (height > 0), width * height, 0.0)
+    areas: list[float] = (width * height).tolist()
+    return areas
 
 
 def _free(label: Label, hard: _Edges, soft: _Edges, area: Box) -> Iterator[tuple[float, Box]]:
@@ -144,10 +153,9 @@ def _free(label: Label, hard: _Edges, soft: _Edges, area: Box) -> Iterator[tuple
         for preference, angle in enumerate(_ANGLES):
             box = _box_at(label, radius, angle)
             parts = [box, *_line(label, box)]
-            if box.inside(area) and not any(_overlaps(part, hard).any() for part in parts):
+            if box.inside(area) and not any(_touched(part, hard).any() for part in parts):
                 # Added one after the other, so that the last digit doesn't depend on how many there are.
-                shares = (share for part in parts for share in _overlaps(part, soft).tolist() if share)
-                covered = sum(shares)
+                covered = sum(share for part in parts for share in _overlaps(part, soft))
                 yield 2.0 * radius + 0.3 * preference + 4.0 * covered, box
 
 

@@ -99,9 +99,10 @@ def lines(records: Iterable[Record]) -> list[str]:
 
 
 def _lines(trained: Sequence[TrainingGroup]) -> list[str]:
-    planned, names = _epochs(trained[0].settings.get("epochs")), _names(trained)
+    planned, found = _epochs(trained[0].settings.get("epochs")), rungs(trained)
+    names = _names(trained) if found else {}
     lines_ = []
-    for rung in rungs(trained):
+    for rung in found:
         dropped = f"{len(rung.dropped)} dropped"
         dropped += f": {_list(rung.dropped, names)}" if rung.dropped else ""
         lines_.append(f"halving after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
@@ -109,12 +110,13 @@ def _lines(trained: Sequence[TrainingGroup]) -> list[str]:
         full = [training for training in trained if training.succeeded and training.dropped_at is None]
         lines_.append(f"halving: {_variants(len(full))} trained in full: {_list(_by_top1(full), names)}")
         lines_.append(_cost(trained))
+    variants = len({training.point for training in trained})
     for correlation in rank_correlations(trained):
         early = f"rank after {correlation.epochs} of {planned}"
         final = correlation.later == trained[0].settings.get("epochs")
         later = "the final rank" if final else f"the rank after {correlation.later}"
-        among = _variants(len(names))
-        among = among if correlation.variants == len(names) else f"{correlation.variants} of {among}"
+        among = _variants(variants)
+        among = among if correlation.variants == variants else f"{correlation.variants} of {among}"
         lines_.append(
             f"{early} and {later}: no rank correlation, all of one rank ({among})"
             if math.isnan(correlation.tau)

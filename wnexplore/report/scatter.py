@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
 from wnexplore.errors import InputError
@@ -58,7 +61,7 @@ class ScatterPanel(Panel):
     few: int = FEW
     """Most points that are drawn one by one."""
     dense: int = DENSE
-    """Most points that are drawn as vectors."""
+    """Most points that are drawn as vectors and with error bars; of more, only the front has those."""
 
     @property
     def points(self) -> list[Point]:
@@ -155,7 +158,10 @@ def _filled(
         doubts = None if strict else [_doubts(point, objectives) for point in points]
         best = {p for p, optimal in zip(points, pareto_points(values, directions), strict=True) if optimal}
         kept = pareto_points(values, directions, doubts)
-        points = [replace(p, ringed=may_be and p not in best) for p, may_be in zip(points, kept, strict=True)]
+        points = [
+            replace(p, ringed=True) if may_be and p not in best else p
+            for p, may_be in zip(points, kept, strict=True)
+        ]
     points = _fewer_labels(points, [0 if p in best else 1 if p.ringed else 2 for p in points])
     return replace(
         panel,
@@ -177,7 +183,10 @@ def _fewer_labels(points: list[Point], ranks: list[int]) -> list[Point]:
         and sum(bool(p.label) and rank <= last for p, rank in zip(points, ranks, strict=True)) > LABEL_ALL
     ):
         last -= 1
-    return [p if rank <= last else replace(p, label="") for p, rank in zip(points, ranks, strict=True)]
+    return [
+        p if rank <= last or not p.label else replace(p, label="")
+        for p, rank in zip(points, ranks, strict=True)
+    ]
 
 
 def _points(frame: pd.DataFrame, x: str, y: str) -> list[Point]:
@@ -194,6 +203,9 @@ def _axis(column: Column, log: bool) -> PlotAxis:
 
 _MARKER = 5.0
 _RING = 9.0
+_CAP = 1.5
+_BARS = 500
+"""Error bars of one path: longer paths aren't moved to whole pixels, and look blurred."""
 _LABEL = 6.5
 _FRONT_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
 _DIAGONAL: Any = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 2))}
@@ -206,6 +218,9 @@ _RING_MARK: Any = {
 }
 
 
+_Place = tuple[float, float]
+
+
 def _draw(ax: Axes, panel: ScatterPanel) -> None:
     if panel.front:
         steps = "steps-pre" if panel.front_rises_before else "steps-post"
@@ -213,8 +228,10 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
         ax.plot(xs, ys, drawstyle=steps, zorder=1, **_FRONT_LINE)
     points = panel.points
     dense = len(points) > panel.dense
+    # Of very many points, the bars would hide what they belong to.
+    barred = set(panel.front) if dense else None
     for series in panel.series:
-        _draw_series(ax, series, one_by_one=len(points) <= panel.few, rasterized=dense)
+        _draw_series(ax, series, barred, one_by_one=len(points) <= panel.few, rasterized=dense)
     if panel.diagonal:
         ax.axline((1, 1), slope=1, zorder=1, **_DIAGONAL)
     ringed = [point for point in points if point.ringed]
@@ -243,11 +260,15 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
     dress(ax)
 
 
-def _draw_series(ax: Axes, series: Series, *, one_by_one: bool, rasterized: bool) -> None:
+def _draw_series(
+    ax: Axes, series: Series, barred: Collection[_Place] | None, *, one_by_one: bool, rasterized: bool
+) -> None:
+    """A marker for each point, and bars for all or those at the places `barred`."""
+    with_bars = [point for point in series.points if barred is None or (point.x, point.y) in barred]
     # Each point's bars lie on those of the points before it, which nobody could see of very many.
-    for points in ([point] for point in series.points) if one_by_one else [series.points]:
-        _draw_bars(ax, "x", [(p, p.x, p.x_interval) for p in points if p.x_interval is not None], rasterized)
-        _draw_bars(ax, "y", [(p, p.y, p.y_interval) for p in points if p.y_interval is not None], rasterized)
+    for points in ([point] for point in with_bars) if one_by_one else [with_bars]:
+        draw_bars(ax, "x", [(p.x, p.y, p.x_interval) for p in points if p.x_interval], rasterized)
+        draw_bars(ax, "y", [(p.x, p.y, p.y_interval) for p in points if p.y_interval], rasterized)
     ax.plot(
         [point.x for point in series.points],
         [point.y for point in series.points],
@@ -258,16 +279,32 @@ def _draw_series(ax: Axes, series: Series, *, one_by_one: bool, rasterized: bool
     )
 
 
-def _draw_bars(ax: Axes, name: str, bars: Sequence[tuple[Point, float, Interval]], rasterized: bool) -> None:
-    """The error bars of some points along one axis: each point, its value there and its interval."""
+def draw_bars(ax: Axes, name: str, bars: Sequence[tuple[float, float, Interval]], rasterized: bool) -> None:
+    """The error bars of some points along one axis: each point's place and its interval there.
+
+    As `Axes.errorbar` draws them, which takes thousands of bars several times as long.
+    """
     if not bars:
         return
-    # Rounding may put a median outside its interval: lengths must not be negative.
-    below = [max(0.0, at - interval[0]) for _, at, interval in bars]
-    above = [max(0.0, interval[1] - at) for _, at, interval in bars]
-    reach: dict[str, Any] = {f"{name}err": [below, above], "rasterized": rasterized}
-    xs, ys = [point.x for point, *_ in bars], [point.y for point, *_ in bars]
-    ax.errorbar(xs, ys, fmt="none", ecolor=GREY, elinewidth=0.7, capsize=1.5, zorder=2, **reach)
+    along = 0 if name == "x" else 1
+    places = np.array([(x, y) for x, y, _ in bars])
+    ends = np.repeat(places[:, None], 2, axis=1)
+    # Rounding may put a median outside its interval: the bar then ends at it.
+    bounds = np.array([interval for *_, interval in bars])
+    ends[:, 0, along] = np.minimum(places[:, along], bounds[:, 0])
+    ends[:, 1, along] = np.maximum(places[:, along], bounds[:, 1])
+    codes = np.tile(np.array([Path.MOVETO, Path.LINETO], dtype=Path.code_type), len(ends))
+    paths = [
+        Path(ends[start : start + _BARS].reshape(-1, 2), codes[: 2 * len(ends[start : start + _BARS])])
+        for start in range(0, len(ends), _BARS)
+    ]
+    lines = PathCollection(
+        paths, facecolors="none", edgecolors=GREY, linewidths=0.7, zorder=2, rasterized=rasterized
+    )
+    ax.add_collection(lines, autolim=False)
+    xs, ys = ends.reshape(-1, 2).T
+    caps: dict[str, Any] = {"marker": "|" if along == 0 else "_", "markersize": 2 * _CAP, "color": GREY}
+    ax.plot(xs, ys, linestyle="none", zorder=2, rasterized=rasterized, **caps)
 
 
 def _marker(series: Series) -> dict[str, Any]:
@@ -320,7 +357,7 @@ def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
     half = _MARKER / 2 + 0.8
     markers = [Box(x - half, y - half, x + half, y + half) for x, y in at([(p.x, p.y) for p in points])]
     ends: list[tuple[_Place, _Place]] = []
-    for p in points:
+    for p in points if len(points) <= panel.dense else (p for p in points if (p.x, p.y) in front):
         if p.x_interval is not None:
             ends.append(((p.x_interval[0], p.y), (p.x_interval[1], p.y)))
         if p.y_interval is not None:
@@ -335,9 +372,6 @@ def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
     for point, label, box in zip(labelled, labels, place(labels, markers, lines, area), strict=True):
         if box is not None:
             _write(ax, point, label, box)
-
-
-_Place = tuple[float, float]
 
 
 def _text_size(text: str) -> tuple[float, float]:

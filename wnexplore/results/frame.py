@@ -83,7 +83,7 @@ def doubts(frame: pd.DataFrame, name: str) -> list[Interval | None]:
 
 def distinct(frame: pd.DataFrame, name: str) -> list[Any]:
     """The distinct values of a column, in order of appearance, without empty ones."""
-    return [value for value in dict.fromkeys(cells(frame, name)) if value is not None]
+    return [value for value in cells(frame[[name]].drop_duplicates(), name) if value is not None]
 
 
 def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) -> str:
@@ -104,10 +104,11 @@ def varying(frame: pd.DataFrame, names: Iterable[str]) -> list[str]:
 
 def groups(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
     """Row positions by their values in `names`, in order of appearance; empty counts as a value."""
-    columns = [cells(frame, name) for name in names]
+    if not names:
+        return {(): list(range(len(frame)))} if len(frame) else {}
     found: dict[tuple[Any, ...], list[int]] = {}
-    for position in range(len(frame)):
-        found.setdefault(tuple(values[position] for values in columns), []).append(position)
+    for position, values in enumerate(zip(*(cells(frame, name) for name in names), strict=True)):
+        found.setdefault(values, []).append(position)
     return found
 
 

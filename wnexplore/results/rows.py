@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, NotRequired, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic_core import SchemaValidator
+from pydantic_core import SchemaValidator, from_json
 from typing_extensions import TypedDict
 
 from wnexplore.design.point import DesignPoint
@@ -172,15 +172,21 @@ def _object(text: str, name: str) -> dict[str, Any]:
 
 def _valid_object(text: str) -> dict[str, Any] | None:
     """What `_object` returns for a text that is certainly valid; None for others."""
+    content = _parsed(text)
+    # There are at least as many colons as keys, so that none was lost because it stands twice.
+    valid = content is not None and text.count(":") == _keys(content) and _finite(content)
+    return content if valid else None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """The JSON object of `text`, of keys that stand twice one; None for what needs a closer look."""
     if text.count("[") + text.count("{") > MAX_DEPTH or "\\u" in text:
         return None
     try:
-        content, end = _SCANNER.raw_decode(text)
-    except (ValueError, RecursionError):
+        content = from_json(text, allow_inf_nan=False)
+    except ValueError:
         return None
-    # There are at least as many colons as keys, so that none was lost because it stands twice.
-    valid = end == len(text) and isinstance(content, dict) and text.count(":") == _keys(content)
-    return content if valid and _finite(content) else None
+    return content if isinstance(content, dict) else None
 
 
 def _keys(content: dict[str, Any] | list[Any]) -> int:
@@ -226,8 +232,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
 """Its numbers are parsed in C, where overflow is infinite."""
-_SCANNER = json.JSONDecoder(parse_constant=_refuse)
-"""Of keys that stand twice it keeps one."""
 
 
 def _finite(content: dict[str, Any] | list[Any]) -> bool:
@@ -489,7 +493,7 @@ def _valid_samples(text: str, kept: bool) -> dict[str, Any] | None:
     """The same for samples; numbers are as written only if `kept`."""
     content: dict[str, Any] | None
     if kept:
-        content = _valid_object(text)
+        content = _parsed(text)
         if content is None or not _QUICK_SAMPLES.isinstance_python(content):
             return None
     else:
@@ -497,7 +501,5 @@ def _valid_samples(text: str, kept: bool) -> dict[str, Any] | None:
             content = _QUICK_SAMPLES.validate_json(text)
         except ValidationError:
             return None
-        # Unless a key stands twice, or has a colon.
-        if text.count(":") != len(content):
-            return None
-    return None if _unequal(content) else content
+    # Its values are lists of numbers: more colons mean that a key stands twice, or has one.
+    return None if text.count(":") != len(content) or _unequal(content) else content

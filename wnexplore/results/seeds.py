@@ -42,10 +42,11 @@ class Until:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Until | None:
         """Read from the figures of a record; None without a target."""
-        target, seeds, most = (value.get(name) for name in ("seed_target", "first_seeds", "max_seeds"))
-        if target is None or seeds is None or most is None:
+        target = value.get("seed_target")
+        if target is None:
             return None
-        return cls(target, seeds, most, value.get("seed_hours"))
+        seeds, most = value.get("first_seeds"), value.get("max_seeds")
+        return None if seeds is None or most is None else cls(target, seeds, most, value.get("seed_hours"))
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,11 @@ class Verdict:
 
 def until_of(training: TrainingGroup) -> Until | None:
     """The newest limits among the records of a training; None without a target."""
-    found = (Until.of(record.value) for record in reversed(training.records))
-    return next((until for until in found if until is not None), None)
+    for record in reversed(training.records):
+        until = Until.of(record.value)
+        if until is not None:
+            return until
+    return None
 
 
 def sequence_of(name: str, ours: Mapping[Any, float], plain: Mapping[Any, float]) -> Interval | None:

@@ -69,7 +69,7 @@ class TrainingGroup:
         """The epoch after which halving dropped the point; None if it never did."""
         return next((at for r in self.succeeded if (at := r.value.get("dropped_at")) is not None), None)
 
-    @property
+    @cached_property
     def losses(self) -> dict[int, list[float]]:
         """Epoch, from 1 -> its mean training loss per successful seed, in nats."""
         return _by_epoch(enumerate(record.samples.get("loss", ()), start=1) for record in self.succeeded)
@@ -84,6 +84,15 @@ class TrainingGroup:
 
         Includes the last epoch.
         """
+        if name not in self._curves:
+            self._curves[name] = self._curve(name)
+        return self._curves[name]
+
+    @cached_property
+    def _curves(self) -> dict[str, dict[int, list[float]]]:
+        return {}
+
+    def _curve(self, name: str) -> dict[int, list[float]]:
         found = []
         for record in self.succeeded:
             epochs, values = (record.samples.get(key, []) for key in ("tested_epochs", _TESTED[name]))
