@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import re
 import signal
 import sys
 import time
@@ -18,8 +20,11 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
+from wnexplore.report.rungs import lines
+from wnexplore.report.rungs import rungs as rungs_told
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store, read_records
+from wnexplore.results.trainings import trainings
 from wnexplore.study.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.study.sweep import plan, remaining, run
 from wnexplore.study.workers import Done, Task, Workers, workers
@@ -50,11 +55,19 @@ def exploding(num_classes):
 
 
 class Scripted(Workers):
-    """Trainings whose top-1 after each epoch is written down, so that only the decisions are tested."""
+    """Trainings whose top-1 after each epoch is written down, so that only the decisions are tested.
 
-    def __init__(self, scores: Mapping[str, Sequence[float]]) -> None:
+    The test losses too: without `losses` they rank as the top-1 does.
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Sequence[float]],
+        losses: Mapping[str, Sequence[float | None]] | None = None,
+    ) -> None:
         super().__init__(1, lambda record, part: None)
         self.scores = scores
+        self.losses = losses or {name: [100 - top1 for top1 in found] for name, found in scores.items()}
         self.epochs = 0
         self._behind: dict[Path | None, int] = {}
 
@@ -64,10 +77,11 @@ class Scripted(Workers):
             self._behind[task.file] = task.until
             tested = list(range(1, task.until + 1))
             top1 = [self.scores[str(task.record.point)][epoch - 1] for epoch in tested]
-            yield task, Done(TrainingFigure([1.0] * task.until, tested, top1))
+            loss = list(self.losses[str(task.record.point)][: task.until])
+            yield task, Done(TrainingFigure([1.0] * task.until, tested, top1, loss))
 
 
-def variants(count: int) -> list[Variant]:
+def variants(count: int, spec: TrainSpec = SPEC) -> list[Variant]:
     points = [
         DesignPoint.of("resnet18"),
         *(DesignPoint.of("resnet18", "weightnet", M, 1) for M in range(1, count)),
@@ -75,7 +89,7 @@ def variants(count: int) -> list[Variant]:
     return [
         Variant(
             point,
-            tuple(Record("training", point, training_protocol(SPEC, "cpu", 1, seed)) for seed in range(2)),
+            tuple(Record("training", point, training_protocol(spec, "cpu", 1, seed)) for seed in range(2)),
         )
         for point in points
     ]
@@ -173,6 +187,36 @@ def test_what_was_decided_stays_when_more_variants_are_added(tmp_path: Path) -> 
     assert [dropped[str(v.point)] for v in trained[4:]] == [1, 1, 3, None]
 
 
+def test_by_test_loss_the_smallest_stay_whatever_their_top1(tmp_path: Path) -> None:
+    spec = TrainSpec(**SPEC.model_dump(exclude={"epochs", "steps"}) | {"by": "test_loss"})
+    trained = variants(7, spec)
+    names = [str(variant.point) for variant in trained]
+    # The plain network first, which is kept. By top-1 the last would stay.
+    scores = {name: [10.0 * number] * 9 for number, name in enumerate(names)}
+    after_1 = [9.0, 0.5, 0.9, 2.0, 1.5, None, 3.0]
+    after_3 = [9.0, 0.8, 0.4, 2.0, 1.5, None, 3.0]
+    losses = {
+        name: [one, one, three, *[three] * 6]
+        for name, one, three in zip(names, after_1, after_3, strict=True)
+    }
+    found = list(train_by_halving(spec, trained, {}, Scripted(scores, losses), tmp_path / "paused"))
+    # Of 7 the best 7 // 3 = 2 go on: 0.5 and 0.9. Of these and plain the best 1: 0.4.
+    expected = dict(zip(names, [None, 3, None, 1, 1, 1, 1], strict=True))
+    assert {str(record.point): record.value["dropped_at"] for record in found} == expected
+    assert {record.protocol["by"] for record in found} == {"test_loss"}
+    # Its keys are others than those by top-1, and these are as they were.
+    assert "by" not in training_protocol(SPEC, "cpu", 1, 0)
+
+    first, second = rungs_told(trainings(found))
+    assert [loss for _, loss in first.dropped] == [1.5, 2.0, 3.0, math.inf]
+    assert [(str(point), loss) for point, loss in second.dropped] == [(names[1], 0.8)]
+    told = lines(found)
+    assert re.search(
+        r"by test loss after 1 of 9 epochs: .*, 4 dropped: .* 1\.500 nats, .* not finite$", told[0]
+    )
+    assert re.search(r"trained in full: .* 0\.400 nats, plain 9\.000 nats$", told[2])
+
+
 @pytest.fixture
 def networks(tmp_path: Path) -> Path:
     path = tmp_path / "mine.py"
@@ -268,6 +312,29 @@ def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
     assert rest.figure is not None
     assert rest.figure.losses == full.figure.losses
     assert rest.figure.tested_top1 == full.figure.tested_top1
+
+
+def test_fewer_tests_leave_what_is_learnt_as_it_is(networks: Path) -> None:
+    spec = TrainSpec(data="digits", device="cpu", epochs=3, batch_size=512)
+    record = Record(
+        "training", DesignPoint.of(f"{networks}:small", resolution=16), training_protocol(spec, "cpu", 1, 0)
+    )
+    rarely = TrainSpec(data="digits", device="cpu", epochs=3, batch_size=512, test_every=2)
+    assert training_protocol(rarely, "cpu", 1, 0) == record.protocol
+    with workers(1) as at_work:
+        figures = [done.figure for _, done in at_work.run([Task(s, record, 3) for s in (spec, rarely)])]
+    often, few = figures
+    assert often is not None
+    assert few is not None
+    assert (often.tested_epochs, few.tested_epochs) == ([1, 2, 3], [2, 3])
+    assert few.losses == often.losses
+    assert few.tested_top1 == often.tested_top1[1:]
+    assert few.tested_loss == often.tested_loss[1:]
+
+
+def test_halving_tests_after_every_epoch() -> None:
+    with pytest.raises(ValueError, match="test_every is for 'schedule: full'"):
+        replace_spec(test_every=2)
 
 
 @pytest.mark.slow

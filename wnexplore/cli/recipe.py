@@ -50,6 +50,8 @@ SCHEDULE_OPTIONS: dict[str, TrainingOption] = {
     "min_epochs": TrainingOption("Epochs before halving first drops variants."),
     "max_epochs": TrainingOption("Epochs of what halving never drops."),
     "eta": TrainingOption("Halving keeps about one in so many."),
+    "by": TrainingOption("What halving ranks by: top1 or test_loss.", ("top1", "test_loss")),
+    "test_every": TrainingOption("Epochs between two tests."),
     "train_target": TrainingOption(
         "Add seeds until top-1 differences are known to so many points.", (), "target"
     ),
@@ -61,7 +63,7 @@ SCHEDULE_OPTIONS: dict[str, TrainingOption] = {
 _OF_LATENCY = ("batch_size",)
 """Options of a sweep that are a latency's."""
 
-HALVING = ("min_epochs", "max_epochs", "eta")
+HALVING = ("min_epochs", "max_epochs", "eta", "by")
 """Fields of halving alone."""
 
 Places = dict[str, tuple[str, ...]]

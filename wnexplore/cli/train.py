@@ -39,7 +39,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of weights, order and augmentation.")] = 0,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two rows of the log.")] = 50,
     save_every: Annotated[int, typer.Option(min=1, help="Most steps between two checkpoints.")] = 1000,
-    test_every: Annotated[int, typer.Option(min=1, help="Epochs between two tests.")] = 1,
+    test_every: Annotated[
+        int | None, typer.Option(min=1, help="Epochs between two tests; by default the recipe's, 1.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/train.")] = None,
 ) -> None:
     """Train one design point by a complete recipe, on as many GPUs as torchrun starts processes.
@@ -55,7 +57,7 @@ def train(
     from wnexplore.measure.failure import translate_network_errors
     from wnexplore.training.full_training import TrainRun, train_fully
 
-    run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every)
+    run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every or spec.test_every)
     # During training it ends after the current step; this handles stops before that, or a second one.
     stopped = resumable(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
     with stopped, _table() as show, translate_network_errors(point.backbone):

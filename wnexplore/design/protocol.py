@@ -29,6 +29,7 @@ LrSchedule = Literal["cosine", "linear"]
 Amp = Literal["off", "bfloat16", "float16"]
 BatchNormStatistics = Literal["refreshed", "running"]
 Schedule = Literal["full", "halving"]
+RankedBy = Literal["top1", "test_loss"]
 
 
 def _integer(value: object) -> object:
@@ -256,6 +257,11 @@ class TrainSpec(Recipe):
     min_epochs: Positive | None = None
     max_epochs: Positive | None = None
     eta: Annotated[Positive, Field(ge=2)] | None = None
+    by: RankedBy | None = None
+    """The figure by which halving ranks: top1, the default, or test_loss, of which less is better."""
+    test_every: Positive = 1
+    """Epochs between two tests; there is one after the last epoch too. Fewer tests take less time, the last
+    figures are the same, and learning curves have fewer points. Halving tests after every epoch."""
 
     @property
     def source(self) -> DataSource:
@@ -286,7 +292,7 @@ class TrainSpec(Recipe):
 
     @model_validator(mode="after")
     def _complete_schedule(self) -> Self:
-        rungs = {name: getattr(self, name) for name in ("min_epochs", "max_epochs", "eta")}
+        rungs = {name: getattr(self, name) for name in ("min_epochs", "max_epochs", "eta", "by")}
         if self.schedule == "full":
             given = next((name for name, value in rungs.items() if value is not None), None)
             if given is not None:
@@ -294,6 +300,8 @@ class TrainSpec(Recipe):
             return self
         if self.max_epochs is None or self.epochs != self.max_epochs:
             raise InputError("epochs and steps are for 'schedule: full': 'halving' ends at max_epochs")
+        if self.test_every != 1:
+            raise InputError("test_every is for 'schedule: full': 'halving' tests after every epoch")
         if self.first_rung > self.max_epochs:
             raise InputError(
                 f"min_epochs is {self.first_rung}: expected at most max_epochs, {self.max_epochs}"
@@ -309,3 +317,8 @@ class TrainSpec(Recipe):
     def reduction(self) -> int:
         """The reduction factor of each rung."""
         return self.eta or 3
+
+    @property
+    def ranked_by(self) -> RankedBy:
+        """The figure by which halving ranks."""
+        return self.by or "top1"

@@ -249,8 +249,10 @@ class SweepSpec(_Grid):
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
         if content["train"]:
             # Left out, so that sweeps without them are written as by earlier versions.
-            unset = {key for key in ("target", "max_seeds", "hours") if content["train"][key] is None}
-            content["train"] = {key: value for key, value in content["train"].items() if key not in unset}
+            usual = {"target": None, "max_seeds": None, "hours": None, "by": None, "test_every": 1}
+            content["train"] = {
+                key: value for key, value in content["train"].items() if usual.get(key, ...) != value
+            }
         if content["points"] is not None:
             content["points"] = [
                 {key: value for key, value in point.items() if value is not None}

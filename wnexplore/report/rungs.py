@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from wnexplore.design.point import DesignPoint
-from wnexplore.results.columns import COLUMNS
+from wnexplore.results.columns import COLUMNS, direction
 from wnexplore.results.rank_correlation import tau_b
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import TrainingGroup, differing, rungs_of, trainings
@@ -24,19 +24,20 @@ class Rung:
     epochs: int
     entered: int
     dropped: tuple[tuple[DesignPoint, float], ...]
-    """Variants with their mean top-1 in percent."""
+    """Variants with the mean of the figure that halving ranks by: top-1 in percent, or the test loss."""
 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """The rank correlation between the accuracies after two numbers of epochs."""
+    """The rank correlation between the figures after two numbers of epochs."""
 
     epochs: int
     later: int
     variants: int
     """Number of variants with both."""
     tau: float
-    """Kendall's tau-b between the mean top-1 of both; NaN if all values of one are equal."""
+    """Kendall's tau-b between the means of both (top-1, or what halving ranks by); NaN if all values of one
+    are equal."""
 
 
 def rungs(trained: Sequence[TrainingGroup]) -> list[Rung]:
@@ -45,7 +46,7 @@ def rungs(trained: Sequence[TrainingGroup]) -> list[Rung]:
     left = [training for training in trained if training.succeeded]
     dropped_at = {training.dropped_at for training in left if training.dropped_at is not None}
     for epochs in sorted({*rungs_of(trained[0].settings)[:-1], *dropped_at}):
-        dropped = _by_top1(training for training in left if training.dropped_at == epochs)
+        dropped = _best_first(training for training in left if training.dropped_at == epochs)
         found.append(Rung(epochs, len(left), dropped))
         left = [training for training in left if training.dropped_at != epochs]
     return found
@@ -101,14 +102,18 @@ def lines(records: Iterable[Record]) -> list[str]:
 def _lines(trained: Sequence[TrainingGroup]) -> list[str]:
     planned, found = _epochs(trained[0].settings.get("epochs")), rungs(trained)
     names = _names(trained) if found else {}
+    ranked_by = trained[0].ranked_by
+    by = "" if ranked_by == "top1" else f" by {COLUMNS[ranked_by].heading}"
     lines_ = []
     for rung in found:
         dropped = f"{len(rung.dropped)} dropped"
-        dropped += f": {_list(rung.dropped, names)}" if rung.dropped else ""
-        lines_.append(f"halving after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
+        dropped += f": {_list(rung.dropped, names, ranked_by)}" if rung.dropped else ""
+        lines_.append(f"halving{by} after {rung.epochs} of {planned}: {_variants(rung.entered)}, {dropped}")
     if lines_:
         full = [training for training in trained if training.succeeded and training.dropped_at is None]
-        lines_.append(f"halving: {_variants(len(full))} trained in full: {_list(_by_top1(full), names)}")
+        lines_.append(
+            f"halving: {_variants(len(full))} trained in full: {_list(_best_first(full), names, ranked_by)}"
+        )
         lines_.append(_cost(trained))
     variants = len({training.point for training in trained})
     for correlation in rank_correlations(trained):
@@ -133,14 +138,26 @@ def _cost(trained: Sequence[TrainingGroup]) -> str:
     return f"{line} (without {failed} failed trainings)" if failed else line
 
 
-def _by_top1(trained: Iterable[TrainingGroup]) -> tuple[tuple[DesignPoint, float], ...]:
-    """Points with their mean top-1, best first."""
-    pairs = ((training.point, fmean(training.top1.values())) for training in trained)
-    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+def _best_first(trained: Iterable[TrainingGroup]) -> tuple[tuple[DesignPoint, float], ...]:
+    """Points with the mean of what they are ranked by, best first; a loss that isn't finite comes last."""
+    found = [
+        (
+            training.point,
+            fmean(training.learned(training.ranked_by).values() or [math.inf]),
+            training.ranked_by,
+        )
+        for training in trained
+    ]
+    found.sort(key=lambda ranked: ranked[1] if direction(ranked[2]) == "smaller" else -ranked[1])
+    return tuple((point, mean) for point, mean, _ in found)
 
 
-def _list(pairs: Iterable[tuple[DesignPoint, float]], names: Mapping[DesignPoint, str]) -> str:
-    return ", ".join(f"{names[point]} {COLUMNS['top1'].format(top1)} %" for point, top1 in pairs)
+def _list(pairs: Iterable[tuple[DesignPoint, float]], names: Mapping[DesignPoint, str], name: str) -> str:
+    unit = "%" if name == "top1" else COLUMNS[name].unit
+    return ", ".join(
+        f"{names[point]} {f'{COLUMNS[name].format(mean)} {unit}' if math.isfinite(mean) else 'not finite'}"
+        for point, mean in pairs
+    )
 
 
 def _epochs(count: int | None) -> str:

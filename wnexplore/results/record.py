@@ -33,12 +33,13 @@ class Record:
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
       on a GPU, if available, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
-      and with halving schedule ("halving"), min_epochs, max_epochs and eta; value top1 (percent),
-      test_loss (mean cross-entropy of the test images in nats; None or left out: unknown), seconds,
-      epochs (those trained; left out: as planned), dropped_at (the epoch after which halving dropped it,
-      None or left out: never), damaged (images skipped; left out: none), why_damaged {path:
-      reason}; samples loss (one mean per epoch) and, side by side, tested_epochs, tested_top1 (percent
-      after these epochs) and tested_loss (nats; None where unknown, left out in older records).
+      and with halving schedule ("halving"), min_epochs, max_epochs, eta and by (left out:
+      top1); value top1 (percent), test_loss (mean cross-entropy of the test images in nats; None or
+      left out: unknown), seconds, epochs (those trained; left out: as planned), dropped_at (the epoch after
+      which halving dropped it, None or left out: never), damaged (images skipped; left out: none),
+      why_damaged {path: reason}; samples loss (one mean per epoch) and, side by side, tested_epochs,
+      tested_top1 (percent after these epochs) and tested_loss (nats; None where unknown, left out in older
+      records).
     """
 
     figure: Figure

@@ -333,6 +333,7 @@ class _Protocol(_Part):
     min_epochs: Positive | None = None
     max_epochs: Positive | None = None
     eta: Annotated[int, Field(ge=2, le=10**9)] | None = None
+    by: Literal["top1", "test_loss"] | None = None
 
     @model_validator(mode="after")
     def _complete_schedule(self) -> Self:

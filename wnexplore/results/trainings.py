@@ -95,7 +95,7 @@ class TrainingGroup:
     def _curve(self, name: str) -> dict[int, list[float]]:
         found = []
         for record in self.succeeded:
-            epochs, values = (record.samples.get(key, []) for key in ("tested_epochs", _TESTED[name]))
+            epochs, values = (record.samples.get(key, []) for key in ("tested_epochs", TESTED[name]))
             by_epoch: dict[int, float | None] = {
                 int(epoch): value for epoch, value in zip(epochs, values, strict=False)
             }
@@ -105,9 +105,14 @@ class TrainingGroup:
         return _by_epoch(found)
 
     @property
+    def ranked_by(self) -> str:
+        """The figure of `LEARNED` by which halving ranks; top1 without halving."""
+        return str(self.settings.get("by") or "top1")
+
+    @property
     def tested_means(self) -> dict[int, float]:
-        """Epoch -> the mean top-1 after it, in percent."""
-        return {epoch: fmean(values) for epoch, values in self.tested.items()}
+        """Epoch -> the mean of the figure `ranked_by` after it."""
+        return {epoch: fmean(values) for epoch, values in self.curve(self.ranked_by).items()}
 
 
 def trainings(records: Iterable[Record]) -> list[TrainingGroup]:
@@ -188,7 +193,7 @@ def _text(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-_TESTED = {"top1": "tested_top1", "test_loss": "tested_loss"}
+TESTED = {"top1": "tested_top1", "test_loss": "tested_loss"}
 """A figure of `LEARNED` -> the sample with its values after `tested_epochs`."""
 
 

@@ -7,19 +7,22 @@ it continue. Optuna's pruner decides.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.protocol import RankedBy, TrainSpec
 from wnexplore.errors import InputError
 from wnexplore.files import make_folder, remove_unfinished
+from wnexplore.results.columns import direction
 from wnexplore.results.record import Record
+from wnexplore.results.trainings import TESTED
 from wnexplore.study.workers import Task, Workers, finished
 
 
@@ -55,10 +58,10 @@ def train_by_halving(
 ) -> Iterator[Record]:
     """Yield the record of every training of `variants` that is not in `done` (by key) when it ends.
 
-    A variant's top-1 is the mean over its seeds; the plain networks are never dropped. Between rungs the
-    trainings are paused in files of the folder `paused`, which is removed when the last one ends: a stopped
-    run resumes from these and from `done`, with the same result. Raises `InputError` if Optuna is not
-    installed or the folder can't be made.
+    A variant is ranked by the mean over its seeds of top-1, or of the test loss if `spec` says so; the plain
+    networks are never dropped. Between rungs the trainings are paused in files of the folder `paused`, which
+    is removed when the last one ends: a stopped run resumes from these and from `done`, with the same result.
+    Raises `InputError` if Optuna is not installed or the folder can't be made.
     """
     check_optuna()
     make_folder(paused)
@@ -140,7 +143,9 @@ def _survivors(
     kept, dropped = {variant.point for variant in left if variant.is_baseline}, set()
     for variant in left:
         figures = [reached[record.key] for record in variant.records]
-        tested = [top1 for record in figures if (top1 := _top1(record, epochs)) is not None]
+        tested = [
+            found for record in figures if (found := _tested(record, spec.ranked_by, epochs)) is not None
+        ]
         if tested:
             scores[variant.point] = fmean(tested)
         # Earlier decisions stay valid when more variants are added.
@@ -151,16 +156,21 @@ def _survivors(
     return (kept | _best(spec, epochs, scores)) & scores.keys() - dropped
 
 
-def _top1(record: Record, epochs: int) -> float | None:
-    """Top-1 accuracy in percent after `epochs` epochs; None if not tested then."""
-    found = zip(record.samples.get("tested_epochs", ()), record.samples.get("tested_top1", ()), strict=True)
-    return next((top1 for epoch, top1 in found if epoch == epochs), None)
+def _tested(record: Record, name: RankedBy, epochs: int) -> float | None:
+    """The figure `name` after `epochs` epochs; None if not tested then.
+
+    A test loss that was not finite is infinite: worse than every other.
+    """
+    values: Sequence[float | None] = record.samples.get(TESTED[name], ())
+    found = zip(record.samples.get("tested_epochs", ()), values, strict=True)
+    return next((math.inf if value is None else value for epoch, value in found if epoch == epochs), None)
 
 
 def _best(spec: TrainSpec, epochs: int, scores: Mapping[DesignPoint, float]) -> set[DesignPoint]:
     """The variants that the pruner keeps at a rung that all of `scores` have reached."""
     found: set[DesignPoint] = set()
-    for point in sorted(scores, key=lambda point: -scores[point]):
+    worse = 1 if direction(spec.ranked_by) == "smaller" else -1
+    for point in sorted(scores, key=lambda point: worse * scores[point]):
         others = [score for other, score in scores.items() if other != point]
         if not _continues(spec, epochs, scores[point], others):
             break
@@ -176,7 +186,9 @@ def _continues(spec: TrainSpec, epochs: int, score: float, others: Sequence[floa
     import optuna
 
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=spec.reduction)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
+    better: Literal["minimize", "maximize"]
+    better = "minimize" if direction(spec.ranked_by) == "smaller" else "maximize"
+    study = optuna.create_study(direction=better, pruner=pruner)
     prune = False
     for value in (*others, score):
         trial = study.ask()

@@ -359,6 +359,7 @@ def _train(task: Task, surroundings: dict[str, Any], on_part: Callable[[float], 
             task.spec.recipe,
             seed=record.protocol["seed"],
             device=record.protocol["device"],
+            test_every=task.spec.test_every,
         )
 
     trainer = begun()

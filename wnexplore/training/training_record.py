@@ -60,6 +60,8 @@ def training_protocol(
         "min_epochs": spec.first_rung,
         "max_epochs": spec.max_epochs,
         "eta": spec.reduction,
+        # Left out for what earlier versions ranked by, so that their records keep their keys.
+        **({} if spec.ranked_by == "top1" else {"by": spec.ranked_by}),
     }
     return {
         "dataset": spec.source.label,
