@@ -63,6 +63,15 @@ def test_equal_differences_are_not_certain(value: float, count: int) -> None:
         assert interval[1] > value + 3 / count
 
 
+@pytest.mark.parametrize("count", range(8, 200))
+def test_equal_differences_hold_at_every_look_if_others_are_a_step(count: int) -> None:
+    # A share p of seeds that are a step off, all in one direction, is never excluded before (1 - p)^n is 5 %:
+    # these n come first in that share of sweeps, and all earlier looks are at beginnings of the same n.
+    interval = paired_sequence([0.0] * count, step=1.0)
+    assert interval is not None
+    assert interval[1] >= 1 - 0.05 ** (1 / count)
+
+
 @given(st.integers(1, 50_000), st.lists(st.floats(0, 1), min_size=1, max_size=10))
 def test_the_step_of_accuracies_is_never_too_small(images: int, shares: list[float]) -> None:
     found = resolution([100 * round(share * images) / images for share in shares])

@@ -2,20 +2,23 @@
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.commands import ended, started
 from tests.sweeps import TINY, committed, write_sweep
+from wnexplore.cli import main
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError
 from wnexplore.report.known_differences import seed_lines
+from wnexplore.results.frame import frame
 from wnexplore.results.record import Record
 from wnexplore.results.seeds import Verdict, verdicts
 from wnexplore.results.sequences import paired_sequence
 from wnexplore.results.store import Store, read_records
-from wnexplore.study.sweep import plan, remaining, run, with_added
+from wnexplore.study.sweep import plan, remaining, run, trainings_left, with_added
 from wnexplore.training.training_record import threads_before
 
 _ONE = TINY.replace("M: [1, 2]", "M: [2]").replace("G: [1, 2]", "G: [2]").replace("latency: {", "#")
@@ -119,6 +122,88 @@ def test_what_ended_the_seeds_follows_from_the_records(
         assert verdict.ended_by == ended_by
         assert re.search(said, "\n".join(seed_lines(order)))
     assert (verdict.more == 0) == (ended_by in ("difference", "target"))
+
+
+def _recorded(folder: Path, train: str, difference: float, seeds: int) -> tuple[SweepSpec, list[Record]]:
+    """A sweep with `train`, and records of all its figures as a sweep without a target leaves them."""
+    spec = load_sweep(write_sweep(folder, _UNTIL.replace("seeds: 2, target: 9.0, max_seeds: 9", train)))
+    records = []
+    for m in plan(spec).measurements:
+        if m.figure == "complexity":
+            records.append(Record(m.figure, m.point, m.protocol, value={"params": 1, "flops": 1}))
+        elif m.protocol["seed"] == 0:
+            top1 = 50.0 + difference * (m.point.method != "plain")
+            value = {"top1": top1, "test_images": 360, "seconds": 60.0, "epochs": 1}
+            records += [
+                Record(m.figure, m.point, {**m.protocol, "seed": seed}, value=value) for seed in range(seeds)
+            ]
+    return spec, records
+
+
+def test_what_is_decided_at_once_is_recorded_once(tmp_path: Path) -> None:
+    spec, records = _recorded(tmp_path, "seeds: 8, target: 1.0, max_seeds: 9", 0.0, 8)
+    with Store.create(tmp_path / "run") as store:
+        for record in records:
+            store.append(record)
+    assert seed_lines(records) == []
+    for target, ended_by, seeds in ((1.0, "target", 8), (1.0, "target", 8), (0.1, "max_seeds", 8)):
+        changed = {"target": target, "max_seeds": 8 if target < 1 else 9}
+        assert spec.train is not None
+        now = spec.model_copy(update={"train": spec.train.model_copy(update=changed)})
+        (verdict,) = _run(now, tmp_path / "run")
+        assert (verdict.ended_by, verdict.seeds, verdict.until.target) == (ended_by, seeds, target)
+    *before, first, second = read_records(tmp_path / "run")
+    assert len(before) == len(records), "nothing was trained"
+    assert [end.value["ended_by"] for end in (first, second)] == ["target", "max_seeds"]
+    assert first.point.method == "weightnet"
+    assert first.protocol["seed_target"] == 1.0
+    assert (first.value["top1_diff"], first.protocol["seeds"]) == (0.0, 8)
+    assert first.value["top1_diff_high"] == -first.value["top1_diff_low"] < 1.0
+    # It is no row of a table, and gives that of its training the intervals of a sequence.
+    rows = frame([*before, first])
+    assert len(rows) == len(frame(before)) == 2
+    (high,) = rows.loc[rows["method"] == "weightnet", "top1_diff_high"]
+    assert high == first.value["top1_diff_high"]
+    assert any("known to be smaller than the target" in line for line in seed_lines([*before, first]))
+
+
+def test_networks_that_are_always_right_differ_by_less_than_the_target() -> None:
+    records = [replace(r, value={**r.value, "top1": 100.0}) for r in _records([0.0] * 8)]
+    # Of how many images, the accuracies don't tell.
+    assert [v.ended_by for v in verdicts(records)] == [None]
+    told = [replace(r, value={**r.value, "test_images": 360}) for r in records]
+    (verdict,) = verdicts(told)
+    assert (verdict.ended_by, verdict.smaller, verdict.seeds) == ("target", True, 8)
+    # One image of 360 for most of the seeds is possible still.
+    assert verdict.interval is not None
+    assert verdict.interval[1] > 100 / 360 * (1 - 0.05 ** (1 / 8))
+
+
+def test_the_trainings_that_are_left_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, records = _recorded(tmp_path, "seeds: 2, target: 1.0, max_seeds: 9", 0.0, 8)
+
+    def left(train: dict[str, float], among: list[Record]) -> tuple[int, int]:
+        assert spec.train is not None
+        now = spec.model_copy(update={"train": spec.train.model_copy(update=train)})
+        planned = plan(now)
+        todo = remaining(planned, {record.key: "ok" for record in among})
+        assert now.train is not None
+        return trainings_left(now.train, planned, todo, among)
+
+    # Two networks: nothing is known before 8 seeds, and there are 9 at most.
+    assert left({}, []) == (16, 18)
+    assert left({"hours": 1.0}, []) == (4, 18)
+    assert left({"max_seeds": 5}, []) == (10, 10)
+    assert left({}, records) == (0, 0)
+    # Three of the 16 are there.
+    some = [r for r in records if r.protocol.get("seed") in (0, None)]
+    some += [r for r in records if r.protocol.get("seed") == 1 and r.point.method == "plain"]
+    assert left({}, some) == (13, 15)
+    # Not known to so little by 8, and by 9 there are no more.
+    assert left({"target": 0.01}, records) == (2, 2)
+    with pytest.raises(SystemExit):
+        main(["sweep", str(tmp_path / "tiny.yaml"), "--dry-run", "--out", str(tmp_path / "none")])
+    assert "at least 16 and at most 18 trainings in all" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

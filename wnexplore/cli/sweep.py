@@ -30,6 +30,7 @@ from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
+    from wnexplore.design.protocol import TrainSpec
     from wnexplore.design.sweep_file import SweepSpec
     from wnexplore.results.record import Record
     from wnexplore.study.sweep import Measurement, Plan, SweepStep
@@ -97,7 +98,7 @@ def sweep(
         report_damaged(damaged or [])
         _show_plan(planned, todo, directory)
         if spec.train is not None and spec.train.target is not None:
-            notify(f"then seeds until differences are known: at most {spec.train.most_seeds} per network")
+            notify(_seeds_to_come(spec.train, planned, todo, records))
         return
     # A run takes hours, and there may be many.
     del records
@@ -175,14 +176,18 @@ def _measure(
             return f"{done} of {len(planned.measurements)} measurements are done and kept in {directory}"
 
         several = spec.train is not None and spec.train.jobs not in ("auto", 1)
-        with resumable(kept), _progress(planned) as on_step:
+        more = spec.train is not None and spec.train.target is not None
+        with resumable(kept), _progress(planned, more) as on_step:
             report = _report if several else lambda record: None
             return len(todo), run(spec, todo, store, on_step, report, planned)
 
 
 @contextmanager
-def _progress(planned: Plan) -> Iterator[Callable[[SweepStep], None]]:
-    """A progress bar over the measurements with step and time left; nothing without a terminal."""
+def _progress(planned: Plan, more: bool) -> Iterator[Callable[[SweepStep], None]]:
+    """A progress bar over the measurements with step and time left; nothing without a terminal.
+
+    `more`: seeds may be added, and the time left is at least that of what is planned so far.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
@@ -196,7 +201,9 @@ def _progress(planned: Plan) -> Iterator[Callable[[SweepStep], None]]:
         TextColumn("·"),
         TimeRemainingColumn(),
         TextColumn(
-            "left · {task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+            f"left{' at least' if more else ''} · {{task.description}}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis"),
         ),
     )
     console = PlainConsole(stderr=True)
@@ -253,6 +260,20 @@ def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
     )
 
 
+def _seeds_to_come(train: TrainSpec, planned: Plan, todo: list[Measurement], records: list[Record]) -> str:
+    from wnexplore.study.sweep import trainings_left
+
+    least, most = trainings_left(train, planned, todo, records)
+    if most == 0:
+        return "all differences are decided: no training is left"
+    count = f"{most} trainings" if least == most else f"at least {least} and at most {most} trainings"
+    ends = "" if train.hours is None else f", or until all took {train.hours:g} hours"
+    return (
+        f"with the seeds added until differences are known, up to {train.most_seeds} per network: {count}"
+        f" in all{ends}"
+    )
+
+
 def _steps(todo: list[Measurement]) -> Iterator[str]:
     """The measurements of a point; consecutive seeds as one step."""
     yield from (str(m) for m in todo if m.figure != "training")
@@ -280,7 +301,7 @@ def _show_results(
 
     records = read_records(directory, samples_of=["training"])
     wanted = {m.key for m in with_added(spec, planned, {record.key for record in records}).measurements}
-    records = [record for record in records if record.key in wanted]
+    records = [record for record in records if record.key in wanted or record.figure == "seeds"]
     rows = frame(records)
     print_table(filters.sort(rows, sort) if sort else rows)
     for line in (*seed_lines(records), *lines(records)):

@@ -266,7 +266,7 @@ def _difference(training: TrainingGroup, baseline: TrainingGroup | None) -> dict
         differences = [ours[seed] - plain[seed] for seed in ours if seed in plain]
         if differences:
             row[f"{name}_diff"] = fmean(differences)
-            interval = sequence_of(name, ours, plain) if looked else paired_interval(differences)
+            interval = sequence_of(name, training, baseline) if looked else paired_interval(differences)
             row |= _bounds(f"{name}_diff", interval or (None, None))
     return row
 

@@ -111,7 +111,7 @@ class RankedPair:
         """The interval of their mean: `paired_interval`, or `paired_sequence` in a run with a target."""
         if until_of(self.better.training) is None and until_of(self.worse.training) is None:
             return paired_interval(self.differences)
-        return sequence_of(self.better.column.name, self.better.by_seed, self.worse.by_seed)
+        return sequence_of(self.better.column.name, self.better.training, self.worse.training)
 
     @property
     def verdict(self) -> PairVerdict:

@@ -12,8 +12,11 @@ from typing import Any, Literal, get_args
 from wnexplore.design.axes import DESIGN_AXES, TIMING_AXES, Axis
 from wnexplore.design.point import DesignPoint
 
-Figure = Literal["complexity", "latency", "training"]
+Figure = Literal["complexity", "latency", "training", "seeds"]
 Status = Literal["ok", "out_of_memory", "failed"]
+EndedBy = Literal["target", "difference", "max_seeds", "hours", "failed"]
+"""What ended the seeds of a variant: its difference is known to the target, or certainly not 0; the budget;
+fewer than two seeds succeeded in both networks."""
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 
@@ -33,13 +36,18 @@ class Record:
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
       on a GPU, if available, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
-      and with halving schedule ("halving"), min_epochs, max_epochs, eta and by (left out:
-      top1); value top1 (percent), test_loss (mean cross-entropy of the test images in nats; None or
-      left out: unknown), seconds, epochs (those trained; left out: as planned), dropped_at (the epoch after
-      which halving dropped it, None or left out: never), damaged (images skipped; left out: none),
-      why_damaged {path: reason}; samples loss (one mean per epoch) and, side by side, tested_epochs,
-      tested_top1 (percent after these epochs) and tested_loss (nats; None where unknown, left out in older
-      records).
+      and with halving schedule ("halving"), min_epochs, max_epochs, eta and by (left out: top1); value top1
+      (percent), test_loss (mean cross-entropy of the test images in nats; None or left out: unknown),
+      test_images (how many; None or left out: unknown), seconds, epochs (those trained; left out: as
+      planned), dropped_at (the epoch after which halving dropped it, None or left out: never), damaged
+      (images skipped; left out: none), why_damaged {path: reason}; in a sweep with a target also
+      seed_target, first_seeds, max_seeds and seed_hours, as below; samples loss (one mean per epoch) and,
+      side by side, tested_epochs, tested_top1 (percent after these epochs) and tested_loss (nats; None where
+      unknown, left out in older records).
+    - seeds: what ended the seeds of a variant. Protocol: its training's, without seed, and seed_target
+      (percentage points), first_seeds, max_seeds, seed_hours (None: no limit) and seeds, after which it was
+      decided; value ended_by ("target", "difference", "max_seeds", "hours" or "failed"), and top1_diff with
+      its _low and _high (None: no interval).
     """
 
     figure: Figure

@@ -17,6 +17,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError, shown
 from wnexplore.results.record import (
     FIGURES,
+    EndedBy,
     Figure,
     Record,
     Status,
@@ -334,6 +335,11 @@ class _Protocol(_Part):
     max_epochs: Positive | None = None
     eta: Annotated[int, Field(ge=2, le=10**9)] | None = None
     by: Literal["top1", "test_loss"] | None = None
+    seed_target: Annotated[float, Field(gt=0, le=100)] | None = None
+    first_seeds: Positive | None = None
+    max_seeds: Positive | None = None
+    seed_hours: Number | None = None
+    seeds: Count | None = None
 
     @model_validator(mode="after")
     def _complete_schedule(self) -> Self:
@@ -369,6 +375,7 @@ class _Value(_Part):
     warnings: list[_Warning] = Field(default_factory=list)
     top1: Percent | None = None
     test_loss: Number | None = None
+    test_images: Count | None = None
     seconds: Number | None = None
     epochs: Count | None = None
     dropped_at: Positive | None = None
@@ -376,6 +383,7 @@ class _Value(_Part):
     first_seeds: Positive | None = None
     max_seeds: Positive | None = None
     seed_hours: Number | None = None
+    ended_by: EndedBy | None = None
     damaged: list[str] = Field(default_factory=list)
     why_damaged: dict[str, str] = Field(default_factory=dict)
 
@@ -411,7 +419,16 @@ class _Training(_Value):
     top1: Percent
 
 
-_VALUES: dict[str, type[_Value]] = {"complexity": _Complexity, "latency": _Latency, "training": _Training}
+class _Seeds(_Value):
+    ended_by: EndedBy
+
+
+_VALUES: dict[str, type[_Value]] = {
+    "complexity": _Complexity,
+    "latency": _Latency,
+    "training": _Training,
+    "seeds": _Seeds,
+}
 """The required figures of a successful measurement."""
 
 

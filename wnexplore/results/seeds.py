@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.results.columns import Interval
-from wnexplore.results.record import Record
+from wnexplore.results.record import EndedBy, Record
 from wnexplore.results.sequences import paired_sequence, resolution, seeds_needed
 from wnexplore.results.trainings import TrainingGroup, trainings
-
-EndedBy = Literal["target", "difference", "max_seeds", "hours", "failed"]
-"""What ended the seeds of a variant: its difference is known to the target, or certainly not 0; the budget;
-fewer than two seeds succeeded in both networks."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,15 @@ class Verdict:
         """The variant's point."""
         return self.variant.point
 
+    def record(self) -> Record | None:
+        """The record of what ended the seeds; None while they are added."""
+        if self.ended_by is None:
+            return None
+        low, high = self.interval or (None, None)
+        figures = {"top1_diff": self.mean, "top1_diff_low": low, "top1_diff_high": high}
+        protocol = {**self.variant.settings, **self.until.to_value(), "seeds": self.seeds}
+        return Record("seeds", self.point, protocol, value={"ended_by": self.ended_by, **figures})
+
     @property
     def smaller(self) -> bool:
         """Whether the difference is certainly smaller than the target, in either direction."""
@@ -79,18 +84,21 @@ class Verdict:
 
 
 def until_of(training: TrainingGroup) -> Until | None:
-    """The newest limits among the records of a training; None without a target."""
-    for record in reversed(training.records):
-        until = Until.of(record.value)
-        if until is not None:
-            return until
-    return None
+    """The newest limits of the seeds of a training; None without a target."""
+    return None if training.limits is None else Until.of(training.limits)
 
 
-def sequence_of(name: str, ours: Mapping[Any, float], plain: Mapping[Any, float]) -> Interval | None:
+def sequence_of(name: str, ours: TrainingGroup, plain: TrainingGroup) -> Interval | None:
     """The interval of the difference in the figure `name` over the seeds of both, by `paired_sequence`."""
-    step = resolution([*ours.values(), *plain.values()]) if name == "top1" else 0.0
-    return paired_sequence([ours[seed] - plain[seed] for seed in ours if seed in plain], step)
+    a, b = ours.learned(name), plain.learned(name)
+    step = _step(ours, plain, [*a.values(), *b.values()]) if name == "top1" else 0.0
+    return paired_sequence([a[seed] - b[seed] for seed in a if seed in b], step)
+
+
+def _step(ours: TrainingGroup, plain: TrainingGroup, top1: Iterable[float]) -> float:
+    """The smallest change of a difference in top-1: one test image, or the step of `top1` if unknown."""
+    images = min((n for n in (ours.test_images, plain.test_images) if n is not None), default=None)
+    return resolution(top1) if images is None else 100 / images
 
 
 def verdicts(records: Iterable[Record], until: Until | None = None) -> list[Verdict]:
@@ -105,7 +113,7 @@ def verdicts(records: Iterable[Record], until: Until | None = None) -> list[Verd
         families.setdefault(group.family, []).append(group)
     found = []
     for family in families.values():
-        limits = until or next((u for group in reversed(family) if (u := until_of(group)) is not None), None)
+        limits = until or until_of(max(family, key=lambda group: group.limited_at))
         if limits is None:
             continue
         spent = sum(record.value.get("seconds") or 0.0 for group in family for record in group.succeeded)
@@ -125,7 +133,7 @@ def _verdict(variant: TrainingGroup, plain: TrainingGroup, until: Until, spent: 
     for seeds in looks:
         pairs = [seed for seed in range(seeds) if seed in ours and seed in theirs]
         differences = [ours[seed] - theirs[seed] for seed in pairs]
-        step = resolution(top1[seed] for top1 in (ours, theirs) for seed in pairs)
+        step = _step(variant, plain, (top1[seed] for top1 in (ours, theirs) for seed in pairs))
         interval = paired_sequence(differences, step)
         ended_by: EndedBy | None = None
         if seeds >= until.seeds and interval is not None:

@@ -27,6 +27,10 @@ class TrainingGroup:
     """The epochs trained; the planned ones if no seed succeeded, None if unknown."""
     records: tuple[Record, ...]
     """The newest record of each seed, including failed ones."""
+    limits: Mapping[str, Any] | None = None
+    """What says when no more seeds are added, in the newest record of these settings that does."""
+    limited_at: int = -1
+    """The place of that record among all."""
 
     @property
     def dataset(self) -> str | None:
@@ -63,6 +67,11 @@ class TrainingGroup:
     @cached_property
     def _learned(self) -> dict[str, dict[Any, float]]:
         return {}
+
+    @property
+    def test_images(self) -> int | None:
+        """The number of test images, the fewest of its seeds; None if unknown."""
+        return min((n for record in self.succeeded if (n := record.value.get("test_images"))), default=None)
 
     @property
     def dropped_at(self) -> int | None:
@@ -123,13 +132,27 @@ def trainings(records: Iterable[Record]) -> list[TrainingGroup]:
     points: Numbered[DesignPoint] = Numbered(lambda point: point)
     settings: Numbered[Mapping[str, Any]] = Numbered(lambda protocol: _text(_settings(protocol)))
     found: dict[tuple[int, int], dict[Any, Record]] = {}
-    for record in records:
-        if record.figure == "training":
+    limits: dict[tuple[int, int], tuple[Mapping[str, Any], int]] = {}
+    for number, record in enumerate(records):
+        if record.figure == "seeds":
+            protocol = {name: value for name, value in record.protocol.items() if name not in LIMITS}
+            limits[points[record.point], settings[protocol]] = record.protocol, number
+        elif record.figure == "training":
             key = points[record.point], settings[record.protocol]
             seeds = found.pop(key, {})
             seeds[record.protocol.get("seed")] = record
             found[key] = seeds
-    return [part for seeds in found.values() for part in _equally_long(list(seeds.values()))]
+            if record.value.get("seed_target") is not None:
+                limits[key] = record.value, number
+    return [
+        part
+        for key, seeds in found.items()
+        for part in _equally_long(list(seeds.values()), *limits.get(key, (None, -1)))
+    ]
+
+
+LIMITS = ("seed_target", "first_seeds", "max_seeds", "seed_hours", "seeds")
+"""What the protocol of a record of what ended the seeds has, and a training's doesn't."""
 
 
 def newest(trainings: Iterable[TrainingGroup]) -> list[TrainingGroup]:
@@ -141,7 +164,9 @@ def newest(trainings: Iterable[TrainingGroup]) -> list[TrainingGroup]:
     return list({(training.dataset, training.epochs): training for training in trainings}.values())
 
 
-def _equally_long(records: Sequence[Record]) -> list[TrainingGroup]:
+def _equally_long(
+    records: Sequence[Record], limits: Mapping[str, Any] | None, limited_at: int
+) -> list[TrainingGroup]:
     settings = _settings(records[0].protocol)
     planned = settings.get("epochs")
     parts: dict[int | None, list[Record]] = {}
@@ -151,7 +176,10 @@ def _equally_long(records: Sequence[Record]) -> list[TrainingGroup]:
     failed = [record for record in records if record.status != "ok"]
     if failed:
         parts.setdefault(next(reversed(parts), planned), []).extend(failed)
-    return [TrainingGroup(records[0].point, settings, epochs, tuple(part)) for epochs, part in parts.items()]
+    return [
+        TrainingGroup(records[0].point, settings, epochs, tuple(part), limits, limited_at)
+        for epochs, part in parts.items()
+    ]
 
 
 def rungs_of(settings: Mapping[str, Any]) -> list[int]:

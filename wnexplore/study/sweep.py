@@ -34,6 +34,7 @@ from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame
 from wnexplore.results.record import Figure, Record, record_key
 from wnexplore.results.seeds import Until, verdicts
+from wnexplore.results.sequences import MIN_SEEDS
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
@@ -261,7 +262,8 @@ def measure(
     records that `known` returns, and saves paused trainings in the folder `paused`, which it requires.
     Unfinished latencies are saved in the folder `rounds`, if given, until all of a group are recorded.
 
-    With a target seeds are added to the trainings of `planned`, all measurements of the sweep.
+    With a target seeds are added to the trainings of `planned`, all measurements of the sweep. At the end
+    there is a record of what ended each variant's seeds, also if that was known before.
 
     Latencies of one protocol are measured in rounds together, and trainings concurrently or by halving, so
     records may come in another order. A measurement that runs out of memory or fails becomes a failed record,
@@ -291,6 +293,7 @@ def measure(
     recorded = {record.key: record for record in known() if record.key in possible}
     added = _added(possible, recorded, until)
     if not added:
+        yield from _ends(recorded, known, until)
         return
     device = added[0].protocol["device"]
     threads = max(m.protocol["threads"] or 1 for m in added)
@@ -308,6 +311,7 @@ def measure(
                 yield recorded[record.key]
                 done += 1
             added = _added(possible, recorded, until)
+    yield from _ends(recorded, known, until)
 
 
 def _until(spec: TrainSpec) -> Until | None:
@@ -331,6 +335,48 @@ def _added(
             wanted[verdict.point, verdict.seeds] = None
     by_seed = {(m.point, m.protocol["seed"]): m for key, m in possible.items() if key not in recorded}
     return [by_seed[key] for key in wanted if key in by_seed]
+
+
+def _ends(
+    recorded: Mapping[str, Record], known: Callable[[], Iterable[Record]], until: Until
+) -> Iterator[Record]:
+    """The records of what ended each variant's seeds that are not known yet."""
+    ends = [end for verdict in verdicts(recorded.values(), until) if (end := verdict.record()) is not None]
+    there = {record.key for record in known() if record.figure == "seeds"} if ends else set()
+    for end in ends:
+        if end.key not in there:
+            yield replace(end, environment=environment(end.protocol["device"]))
+
+
+def trainings_left(
+    spec: TrainSpec, planned: Plan, todo: Iterable[Measurement], records: Iterable[Record]
+) -> tuple[int, int]:
+    """The fewest and the most trainings that a sweep still makes: those of `todo`, and the seeds added to
+    them and to those of `records`, unless some fail or `where` leaves points out.
+    """
+    first = {m.key for m in todo if m.figure == "training"}
+    least, most, until = set(first), set(first), _until(spec)
+    if until is None:
+        return len(least), len(most)
+    possible: dict[DesignPoint, list[Measurement]] = {}
+    for m in _all_seeds(spec, planned.measurements):
+        possible.setdefault(m.point, []).append(m)
+    keys = {m.key for all_seeds in possible.values() for m in all_seeds}
+    recorded = {record.key: record for record in records if record.key in keys}
+    reached = {verdict.point: verdict for verdict in verdicts(recorded.values(), until)}
+    for point in possible:
+        verdict = reached.get(point)
+        if point == point.baseline() or (verdict is not None and verdict.ended_by is not None):
+            continue
+        looked_at = 0 if verdict is None or verdict.seeds < until.seeds else verdict.seeds + 1
+        # No difference is known before so many; the budget of hours may end the seeds earlier.
+        sure = max(until.seeds, looked_at, MIN_SEEDS if until.hours is None else 0)
+        for m in (*possible[point], *possible[point.baseline()]):
+            if m.key not in recorded:
+                most.add(m.key)
+                if m.protocol["seed"] < min(sure, until.max_seeds):
+                    least.add(m.key)
+    return len(least), len(most)
 
 
 def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:

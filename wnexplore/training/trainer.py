@@ -149,6 +149,7 @@ class Trainer:
             "epoch_sum": self._epoch.sum,
             "epoch_count": self._epoch.count,
             "seconds": figure.seconds,
+            "test_images": figure.test_images,
             "curves": {
                 "loss": figure.losses,
                 "tested_epochs": figure.tested_epochs,
@@ -181,6 +182,7 @@ class Trainer:
             tested_top1=list(curves["tested_top1"]),
             # Older states have none: their tests' losses are unknown.
             tested_loss=list(curves.get("tested_loss", [None] * len(curves["tested_epochs"]))),
+            test_images=state.get("test_images"),
             seconds=state["seconds"],
             damaged=tuple(self._damaged_before[0]),
             why_damaged=self._damaged_before[1],
@@ -309,6 +311,7 @@ class Trainer:
             if not finite and self.training.step == self.training.steps:
                 place = f"after epoch {epoch} of {self.epochs} (seed {self._seed})"
                 raise diverged(f"the test loss is {found.loss:.4g} {place}", self._recipe)
+            figure.test_images = found.images
             figure.tested_epochs.append(epoch)
             figure.tested_top1.append(found.top1)
             figure.tested_loss.append(found.loss if finite else None)

@@ -26,6 +26,8 @@ class TrainingFigure:
 
     None where it was not finite, and from before a resumed training's version kept it.
     """
+    test_images: int | None = None
+    """Test images without damaged ones; None before the first test, and where an older version tested."""
     seconds: float = 0.0
     """Wall-clock time of the steps, without building, testing and saving."""
     damaged: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def trained_record(
     value = {
         "top1": figure.top1,
         "test_loss": figure.test_loss,
+        "test_images": figure.test_images,
         "seconds": figure.seconds,
         "epochs": len(figure.losses),
         "dropped_at": dropped_at,
