@@ -109,6 +109,8 @@ def _main(arguments: list[str], folder: str, environment: dict[str, str], sessio
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_DFL)
+    # Of its own processes, too: it inherits the way that it was started in.
+    multiprocessing.set_start_method(None, force=True)
     # As `python -m wnexplore` has it, which the line that says how to resume repeats.
     sys.argv = [str(Path(wnexplore.__file__).with_name("__main__.py")), *arguments]
     from wnexplore.cli import main
