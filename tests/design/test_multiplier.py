@@ -39,14 +39,23 @@ def test_what_is_no_number_above_zero_is_refused_by_name(wrong: int | float | st
         parse_multiplier(wrong, "G")
 
 
-@given(st.fractions(min_value=Fraction(1, 10**6), max_value=10**6))
+def test_a_fraction_that_would_not_read_back_is_refused() -> None:
+    longest = Fraction(10**40 - 1, 10**39 + 1)
+    assert parse_multiplier(str(parse_multiplier(longest, "M")), "M") == longest
+    for wrong in (Fraction(10**40 + 1, 10**39), Fraction(10**39, 10**40 + 1)):
+        with pytest.raises(InputError, match=r"^M is '.*40 digits"):
+            parse_multiplier(wrong, "M")
+
+
+@given(st.fractions(min_value=Fraction(1, 10**6), max_value=10**6, max_denominator=10**30))
 def test_the_plain_form_reads_back(number: Fraction) -> None:
     plain = plain_multiplier(number)
     assert parse_multiplier(plain, "M") == number
     assert isinstance(plain, int) == (number.denominator == 1)
 
 
-SINGLE = st.fractions(min_value=Fraction(1, 64), max_value=64) | st.integers(1, 100).map(OverChannels)
+_FRACTIONS = st.fractions(min_value=Fraction(1, 64), max_value=64, max_denominator=10**30)
+SINGLE = _FRACTIONS | st.integers(1, 100).map(OverChannels)
 SETTINGS = SINGLE | st.dictionaries(st.integers(0, 9), SINGLE, min_size=1).map(
     lambda by_stage: PerStage(tuple(sorted(by_stage.items())))
 )

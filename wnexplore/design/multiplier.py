@@ -73,8 +73,10 @@ Written = Multiplier | Setting | Mapping[int, Multiplier]
 LARGEST = 10**9
 """Largest value of M, G and counts over channels; the smallest is its reciprocal."""
 
+_DIGITS = 40
 _NUMBER = re.compile(
-    r"\+?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?|[0-9]{1,40}/[0-9]{1,40}"
+    r"\+?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?"
+    rf"|[0-9]{{1,{_DIGITS}}}/[0-9]{{1,{_DIGITS}}}"
 )
 _OVER_CHANNELS = re.compile(r"([1-9][0-9]{0,9}) */ *C")
 _STAGE = re.compile(r" *([0-9]{1,3}) *:([^:+]+)")
@@ -176,6 +178,9 @@ def _parse_multiplier(value: object, name: str) -> Fraction:
         raise wrong
     if not Fraction(1, LARGEST) <= number <= LARGEST:
         raise InputError(f"{name} is '{shown(value)}': expected 1/{LARGEST:,} to {LARGEST:,}")
+    # What is stored as text must read back.
+    if max(number.numerator, number.denominator) >= 10**_DIGITS:
+        raise InputError(f"{name} is '{shown(value)}': expected at most {_DIGITS} digits in a fraction")
     return number
 
 
