@@ -117,6 +117,17 @@ def test_of_too_many_variants_the_best_and_plain_have_names() -> None:
         assert len({curve.colour for curve in panel.curves if not curve.name}) == 1
 
 
+def test_the_same_variants_have_names_in_all_panels() -> None:
+    records = []
+    for backbone, sign in (("shufflenet_v2_x0_5", 1), ("resnet18", -1)):
+        some = [p for M in (1, 2, 4) for p in [replace(q, temperature=M) for q in points(backbone)]]
+        some = list(dict.fromkeys(p if p.M is not None else replace(p, temperature=1) for p in some))
+        records += [trained(p, [50.0, 60.0, 70.0 + sign * i / 10]) for i, p in enumerate(some)]
+    names = [{curve.name for curve in panel.curves if curve.name} for panel in panels(records)]
+    assert "Plain" in set.intersection(*names)
+    assert 1 < len(set.union(*names)) <= NAMED
+
+
 def test_of_very_many_unnamed_variants_the_range_is_drawn() -> None:
     panel = panels(HALF)[0]
     unnamed = tuple(replace(curve, name="", label="", bands=()) for curve in panel.curves)

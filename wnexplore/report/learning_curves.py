@@ -37,7 +37,10 @@ from wnexplore.results.record import Record
 from wnexplore.results.trainings import TrainingGroup, differing, newest, rungs_of, trainings
 
 NAMED = 12
-"""Most distinguishable variants; of more only the best and the plain network have a name and a colour."""
+"""Most distinguishable variants; of more only the best and the plain network have a name and a colour.
+
+The same ones in all panels, so that the legend stays short.
+"""
 
 
 @dataclass(frozen=True)
@@ -218,9 +221,8 @@ def _looks(frame: pd.DataFrame, families: Iterable[Sequence[TrainingGroup]]) -> 
     G.
     """
     named: dict[str, dict[DesignPoint, None]] = {}
-    for family in families:
-        for curve in sorted(family, key=_place)[:NAMED]:
-            named.setdefault(curve.point.method, {})[_variant(curve)] = None
+    for point in _best(families):
+        named.setdefault(point.method, {})[point] = None
     colours = {method: look.colour for (method, _), look in styles(frame, COLUMNS["method"]).items()}
     looks = {}
     for method, curves in named.items():
@@ -234,6 +236,15 @@ def _looks(frame: pd.DataFrame, families: Iterable[Sequence[TrainingGroup]]) -> 
             unclear = len(short) > _LONGEST or pairs[point.M, point.G] > 1
             looks[point] = _Look(name, "" if unclear else short, colour, _DASHES[dash % len(_DASHES)])
     return looks
+
+
+def _best(families: Iterable[Sequence[TrainingGroup]]) -> list[DesignPoint]:
+    """The plain network and the variants that come first, by their places in all families together."""
+    scores: Counter[DesignPoint] = Counter()
+    for family in families:
+        for place, curve in enumerate(sorted(family, key=_place)[:NAMED]):
+            scores[_variant(curve)] += NAMED - place
+    return [point for point, _ in scores.most_common(NAMED)]
 
 
 def _place(training: TrainingGroup) -> tuple[bool, int, float]:

@@ -94,6 +94,8 @@ STYLE: Any = {
     "ytick.major.width": 0.6,
     "legend.fontsize": 7.5,
     "text.usetex": False,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,  # conferences reject type 3 fonts
     "svg.hashsalt": "wnexplore",
@@ -144,7 +146,7 @@ def render(info: FigureInfo) -> Figure:
         assert engine is not None
         engine.execute(figure)
         # Saving would lay it out again, which takes as long as drawing it.
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         for panel, ax in zip(info.panels, axes, strict=False):
             panel.place_labels(ax)
     return figure
