@@ -272,6 +272,7 @@ def test_two_sweeps_in_one_folder_the_second_is_reported(command: Command, tmp_p
     assert str(tmp_path / "run") in outcome.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_done_and_how_to_resume(tmp_path: Path) -> None:
     import signal
     import sqlite3

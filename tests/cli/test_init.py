@@ -48,6 +48,7 @@ def test_a_training_starts_so_and_is_resumed_only_so(trained: Path, command: Com
     assert record.protocol["init"] == "published"
 
 
+@pytest.mark.slow
 def test_a_sweep_file_has_it_for_the_same_training_and_another_one_than_the_default(
     trained: Path, command: Command, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def _all_cores_busy() -> Iterator[None]:
             program.communicate()
 
 
+@pytest.mark.slow
 def test_threads_sleep_and_a_training_takes_fewer_where_others_keep_the_cores_busy() -> None:
     found = _look()
     # One more Python thread, and the team that it has.

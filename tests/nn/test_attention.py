@@ -360,6 +360,7 @@ def _fresh() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh")
+@pytest.mark.slow
 def test_all_compile_to_one_graph_for_any_batch() -> None:
     torch.manual_seed(0)
     network = Network().eval()
@@ -373,6 +374,7 @@ def test_all_compile_to_one_graph_for_any_batch() -> None:
         assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_all_are_exported_to_onnx_for_any_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Network()

@@ -163,7 +163,8 @@ def test_what_can_not_be_searched_is_refused_before_anything_runs(
         wanted.check()
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
 def test_a_search_stopped_at_many_moments_measures_the_same_in_the_same_order(
     tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

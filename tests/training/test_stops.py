@@ -126,6 +126,7 @@ def damage(data: Path, count: int) -> list[Path]:
     return broken
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_after_a_damaged_image_is_skipped_and_counted(network: Path, tmp_path: Path) -> None:
     data = images(tmp_path / "data")
     run = folder_run(network, "norm_of_one_pixel", data, tmp_path / "run", batch_size=2)
