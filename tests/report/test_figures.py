@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -275,6 +276,12 @@ def test_error_bars_are_drawn_as_matplotlib_draws_them(tmp_path: Path) -> None:
     ours_, theirs = pictures
     assert (theirs < 128).sum() > 500
     assert (abs(ours_ - theirs) > 8).sum() == 0
+
+
+def test_a_figure_says_that_its_many_points_have_no_error_bars() -> None:
+    copies = pd.concat([TABLE.assign(params=TABLE["params"] + shift) for shift in range(2000)])
+    assert "error bars" in scatter_info(copies, "params", "latency_ms").note
+    assert "error bars" not in scatter_info(TABLE, "params", "latency_ms").note
 
 
 def test_of_dense_panels_vector_files_hold_an_image_and_text(tmp_path: Path) -> None:

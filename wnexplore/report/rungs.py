@@ -153,9 +153,9 @@ def _best_first(trained: Iterable[TrainingGroup]) -> tuple[tuple[DesignPoint, fl
 
 
 def _list(pairs: Iterable[tuple[DesignPoint, float]], names: Mapping[DesignPoint, str], name: str) -> str:
-    unit = "%" if name == "top1" else COLUMNS[name].unit
+    column = COLUMNS[name]
     return ", ".join(
-        f"{names[point]} {f'{COLUMNS[name].format(mean)} {unit}' if math.isfinite(mean) else 'not finite'}"
+        f"{names[point]} {f'{column.format(mean)} {column.unit}' if math.isfinite(mean) else 'not finite'}"
         for point, mean in pairs
     )
 

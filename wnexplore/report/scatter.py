@@ -120,6 +120,8 @@ def scatter_info(
     note = shared(frame, ("backbone", *keys))
     if color != "method" and any(p.label for panel in panels for s in panel.series for p in s.points):
         note += " · labels are (M, G)"
+    if any(len(panel.points) > panel.dense for panel in panels):
+        note += f" · of more than {DENSE:,} points only the front has error bars"
     return FigureInfo(tuple(panels), columns=min(3, len(panels)), note=note)
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -243,36 +243,29 @@ def kept_workers(ahead: Callable[[], int] = lambda: 0) -> Iterator[LendWorkers]:
     Others are started only for another number of jobs, or device; one job needs none.
     """
     kept: dict[tuple[int, str, bool], Workers] = {}
+    with ExitStack() as stack:
 
-    @contextmanager
-    def lend(
-        jobs: int,
-        on_part: OnPart = lambda record, part: None,
-        device: str = "cpu",
-        *,
-        wait_and_see: bool = False,
-    ) -> Iterator[Workers]:
-        if jobs == 1:
-            yield Workers(1, on_part, device)
-            return
-        wanted = jobs, device, wait_and_see
-        if wanted not in kept:
-            for other in kept.values():
-                other.end(kill=False)
-            kept.clear()
-            kept[wanted] = Workers(jobs, on_part, device, wait_and_see=wait_and_see)
-        kept[wanted].report_to(on_part)
-        kept[wanted].ahead = ahead()
-        yield kept[wanted]
+        @contextmanager
+        def lend(
+            jobs: int,
+            on_part: OnPart = lambda record, part: None,
+            device: str = "cpu",
+            *,
+            wait_and_see: bool = False,
+        ) -> Iterator[Workers]:
+            if jobs == 1:
+                yield Workers(1, on_part, device)
+                return
+            wanted = jobs, device, wait_and_see
+            if wanted not in kept:
+                stack.close()
+                kept.clear()
+                kept[wanted] = stack.enter_context(workers(jobs, on_part, device, wait_and_see=wait_and_see))
+            kept[wanted].report_to(on_part)
+            kept[wanted].ahead = ahead()
+            yield kept[wanted]
 
-    try:
         yield lend
-    except BaseException:
-        for found in kept.values():
-            found.end(kill=True)
-        raise
-    for found in kept.values():
-        found.end(kill=False)
 
 
 def _start_tracker() -> None:
