@@ -43,8 +43,13 @@ class ActivationVectors(nn.Module):
         """The layers' parameters that a forward pass reads."""
         return [parameter for fc1 in self._fc1s for parameter in fc1.parameters()]
 
-    def forward(self, context: Tensor) -> dict[nn.Module, Tensor]:
-        trains = self._trains_by_few_operators(context)
+    def forward(self, context: Tensor, *, few_operators: bool | None = None) -> dict[nn.Module, Tensor]:
+        """The activation vectors of `context` (N, R).
+
+        `few_operators` selects the way of training on a GPU, where each operator's start takes longer than
+        its work; None selects it there.
+        """
+        trains = self._trains_by_few_operators(context) if few_operators is None else few_operators
         z = self._packed_linear(context) if trains else None
         if z is None:
             z = _linear(context, self._joined("weight"), self._joined("bias"))
