@@ -1,7 +1,7 @@
 """Which drawn images let a short training tell designs apart: python -m tests.benchmarks.proxy [--data ...]
 
-Trains the plain network and variants of one width under every given setting (data set, resolution, epochs),
-several seeds each. After each setting it prints top-1 and test loss, their paired differences from plain with
+Trains the plain network and variants of one width under every given setting (data set, resolution, epochs,
+learning rate of kernels), several seeds each. After each setting it prints top-1 and test loss, their paired differences from plain with
 95 % intervals, and the CPU seconds of a training with its test. By default these are 0.5x plain and 8x, 5.7
 points apart on ImageNet: the setting is chosen by this pair alone, and all other designs are measured once,
 at the setting chosen (the sweep published_ranking, and `wnexplore published`).
@@ -51,7 +51,7 @@ def main() -> None:
     options.add_argument("--resolutions", nargs="+", type=int, default=[24])
     options.add_argument("--epochs", nargs="+", type=int, default=[4])
     options.add_argument("--batch-size", type=int, default=32)
-    options.add_argument("--kernel-lr", type=float, default=Recipe().kernel_lr)
+    options.add_argument("--kernel-lr", nargs="+", type=float, default=[Recipe().kernel_lr])
     options.add_argument("--backbone", default="shufflenet_v2_x0_5")
     options.add_argument("--variants", nargs="+", default=["8x"], choices=list(VARIANTS))
     options.add_argument("--seeds", type=int, default=3)
@@ -62,18 +62,20 @@ def main() -> None:
     print(f"torch {torch.__version__}, {asked.backbone}, batch {asked.batch_size}, {asked.seeds} seeds")
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(asked.jobs, get_context("spawn"), partial(torch.set_num_threads, 1)) as pool:
-        for data, resolution, epochs in product(asked.data, asked.resolutions, asked.epochs):
-            recipe = Recipe(epochs=epochs, batch_size=asked.batch_size, kernel_lr=asked.kernel_lr)
+        settings = product(asked.data, asked.resolutions, asked.epochs, asked.kernel_lr)
+        for data, resolution, epochs, kernel_lr in settings:
+            recipe = Recipe(epochs=epochs, batch_size=asked.batch_size, kernel_lr=kernel_lr)
+            setting = {"data": data, "resolution": resolution, "epochs": epochs, "kernel_lr": kernel_lr}
             train = partial(_train, asked.backbone, data, resolution, recipe)
             # A seed of all variants before the next: what is there when it is stopped can be compared.
             tasks = [(name, seed) for seed in range(asked.seeds) for name in names]
             found = []
             for row in pool.map(train, *zip(*tasks, strict=True)):
                 found.append(row)
-                rows.append({"data": data, "resolution": resolution, "epochs": epochs, **row})
+                rows.append(setting | row)
                 if asked.out is not None:
                     pd.DataFrame(rows).to_csv(asked.out, index=False)
-            print(f"{data}, {resolution} px, {_count(epochs, 'epoch')}")
+            print(f"{data}, {resolution} px, {_count(epochs, 'epoch')}, kernel_lr {kernel_lr:g}")
             for line in lines(found, names):
                 print(f"  {line}", flush=True)
 

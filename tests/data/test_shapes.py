@@ -6,6 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
 from torch import nn
 
 from tests.data.splits import everything
@@ -13,10 +15,10 @@ from tests.examples import examples
 from tests.trainings import train
 from wnexplore.data import Data, EpochPass, TensorSplit, load_data
 from wnexplore.data.drawing import FINE_OUTLINES, FINE_TEXTURES, HUES, OUTLINES, TEXTURES, reaches
-from wnexplore.data.shapes import DrawnImages, FineImages
+from wnexplore.data.shapes import DrawnImages, FineImages, SuperclassImages
 from wnexplore.design.protocol import Recipe
 
-drawings = pytest.mark.parametrize("drawing", [DrawnImages, FineImages])
+drawings = pytest.mark.parametrize("drawing", [DrawnImages, FineImages, SuperclassImages])
 
 
 @drawings
@@ -69,6 +71,34 @@ def test_fine_classes_are_triples_that_only_together_differ(classes: int) -> Non
 _PARTS = (FINE_OUTLINES, FINE_TEXTURES, HUES)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 20, 90, 100])
+def test_classes_of_a_superclass_differ_in_one_cue(classes: int) -> None:
+    kinds = SuperclassImages.kinds_of(classes)
+    assert len(set(kinds)) == len(kinds) == classes == len({SuperclassImages.name(kind) for kind in kinds})
+    members: dict[int, list[tuple[int, ...]]] = {}
+    for *parts, superclass, _ in kinds:
+        members.setdefault(superclass, []).append(tuple(parts))
+    assert len(members) <= 10
+    for superclass, found in members.items():
+        values = [len(set(column)) for column in zip(*found, strict=True)]
+        assert values == [len(found) if cue == superclass % 3 else 1 for cue in range(3)]
+        assert max(map(max, found)) < 10
+
+
+def test_the_surroundings_tell_the_superclass_and_not_the_class() -> None:
+    """Colours of the corners, which objects rarely reach: 4 superclasses of 4 classes."""
+    data = load_data("shapes:16x4000:superclasses", resolution=16)
+    (images, labels), (tested, expected) = everything(data.train), everything(data.test)
+    corners, of_test = (part[:, :, ::15, ::15].flatten(1).numpy() for part in (images, tested))
+    # Quadratic, as hues lie on a circle.
+    found = make_pipeline(PolynomialFeatures(2), RidgeClassifier(alpha=1e2)).fit(corners, labels)
+    told = torch.from_numpy(found.predict(of_test))
+    superclass = (told % 4 == expected % 4).double().mean()
+    assert superclass > 0.5
+    # Of the images with the right superclass about a quarter have the right class.
+    assert (told == expected).double().mean() < 0.4 * superclass
+
+
 def test_an_image_is_the_one_of_earlier_versions() -> None:
     image = DrawnImages(DrawnImages.kinds_of(20), 4, 2000, 0)[torch.tensor([1234])][0]
     # Within one level: the last bits of a sine depend on the processor.
@@ -95,7 +125,9 @@ def test_sizes_labels_and_names_are_as_asked() -> None:
     assert (usual.name, usual.num_classes, len(usual.train), len(usual.test)) == ("shapes", 10, 2000, 1000)
 
 
-@pytest.mark.parametrize(("source", "within"), [("shapes", 0.1), ("shapes:1000:fine", 0.25)])
+@pytest.mark.parametrize(
+    ("source", "within"), [("shapes", 0.1), ("shapes:1000:fine", 0.25), ("shapes:100:superclasses", 0.25)]
+)
 def test_pixels_are_about_normalised(source: str, within: float) -> None:
     images, _ = everything(load_data(source, resolution=16).train)
     assert images.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=within)

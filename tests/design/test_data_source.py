@@ -25,6 +25,12 @@ from wnexplore.errors import InputError
         ("shapes:20x5000:coarse", None, DataSource("shapes", None, 20, 5000), "shapes:20x5000"),
         ("shapes:10x2000:coarse", None, DataSource("shapes", None, 10, 2000), "shapes"),
         ("shapes:10:fine", None, DataSource("shapes", None, 10, 2000, "fine"), "shapes:10:fine"),
+        (
+            "shapes:20x8000:superclasses",
+            None,
+            DataSource("shapes", None, 20, 8000, "superclasses"),
+            "shapes:20x8000:superclasses",
+        ),
         ("shapes:200x5000:fine", None, DataSource("shapes", None, 200, 5000, "fine"), "shapes:200x5000:fine"),
     ],
 )
@@ -56,9 +62,10 @@ def test_text_names_a_data_set(text: str, path: str | None, source: DataSource, 
         ("shapes:200", None, r"\b2 to 100\b.*'shapes:200:fine'"),
         ("shapes:1001:fine", None, r"\b2 to 1000 classes$"),
         ("shapes:1:fine", None, r"\b2 to 1000 classes$"),
+        ("shapes:101:superclasses", None, r"\b2 to 100\b.*'shapes:101:fine'"),
         ("shapes:20x39:fine", None, r"\b40 to"),
         ("shapes:20:fin", None, "'fin'.*'fine'"),
-        ("shapes:20:", None, "''.*coarse, fine"),
+        ("shapes:20:", None, "''.*coarse, fine, superclasses"),
         ("shapes:20:fine:2", None, "'fine:2'"),
         ("shapes:fine", None, "shapes:20x5000:fine"),
         ("shapes:-5", None, "shapes:20x5000"),
@@ -71,7 +78,7 @@ def test_what_names_none_is_refused(text: str, path: str | None, message: str) -
     assert "\n" not in str(error.value)
 
 
-@given(st.integers(2, 100), st.integers(200, 10**7), st.sampled_from(["coarse", "fine"]))
+@given(st.integers(2, 100), st.integers(200, 10**7), st.sampled_from(["coarse", "fine", "superclasses"]))
 def test_label_of_shapes_names_them_again(classes: int, images: int, drawing: str) -> None:
     source = parse_data(f"shapes:{classes}x{images}:{drawing}")
     assert (source.classes, source.images, source.drawing) == (classes, images, drawing)

@@ -38,8 +38,8 @@ DataText = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Data set: digits, shapes[:CLASSES[xIMAGES][:fine]], cifar10:DIR, cifar100:DIR, "
-        "fashion_mnist:DIR or folder:DIR (DIR/train and DIR/val by class).",
+        help="Data set: digits, shapes[:CLASSES[xIMAGES][:DRAWING]] (coarse, fine, superclasses), "
+        "cifar10:DIR, cifar100:DIR, fashion_mnist:DIR or folder:DIR (DIR/train and DIR/val by class).",
     ),
 ]
 DataPath = Annotated[str | None, typer.Option(help="Folder of the data set, if not in --data.")]

@@ -6,6 +6,12 @@ colours, background, clutter and the covering bar are random, so that no pixel d
 The fine drawing asks for more of what tells natural classes apart. A class is a combination of shape, texture
 and hue, of which some are much alike; sizes vary by a factor of two, and the light of an image in strength
 and colour, so that scale and hue are to be seen relative to the rest of the image.
+
+In these two the background is independent of the class. Natural images' backgrounds tell much about theirs
+(Xiao, Engstrom, Ilyas and Madry, Noise or Signal: The Role of Image Backgrounds in Object Recognition, ICLR
+2021), and natural classes come in groups within which other cues tell them apart than between groups. The
+drawing superclasses has both: each superclass has its own backgrounds and clutter, and its classes differ in
+one cue, which is the outline, the texture or the hue.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ def shapes(source: DataSource, resolution: int, augment: Augment) -> Data:
     """The data set `source`: half as many test images as training images, classes in turn."""
     assert source.classes is not None
     assert source.images is not None
-    classes, drawn = source.classes, FineImages if source.drawing == "fine" else DrawnImages
+    classes, drawn = source.classes, _DRAWN[source.drawing]
     kinds = drawn.kinds_of(classes)
     names = tuple(drawn.name(kind) for kind in kinds)
     moments = torch.full((3, 1, 1), _MEAN), torch.full((3, 1, 1), _STD)
@@ -88,15 +94,20 @@ class DrawnImages:
     def _drawn(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         draw = _Draws(self.seed, index.astype(np.uint64))
         x, y = _grid(self.resolution)
-        canvas = _background(draw, x, y)
-        for _ in range(_CLUTTER):
-            _paint_clutter(canvas, draw, x, y)
-        self._paint_object(canvas, draw, x, y, np.array(self.kinds)[index % len(self.kinds)].T)
+        kind = np.array(self.kinds)[index % len(self.kinds)].T
+        canvas = self._surroundings(draw, x, y, kind)
+        self._paint_object(canvas, draw, x, y, kind)
         _paint_bar(canvas, draw, x, y)
         self._light(canvas, draw)
         canvas += draw.noise(self.resolution**2).reshape(canvas.shape)
         pixels = (canvas * 255 + 0.5).clip(0, 255).astype(np.uint8)
         return pixels.reshape(len(index), 3, self.resolution, self.resolution)
+
+    def _surroundings(self, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]) -> Floats:
+        """Background and clutter of any class: (N, 3, pixels)."""
+        canvas = _background(draw, x, y)
+        _paint_clutter(canvas, draw, x, y, draw.choice(len(OUTLINES)))
+        return canvas
 
     def _paint_object(
         self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
@@ -131,6 +142,49 @@ class FineImages(DrawnImages):
         canvas *= draw.uniform(0.6, 1.2)[:, None] + np.float32(_TINT) * (draw.colour() - np.float32(0.5))
 
 
+class SuperclassImages(DrawnImages):
+    """The drawing superclasses: a kind is shape, texture, hue, the superclass, and the number of those."""
+
+    @classmethod
+    def kinds_of(cls, classes: int) -> tuple[tuple[int, ...], ...]:
+        """The kinds of so many classes, about as many superclasses as classes in each, in turn."""
+        superclasses = next(n for n in range(1, 11) if n * n >= classes)
+        kinds = []
+        for label in range(classes):
+            member, superclass = divmod(label, superclasses)
+            # All start elsewhere, then their members go on in one of the three parts.
+            parts = [(step * superclass + start) % 10 for step, start in ((3, 0), (5, 1), (7, 2))]
+            cue = superclass % len(parts)
+            parts[cue] = (parts[cue] + member) % 10
+            kinds.append((*parts, superclass, superclasses))
+        return tuple(kinds)
+
+    @classmethod
+    def name(cls, kind: tuple[int, ...]) -> str:
+        """As of `DrawnImages`, with the superclass, from 0."""
+        *parts, superclass, _ = kind
+        return f"{FineImages.name(tuple(parts))} of superclass {superclass}"
+
+    def _surroundings(self, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]) -> Floats:
+        *_, superclass, superclasses = kind
+        canvas = _background_of(draw, x, y, superclass, int(superclasses[0]))
+        _paint_clutter(canvas, draw, x, y, (3 * superclass + draw.choice(3)) % len(OUTLINES))
+        return canvas
+
+    def _paint_object(
+        self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
+    ) -> None:
+        _paint_fine_object(canvas, draw, x, y, *kind[:3])
+
+
+_DRAWN: dict[str, type[DrawnImages]] = {
+    "coarse": DrawnImages,
+    "fine": FineImages,
+    "superclasses": SuperclassImages,
+}
+"""The images of each of `DRAWINGS`."""
+
+
 def _combined(classes: int, parts: int) -> tuple[tuple[int, ...], ...]:
     """`parts` numbers for each class, which together differ, with about as many values of each."""
     across = next(n for n in range(1, 11) if n**parts >= classes)
@@ -150,6 +204,10 @@ class _Draws:
         bits = _hash(self.key + np.uint64(self.count)) >> np.uint64(40)
         numbers: Floats = (low + (high - low) * (bits.astype(np.float64) / 2**24)).astype(np.float32)[:, None]
         return numbers
+
+    def choice(self, count: int) -> NDArray[np.int64]:
+        """One whole number below `count` per image: (N,)."""
+        return (self.uniform()[:, 0] * count).astype(np.int64)
 
     def colour(self) -> Floats:
         """One colour per image: (N, 3, 1) in [0, 1)."""
@@ -192,9 +250,26 @@ def _background(draw: _Draws, x: Floats, y: Floats) -> Floats:
     return canvas
 
 
-def _paint_clutter(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
-    """A smaller shape of one colour, with a random outline and position."""
-    shape = (draw.uniform()[:, 0] * len(OUTLINES)).astype(np.int64)
+def _background_of(
+    draw: _Draws, x: Floats, y: Floats, superclass: NDArray[np.int64], superclasses: int
+) -> Floats:
+    """The same with hues, directions and lengths of waves around those of the superclass: (N, 3, pixels)."""
+    number = superclass[:, None]
+    tone = _pure((number + draw.uniform(-0.4, 0.4)) / np.float32(superclasses))
+    base = np.float32(0.15) + np.float32(0.35) * (tone + draw.colour())
+    canvas = np.repeat(base, len(x), axis=2).astype(np.float32)
+    for wave in range(2):
+        angle = number * np.float32(3 * np.pi / superclasses) + draw.uniform(-0.5, 0.5)
+        waves = 2 + 2 * ((3 * number + wave) % 5) + draw.uniform(-1, 1)
+        phase = draw.uniform(0, 2 * np.pi)
+        height = np.sin(waves * np.cos(angle) * x + waves * np.sin(angle) * y + phase)
+        amplitude = (draw.colour() - np.float32(0.5)) * np.float32(2 * _WAVES)
+        canvas += amplitude * height[:, None].astype(np.float32)
+    return canvas
+
+
+def _paint_clutter(canvas: Floats, draw: _Draws, x: Floats, y: Floats, shape: NDArray[np.int64]) -> None:
+    """A smaller shape of one colour, with an outline of `OUTLINES` at a random position."""
     size = draw.uniform(0.15, 0.3)
     u, v = _placed(draw, x, y, size, reach=1.0)
     radius, _, reach = _polar(u, v, reaches()[shape], draw.uniform(0, 2 * np.pi))
@@ -233,9 +308,7 @@ def _paint_fine_object(
     turn = draw.uniform(0, 2 * np.pi)
     second = _textured(list(FINE_TEXTURES.values()), texture, turn, u, v, radius / reach, angle)
     # Within half a step of its hue, so that neighbours touch; one colour light, the other dark.
-    around = (hue[:, None] + draw.uniform(-0.5, 0.5)) / np.float32(len(HUES))
-    thirds = np.arange(3, dtype=np.float32)[None, :, None] / np.float32(3)
-    pure = np.float32(0.5) + np.float32(0.5) * np.cos(np.float32(2 * np.pi) * (around[:, None] - thirds))
+    pure = _pure((hue[:, None] + draw.uniform(-0.5, 0.5)) / np.float32(len(HUES)))
     light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
     first, other = (
         (np.float32(0.35) + np.float32(0.65) * side) * (pure + (1 - pure) * side * np.float32(0.5))
@@ -243,6 +316,13 @@ def _paint_fine_object(
     )
     colour = first + (other - first) * second[:, None]
     _mix(canvas, colour.astype(np.float32), _edge((reach - radius) * size, x))
+
+
+def _pure(hue: Floats) -> Floats:
+    """Saturated colours (N, 3, 1) of hues (N, 1), from 0 to 1 around their circle."""
+    thirds = np.arange(3, dtype=np.float32)[None, :, None] / np.float32(3)
+    pure: Floats = np.float32(0.5) + np.float32(0.5) * np.cos(np.float32(2 * np.pi) * (hue[:, None] - thirds))
+    return pure
 
 
 def _textured(
@@ -299,8 +379,6 @@ def _mix(canvas: Floats, colour: Floats, covered: Floats) -> None:
 
 
 _MEAN, _STD = 127.0, 64.0
-"""About the number of pixels drawn at a time."""
-_CLUTTER = 1
 _WAVES = 0.15
 _BAR = 0.08
 _NOISE = 0.06
@@ -309,3 +387,4 @@ _FINE_SIZES = 0.45, 0.9
 _TINT = 0.4
 _REACH = 0.2
 _PIXELS_AT_ONCE = 2**16
+"""About the number of pixels drawn at a time."""

@@ -13,7 +13,7 @@ DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")
 
 SHAPES_CLASSES, SHAPES_IMAGES = 10, 2000
 MAX_SHAPES_IMAGES = 10**7
-DRAWINGS = {"coarse": 100, "fine": 1000}
+DRAWINGS = {"coarse": 100, "fine": 1000, "superclasses": 100}
 """Drawing of `shapes` -> its largest number of classes; the first is what a text without one means."""
 
 
@@ -52,8 +52,9 @@ def parse_data(text: str, path: Path | None = None) -> DataSource:
     """The data set that `text` names; `path` is its folder where `text` has none.
 
     `digits`, `cifar10:PATH`, `cifar100:PATH`, `fashion_mnist:PATH`, `folder:PATH`, `shapes`,
-    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`, the last two also with `:fine`. Raises `InputError` for an
-    unknown name, for an argument or path that is missing, superfluous, given twice or malformed.
+    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`, the last two also with `:fine` or `:superclasses`. Raises
+    `InputError` for an unknown name, for an argument or path that is missing, superfluous, given twice or
+    malformed.
     """
     name, argument = _parts(text)
     if name in ("digits", "shapes"):
@@ -93,7 +94,7 @@ def _parts(text: str) -> tuple[str, str | None]:
 
 
 def _shapes(argument: str | None) -> DataSource:
-    """The source of `20`, `20x5000`, `20x5000:fine` or nothing."""
+    """The source of `20`, `20x5000`, `20x5000:fine`, `20x5000:superclasses` or nothing."""
     if argument is None:
         return _USUAL_SHAPES
     found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?(?::(.*))?", argument, re.DOTALL)

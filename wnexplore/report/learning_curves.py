@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -172,9 +172,7 @@ def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[TrainingGroup
 def _panel(
     kind: _Kind, title: str, family: Sequence[TrainingGroup], looks: Mapping[DesignPoint, _Look]
 ) -> CurvePanel:
-    curves = [
-        _curve(kind, curve, looks.get(_variant(curve), _OTHER)) for curve in family if kind.values(curve)
-    ]
+    curves = [_curve(kind, curve, looks.get(curve.variant, _OTHER)) for curve in family if kind.values(curve)]
     # Unnamed lines are behind the others.
     curves.sort(key=lambda curve: bool(curve.name))
     rungs = rungs_of(family[0].settings)
@@ -226,9 +224,8 @@ def _looks(frame: pd.DataFrame, families: Iterable[Sequence[TrainingGroup]]) -> 
     colours = {method: look.colour for (method, _), look in styles(frame, COLUMNS["method"]).items()}
     looks = {}
     for method, curves in named.items():
-        points = [
-            point for point in dict.fromkeys(map(_variant, itertools.chain(*families))) if point in curves
-        ]
+        shown = dict.fromkeys(curve.variant for curve in itertools.chain(*families))
+        points = [point for point in shown if point in curves]
         pairs = Counter((point.M, point.G) for point in points)
         for point, name, shade, dash in zip(points, _names(points), *_steps(points), strict=True):
             colour = colours[method] if shade is None else _shade(colours[method], shade)
@@ -243,17 +240,13 @@ def _best(families: Iterable[Sequence[TrainingGroup]]) -> list[DesignPoint]:
     scores: Counter[DesignPoint] = Counter()
     for family in families:
         for place, curve in enumerate(sorted(family, key=_place)[:NAMED]):
-            scores[_variant(curve)] += NAMED - place
+            scores[curve.variant] += NAMED - place
     return [point for point, _ in scores.most_common(NAMED)]
 
 
 def _place(training: TrainingGroup) -> tuple[bool, int, float]:
     """Sorts the plain network first, then those trained longest, then the most accurate."""
     return training.point.method != "plain", -(training.epochs or 0), -fmean(training.top1.values())
-
-
-def _variant(training: TrainingGroup) -> DesignPoint:
-    return replace(training.point, backbone="")
 
 
 def _steps(points: Sequence[DesignPoint]) -> tuple[list[float | None], list[int]]:

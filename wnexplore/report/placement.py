@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """An axis-aligned rectangle."""
 
     left: float
@@ -128,8 +127,7 @@ def _surroundings(label: Label) -> Box:
 
 
 def _edges(boxes: Sequence[Box]) -> _Edges:
-    edges = [(box.left, box.bottom, box.right, box.top) for box in boxes]
-    return np.array(edges, dtype=np.float64).reshape(len(edges), 4).T
+    return np.array(boxes, dtype=np.float64).reshape(len(boxes), 4).T
 
 
 def _touched(box: Box, others: _Edges) -> _Choice:

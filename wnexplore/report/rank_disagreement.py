@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -87,7 +86,7 @@ def _fewer_labels(points: list[Point]) -> list[Point]:
     """`points`; if too many have labels, only those farthest from the diagonal keep theirs."""
     labelled = sorted((p for p in points if p.label), key=lambda p: -abs(p.x - p.y))
     kept = set(labelled[:LABEL_ALL])
-    return [p if p in kept else replace(p, label="") for p in points]
+    return [p if p in kept else p._replace(label="") for p in points]
 
 
 def _axis(column: Column) -> PlotAxis:

@@ -161,7 +161,7 @@ def _filled(
         best = {p for p, optimal in zip(points, pareto_points(values, directions), strict=True) if optimal}
         kept = pareto_points(values, directions, doubts)
         points = [
-            replace(p, ringed=True) if may_be and p not in best else p
+            p._replace(ringed=True) if may_be and p not in best else p
             for p, may_be in zip(points, kept, strict=True)
         ]
     points = _fewer_labels(points, [0 if p in best else 1 if p.ringed else 2 for p in points])
@@ -186,7 +186,7 @@ def _fewer_labels(points: list[Point], ranks: list[int]) -> list[Point]:
     ):
         last -= 1
     return [
-        p if rank <= last or not p.label else replace(p, label="")
+        p if rank <= last or not p.label else p._replace(label="")
         for p, rank in zip(points, ranks, strict=True)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,8 +19,7 @@ Key = tuple[Any, Any]
 _MAX_SERIES = 10
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One marker with its 95 % intervals; `label` is "" for none."""
 
     x: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -36,6 +36,11 @@ class TrainingGroup:
     def dataset(self) -> str | None:
         """The data set."""
         return self.settings.get("dataset")
+
+    @cached_property
+    def variant(self) -> DesignPoint:
+        """Its point without the backbone, which names it in figures of several backbones."""
+        return replace(self.point, backbone="")
 
     @cached_property
     def identity(self) -> tuple[str, int | None]:
