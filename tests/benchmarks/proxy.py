@@ -1,10 +1,10 @@
 """Which drawn images let a short training tell designs apart: python -m tests.benchmarks.proxy [--data ...]
 
 Trains the plain network and variants of one width under every given setting (data set, resolution, epochs,
-learning rate of kernels), several seeds each. After each setting it prints top-1 and test loss, their paired differences from plain with
-95 % intervals, and the CPU seconds of a training with its test. By default these are 0.5x plain and 8x, 5.7
-points apart on ImageNet: the setting is chosen by this pair alone, and all other designs are measured once,
-at the setting chosen (the sweep published_ranking, and `wnexplore published`).
+learning rate of kernels), several seeds each. After each setting it prints top-1 and test loss, their paired
+differences from plain with 95 % intervals, and the CPU seconds of a training with its test. By default these
+are 0.5x plain and 8x, 5.7 points apart on ImageNet: the setting is chosen by this pair alone, and all other
+designs are measured once, at the setting chosen (the sweep published_ranking, and `wnexplore published`).
 """
 
 from __future__ import annotations
