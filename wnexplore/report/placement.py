@@ -44,8 +44,11 @@ class Label:
     height: float
 
 
+Boxes = np.ndarray[Any, np.dtype[np.float64]]
+"""Many boxes: left, bottom, right and top edge of each, (N, 4)."""
+
 _Edges = np.ndarray[Any, np.dtype[np.float64]]
-"""Left, bottom, right and top edges of many boxes, a row of each."""
+"""The same, a row of each edge: (4, N)."""
 _Choice = np.ndarray[Any, np.dtype[np.bool_]]
 
 _RADII = (5.0, 9.0, 14.0, 20.0)
@@ -54,7 +57,9 @@ _LEADER_FROM = 12.0
 """The distance beyond which a line connects a label to its point."""
 
 
-def place(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box], area: Box) -> list[Box | None]:
+def place(
+    labels: Sequence[Label], hard: Sequence[Box] | Boxes, soft: Sequence[Box], area: Box
+) -> list[Box | None]:
     """A box per label inside `area` without overlap with `hard` or other labels; None if there is no room.
 
     A label's line, if it needs one, doesn't overlap either. Of the free places the one nearest to the point
@@ -126,7 +131,7 @@ def _surroundings(label: Label) -> Box:
     return Box(label.x - across, label.y - up, label.x + across, label.y + up)
 
 
-def _edges(boxes: Sequence[Box]) -> _Edges:
+def _edges(boxes: Sequence[Box] | Boxes) -> _Edges:
     return np.array(boxes, dtype=np.float64).reshape(len(boxes), 4).T
 
 

@@ -104,8 +104,11 @@ def scatter_info(
     if logx and min(value for value in numbers(frame, x) if value is not None) <= 0:
         raise InputError(f"column '{x}' has values that are not above 0: leave the logarithm out")
     keys = comparable_within((x, y))
-    panels = []
     looks = styles(frame, color_column)
+    # A row repeats the figures of others that differ in what neither column depends on.
+    seen = (color, "backbone", "M", "G", *keys, *(name for c in (x_column, y_column) for name in _cells(c)))
+    frame = frame.drop_duplicates(list(dict.fromkeys(seen)))
+    panels = []
     for positions in groups(frame, keys).values():
         rows = frame.iloc[positions]
         keyed = dict.fromkeys(zip(series_keys(rows, color), _points(rows, x, y), strict=True))
@@ -195,6 +198,11 @@ def _points(frame: pd.DataFrame, x: str, y: str) -> list[Point]:
     xs, ys = numbers(frame, x), numbers(frame, y)
     rows = zip(xs, ys, intervals(frame, x), intervals(frame, y), labels(frame), strict=True)
     return [Point(a, b, c, d, label) for a, b, c, d, label in rows if a is not None and b is not None]
+
+
+def _cells(column: Column) -> tuple[str, ...]:
+    """The columns with its value and interval."""
+    return column.name, *(column.interval or ())
 
 
 def _axis(column: Column, log: bool) -> PlotAxis:
@@ -347,17 +355,18 @@ def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
     """Place the points' labels without overlap; those on the front choose first."""
     to_points = 72 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
 
-    def at(places: Sequence[_Place]) -> list[_Place]:
-        pixels = ax.transData.transform(places).tolist() if places else []
-        return [(x * to_points, y * to_points) for x, y in pixels]
+    def at(places: Sequence[_Place]) -> Any:
+        return ax.transData.transform(np.array(places).reshape(-1, 2)) * to_points
 
     front = set(panel.front)
     points = panel.points
     labelled = sorted((p for p in points if p.label), key=lambda p: (p.x, p.y) not in front)
-    where = at([(p.x, p.y) for p in labelled])
+    if not labelled:
+        return
+    where = at([(p.x, p.y) for p in labelled]).tolist()
     labels = [Label(x, y, *_text_size(p.label)) for (x, y), p in zip(where, labelled, strict=True)]
-    half = _MARKER / 2 + 0.8
-    markers = [Box(x - half, y - half, x + half, y + half) for x, y in at([(p.x, p.y) for p in points])]
+    half, centres = _MARKER / 2 + 0.8, at([(p.x, p.y) for p in points])
+    markers = np.hstack([centres - half, centres + half])
     ends: list[tuple[_Place, _Place]] = []
     for p in points if len(points) <= panel.dense else (p for p in points if (p.x, p.y) in front):
         if p.x_interval is not None:
@@ -367,7 +376,7 @@ def _place_labels(ax: Axes, panel: ScatterPanel) -> None:
     for (x0, y0), (x1, y1) in zip(panel.front, panel.front[1:], strict=False):
         corner = (x0, y1) if panel.front_rises_before else (x1, y0)
         ends += [((x0, y0), corner), (corner, (x1, y1))]
-    starts, stops = (at([line[end] for line in ends]) for end in (0, 1))
+    starts, stops = (at([line[end] for line in ends]).tolist() for end in (0, 1))
     lines = [straight(*line) for line in zip(starts, stops, strict=True)]
     window = ax.get_window_extent()
     area = Box(*(float(edge) * to_points for edge in (window.x0, window.y0, window.x1, window.y1)))
