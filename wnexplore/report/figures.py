@@ -20,6 +20,7 @@ from wnexplore.report.scatter import scatter_info
 from wnexplore.results.layer_kernels import KernelAnalysis
 from wnexplore.results.published_ranking import PublishedRanking
 from wnexplore.results.record import Record
+from wnexplore.results.uncollected import uncollected
 
 
 def scatter(
@@ -82,19 +83,8 @@ def standard_set(
     heatmap_NAME); learning_curves, where `records`, those that `frame` was made from, have 2 epochs or
     more. `strict` is as in `scatter`. Raises `InputError` if there are not even counts.
     """
-    counted = _has(frame, "params", "flops")
-    infos: dict[str, FigureInfo] = {}
-    if _has(frame, "top1", "flops") and _has(frame, "top1", "params"):
-        infos["accuracy"] = _accuracy(frame, strict)
-    if _has(frame, "top1", "latency_ms"):
-        infos["accuracy_latency"] = scatter_info(frame, "latency_ms", "top1", strict=strict)
-    if _has(frame, "latency_ms", "flops"):
-        infos["latency_flops"] = scatter_info(frame, "flops", "latency_ms", pareto=False)
-    if can_rank(frame):
-        infos["rank_disagreement"] = rank_info(frame)
-    if not infos and counted:
-        infos["parameters_flops"] = scatter_info(frame, "flops", "params", pareto=False)
-    infos |= heat_infos(frame) | curve_infos(frame, records)
+    with uncollected():
+        infos = _standard_infos(frame, records, strict)
     if not infos:
         raise InputError("nothing to plot: no row has counts, latencies or accuracies")
     return {name: render(info) for name, info in infos.items()}
@@ -111,6 +101,21 @@ def kernel_figures(analysis: KernelAnalysis) -> dict[str, Figure]:
     }
     shown = map_info(analysis)
     return figures if shown is None else figures | {"tsne": render_map(shown)}
+
+
+def _standard_infos(frame: pd.DataFrame, records: Iterable[Record], strict: bool) -> dict[str, FigureInfo]:
+    infos: dict[str, FigureInfo] = {}
+    if _has(frame, "top1", "flops") and _has(frame, "top1", "params"):
+        infos["accuracy"] = _accuracy(frame, strict)
+    if _has(frame, "top1", "latency_ms"):
+        infos["accuracy_latency"] = scatter_info(frame, "latency_ms", "top1", strict=strict)
+    if _has(frame, "latency_ms", "flops"):
+        infos["latency_flops"] = scatter_info(frame, "flops", "latency_ms", pareto=False)
+    if can_rank(frame):
+        infos["rank_disagreement"] = rank_info(frame)
+    if not infos and _has(frame, "params", "flops"):
+        infos["parameters_flops"] = scatter_info(frame, "flops", "params", pareto=False)
+    return infos | heat_infos(frame) | curve_infos(frame, records)
 
 
 def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:
