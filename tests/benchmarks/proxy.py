@@ -2,9 +2,11 @@
 
 Trains the plain network and variants of one width under every given setting (data set, resolution, epochs,
 learning rate of kernels), several seeds each. After each setting it prints top-1 and test loss, their paired
-differences from plain with 95 % intervals, and the CPU seconds of a training with its test. By default these
-are 0.5x plain and 8x, 5.7 points apart on ImageNet: the setting is chosen by this pair alone, and all other
-designs are measured once, at the setting chosen (the sweep published_ranking, and `wnexplore published`).
+differences from plain with 95 % intervals, the CPU seconds of a training with its test, the median of the
+test images' losses, and the cosine of the kernels that two images get, mean over pairs and layers. By default
+these are 0.5x plain and 8x, 5.7 points apart on ImageNet: the setting is chosen by this pair alone, and all
+other designs are measured once, at the setting chosen (the sweep published_ranking, and `wnexplore
+published`).
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional
 
 from wnexplore.data import Data, load_data
 from wnexplore.design.protocol import Recipe
 from wnexplore.models import build
+from wnexplore.nn.generated import GeneratedConv2d, generated_layers
 from wnexplore.results.intervals import paired_interval
 from wnexplore.training.accuracy import evaluate
+from wnexplore.training.kernel_statistics import activation_vectors, measure_kernels
 from wnexplore.training.trainer import Callbacks, Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -59,7 +64,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, help="CSV of all trainings")
     asked = options.parse_args()
     names = tuple(dict.fromkeys(["plain", *asked.variants]))
-    print(f"torch {torch.__version__}, {asked.backbone}, batch {asked.batch_size}, {asked.seeds} seeds")
+    seeds = _count(asked.seeds, "seed")
+    print(f"torch {torch.__version__}, {asked.backbone}, batch {asked.batch_size}, {seeds}")
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(asked.jobs, get_context("spawn"), partial(torch.set_num_threads, 1)) as pool:
         settings = product(asked.data, asked.resolutions, asked.epochs, asked.kernel_lr)
@@ -93,7 +99,10 @@ def lines(trained: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[st
             for figure in (*FIGURES, "loss", "cpu_seconds")
         }
         line = f"{name}: top-1 {means['top1']:.1f} %, test loss {means['test_loss']:.3f}"
-        line += f" (training {means['loss']:.3f}), {means['cpu_seconds']:.0f} s"
+        median = fmean(row["test_loss_median"] for row in by_name[name])
+        line += f" (median {median:.3f}, training {means['loss']:.3f}), {means['cpu_seconds']:.0f} s"
+        cosines = [row["cosine"] for row in by_name[name] if row["cosine"] is not None]
+        line += f"; kernels' cosine {fmean(cosines):.4f}" if cosines else ""
         for figure in () if name == "plain" else FIGURES:
             differences = [a[figure] - b[figure] for a, b in zip(by_name[name], plain, strict=True)]
             line += f"; {figure} - plain's {fmean(differences):+.3f}{_bounds(differences)}"
@@ -135,6 +144,8 @@ def _train(
         "seed": seed,
         "top1": trainer.figure.top1,
         "test_loss": tested.loss,
+        "test_loss_median": tested.median,
+        "cosine": tested.cosine,
         "loss": trainer.figure.losses[-1],
         "seconds": trainer.figure.seconds,
         "cpu_seconds": process_time() - began,
@@ -142,15 +153,32 @@ def _train(
 
 
 class _Tested(Callbacks):
-    """The test's loss."""
+    """The test's losses, and how alike the kernels of its images are."""
 
     def __init__(self, trainer: Trainer, data: Data) -> None:
         self._trainer, self._data = trainer, data
-        self.loss = float("nan")
+        self.loss = self.median = float("nan")
+        self.cosine: float | None = None
 
     def on_test(self) -> None:
-        """Test once more, for the loss."""
-        self.loss = evaluate(self._trainer.training.network, self._data.test, 256, "cpu").loss
+        """Test once more, for what the trainer doesn't keep."""
+        network = self._trainer.training.network
+        self.loss = evaluate(network, self._data.test, 256, "cpu").loss
+        network.eval()
+        with torch.inference_mode():
+            losses = [
+                functional.cross_entropy(network(images), labels, reduction="none")
+                for images, labels in self._data.test.batches(256, "cpu")
+            ]
+        self.median = float(torch.cat(losses).median())
+        if any(isinstance(module, GeneratedConv2d) for module in network.modules()):
+            layers = generated_layers(network)
+            seen = activation_vectors(network, self._data.test.batches(256, "cpu"))
+            found = [
+                float(measure_kernels(name, layers[name], alpha, seen.labels).cosines.mean())
+                for name, alpha in seen.alphas.items()
+            ]
+            self.cosine = fmean(found)
 
 
 if __name__ == "__main__":
