@@ -83,8 +83,9 @@ def t_interval(values: Sequence[float]) -> Interval:
     """The 95 % Student-t interval of the mean of `values`, of which there are at least 2."""
     count, mean = len(values), fmean(values)
     # Python's stdev computes in fractions, which takes as long as reading the records.
-    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-    half = _student_t(count) * math.sqrt(variance / count)
+    half = (
+        _student_t(count) * math.hypot(*(value - mean for value in values)) / math.sqrt((count - 1) * count)
+    )
     return mean - half, mean + half
 
 
