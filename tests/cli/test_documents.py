@@ -70,6 +70,10 @@ RUNS = {
     ),
     "python -m tests.benchmarks.proxy --data shapes:20x8000:fine --resolutions 16 --epochs 8 --seeds 4"
     " --variants 8x --kernel-lr 6": "--data shapes:10x40 --resolutions 8 --epochs 1 --seeds 1",
+    "python -m tests.benchmarks.proxy --data shapes:20x8000:superclasses --resolutions 16 --epochs 3"
+    " --seeds 4 --variants se 8x --kernel-lr 6 --jobs 2": (
+        "--data shapes:10x40 --resolutions 8 --epochs 1 --seeds 1 --jobs 1"
+    ),
     "python -m tests.benchmarks.speed --out speed.csv": (
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --modes inference --pairs 1,1 --no-timm"
         " --seconds 0.1 --device cpu --resolution 32"
