@@ -89,6 +89,18 @@ def test_dropped_variants_end_where_they_were_dropped() -> None:
     assert "dropped by halving" not in [text.get_text() for text in legend.get_texts()]
 
 
+@pytest.mark.parametrize("variants", [2, 5, 7, 9, 10, 11, 12])
+def test_the_legend_lies_within_the_figure(variants: int) -> None:
+    records = [trained(point, [50.0, 70.0, 90.0]) for point in points()[:variants]]
+    figure = learning_curves(frame(records), records)
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == variants
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_each_variant_looks_like_no_other_and_methods_as_elsewhere() -> None:
     for panel in panels(FULL):
         assert len({(curve.colour, curve.dash) for curve in panel.curves}) == len(points()) == NAMED

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -226,7 +227,7 @@ def _legend_columns(handles: Sequence[Line2D | Patch], inches: float) -> int:
     # A letter of the legend is 0.055 inches wide on average, a marker and its gaps 0.6.
     widths = [0.055 * len(str(handle.get_label())) + 0.6 for handle in handles]
     for count in range(len(widths), 1, -1):
-        rows = math.ceil(len(widths) / count)
-        if sum(max(widths[start : start + rows]) for start in range(0, len(widths), rows)) <= inches:
+        # As matplotlib fills them: the first ones have one entry more where they can't be equally long.
+        if sum(column.max() for column in np.array_split(widths, count)) <= inches:
             return count
     return 1
