@@ -216,6 +216,7 @@ def run(command: str, folder: Path, programs: Path, *python_path: Path) -> None:
         "PYTHONPATH": ":".join(map(str, python_path)),
         "HOME": str(programs.parent),
     }
-    shell = ["bash", "-euo", "pipefail", "-c", command]
+    # Before a second command bash isn't replaced by the first: completion is for the shell that runs it.
+    shell = ["bash", "-euo", "pipefail", "-c", f"{command}\n:"]
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
