@@ -82,7 +82,7 @@ def resampled_interval(
 def t_interval(values: Sequence[float]) -> Interval:
     """The 95 % Student-t interval of the mean of `values`, of which there are at least 2."""
     count, mean = len(values), fmean(values)
-    # Python's stdev computes in fractions, which takes as long as reading the records.
+    # Python's stdev computes in fractions, which takes seconds for thousands of variants.
     half = (
         _student_t(count) * math.hypot(*(value - mean for value in values)) / math.sqrt((count - 1) * count)
     )
