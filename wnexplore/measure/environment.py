@@ -21,6 +21,7 @@ from wnexplore.design.latency_protocol import TimingDevice
 from wnexplore.design.protocol import DEVICES
 from wnexplore.design.size_limits import machine_memory
 from wnexplore.errors import InputError, Notice, unknown
+from wnexplore.measure.processor import processor_name
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 
 
@@ -63,10 +64,8 @@ def has_code_for(capability: tuple[int, int], architectures: Iterable[str]) -> b
 
 @cache
 def device_name(device: str) -> str:
-    """The model name of the GPU (device "cuda") or of the processor (device "cpu")."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return _cpu_model() or platform.processor() or platform.machine()
+    """The model of the GPU (device "cuda"), or of the processor (device "cpu") as `processor_name` has it."""
+    return torch.cuda.get_device_name() if device == "cuda" else processor_name()
 
 
 def usable_cores() -> int:
@@ -213,15 +212,6 @@ def _integer(path: Path) -> int | None:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-
-
-def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, None)
 
 
 @cache
