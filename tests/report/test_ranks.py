@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.stats import kendalltau
 
 from tests.results.records import complexity, latency, points, sweep, training
 from wnexplore.design.point import DesignPoint
@@ -54,6 +55,14 @@ def test_tau_against_counting_pairs(pairs: list[tuple[int, int]]) -> None:
     concordance = sum(x * y for x, y in signs)
     untied = math.sqrt(sum(x != 0 for x, _ in signs) * sum(y != 0 for _, y in signs))
     assert tau_b(a, b) == pytest.approx(concordance / untied)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(_few, st.integers(1, 50)), min_size=2, max_size=60))
+def test_tau_is_scipys_to_the_last_digit(pairs: list[tuple[int, int]]) -> None:
+    a, b = ([pair[index] / 7 for pair in pairs] for index in (0, 1))
+    found, theirs = tau_b(a, b), float(kendalltau(a, b, variant="b").statistic)
+    assert found == theirs or (math.isnan(found) and math.isnan(theirs))
 
 
 def test_a_panel_for_each_protocol_with_its_points_and_tau() -> None:

@@ -17,6 +17,7 @@ from scipy.special import ndtr, stdtrit
 
 from tests.examples import examples, rest_slow
 from wnexplore.results.intervals import (
+    _resampled,
     _resamples,
     best_coverage,
     paired_interval,
@@ -54,6 +55,13 @@ def test_six_against_every_resample() -> None:
 def test_up_to_five_it_is_from_the_smallest_to_the_largest(count: int) -> None:
     values = [1.5, -0.5, 3.25, 0.0, 9.0][:count]
     assert paired_interval(values) == (min(values), max(values))
+
+
+@examples(100)
+@given(st.lists(st.one_of(_points, st.integers(-2, 2).map(lambda n: n * 4e-10)), min_size=3, max_size=5))
+def test_up_to_five_it_is_that_of_all_resamples_to_the_last_digit(values: list[float]) -> None:
+    low, high = _resampled(np.array(values))
+    assert paired_interval(values) == (min(low, fmean(values)), max(high, fmean(values)))
 
 
 def test_many_are_drawn_about_as_wide_as_student_t() -> None:

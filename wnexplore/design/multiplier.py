@@ -97,6 +97,10 @@ def parse_setting(value: object, name: str) -> Setting:
 
     Whether a backbone has its stages is not checked here.
     """
+    return _known_setting(value, name) if type(value) is str else _parse_setting(value, name)
+
+
+def _parse_setting(value: object, name: str) -> Setting:
     if isinstance(value, (OverChannels, PerStage)):
         return value
     if isinstance(value, str):
@@ -185,3 +189,4 @@ def _parse_multiplier(value: object, name: str) -> Fraction:
 
 
 _known_multiplier = lru_cache(maxsize=1024, typed=True)(_parse_multiplier)
+_known_setting = lru_cache(maxsize=1024)(_parse_setting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,18 +69,10 @@ def place(
     boxes: list[Box | None] = []
     for label in labels:
         near = _surroundings(label)
-        options = _free(
-            label,
-            taken[:, _touched(near, taken)],
-            covered[:, _touched(near, covered)],
-            area,
-        )
-        found = min(options, key=lambda option: option[0], default=None)
-        if found is None:
-            boxes.append(None)
-            continue
-        boxes.append(found[1])
-        taken = np.hstack([taken, _edges([found[1], *_line(label, found[1])])])
+        box = _best(label, taken[:, _touched(near, taken)], covered[:, _touched(near, covered)], area)
+        boxes.append(box)
+        if box is not None:
+            taken = np.hstack([taken, _edges([box, *_line(label, box)])])
     return boxes
 
 
@@ -151,20 +143,49 @@ def _overlaps(box: Box, others: _Edges) -> list[float]:
     return areas
 
 
-def _free(label: Label, hard: _Edges, soft: _Edges, area: Box) -> Iterator[tuple[float, Box]]:
-    for radius in _RADII:
-        for preference, angle in enumerate(_ANGLES):
-            box = _box_at(label, radius, angle)
-            parts = [box, *_line(label, box)]
-            if box.inside(area) and not any(_touched(part, hard).any() for part in parts):
-                # Added one after the other, so that the last digit doesn't depend on how many there are.
-                covered = sum(share for part in parts for share in _overlaps(part, soft))
-                yield 2.0 * radius + 0.3 * preference + 4.0 * covered, box
+def _best(label: Label, hard: _Edges, soft: _Edges, area: Box) -> Box | None:
+    """The free place of the lowest score, the first one of equal ones."""
+    places = _places(label)
+    best, lowest = None, math.inf
+    for number in np.flatnonzero(_inside(places, area) & ~_touching(places, hard).any(axis=1)).tolist():
+        # Without what it covers: most places are too far away to be better than one that covers nothing.
+        score = _SCORES[number]
+        if score >= lowest:
+            continue
+        box = Box(*places[number].tolist())
+        line = _line(label, box)
+        if any(_touched(part, hard).any() for part in line):
+            continue
+        # Added one after the other, so that the last digit doesn't depend on how many there are.
+        score += 4.0 * sum(share for part in (box, *line) for share in _overlaps(part, soft))
+        if score < lowest:
+            best, lowest = box, score
+    return best
 
 
-def _box_at(label: Label, radius: float, angle: float) -> Box:
-    """The label's box touching a circle around its point, at `angle`."""
-    across, up = math.cos(angle), math.sin(angle)
-    left = label.x + radius * across - label.width * (1 - across) / 2
-    bottom = label.y + radius * up - label.height * (1 - up) / 2
-    return Box(left, bottom, left + label.width, bottom + label.height)
+_SCORES = [2.0 * radius + 0.3 * preference for radius in _RADII for preference in range(len(_ANGLES))]
+"""Of each place of `_places`, lower for better ones."""
+_RADIUS = np.repeat(_RADII, len(_ANGLES))
+_ACROSS, _UP = (np.tile([way(angle) for angle in _ANGLES], len(_RADII)) for way in (math.cos, math.sin))
+
+
+def _places(label: Label) -> Boxes:
+    """The label's box touching each circle around its point, at each angle."""
+    left = label.x + _RADIUS * _ACROSS - label.width * (1 - _ACROSS) / 2
+    bottom = label.y + _RADIUS * _UP - label.height * (1 - _UP) / 2
+    return np.stack([left, bottom, left + label.width, bottom + label.height], axis=1)
+
+
+def _inside(boxes: Boxes, area: Box) -> _Choice:
+    left, bottom, right, top = boxes.T
+    found: _Choice = (left >= area.left) & (right <= area.right) & (bottom >= area.bottom) & (top <= area.top)
+    return found
+
+
+def _touching(boxes: Boxes, others: _Edges) -> _Choice:
+    """Which of `others` share an area with which of `boxes`, (boxes, others)."""
+    left, bottom, right, top = others[:, None]
+    found: _Choice = (
+        (left < boxes[:, 2:3]) & (right > boxes[:, :1]) & (bottom < boxes[:, 3:]) & (top > boxes[:, 1:2])
+    )
+    return found

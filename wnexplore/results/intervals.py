@@ -20,6 +20,8 @@ ENOUGH = 5
 """Fewest pairs for which the interval's coverage is near 95 %, for symmetric differences."""
 
 _ALPHA = 0.05
+_OUTERMOST = 5
+"""Most differences of which the interval goes from the smallest to the largest."""
 _ENUMERATED = 6
 _RESAMPLES = 10_000
 _SEED = 20150805
@@ -56,7 +58,8 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     """
     if len(differences) < MIN_SEEDS:
         return None
-    low, high = _resampled(np.asarray(differences, dtype=np.float64))
+    rows = np.asarray(differences, dtype=np.float64)
+    low, high = _outermost(rows) if len(rows) <= _OUTERMOST else _resampled(rows)
     mean = fmean(differences)
     # The order of summation may put the bounds of equal differences a rounding error off their mean.
     return min(low, mean), max(high, mean)
@@ -104,6 +107,19 @@ def _resampled(
     multiplicities, weights = _resamples(len(rows))
     values, tail = statistic(multiplicities @ rows / len(rows)), _tail(len(rows))
     return _bounds(values, tail) if weights is None else _weighted_bounds(values, weights, tail)
+
+
+def _outermost(differences: FloatArray) -> Interval:
+    """What `_resampled` finds for so few differences that each tail holds less than one of their means.
+
+    That is, less than the draws of the second smallest mean, of which there are as many as differences.
+    """
+    multiplicities, _ = _resamples(len(differences))
+    means = multiplicities @ differences / len(differences)
+    rounded = means.round(_DIGITS)
+    return float(means[np.argmax(rounded == rounded.min())]), float(
+        means[np.argmax(rounded == rounded.max())]
+    )
 
 
 @lru_cache(maxsize=128)
