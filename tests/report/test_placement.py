@@ -12,7 +12,7 @@ from tests.examples import examples
 from wnexplore.report.placement import Box, Label, leader, place
 
 AREA = Box(0, 0, 120, 90)
-_spots = st.tuples(st.integers(-4, 124), st.integers(-4, 94))
+_spots = st.tuples(st.integers(10, 110), st.integers(10, 80))
 
 
 def spots(label: Label) -> Iterator[tuple[float, Box]]:
@@ -55,7 +55,11 @@ def one_by_one(labels: Sequence[Label], hard: Sequence[Box], soft: Sequence[Box]
 
 
 @examples(60)
-@given(st.lists(_spots, max_size=25), st.lists(_spots, max_size=10), st.sampled_from((12.0, 25.5)))
+@given(
+    st.lists(_spots, min_size=6, max_size=25),
+    st.lists(_spots, min_size=8, max_size=30),
+    st.sampled_from((12.0, 25.5)),
+)
 def test_each_label_has_the_best_of_all_places(
     markers: list[tuple[int, int]], bars: list[tuple[int, int]], width: float
 ) -> None:
