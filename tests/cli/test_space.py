@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Command
+from tests.latencies import PLAIN_MS, write_run
 from tests.sweeps import OWN, TINY, write_sweep
 from wnexplore.design.shipped import find_sweep
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.results.store import read_records
 from wnexplore.space.expansion import space_of
+from wnexplore.space.selection import open_points, sample
 
 OWN_SPACE = """\
 backbones: [own.py:tiny]
@@ -23,6 +28,16 @@ G: [1]
 resolution: [8]
 num_classes: [10]
 """
+TINY_PER_STAGE: dict[str, Any] = {
+    "backbones": ["shufflenet_v2_x0_5"],
+    "stem": ["small"],
+    "resolution": [8],
+    "num_classes": [10],
+    "methods": ["plain", "weightnet"],
+    "M": [1, 2, 4, 8],
+    "G": [1, 2],
+    "per_stage": True,
+}
 TINY_SPACE = ("--backbone", "shufflenet_v2_x0_5", "--stem", "small", "--resolution", 8, "--num-classes", 10)
 
 
@@ -46,6 +61,58 @@ def test_a_million_points_are_counted_filtered_and_their_front_written(
         # Nothing that is kept costs less in one and no more in the other.
         assert not (kept & (space.params <= params) & (space.flops < flops)).any()
         assert not (kept & (space.params < params) & (space.flops <= flops)).any()
+
+
+@pytest.fixture(scope="module")
+def timed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with latencies of 40 networks of `TINY_PER_STAGE`."""
+    found = space_of(load_sweep(None, {(k,): ("", v) for k, v in TINY_PER_STAGE.items()}))
+    points = [found.point(index) for index in sample(open_points(found, None), 40, 1).tolist()]
+    directory = tmp_path_factory.mktemp("timed") / "run"
+    write_run(directory, points)
+    return directory
+
+
+def test_latencies_are_predicted_filtered_and_their_front_written(
+    command: Command, timed_run: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in TINY_PER_STAGE.items()))
+    out = tmp_path / "front.csv"
+    options = ("--latency", timed_run, "--where", "params < 700k and latency_ratio < 1.25")
+    outcome = command("space", file, *options, "--pareto", "latency_ms,params", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"^[\d,]+ satisfy params < 700k and latency_ratio < 1.25$", outcome.out, re.M)
+    assert "latencies are predicted from those in" in outcome.out
+    assert "40 networks" in outcome.out
+    assert "told apart" in outcome.out
+    with out.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert rows
+    for row in rows:
+        assert row["latency_is"] == "predicted"
+        assert row["batch_size"] == "1"
+        assert float(row["latency_ms"]) == pytest.approx(PLAIN_MS * float(row["latency_ratio"]))
+        assert float(row["latency_ratio_low"]) <= float(row["latency_ratio"]) < 1.25
+    pairs = sorted((float(row["latency_ms"]), int(row["params"])) for row in rows)
+    assert all(a[1] > b[1] for a, b in itertools.pairwise(pairs))
+    listed = command("space", file, *options, "--sample", 3)
+    assert listed.out.count("○") == 4
+    assert "○ latencies predicted" in listed.out
+
+
+def test_latencies_that_do_not_fit_the_space_are_refused(command: Command, timed_run: Path) -> None:
+    wrong: dict[tuple[object, ...], str] = {
+        ("--backbone", "resnet18", "--latency", timed_run): "made of resnet18 plain",
+        (*TINY_SPACE, "--latency", "nowhere"): "nowhere",
+        (*TINY_SPACE, "--pareto", "latency_ms,params"): "--latency RUN",
+        (*TINY_SPACE, "--latency", timed_run, "--where", "batch_size == 3"): "protocol in --where",
+    }
+    for options, message in wrong.items():
+        outcome = command("space", *options)
+        assert outcome.code == 2, options
+        assert message in outcome.err
+        assert outcome.err.count("\n") == 1
 
 
 def test_a_small_space_is_listed_with_what_is_wrong_in_it(command: Command) -> None:

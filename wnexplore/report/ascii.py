@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 _ASCII = str.maketrans(
-    dict(zip("★≈⚠✗±×Δ−·…—–", ("*", "~", "!", "x", "+-", "x", "diff", "-", "-", "...", "-", "-"), strict=True))
+    dict(
+        zip(
+            "★≈○⚠✗±×Δ−·…—–",
+            ("*", "~", "o", "!", "x", "+-", "x", "diff", "-", "-", "...", "-", "-"),
+            strict=True,
+        )
+    )
 )
 
 

@@ -37,6 +37,9 @@ WARNING = "⚠"
 ALIKE = "≈"
 """Marks a row whose accuracy is indistinguishable from the plain network's."""
 
+PREDICTED = "○"
+"""Marks a row whose latency is predicted, not measured."""
+
 FAILED = "✗"
 """Marks a row with a failed measurement, with the number of the explanation."""
 
@@ -142,10 +145,13 @@ def layout(
         meaning += ", among those trained for as many epochs"
     caption = [shared(frame, constant), f"{STAR} {meaning}" if any(optimal) else ""]
     differences, alike = difference_line(frame), indistinguishable(frame)
+    predicted = [value == "predicted" for value in cells(frame, "latency_is")]
     caption += [
         f"{DIFFERENCE} {differences}" if differences else "",
         f"{ALIKE} {indistinguishable_line(frame)}" if any(alike) else "",
     ]
+    if any(predicted):
+        caption.append(f"{PREDICTED} latencies predicted from other networks' measured ones")
     caption += [f"{WARNING} {line}" for line in warning_lines(frame)]
     caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]
     if len(notes) > _MAX_NOTES:
@@ -153,9 +159,12 @@ def layout(
     marks = [
         (STAR if best else "")
         + (ALIKE if doubtful else "")
+        + (PREDICTED if fitted else "")
         + (WARNING if kinds else "")
         + (f"{FAILED}{numbers[failure]}" if failure else "")
-        for best, doubtful, kinds, failure in zip(optimal, alike, warning_kinds(frame), failures, strict=True)
+        for best, doubtful, fitted, kinds, failure in zip(
+            optimal, alike, predicted, warning_kinds(frame), failures, strict=True
+        )
     ]
     if any(marks):
         shown, headings = ["", *shown], ["", *headings]

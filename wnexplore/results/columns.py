@@ -157,6 +157,7 @@ COLUMNS: dict[str, Column] = {
         Column("latency_ratio", heading="×plain", axis="Latency / plain latency", better="smaller", **_RATIO),
         Column("latency_ratio_low", heading="low", axis="Latency ratio, lower bound", **_RATIO),
         Column("latency_ratio_high", heading="high", axis="Latency ratio, upper bound", **_RATIO),
+        Column("latency_is", "text", "latency is", axis="Measured or predicted latency"),
         Column("peak_memory_mb", heading="memory", axis="Peak memory", unit="MB", **_TIMED),
         Column("energy_j", heading="energy", axis="Energy per image", unit="J", **_TIMED),
         Column("compile_s", heading="compile", axis="Compile time", unit="s", **_TIMED),

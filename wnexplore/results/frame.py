@@ -43,6 +43,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     `paired_sequence` in runs with a target (then `attrs` has "looked"). `epochs` are those trained.
     `test_loss`, in nats, has the same figures over the seeds whose records have it, as those of earlier
     versions don't. `warnings` are the kinds of a latency's warnings, "drift; throttled".
+    `latency_is` is "measured", as records hold no other latencies.
     Latencies are in milliseconds, memory in megabytes, energy in joules per image. Older records without a
     column get its usual value.
     """
@@ -228,6 +229,8 @@ def _timings(records: Iterable[Record]) -> list[_Part]:
     for record in records:
         protocol = {name: record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL}
         cells = protocol | _visible(record.value) | {"warnings": _warnings(record)}
+        if "latency_ms" in record.value:
+            cells["latency_is"] = "measured"
         found[tuple(protocol.values())] = _Part.of(cells, [record])
     return list(found.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from wnexplore.results.frame import frame
 from wnexplore.results.record import Record
 from wnexplore.space.cells import cells
 from wnexplore.space.grid import Space
+from wnexplore.space.prediction import LATENCY_COLUMNS, LATENCY_IS, Predictions
 from wnexplore.space.selection import Indices, open_points
 from wnexplore.space.skeleton_cache import skeleton_of
 
@@ -78,31 +80,56 @@ def expand(spec: SweepSpec) -> Expansion:
     )
 
 
-def frame_of(space: Space, points: Indices) -> pd.DataFrame:
-    """Points as rows of a table with their counts."""
-    return frame(
-        Record(
-            "complexity",
-            space.point(index),
-            {},
-            value={"params": int(space.params[index]), "flops": int(space.flops[index])},
-        )
-        for index in points.tolist()
-    )
+def frame_of(space: Space, points: Indices, predicted: Predictions | None = None) -> pd.DataFrame:
+    """Points as rows of a table with their counts, and their predicted latencies, which it says are such."""
+
+    def records() -> Iterator[Record]:
+        for index in points.tolist():
+            point = space.point(index)
+            counts = {"params": int(space.params[index]), "flops": int(space.flops[index])}
+            yield Record("complexity", point, {}, value=counts)
+            if predicted is not None and predicted.known[index]:
+                yield Record("latency", point, predicted.protocol, value=predicted.row(index))
+
+    rows = frame(records())
+    rows.loc[rows["latency_ms"].notna(), LATENCY_IS] = "predicted"
+    return rows
 
 
-def to_csv(space: Space, points: Indices) -> str:
+def to_csv(
+    space: Space,
+    points: Indices,
+    predicted: Predictions | None = None,
+    alike: Sequence[Sequence[int]] | None = None,
+) -> str:
     """Legal points as CSV with the columns `FIELDS`; M and G exact, empty where an axis is not the method's.
 
     `same_as` is the index, from 0, of the first point of the space with the same function, if that is another
-    one.
+    one. With `predicted` the protocol and the predicted latencies follow, and `latency_is`, "predicted" in
+    each row; `alike` are the numbers of those points from which each one's latency can't be told apart.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(FIELDS)
+    protocol = [] if predicted is None else [k for k, v in predicted.protocol.items() if v is not None]
+    latencies = () if predicted is None else (*LATENCY_COLUMNS, LATENCY_IS)
+    writer.writerow((*FIELDS, *protocol, *latencies, *(() if alike is None else ("alike",))))
     same_as = space.first_like
-    for index in points.tolist():
+    figures = (
+        [] if predicted is None else [predicted.column(name, points).tolist() for name in LATENCY_COLUMNS]
+    )
+    shared = [] if predicted is None else [csv_cell(predicted.protocol[name]) for name in protocol]
+    for at, index in enumerate(points.tolist()):
         first = int(same_as[index])
         counts = (int(space.params[index]), int(space.flops[index]), "" if first == index else first)
-        writer.writerow((index, *map(csv_cell, space.point(index).to_dict().values()), *counts))
+        row = [index, *map(csv_cell, space.point(index).to_dict().values()), *counts]
+        if predicted is not None:
+            known = bool(predicted.known[index])
+            row += [
+                *shared,
+                *(values[at] if known else "" for values in figures),
+                "predicted" if known else "",
+            ]
+        if alike is not None:
+            row.append(" ".join(map(str, alike[at])))
+        writer.writerow(row)
     return file.getvalue()

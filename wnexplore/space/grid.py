@@ -188,6 +188,20 @@ class Space:
         grids = np.meshgrid(*[every] * len(tables), indexing="ij")
         return {table.stage: grid.ravel() for table, grid in zip(tables, grids, strict=True)}
 
+    def size_of(self, cell: int) -> int:
+        """The number of points of a cell."""
+        return _size(self.cells[cell], len(self._tables[cell]))
+
+    def designs(self, cell: int) -> dict[int, list[StageDesign | None]]:
+        """Stage with the method -> the design of each choice of a cell, None where it is illegal."""
+        return {
+            table.stage: [
+                self.cells[cell].design(choice, table.stage) if table.legal[choice] else None
+                for choice in range(self.cells[cell].choices)
+            ]
+            for table in self._tables[cell]
+        }
+
     def spans(self) -> Iterator[tuple[Cell, slice]]:
         """The cells with the slices of their points."""
         for index, cell in enumerate(self.cells):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from wnexplore.design.where import Comparison, Condition, Name, Side, Truth, com
 from wnexplore.errors import InputError, unknown
 from wnexplore.space.cells import Cell
 from wnexplore.space.grid import Space
+from wnexplore.space.prediction import LATENCY_COLUMNS, PREDICTED, Predictions
 
 Indices = NDArray[np.intp]
 """Indices of points of a space, in ascending order."""
@@ -24,52 +25,115 @@ COUNTED = ("params", "flops")
 """The figures known for every point before anything is built."""
 
 
-def truth(space: Space, condition: Condition) -> Truth:
+def truth(
+    space: Space, condition: Condition, predicted: Predictions | None = None, *, surely: bool = False
+) -> Truth:
     """Where `condition` holds and where it fails; neither where it needs measurements.
 
-    A comparison with M or G that differ by stage holds if it holds in every stage. The result is undefined
-    for illegal points.
+    A comparison with M or G that differ by stage holds if it holds in every stage. With `predicted` latencies
+    are known too, and the protocol; where `surely`, a comparison with a latency holds or fails only if it
+    does so throughout the latency's interval. The result is undefined for illegal points.
     """
-    return condition.truth(partial(_compared, space))
+    return condition.truth(partial(_compared, space, predicted, surely))
 
 
-def open_points(space: Space, condition: Condition | None, doubles: bool = False) -> Indices:
+def open_points(
+    space: Space,
+    condition: Condition | None,
+    doubles: bool = False,
+    predicted: Predictions | None = None,
+    *,
+    surely: bool = False,
+) -> Indices:
     """The points to measure: legal, not definitely excluded by `condition`, and distinct functions unless
-    `doubles`.
+    `doubles`. `predicted` and `surely` are as in `truth`.
     """
     kept = space.legal if doubles else space.legal & ~space.repeated
     if condition is not None:
-        kept = kept & ~truth(space, condition).fails
+        kept = kept & ~truth(space, condition, predicted, surely=surely).fails
     return np.flatnonzero(kept)
 
 
-def front(space: Space, points: Indices, objectives: Sequence[str] = COUNTED) -> Indices:
+def front(
+    space: Space,
+    points: Indices,
+    objectives: Sequence[str] = COUNTED,
+    predicted: Predictions | None = None,
+) -> Indices:
     """The non-dominated `points`; less is better in all `objectives`.
 
-    Raises `InputError` as `check_objectives` does.
+    Latencies are compared by their predicted values. Raises `InputError` as `check_objectives` does.
     """
-    check_objectives(objectives)
+    check_objectives(objectives, predicted is not None)
     if len(points) == 0:
         return points
-    costs = [getattr(space, name)[points] for name in objectives]
+    costs = [_cost(space, name, points, predicted) for name in objectives]
+    if len(costs) > 2:
+        return np.sort(points[_undominated(np.stack([cost.astype(np.float64) for cost in costs], axis=1))])
     order = np.lexsort(costs[::-1])
     first, last = costs[0][order], costs[-1][order]
     starts = np.r_[True, (first[1:] != first[:-1]) | (last[1:] != last[:-1])]
     # In this order a point can only be dominated by an earlier one, which does if its last objective is no
     # larger.
-    better = last < np.r_[np.iinfo(np.int64).max, np.minimum.accumulate(last)[:-1]]
+    better = np.r_[True, last[1:] < np.minimum.accumulate(last)[:-1]]
     # Equal points share the result of the first.
     kept = better[np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))]
     return np.sort(points[order[kept]])
 
 
-def check_objectives(objectives: Sequence[str]) -> list[str]:
-    """`objectives`; `InputError` if empty or if one is not in `COUNTED`."""
+def _cost(space: Space, name: str, points: Indices, predicted: Predictions | None) -> NDArray[Any]:
+    if name in COUNTED or predicted is None:
+        cost: NDArray[Any] = getattr(space, name)[points]
+        return cost
+    return predicted.column(name, points)
+
+
+def _undominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The rows that no other dominates; equal ones are kept together."""
+    rows, inverse = np.unique(costs, axis=0, return_inverse=True)
+    # Points that are good in all objectives dominate the most: they come first.
+    left = np.argsort(np.argsort(rows, axis=0).sum(axis=1), kind="stable")
+    done = 0
+    while done < len(left):
+        own = left[done]
+        stays = (rows[left] < rows[own]).any(axis=1)
+        stays[done] = True
+        done = int(stays[:done].sum()) + 1
+        left = left[stays]
+    kept = np.zeros(len(rows), np.bool_)
+    kept[left] = True
+    return np.asarray(kept[inverse.ravel()])
+
+
+def overlapping(predicted: Predictions, points: Indices) -> list[list[int]]:
+    """For each of `points` those of the others from which its latency can't be told apart.
+
+    That is where the intervals of the two ratios to plain overlap, and those of the milliseconds.
+    """
+    bounds = [predicted.column(f"{name}{end}", points) for name in PREDICTED for end in ("_low", "_high")]
+    found = []
+    for at in range(len(points)):
+        alike = np.ones(len(points), np.bool_)
+        for low, high in zip(bounds[::2], bounds[1::2], strict=True):
+            alike &= (low <= high[at]) & (low[at] <= high)
+        alike[at] = False
+        found.append(points[alike].tolist())
+    return found
+
+
+def check_objectives(objectives: Sequence[str], with_latency: bool = False) -> list[str]:
+    """`objectives`; `InputError` if empty or if one is not in `COUNTED` or, `with_latency`, `PREDICTED`."""
+    known = (*COUNTED, *PREDICTED) if with_latency else COUNTED
     for name in objectives:
-        if name not in COUNTED:
-            raise unknown("objective of counts", name, COUNTED)
+        if name in PREDICTED and not with_latency:
+            raise InputError(
+                f"objective '{name}' needs latencies to predict from: add --latency RUN (wnexplore calibrate"
+                " makes one)"
+            )
+        if name not in known:
+            raise unknown("objective of counts", name, known)
     if not objectives:
-        raise InputError(f"no objective of counts: choose from {', '.join(COUNTED)}")
+        raise InputError(f"no objective of counts: choose from {', '.join(known)}")
     return list(objectives)
 
 
@@ -80,19 +144,54 @@ def sample(points: Indices, count: int, seed: int) -> Indices:
     return np.sort(np.random.default_rng(seed).choice(points, count, replace=False))
 
 
-def _compared(space: Space, comparison: Comparison) -> Truth:
+def _compared(space: Space, predicted: Predictions | None, surely: bool, comparison: Comparison) -> Truth:
+    if predicted is not None and comparison.names & set(LATENCY_COLUMNS):
+        return _of_latency(space, predicted, surely, comparison)
+    constants = {} if predicted is None else predicted.constants
     parts = [
-        _in_cell(space, index, cell, span, comparison) for index, (cell, span) in enumerate(space.spans())
+        _in_cell(space, index, cell, span, comparison, constants)
+        for index, (cell, span) in enumerate(space.spans())
     ]
     if not parts:
         return Truth.of([])
     return Truth(*(np.concatenate(flags) for flags in zip(*parts, strict=True)))
 
 
-def _in_cell(space: Space, index: int, cell: Cell, span: slice, comparison: Comparison) -> Truth:
+def _of_latency(space: Space, predicted: Predictions, surely: bool, comparison: Comparison) -> Truth:
+    """A comparison with a predicted figure, unknown where there is no prediction."""
+    known = predicted.known.copy()
+
+    def ends(side: Side) -> tuple[Any, Any]:
+        if not isinstance(side, Name):
+            number = float(side) if isinstance(side, Fraction) else side
+            return number, number
+        if side.name in COUNTED:
+            return (getattr(space, side.name),) * 2
+        if side.name not in LATENCY_COLUMNS:
+            known[:] = False
+            return 0.0, 0.0
+        bounds = ("_low", "_high") if surely and side.name in PREDICTED else ("", "")
+        low, high = (predicted.column(f"{side.name}{end}") for end in bounds)
+        return low, high
+
+    (low, high), (other_low, other_high) = ends(comparison.left), ends(comparison.right)
+    compared = _UFUNCS[comparison.sign]
+    answers = np.array([compared(low, other_high), compared(high, other_low)])
+    holds, fails = answers.all(axis=0), ~answers.any(axis=0)
+    if comparison.sign in ("==", "!="):
+        # Where both ends differ from a number, what lies between may be equal to it.
+        exact = (low == high) & (other_low == other_high)
+        apart = (high < other_low) | (other_high < low)
+        holds, fails = holds & (exact | apart), fails & (exact | apart)
+    return Truth(holds & known, fails & known)
+
+
+def _in_cell(
+    space: Space, index: int, cell: Cell, span: slice, comparison: Comparison, constants: Mapping[str, Any]
+) -> Truth:
     names = comparison.names
     size = span.stop - span.start
-    axes = _axes(cell)
+    axes = {**constants, **_axes(cell)}
     if not names <= {*axes, *COUNTED, "M", "G"}:
         return Truth(np.zeros(size, np.bool_), np.zeros(size, np.bool_))
     counts = {name: getattr(space, name)[span] for name in names & set(COUNTED)}
