@@ -41,6 +41,8 @@ class _Recorder(nn.Module):
 
 def _protocol(**changes: object) -> LatencyProtocol:
     usual = {"device": "cpu", "device_name": "", "dtype": "float32", "batch_size": 3, "seconds": 1e-6}
+    # Otherwise there is another pass of each network, which finds what is to be folded.
+    usual |= {"baseline": "trained"}
     return LatencyProtocol(**(usual | changes))  # type: ignore[arg-type]
 
 
@@ -243,6 +245,7 @@ def test_real_networks_run_in_every_dtype_and_format(dtype: str, memory_format: 
         )
 
     protocol = _protocol(batch_size=2, dtype=dtype, memory_format=memory_format, mode=mode, cache="cold")
+    protocol = replace(protocol, baseline="deployed")
     latency = _ok(dict(measure_latencies({"a": build}, "plain", build, protocol, 32))["a"])
     assert all(sample > 0 for sample in latency.samples_ms)
     # At the least the weights, and in training their gradients and momentum too.
@@ -252,6 +255,25 @@ def test_real_networks_run_in_every_dtype_and_format(dtype: str, memory_format: 
     assert latency.peak_memory_mb > weights * (3 if mode == "train" else 1)
     assert latency.compile_s is None
     assert latency.energy_j is None
+
+
+@pytest.mark.parametrize(
+    ("baseline", "mode", "left"),
+    [("deployed", "inference", 0), ("trained", "inference", 1), ("deployed", "train", 1)],
+)
+def test_networks_are_timed_as_they_are_deployed(baseline: str, mode: str, left: int) -> None:
+    made: list[nn.Module] = []
+
+    def build() -> nn.Module:
+        layers = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        made.append(nn.Sequential(*layers))
+        return made[-1]
+
+    protocol = replace(_protocol(mode=mode), baseline=baseline)
+    _ok(dict(measure_latencies({"a": build}, "plain", build, protocol, 8))["a"])
+    assert len(made) == 2
+    for network in made:
+        assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == left
 
 
 def test_onnxruntime_is_timed_and_its_memory_is_not_known() -> None:

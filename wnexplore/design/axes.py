@@ -451,6 +451,34 @@ _TIMING = (
         key="modes",
     ),
     Axis(
+        "baseline",
+        "timing",
+        Choice(("deployed", "trained")),
+        default="deployed",
+        meaning="deployed: batch normalisations folded into the convolutions before them, in the plain"
+        " network that ratios are over and in every other; trained: as they are trained, which a training"
+        " step always is.",
+        help="Networks with batch normalisation folded, the plain one included, or as trained: {list}.",
+        heading="baseline",
+        title="Baseline",
+        phrase="{} baseline",
+        usual="trained",
+    ),
+    Axis(
+        "allocator",
+        "timing",
+        Choice(("as_is", "settled")),
+        default="settled",
+        meaning="Of a CPU's memory. settled: glibc keeps what a pass frees for the next one; as_is: it may"
+        " return it to the system, and then get it back page by page in each pass, depending on what the"
+        " process did before.",
+        help="Allocators of a CPU's memory: {list}.",
+        heading="allocator",
+        title="Allocator",
+        phrase="{} allocator",
+        usual="as_is",
+    ),
+    Axis(
         "wait_policy",
         "machine",
         "found",

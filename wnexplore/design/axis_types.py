@@ -46,6 +46,9 @@ class TimingAxes:
     """None on a GPU."""
     cache: str = "warm"
     mode: str = "inference"
+    baseline: str = "deployed"
+    allocator: str | None = None
+    """None on a GPU."""
 
 
 class GivenAxes(TypedDict, total=False):

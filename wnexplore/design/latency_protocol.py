@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wnexplore.design.axes import TIMING_AXES, TIMING_ORDER
@@ -26,6 +26,8 @@ class TimingDevice:
     """Torch's default number; None on a GPU."""
     wait_policy: str | None = None
     """How torch's threads wait for each other; None on a GPU."""
+    settles: bool = False
+    """Whether its allocator of memory can be settled."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +69,9 @@ class LatencyProtocol(TimingAxes, Mapping[str, Any]):
 def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyProtocol]:
     """Every protocol of `spec`: the axes crossed, without duplicates."""
     axes = latency_axes(spec, on)
+    made: dict[LatencyProtocol, None] = {}
     for values in itertools.product(*axes.values()):
-        yield LatencyProtocol(
+        protocol = LatencyProtocol(
             device=on.device,
             device_name=on.name,
             wait_policy=on.wait_policy,
@@ -76,6 +79,9 @@ def latency_protocols(spec: LatencySpec, on: TimingDevice) -> Iterator[LatencyPr
             seconds=spec.seconds,
             **dict(zip(axes, values, strict=True)),
         )
+        # Who trains has the batch normalisations.
+        made[protocol if protocol.mode == "inference" else replace(protocol, baseline="trained")] = None
+    return iter(made)
 
 
 def latency_axes(spec: LatencySpec, on: TimingDevice) -> dict[str, Sequence[Any]]:
@@ -86,4 +92,11 @@ def latency_axes(spec: LatencySpec, on: TimingDevice) -> dict[str, Sequence[Any]
         if TIMING_AXES[name].part == "timing"
     }
     axes["threads"] = (axes["threads"] or (on.threads,)) if on.device == "cpu" else (None,)
+    if on.device != "cpu":
+        axes["allocator"] = (None,)
+    elif not on.settles:
+        axes["allocator"] = ("as_is",)
+    else:
+        # Once settled, a process's allocator stays so.
+        axes["allocator"] = sorted(axes["allocator"])
     return {name: tuple(dict.fromkeys(values)) for name, values in axes.items()}

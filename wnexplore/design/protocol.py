@@ -53,7 +53,7 @@ def _real(value: object) -> object:
 
 def _alone(value: object) -> object:
     """One value where a list of them is expected: `threads: 2`."""
-    return (value,) if isinstance(value, int) else value
+    return (value,) if isinstance(value, int | str) else value
 
 
 MAX_VALUES = 10_000
@@ -101,7 +101,7 @@ def _timing(axis: Axis) -> tuple[Any, Any]:
     default = axis.default
     if axis.listed:
         one = tuple[one, ...]
-        if axis.grid is None:
+        if axis.sweep_key == axis.name:
             one = Annotated[one, BeforeValidator(_alone)]
         one = Annotated[one, _Axis]
         default = None if axis.grid is None else (axis.default,)
@@ -117,6 +117,7 @@ if TYPE_CHECKING:
         runtimes: tuple[str, ...] = ()
         memory_formats: tuple[str, ...] = ()
         threads: tuple[int, ...] | None = None
+        baseline: tuple[str, ...] = ()
         target: float | None = None
         seconds: float = 0.0
 

@@ -21,6 +21,7 @@ from wnexplore.design.latency_protocol import TimingDevice
 from wnexplore.design.protocol import DEVICES
 from wnexplore.design.size_limits import machine_memory
 from wnexplore.errors import InputError, Notice, unknown
+from wnexplore.measure.allocator import can_settle
 from wnexplore.measure.processor import processor_name
 from wnexplore.nn.precision import convolutions_use_tf32, products_use_tf32
 
@@ -88,6 +89,7 @@ def timing_device(device: str) -> TimingDevice:
         device_name(device),
         torch.get_num_threads() if on_cpu else None,
         wait_policy() if on_cpu else None,
+        on_cpu and can_settle(),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wnexplore.design.latency_protocol import LatencyProtocol, TimingDevice, latency_axes
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.errors import InputError
+from wnexplore.measure.allocator import settle
 from wnexplore.measure.conditions import Watch
 from wnexplore.measure.environment import free_memory
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure, release_memory
@@ -26,6 +27,7 @@ from wnexplore.measure.stopwatch import before_sample, flusher, sampler
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.timing_warnings import Warning, warnings_of
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
+from wnexplore.models.deploy import fold_batch_norms
 from wnexplore.results.intervals import MedianInterval
 
 MAX_RESIDENT = 16
@@ -130,6 +132,9 @@ def measure_latencies(
     Rounds are saved in `keep` as they are measured, and resume from those that it holds: its networks come
     first, as a separate group.
 
+    If the protocol's baseline is deployed, batch normalisations are folded in every network
+    (`fold_batch_norms`); if its allocator is settled, this process's stays so.
+
     A network that loses the GPU's context is yielded as a `Failure`; the others are not yielded, and
     `ContextLostError` is raised: they can be timed in another process.
     """
@@ -205,6 +210,8 @@ class _Bench:
 
     def __init__(self, protocol: LatencyProtocol, resolution: int) -> None:
         self._protocol, self._resolution = protocol, resolution
+        if protocol.allocator == "settled":
+            settle()
         yield_to_others(at_once=True)
         self._images: Tensor | None = None
         self._flush: Step | None = None
@@ -278,6 +285,8 @@ class _Bench:
             images = torch.randn(size, device=protocol.device, dtype=dtype)
             self._images = images.contiguous(memory_format=layout)
         place(network, protocol.device, dtype, layout)
+        if protocol.baseline == "deployed" and protocol.mode == "inference":
+            fold_batch_norms(network, self._images[:1])
         return make_pass(network, self._images, protocol.mode, protocol.runtime)
 
     def _latency(self, timing: Timing, ready: _Ready, watch: Watch) -> Latency:

@@ -25,12 +25,17 @@ class Branch(nn.Sequential):
         layers = list(self)
         if gate is not None:
             layers.insert(-1, gate)
-        following = iter(layers)
-        for layer in following:
-            if isinstance(layer, GeneratedConv2d):
-                x = normalised(layer, next(following), x, alphas.get(layer))
-            else:
+        index = 0
+        while index < len(layers):
+            layer, following = layers[index], layers[index + 1 : index + 2]
+            if not isinstance(layer, GeneratedConv2d):
                 x = layer(x)
+            elif following and isinstance(following[0], nn.BatchNorm2d):
+                x = normalised(layer, following[0], x, alphas.get(layer))
+                index += 1
+            else:
+                x = layer(x, alpha=alphas.get(layer))
+            index += 1
         return x
 
 

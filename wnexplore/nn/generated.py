@@ -39,14 +39,14 @@ class KernelSum(NamedTuple):
 
 
 class MethodConv2d(nn.Module, ABC):
-    """The base class of every method's convolution: its sizes, without bias.
+    """The base class of every method's convolution: its sizes, without bias unless it has absorbed one.
 
     `padding` None keeps the size of the input at stride 1, dilation·(k-1)/2 on each side. Raises `InputError`
     for sizes that fit no convolution.
     """
 
-    bias: None = None
-    """None, as in an `nn.Conv2d` without bias."""
+    bias: Tensor | None
+    """(C_out,), added to the output; None, as in an `nn.Conv2d` without bias, until `absorb` sets it."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class MethodConv2d(nn.Module, ABC):
             self.padding = self._same_padding()
         else:
             self.padding = size_pair("padding", padding, least=0)
+        self.register_buffer("bias", None)
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
@@ -91,6 +92,14 @@ class MethodConv2d(nn.Module, ABC):
         """Reproduce an ordinary convolution with `kernel`, if the layer can do so and still learn.
 
         Returns whether it does; if not, the layer is unchanged.
+        """
+        return False
+
+    def absorb(self, scale: Tensor, shift: Tensor) -> bool:
+        """Compute scale·y + shift instead of its output y from here on, (C_out,) each, in evaluation mode.
+
+        So a batch normalisation that follows needs no pass of its own. Returns whether the layer can do so;
+        if not, it is unchanged.
         """
         return False
 
@@ -177,7 +186,16 @@ class GeneratedConv2d(MethodConv2d):
         if alpha is None:
             self._check(x, context)
             alpha = self.activations(x, context)
+        if self.bias is not None:
+            shift = self.bias if shift is None else self.bias + shift
         return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation, shift)
+
+    def absorb(self, scale: Tensor, shift: Tensor) -> bool:
+        """As every kernel is linear in the generator's weight, filter by filter, that takes the scale."""
+        with torch.no_grad():
+            self.generator_weight.mul_(scale.repeat_interleave(self.fan_in).unsqueeze(1))
+            self.bias = shift if self.bias is None else shift.addcmul(self.bias, scale)
+        return True
 
     def formulation_of(self, x: Tensor) -> str:
         """The formulation that runs for images `x` (N, C_in, H, W) in the current mode."""

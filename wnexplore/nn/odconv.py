@@ -138,7 +138,15 @@ class ODConv2d(MethodConv2d):
             if positions is not None:
                 mixed = (mixed.unflatten(1, (-1, positions.shape[1])) * positions.unsqueeze(1)).flatten(1)
             y = self._convolved(x, mixed)
-        return y if filters is None else y * filters[:, :, None, None]
+        y = y if filters is None else y * filters[:, :, None, None]
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+    def absorb(self, scale: Tensor, shift: Tensor) -> bool:
+        """As every kernel is linear in the experts' filters, these take the scale."""
+        with torch.no_grad():
+            self.weight.mul_(scale.view(-1, 1, 1, 1))
+            self.bias = shift if self.bias is None else shift.addcmul(self.bias, scale)
+        return True
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, experts={self.experts}, temperature={self.temperature}"
