@@ -18,14 +18,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from tests.benchmarks.speed import PLAIN, RESOLUTION, Variant, network
+from tests.benchmarks.speed import PLAIN, Variant, network
+from wnexplore.design.axes import STEMS
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.measure.environment import device_name
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.runtimes import make_pass
+from wnexplore.models.deploy import fold_batch_norms
 
 PASSES = {"inference": 20, "train": 4}
 """Under the profiler, after as many without it."""
@@ -40,21 +43,28 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("-M", type=int, default=1)
     options.add_argument("-G", type=int, default=1)
-    options.add_argument("--resolution", type=int, default=RESOLUTION)
+    options.add_argument("--stem", choices=STEMS, default="imagenet")
+    options.add_argument("--resolution", type=int, help="in pixels; by default what the stem is made for")
+    options.add_argument("--baseline", choices=("deployed", "trained"), default="deployed")
     options.add_argument("--mode", choices=list(PASSES), default="inference")
     options.add_argument("--passes", type=int, help="under the profiler; 20, or 4 of training")
     options.add_argument("--seconds", type=float, default=10.0, help="for each network, of the latency ratio")
     args = options.parse_args()
+    args.resolution = args.resolution or STEMS[args.stem]
+    deployed = args.baseline == "deployed" and args.mode == "inference"
     plain, ours = Variant(PLAIN), Variant("auto", args.M, args.G)
     calls, times = {}, {}
     passes = args.passes or PASSES[args.mode]
     for variant in (plain, ours):
-        calls[variant], times[variant] = profiled(
-            args.backbone, variant, args.batch_size, args.mode, args.resolution, passes
-        )
+        images = torch.randn(args.batch_size, 3, args.resolution, args.resolution)
+        made = network(args.backbone, variant, args.stem)
+        if deployed:
+            fold_batch_norms(made, images[:1])
+        calls[variant], times[variant] = profiled(made, images, args.mode, passes)
     print(
-        f"{args.backbone}, ({args.M}, {args.G}), {args.mode}, batch {args.batch_size},"
-        f" {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{args.backbone}, ({args.M}, {args.G}), {args.mode}, {'deployed' if deployed else 'as trained'},"
+        f" batch {args.batch_size}, {args.resolution} px, {torch.get_num_threads()} threads,"
+        f" torch {torch.__version__}"
     )
     print(f"{'':22} {'calls':>13} {'ms':>17}")
     print(f"{'':22} {'plain':>6} {'ours':>6} {'plain':>8} {'ours':>8}")
@@ -71,9 +81,10 @@ def main() -> None:
         dtype="float32",
         batch_size=args.batch_size,
         mode=args.mode,
+        baseline="deployed" if deployed else "trained",
         seconds=args.seconds,
     )
-    builds = {variant: partial(network, args.backbone, variant) for variant in (plain, ours)}
+    builds = {variant: partial(network, args.backbone, variant, args.stem) for variant in (plain, ours)}
     found = dict(measure_latencies(builds, plain, builds[plain], protocol, args.resolution))
     of_plain, of_ours, call = found[plain], found[ours], call_ms()
     assert not isinstance(of_plain, Failure)
@@ -83,12 +94,9 @@ def main() -> None:
     print(f"a call {call * 1000:.2f} us; floor of {extra} calls more: {1 + extra * call / ms:.3f}")
 
 
-def profiled(
-    backbone: str, variant: Variant, batch: int, mode: str, resolution: int, passes: int
-) -> tuple[Counter[str], Counter[str]]:
+def profiled(model: nn.Module, images: Tensor, mode: str, passes: int) -> tuple[Counter[str], Counter[str]]:
     """Calls of a pass by operator, and the milliseconds in them."""
-    images = torch.randn(batch, 3, resolution, resolution)
-    run = make_pass(network(backbone, variant), images, mode, "eager").run
+    run = make_pass(model, images, mode, "eager").run
     for _ in range(passes):
         run()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:

@@ -2,8 +2,9 @@
 
 In rounds beside the plain network of the same widths (`measure_latencies`): WeightNet in the formulation
 that "auto" picks and in the published one, and timm's CondConv2d with 4 experts in the same blocks (if
-timm is installed), in inference and in whole training steps. Prints latency ratios, and writes every figure
-to a CSV file; at the end, the largest ratio of each group in that file (see speed_table).
+timm is installed), in inference, as deployed or as trained (--baseline), and in whole training steps. Prints
+latency ratios, and writes every figure to a CSV file; at the end, the largest ratio of each group in that
+file (see speed_table).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.benchmarks.speed_table import read, summary
+from wnexplore.design.axes import STEMS, TIMING_AXES
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.latency_protocol import DEFAULT_TARGETS, LatencyProtocol
 from wnexplore.design.point import DesignPoint
@@ -34,7 +36,6 @@ from wnexplore.models.shufflenet_v2 import ShuffleNetV2
 from wnexplore.nn import GeneratedConv2d
 
 PAIRS = ((1, 1), (2, 2), (4, 1), (8, 2))
-RESOLUTION = 224
 PLAIN = "plain"
 
 
@@ -81,15 +82,15 @@ class TimmMethod(Method):
         )
 
 
-def network(backbone: str, variant: Variant) -> nn.Module:
+def network(backbone: str, variant: Variant, stem: str) -> nn.Module:
     """The network of a variant."""
     if variant.formulation == "timm":
         spec = backbone_spec(backbone)
         kind: Callable[..., nn.Module] = ShuffleNetV2 if backbone.startswith("shufflenet") else ResNet
-        return kind(spec, TimmMethod())
+        return kind(spec, TimmMethod(), stem=stem)
     if variant.M is None:
-        return build(backbone)
-    made = build(DesignPoint.of(backbone, "weightnet", variant.M, variant.G))
+        return build(backbone, stem=stem)
+    made = build(DesignPoint.of(backbone, "weightnet", variant.M, variant.G, stem=stem))
     for module in made.modules():
         if isinstance(module, GeneratedConv2d):
             module.formulation = variant.formulation
@@ -111,13 +112,15 @@ def measure(backbone: str, batch: int, mode: str, requested: argparse.Namespace)
         runtime=requested.runtime,
         memory_format=requested.memory_format,
         mode=mode,
+        baseline=requested.baseline if mode == "inference" else "trained",
+        allocator=requested.allocator if device == "cpu" else None,
         target=requested.target or DEFAULT_TARGETS[device],
         seconds=requested.seconds,
     )
     found = measure_latencies(
-        {variant: partial(network, backbone, variant) for variant in (plain, *variants)},
+        {variant: partial(network, backbone, variant, requested.stem) for variant in (plain, *variants)},
         plain,
-        partial(network, backbone, plain),
+        partial(network, backbone, plain, requested.stem),
         protocol,
         requested.resolution,
     )
@@ -129,7 +132,10 @@ def measure(backbone: str, batch: int, mode: str, requested: argparse.Namespace)
             "dtype": requested.dtype,
             "memory_format": requested.memory_format,
             "runtime": requested.runtime,
+            "baseline": protocol.baseline,
             "backbone": backbone,
+            "stem": requested.stem,
+            "resolution": requested.resolution,
             "mode": mode,
             "batch_size": batch,
             "M": variant.M,
@@ -157,7 +163,10 @@ def main() -> None:
     options.add_argument("--pairs", nargs="+", type=_pair, default=PAIRS, metavar="M,G")
     options.add_argument("--formulations", nargs="+", default=["auto", "published"])
     options.add_argument("--no-timm", dest="timm", action="store_false")
-    options.add_argument("--resolution", type=int, default=RESOLUTION)
+    options.add_argument("--stem", choices=STEMS, default="imagenet")
+    options.add_argument("--resolution", type=int, help="in pixels; by default what the stem is made for")
+    for name in ("baseline", "allocator"):
+        options.add_argument(f"--{name}", choices=TIMING_AXES[name].names, default=TIMING_AXES[name].default)
     options.add_argument("--dtype", default="float32")
     options.add_argument("--runtime", default="eager")
     options.add_argument("--memory-format", default="contiguous")
@@ -165,6 +174,7 @@ def main() -> None:
     options.add_argument("--target", type=float)
     options.add_argument("--out", type=Path, required=True, help="CSV file; rows are added to it")
     requested = options.parse_args()
+    requested.resolution = requested.resolution or STEMS[requested.stem]
     for mode in requested.modes:
         for backbone in requested.backbones:
             for batch in requested.batch_sizes:
@@ -180,7 +190,8 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 _COLUMNS = (
-    *("device", "torch", "threads", "dtype", "memory_format", "runtime", "backbone", "mode", "batch_size"),
+    *("device", "torch", "threads", "dtype", "memory_format", "runtime", "baseline", "backbone", "stem"),
+    *("resolution", "mode", "batch_size"),
     *("M", "G", "formulation", "latency_ms", "latency_ms_low", "latency_ms_high"),
     *("latency_ratio", "latency_ratio_low", "latency_ratio_high"),
     *("peak_memory_mb", "rounds", "stopped_by", "error"),

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-_CELL = ["backbone", "mode", "batch_size"]
+_ADDED = {"baseline": "trained", "stem": "imagenet", "resolution": 224}
+"""Columns that older files don't have, and what they were measured with."""
+_CELL = ["backbone", "mode", "batch_size", *_ADDED]
 _NETWORK = ["M", "G", "formulation"]
 
 
@@ -33,6 +36,7 @@ def read(path: Path) -> pd.DataFrame:
     By mode, backbone (as they come in the file) and batch size.
     """
     table = pd.read_csv(path)
+    table = table.assign(**{name: then for name, then in _ADDED.items() if name not in table})
     backbones = list(table["backbone"].unique())
     table = table[table["latency_ratio"].notna()].drop_duplicates([*_CELL, *_NETWORK], keep="last")
     table = table.assign(terms=table["M"] / table["G"], rank=table["backbone"].map(backbones.index))
@@ -44,14 +48,14 @@ def markdown(table: pd.DataFrame) -> list[str]:
     pairs = sorted({(int(M), int(G)) for M, G in table[["M", "G"]].dropna().to_numpy()})
     heads = ["", "batch", *(f"({M}, {G})" for M, G in pairs), "published", "CondConv"]
     lines = [f"| {' | '.join(heads)} |", f"| :--- |{' ---: |' * (len(heads) - 1)}"]
-    for (backbone, mode, batch), cell in table.groupby(_CELL, sort=False):
+    for (backbone, mode, batch, *setting), cell in table.groupby(_CELL, sort=False):
         by_formulation = cell.set_index("formulation")
         ours = [
             _one(by_formulation[(by_formulation["M"] == M) & (by_formulation["G"] == G)], "auto")
             for M, G in pairs
         ]
         values = [
-            f"{backbone}, {mode}",
+            f"{backbone}, {mode}{_setting(setting)}",
             str(batch),
             *ours,
             _range(by_formulation, "published"),
@@ -66,10 +70,10 @@ def summary(table: pd.DataFrame) -> list[str]:
     lines = []
     table = table.assign(family=table["backbone"].str.split("_").str[0].str.rstrip("0123456789"))
     ours = table[table["formulation"] == "auto"]
-    for keys, group in ours.groupby(["terms", "family", "mode", "batch_size"], sort=True):
-        terms, family, mode, batch = keys
+    for keys, group in ours.groupby(["terms", "family", "mode", "batch_size", *_ADDED], sort=True):
+        terms, family, mode, batch, *setting = keys
         lines.append(
-            f"lambda {terms:.0f}, {family}, {mode}, batch {batch}:"
+            f"lambda {terms:.0f}, {family}, {mode}{_setting(setting)}, batch {batch}:"
             f" ours / plain at most {group['latency_ratio'].max():.3f}"
         )
     key = [*_CELL, "M", "G"]
@@ -86,6 +90,13 @@ def summary(table: pd.DataFrame) -> list[str]:
             floor = _geometric_mean(1 / published)
             lines.append(f"{name}: ours / published, geometric mean {mean:.3f}, floor {floor:.3f}")
     return lines
+
+
+def _setting(values: Sequence[object]) -> str:
+    """What of a cell's `values` of the columns `_ADDED` is not as in older files."""
+    words = ("{} baseline", "{} stem", "{} px")
+    given = zip(words, values, _ADDED.values(), strict=True)
+    return "".join(f", {word.format(value)}" for word, value, then in given if value != then)
 
 
 def _geometric_mean(values: pd.Series[float]) -> float:

@@ -11,10 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import wnexplore.measure.environment
 from tests.cli.conftest import Command
 from wnexplore.design.protocol import in_words
 
 BEFORE = Path(__file__).parent / "before"
+THEN = {"baseline": "trained", "allocator": "as_is", "latency_is": "measured"}
+"""The only values of axes that there were not."""
+NAME = "Intel(R) Xeon(R) Processor"
+"""Of its processor, as it was called then."""
 
 
 @pytest.fixture
@@ -32,10 +37,12 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def check_is_that_of_before(exported: str) -> None:
-    """Each cell that there was is the same to the last digit; cells of later columns are empty."""
+    """Each cell that there was is the same to the last digit; later columns are as was done then."""
     expected = rows((BEFORE / "run/results.csv").read_text())
     found = rows(exported)
     assert [{name: row.pop(name) for name in expected[0]} for row in found] == expected
+    for row in found:
+        assert [row.pop(name) for name in THEN] == list(THEN.values())
     assert {*itertools.chain(*(row.values() for row in found))} == {""}
 
 
@@ -43,10 +50,12 @@ def test_a_run_directory_is_exported_to_the_last_digit(before: Path, command: Co
     check_is_that_of_before(command("export", "run").out)
 
 
-def test_a_sweep_of_before_is_done(before: Path, command: Command) -> None:
-    # It trained without parity of learning rates, which is another training.
+def test_a_sweep_of_before_is_done(before: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It trained without parity of learning rates, which is another training, and timed otherwise.
     sweep = before / "run/sweep.yaml"
-    sweep.write_text(sweep.read_text().replace("lr: 0.05,", "lr: 0.05, lr_parity: false,"))
+    text = sweep.read_text().replace("lr: 0.05,", "lr: 0.05, lr_parity: false,")
+    sweep.write_text(text.replace("modes:", "baseline: trained\n  allocator: as_is\n  modes:"))
+    monkeypatch.setattr(wnexplore.measure.environment, "device_name", lambda device: NAME)
     ended = command("sweep", "run/sweep.yaml", "--out", "run", "--threads", "2")
     assert ended.code == 0, ended.err
     assert "30 of 30" in ended.err

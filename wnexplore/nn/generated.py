@@ -39,14 +39,14 @@ class KernelSum(NamedTuple):
 
 
 class MethodConv2d(nn.Module, ABC):
-    """The base class of every method's convolution: its sizes, without bias unless it has absorbed one.
+    """The base class of every method's convolution: its sizes, without bias.
 
     `padding` None keeps the size of the input at stride 1, dilation·(k-1)/2 on each side. Raises `InputError`
     for sizes that fit no convolution.
     """
 
-    bias: Tensor | None
-    """(C_out,), added to the output; None, as in an `nn.Conv2d` without bias, until `absorb` sets it."""
+    bias: None = None
+    """None, as in an `nn.Conv2d` without bias."""
 
     def __init__(
         self,
@@ -72,7 +72,6 @@ class MethodConv2d(nn.Module, ABC):
             self.padding = self._same_padding()
         else:
             self.padding = size_pair("padding", padding, least=0)
-        self.register_buffer("bias", None)
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
@@ -102,6 +101,16 @@ class MethodConv2d(nn.Module, ABC):
         if not, it is unchanged.
         """
         return False
+
+    @property
+    def absorbed(self) -> Tensor | None:
+        """What is added to the output since `absorb` was called, (C_out,); None before."""
+        return self._buffers.get("absorbed_shift")
+
+    def _absorb(self, scale: Tensor, shift: Tensor) -> None:
+        """Keep the shift, the scale being taken by the layer's weights."""
+        before = self.absorbed
+        self.register_buffer("absorbed_shift", shift if before is None else shift.addcmul(before, scale))
 
     def extra_repr(self) -> str:
         return (
@@ -186,15 +195,16 @@ class GeneratedConv2d(MethodConv2d):
         if alpha is None:
             self._check(x, context)
             alpha = self.activations(x, context)
-        if self.bias is not None:
-            shift = self.bias if shift is None else self.bias + shift
+        absorbed = self.absorbed
+        if absorbed is not None:
+            shift = absorbed if shift is None else absorbed + shift
         return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation, shift)
 
     def absorb(self, scale: Tensor, shift: Tensor) -> bool:
         """As every kernel is linear in the generator's weight, filter by filter, that takes the scale."""
         with torch.no_grad():
             self.generator_weight.mul_(scale.repeat_interleave(self.fan_in).unsqueeze(1))
-            self.bias = shift if self.bias is None else shift.addcmul(self.bias, scale)
+            self._absorb(scale, shift)
         return True
 
     def formulation_of(self, x: Tensor) -> str:

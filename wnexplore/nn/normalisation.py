@@ -52,7 +52,7 @@ def _in_one(norm: nn.Module, conv: GeneratedConv2d) -> TypeGuard[nn.BatchNorm2d]
         and norm._parameters.get("weight") is not None
         and norm._buffers.get("running_var") is not None
         and conv.formulation != "published"
-        and conv._buffers["bias"] is None
+        and conv.absorbed is None
         and conv.shape.generator_groups % conv.out_channels == 0
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()

@@ -139,13 +139,13 @@ class ODConv2d(MethodConv2d):
                 mixed = (mixed.unflatten(1, (-1, positions.shape[1])) * positions.unsqueeze(1)).flatten(1)
             y = self._convolved(x, mixed)
         y = y if filters is None else y * filters[:, :, None, None]
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return y if self.absorbed is None else y + self.absorbed[:, None, None]
 
     def absorb(self, scale: Tensor, shift: Tensor) -> bool:
         """As every kernel is linear in the experts' filters, these take the scale."""
         with torch.no_grad():
             self.weight.mul_(scale.view(-1, 1, 1, 1))
-            self.bias = shift if self.bias is None else shift.addcmul(self.bias, scale)
+            self._absorb(scale, shift)
         return True
 
     def extra_repr(self) -> str:
