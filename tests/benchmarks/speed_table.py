@@ -36,7 +36,8 @@ def read(path: Path) -> pd.DataFrame:
     By mode, backbone (as they come in the file) and batch size.
     """
     table = pd.read_csv(path)
-    table = table.assign(**{name: then for name, then in _ADDED.items() if name not in table})
+    for name, then in _ADDED.items():
+        table[name] = table.get(name, then)
     backbones = list(table["backbone"].unique())
     table = table[table["latency_ratio"].notna()].drop_duplicates([*_CELL, *_NETWORK], keep="last")
     table = table.assign(terms=table["M"] / table["G"], rank=table["backbone"].map(backbones.index))
