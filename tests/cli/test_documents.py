@@ -24,6 +24,7 @@ SWEPT = "--seeds 1 --epochs 1 --seconds 0.01 --method plain,se --batch-size 1 --
 TRAINED = "--seeds 1 --epochs 1 --jobs 1 --method plain,se --data shapes:10x40 --resolution 16"
 HALVED = "--seeds 1 --jobs 1 --method plain,se --data shapes:10x40 --resolution 8"
 TIMED = "--seconds 0.01"
+PREDICTED = "--backbone shufflenet_v2_x0_5 --stem small --resolution 16 --M 1,2,4 --G 1"
 CALLS = "--seconds 0.1 --resolution 32 --passes 1"
 
 # What is added to a command so that it takes little time, where it takes some.
@@ -41,6 +42,11 @@ RUNS = {
     "wnexplore space my_sweep.yaml --sample 50 --seed 0 --out sample.csv": "",
     "wnexplore space shufflenet_per_stage"
     ' --where "params < 2.5M and flops < 150M" --pareto params,flops --out front.csv': "",
+    "wnexplore calibrate shufflenet_per_stage --out runs/times": f"--networks 19 --seconds 0.05 {PREDICTED}",
+    "wnexplore space shufflenet_per_stage --latency runs/times"
+    ' --where "params < 3M and latency_ratio < 1.2" --pareto latency_ms,params --out fast.csv': (
+        f'{PREDICTED} --where "params < 3M"'
+    ),
     "wnexplore profile --layers": f"{TIMED} --backbone shufflenet_v2_x0_5 --stem small --resolution 16",
     "wnexplore profile --backbone shufflenet_v2_x0_5 --method weightnet --M 2 --G 2 --layers": TIMED,
     "wnexplore profile --backbone resnet50 --method weightnet --M 4 --G 1 --layers": (

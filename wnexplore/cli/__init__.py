@@ -17,6 +17,7 @@ import typer.core
 from wnexplore import __version__
 from wnexplore.cli import (
     analyze,
+    calibrate,
     compare,
     evaluate,
     export,
@@ -61,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for command in (
-    *(sweep.sweep, space.space, search.search, profile.profile, race.race),
+    *(sweep.sweep, space.space, calibrate.calibrate, search.search, profile.profile, race.race),
     *(train.train, evaluate.evaluate, predict.predict, analyze.analyze),
     *(table.table, pick.pick, plot.plot, export.export, export_onnx.export_onnx),
     *(compare.compare, published.published),

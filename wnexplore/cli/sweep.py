@@ -102,7 +102,7 @@ def sweep(
         return
     # A run takes hours, and there may be many.
     del records
-    made, failed = _measure(spec, planned, directory, retry_failed, bool(damaged))
+    made, failed = measure_planned(spec, planned, directory, retry_failed, bool(damaged))
     with resumable(lambda: f"all is measured and kept in {directory}"):
         _show_results(spec, directory, planned, failed, sort)
     if failed and len(failed) == made:
@@ -153,7 +153,7 @@ def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[P
     raise InputError(f"no legal point in this sweep: {point}: {reason}")
 
 
-def _measure(
+def measure_planned(
     spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, set_aside: bool
 ) -> tuple[int, list[Record]]:
     """Measure what is not done yet; returns the number of measurements, and the failed ones."""
