@@ -13,10 +13,11 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-_ADDED = {"baseline": "trained", "stem": "imagenet", "resolution": 224}
+_ADDED: dict[str, Any] = {"baseline": "trained", "stem": "imagenet", "resolution": 224}
 """Columns that older files don't have, and what they were measured with."""
 _CELL = ["backbone", "mode", "batch_size", *_ADDED]
 _NETWORK = ["M", "G", "formulation"]
@@ -36,8 +37,8 @@ def read(path: Path) -> pd.DataFrame:
     By mode, backbone (as they come in the file) and batch size.
     """
     table = pd.read_csv(path)
-    for name, then in _ADDED.items():
-        table[name] = table.get(name, then)
+    for name in [name for name in _ADDED if name not in table]:
+        table[name] = _ADDED[name]
     backbones = list(table["backbone"].unique())
     table = table[table["latency_ratio"].notna()].drop_duplicates([*_CELL, *_NETWORK], keep="last")
     table = table.assign(terms=table["M"] / table["G"], rank=table["backbone"].map(backbones.index))

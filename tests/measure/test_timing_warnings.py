@@ -69,3 +69,13 @@ def test_an_interval_wider_than_the_target_is_reported_with_both_widths() -> Non
     assert "wide_interval" not in _kinds(noisy, target=0.2)
     # Of the baseline itself the interval of its times counts.
     assert _kinds(Timing(noisy.samples_ms), target=0.005) == ["wide_interval"]
+
+
+@pytest.mark.parametrize("spread", [0.2, 3.0])
+def test_a_figure_that_says_nothing_is_called_worthless(spread: float) -> None:
+    """Times of a busy machine, between once and `1 + spread` times as long."""
+    dice = np.random.default_rng(0)
+    times = [float(10 * (1 + spread * slow)) for slow in dice.integers(0, 2, 24)]
+    kinds = _kinds(Timing(times, [10.0] * len(times)), target=0.01)
+    assert ("worthless" in kinds) == (spread == 3.0)
+    assert ("wide_interval" in kinds) == (spread == 0.2)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.results.records import LATENCY, SMALL, complexity, failure, latency, sweep, training
 from wnexplore.design.point import DesignPoint
-from wnexplore.results.columns import COLUMNS, compact, decimals, prefixed, with_interval
+from wnexplore.results.columns import COLUMNS, compact, decimals, prefixed, ratio_text, with_interval
 from wnexplore.results.frame import cells, frame, shared
 
 POINT = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", "1/48", "1/48", stem="small", num_classes=10)
@@ -178,5 +178,12 @@ def test_digits_follow_the_interval() -> None:
     assert with_interval(5.3211, 5.2, 5.42, latency_ms) == "5.32 ± 0.12"
     assert with_interval(5.3211, 5.3201, 5.3221, latency_ms) == "5.321 ± 0.001"
     assert with_interval(5.3211, None, None, latency_ms) == "5.32"
+    # Beyond ±30 % it says nothing; other figures may be small beside their intervals.
+    assert with_interval(10.0, 6.9, 12.0, latency_ms) == "10.0 ± 3.1 (worthless)"
+    assert with_interval(10.0, 7.1, 12.9, latency_ms) == "10.0 ± 2.9"
+    assert with_interval(10.0, 5.0, 15.0, COLUMNS["top1"]) == "10.0 ± 5.0"
+    ratio = COLUMNS["latency_ratio"]
+    assert ratio_text(1.204, 1.1, 1.3, ratio) == "1.20"
+    assert ratio_text(1.204, 0.7, 1.3, ratio) == "1.20 ± 0.50 (worthless)"
     assert with_interval(91.2, 89.9, 92.5, COLUMNS["top1"]) == "91.2 ± 1.3"
     assert (decimals(9.996), decimals(0.0532), decimals(0)) == (1, 4, 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from wnexplore.measure.conditions import Conditions
 from wnexplore.measure.rounds import Timing
 from wnexplore.measure.statistics import bootstrap_interval, drift, slow_outliers, slow_start
+from wnexplore.results.columns import WORTHLESS
 
 MANY_OUTLIERS = 0.05
 """The share of outliers among the samples from which they are reported."""
@@ -74,7 +75,14 @@ def _of_machine(conditions: Conditions) -> Iterator[Warning]:
 
 def _of_interval(timing: Timing, target: float) -> Iterator[Warning]:
     half_width = bootstrap_interval(timing.deciding).half_width
-    if half_width >= target:
+    widest = max(half_width, bootstrap_interval(timing.samples_ms).half_width)
+    if widest > WORTHLESS:
+        yield Warning(
+            "worthless",
+            f"the 95 % interval is ±{widest:.0%} wide: the figure says nothing of the network; end what keeps"
+            " the cores busy, or use fewer --threads, and give more time (--seconds)",
+        )
+    elif half_width >= target:
         yield Warning(
             "wide_interval",
             f"the 95 % interval is ±{half_width:.1%} wide where ±{target:.1%} was the target:"

@@ -23,6 +23,7 @@ from wnexplore.results.columns import (
     Column,
     comparable_within,
     difference,
+    ratio_text,
     with_interval,
 )
 from wnexplore.results.frame import cells, distinct, shared, varying
@@ -62,6 +63,7 @@ _WITH_UNIT = ("latency_ms", "peak_memory_mb", "energy_j", "compile_s", *_LEARNED
 # With both intervals a row exceeds 100 characters; the latency's interval implies the ratio's.
 _WITH_INTERVAL = {
     "latency_ms": with_interval,
+    "latency_ratio": ratio_text,
     **{column.name: with_interval for column in LEARNED},
     **{f"{column.name}_diff": difference for column in LEARNED},
 }

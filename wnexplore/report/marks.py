@@ -17,6 +17,7 @@ ADVICE = {
     "throttled": "the GPU held its clocks down: let it cool, or report that it ran throttled",
     "gpu_shared": "other processes had the GPU open: measure when it is free",
     "busy_machine": "other programs kept the cores busy: close them, or use fewer --threads",
+    "worthless": "an interval beyond ±30 %: end what keeps the cores busy, or use fewer --threads",
     "wide_interval": "less precise than the target: give more --seconds, or a wider --target",
 }
 """Kind of warning -> one line for all rows that have it; records have the details."""

@@ -17,6 +17,9 @@ Direction = Literal["smaller", "larger"]
 Interval = tuple[float, float]
 """The bounds of a 95 % interval, the lower one first."""
 
+WORTHLESS = 0.3
+"""Relative half-width of a latency's 95 % interval from which on its median says nothing of a network."""
+
 LATENCY_PROTOCOL = tuple(name for name in TIMING_ORDER if TIMING_AXES[name].heading)
 """The columns in which two rows must agree for comparable latencies, memories or energies."""
 
@@ -264,7 +267,10 @@ def compact(value: float) -> str:
 
 
 def with_interval(value: float, low: float | None, high: float | None, column: Column) -> str:
-    """`value ± the larger distance to its bounds`, with digits according to the interval."""
+    """`value ± the larger distance to its bounds`, with digits according to the interval.
+
+    A latency whose interval is so wide that it says nothing is marked as worthless.
+    """
     text = column.format(value)
     if low is None or high is None:
         return text
@@ -272,7 +278,14 @@ def with_interval(value: float, low: float | None, high: float | None, column: C
     half = max(high - value, value - low, 0.0)
     digits = len(text.partition(".")[2])
     digits = max(digits, min(decimals(half, 1), digits + 2))
-    return f"{value:.{digits}f} ± {half:.{digits}f}"
+    mark = " (worthless)" if column.unsure and half > WORTHLESS * value else ""
+    return f"{value:.{digits}f} ± {half:.{digits}f}{mark}"
+
+
+def ratio_text(value: float, low: float | None, high: float | None, column: Column) -> str:
+    """A ratio beside its latency, which has the interval; with its own where it is worthless."""
+    text = with_interval(value, low, high, column)
+    return text if text.endswith(")") else column.format(value)
 
 
 def difference(value: float, low: float | None, high: float | None, column: Column) -> str:
