@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wnexplore.cli.options import RunDirectory, SkipDamaged, Strict, Where
 from wnexplore.cli.output import say
+
+if TYPE_CHECKING:
+    from wnexplore.results.record import Record
 
 
 def plot(
@@ -41,7 +45,7 @@ def plot(
     from wnexplore.cli.show import load_records, rows_of
     from wnexplore.errors import InputError
     from wnexplore.report.figure_files import save
-    from wnexplore.report.figures import learning_curves, rank_disagreement, scatter, standard_set
+    from wnexplore.report.figures import learning_curves, rank_disagreement, scatter
     from wnexplore.results.columns import column
 
     column(color)
@@ -63,21 +67,14 @@ def plot(
     if out is not None:
         _check_target(out, one or curves)
     records = load_records(directory, skip_damaged, samples_of=["training"])
+    if not (one or curves):
+        _standard_set(records, directory, out, where, strict=strict)
+        return
     rows = rows_of(records, where, None)
     if curves:
         path = directory / "learning_curves.png"
         save(learning_curves(rows, records), out or path)
         say(out or path)
-        return
-    if not one:
-        figures = standard_set(rows, records, strict=strict)
-        suffix, folder = ".png", out or directory
-        if out is not None and out.suffix:
-            suffix, folder = out.suffix, out.parent
-        for name, figure in figures.items():
-            stem = name if out is None or not out.suffix else f"{out.stem}_{name}"
-            save(figure, folder / f"{stem}{suffix}")
-            say(folder / f"{stem}{suffix}")
         return
     x, y = x or "flops", y or "latency_ms"
     if ranks:
@@ -87,6 +84,26 @@ def plot(
         figure = scatter(rows, x, y, color=color, pareto=pareto, strict=strict, logx=logx)
     save(figure, out or path)
     say(out or path)
+
+
+def _standard_set(
+    records: Sequence[Record], directory: Path, out: Path | None, where: str | None, *, strict: bool
+) -> None:
+    """Write the standard set of `records` into the run's folder, or to `out`, each figure as it is drawn."""
+    from wnexplore.cli.show import rows_of
+    from wnexplore.files import write_atomically
+    from wnexplore.report.figures import standard_files
+    from wnexplore.report.second_process import second_process
+
+    suffix, folder, prefix = ".png", out or directory, ""
+    if out is not None and out.suffix:
+        suffix, folder, prefix = out.suffix, out.parent, f"{out.stem}_"
+    with second_process(len(records)) as helper:
+        rows = rows_of(records, where, None)
+        for name, file in standard_files(rows, records, suffix.lower(), strict=strict, helper=helper):
+            path = folder / f"{prefix}{name}{suffix}"
+            write_atomically(path, file)
+            say(path)
 
 
 def _check_target(out: Path, one: bool) -> None:

@@ -13,6 +13,8 @@ from wnexplore.files import check_writable, write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from wnexplore.report.panels import FigureInfo
+
 _DPI = 200
 """Dots per inch of a .png."""
 
@@ -38,15 +40,25 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
     Raises `InputError` for another suffix or a path that can't be written, `RunError` for a full disk.
     """
+    write_atomically(path, _file(figure, _suffix(path)))
+
+
+def drawn(info: FigureInfo, suffix: str) -> bytes:
+    """The file of the figure that `info` describes, as `save` writes it; `suffix` is .png, .svg or .pdf."""
+    from wnexplore.report.panels import render
+
+    return _file(render(info), suffix)
+
+
+def _file(figure: Figure, suffix: str) -> bytes:
     import matplotlib
 
     from wnexplore.report.panels import STYLE
 
-    suffix = _suffix(path)
     data = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(data, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix])
-    write_atomically(path, data.getvalue())
+    return data.getvalue()
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from wnexplore.errors import InputError
+from wnexplore.report.figure_files import drawn
 from wnexplore.report.heatmap import heat_infos
 from wnexplore.report.kernel_alphas import alpha_info, render_alpha
 from wnexplore.report.kernel_map import map_info, render_map
@@ -17,6 +19,7 @@ from wnexplore.report.panels import FigureInfo, render
 from wnexplore.report.published_order import order_info
 from wnexplore.report.rank_disagreement import can_rank, rank_info
 from wnexplore.report.scatter import scatter_info
+from wnexplore.report.second_process import SecondProcess, attempt
 from wnexplore.results.layer_kernels import KernelAnalysis
 from wnexplore.results.published_ranking import PublishedRanking
 from wnexplore.results.record import Record
@@ -84,10 +87,45 @@ def standard_set(
     more. `strict` is as in `scatter`. Raises `InputError` if there are not even counts.
     """
     with uncollected():
-        infos = _standard_infos(frame, records, strict)
-    if not infos:
-        raise InputError("nothing to plot: no row has counts, latencies or accuracies")
+        infos = dict(_standard_infos(frame, records, strict))
     return {name: render(info) for name, info in infos.items()}
+
+
+def standard_files(
+    frame: pd.DataFrame,
+    records: Iterable[Record] = (),
+    suffix: str = ".png",
+    *,
+    strict: bool = False,
+    helper: SecondProcess | None = None,
+) -> Iterator[tuple[str, bytes]]:
+    """The files of the figures of `standard_set`, in its order, of type .png, .svg or .pdf.
+
+    `helper` draws each as soon as it is described; once all are, those that it hasn't begun are drawn here,
+    from the last one on. The files are the same without it: what it fails to draw is drawn again in its turn,
+    with the same warnings and errors. All are described before the first one is returned.
+    """
+    infos = _standard_infos(frame, records, strict)
+    if helper is None:
+        with uncollected():
+            described = dict(infos)
+        for name, info in described.items():
+            yield name, drawn(info, suffix)
+        return
+    helping = ThreadPoolExecutor(1)
+    try:
+        with uncollected():
+            handed = {name: (info, helping.submit(helper.draw, info, suffix)) for name, info in infos}
+        ours = {
+            name: attempt(info, suffix) for name, (info, file) in reversed(handed.items()) if file.cancel()
+        }
+        for name, (info, file) in handed.items():
+            yield name, (ours[name] if name in ours else file.result()) or drawn(info, suffix)
+    except BaseException:
+        helper.end()
+        raise
+    finally:
+        helping.shutdown(cancel_futures=True)
 
 
 def kernel_figures(analysis: KernelAnalysis) -> dict[str, Figure]:
@@ -103,19 +141,32 @@ def kernel_figures(analysis: KernelAnalysis) -> dict[str, Figure]:
     return figures if shown is None else figures | {"tsne": render_map(shown)}
 
 
-def _standard_infos(frame: pd.DataFrame, records: Iterable[Record], strict: bool) -> dict[str, FigureInfo]:
-    infos: dict[str, FigureInfo] = {}
+def _standard_infos(
+    frame: pd.DataFrame, records: Iterable[Record], strict: bool
+) -> Iterator[tuple[str, FigureInfo]]:
+    """The figures of `standard_set` by name, one after another. Raises `InputError` if there is none."""
+    measured = False
     if _has(frame, "top1", "flops") and _has(frame, "top1", "params"):
-        infos["accuracy"] = _accuracy(frame, strict)
+        yield "accuracy", _accuracy(frame, strict)
+        measured = True
     if _has(frame, "top1", "latency_ms"):
-        infos["accuracy_latency"] = scatter_info(frame, "latency_ms", "top1", strict=strict)
+        yield "accuracy_latency", scatter_info(frame, "latency_ms", "top1", strict=strict)
+        measured = True
     if _has(frame, "latency_ms", "flops"):
-        infos["latency_flops"] = scatter_info(frame, "flops", "latency_ms", pareto=False)
+        yield "latency_flops", scatter_info(frame, "flops", "latency_ms", pareto=False)
+        measured = True
     if can_rank(frame):
-        infos["rank_disagreement"] = rank_info(frame)
-    if not infos and _has(frame, "params", "flops"):
-        infos["parameters_flops"] = scatter_info(frame, "flops", "params", pareto=False)
-    return infos | heat_infos(frame) | curve_infos(frame, records)
+        yield "rank_disagreement", rank_info(frame)
+        measured = True
+    if not measured and _has(frame, "params", "flops"):
+        yield "parameters_flops", scatter_info(frame, "flops", "params", pareto=False)
+        measured = True
+    heats = heat_infos(frame)
+    yield from heats.items()
+    curves = curve_infos(frame, records)
+    yield from curves.items()
+    if not (measured or heats or curves):
+        raise InputError("nothing to plot: no row has counts, latencies or accuracies")
 
 
 def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:
