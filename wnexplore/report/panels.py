@@ -89,6 +89,7 @@ STYLE: Any = {
     "axes.linewidth": 0.6,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
+    "axes.titley": 1.0,  # where matplotlib puts them too, after measuring tick labels several times
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
     "xtick.major.width": 0.6,

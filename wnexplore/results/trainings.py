@@ -55,7 +55,8 @@ class TrainingGroup:
     @cached_property
     def succeeded(self) -> tuple[Record, ...]:
         """The records of seeds with a top-1."""
-        return tuple(record for record in self.records if _figure(record, "top1") is not None)
+        top1 = self.top1
+        return tuple(record for record in self.records if record.protocol.get("seed") in top1)
 
     @cached_property
     def top1(self) -> dict[Any, float]:
@@ -86,7 +87,9 @@ class TrainingGroup:
     @cached_property
     def losses(self) -> dict[int, list[float]]:
         """Epoch, from 1 -> its mean training loss per successful seed, in nats."""
-        return _by_epoch(enumerate(record.samples.get("loss", ()), start=1) for record in self.succeeded)
+        losses = [record.samples.get("loss", ()) for record in self.succeeded]
+        longest = max(map(len, losses), default=0)
+        return {n + 1: [loss[n] for loss in losses if n < len(loss)] for n in range(longest)}
 
     @property
     def tested(self) -> dict[int, list[float]]:
@@ -107,16 +110,16 @@ class TrainingGroup:
         return {}
 
     def _curve(self, name: str) -> dict[int, list[float]]:
-        found = []
+        figures, found = self.learned(name), dict[int, list[float]]()
         for record in self.succeeded:
-            epochs, values = (record.samples.get(key, []) for key in ("tested_epochs", TESTED[name]))
-            by_epoch: dict[int, float | None] = {
-                int(epoch): value for epoch, value in zip(epochs, values, strict=False)
-            }
+            epochs, values = (record.samples.get(key, ()) for key in ("tested_epochs", TESTED[name]))
+            by_epoch: dict[int, float | None] = dict(zip(map(int, epochs), values, strict=False))
             if self.epochs is not None:
-                by_epoch[self.epochs] = _figure(record, name)
-            found.append([(epoch, value) for epoch, value in by_epoch.items() if value is not None])
-        return _by_epoch(found)
+                by_epoch[self.epochs] = figures.get(record.protocol.get("seed"))
+            for epoch, value in by_epoch.items():
+                if value is not None:
+                    found.setdefault(epoch, []).append(value)
+        return dict(sorted(found.items()))
 
     @property
     def ranked_by(self) -> str:
@@ -233,11 +236,3 @@ TESTED = {"top1": "tested_top1", "test_loss": "tested_loss"}
 def _figure(record: Record, name: str) -> float | None:
     value = record.value.get(name) if record.status == "ok" else None
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _by_epoch(curves: Iterable[Iterable[tuple[int, float]]]) -> dict[int, list[float]]:
-    found: dict[int, list[float]] = {}
-    for curve in curves:
-        for epoch, value in curve:
-            found.setdefault(epoch, []).append(value)
-    return dict(sorted(found.items()))
