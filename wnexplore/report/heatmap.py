@@ -91,8 +91,9 @@ def _heat_panels(frame: pd.DataFrame) -> list[HeatPanel]:
     for name in (name for name in _HEATS if name != unwanted):
         measured = frame[frame[name].notna()]
         keys = COLUMNS[name].within
+        across = varying(measured, keys)
         for positions in groups(measured, keys).values():
-            protocol = shared(measured.iloc[positions], varying(measured, keys), usual=True)
+            protocol = shared(measured.iloc[positions], across, usual=True)
             title = COLUMNS[name].label + (f"\n{protocol}" if protocol else "")
             panels.append(_heat_panel(frame, measured.iloc[positions], COLUMNS[name], title))
     return panels

@@ -40,12 +40,12 @@ def rank_info(
     frame = pd.concat(parts, ignore_index=True)
     looks = styles(frame, color_column)
     keys = comparable_within((x, y))
-    panels = []
+    panels, across = [], varying(frame, keys)
     for part in parts:
         xs, ys = ranks(part, x), ranks(part, y)
         points = [Point(a, b, label=label) for a, b, label in zip(xs, ys, labels(part), strict=True)]
         keyed = zip(series_keys(part, color), _fewer_labels(points), strict=True)
-        said = [shared(part, varying(frame, keys), usual=True), _agreement(xs, ys)]
+        said = [shared(part, across, usual=True), _agreement(xs, ys)]
         panels.append(
             ScatterPanel(
                 title=" · ".join(text for text in said if text),

@@ -108,12 +108,12 @@ def scatter_info(
     # A row repeats the figures of others that differ in what neither column depends on.
     seen = (color, "backbone", "M", "G", *keys, *(name for c in (x_column, y_column) for name in _cells(c)))
     frame = frame.drop_duplicates(list(dict.fromkeys(seen)))
-    panels = []
+    panels, across = [], varying(frame, keys)
     for positions in groups(frame, keys).values():
         rows = frame.iloc[positions]
         keyed = dict.fromkeys(zip(series_keys(rows, color), _points(rows, x, y), strict=True))
         panel = ScatterPanel(
-            title=shared(rows, varying(frame, keys), usual=True),
+            title=shared(rows, across, usual=True),
             x=_axis(x_column, logx),
             y=_axis(y_column, False),
             series=(),
@@ -160,13 +160,13 @@ def _filled(
     best: set[Point] = set()
     if len(directions) == 2:
         values = [(point.x, point.y) for point in points]
-        doubts = None if strict else [_doubts(point, objectives) for point in points]
         best = {p for p, optimal in zip(points, pareto_points(values, directions), strict=True) if optimal}
-        kept = pareto_points(values, directions, doubts)
-        points = [
-            p._replace(ringed=True) if may_be and p not in best else p
-            for p, may_be in zip(points, kept, strict=True)
-        ]
+        if not strict and any(objective.unsure for objective in objectives):
+            kept = pareto_points(values, directions, [_doubts(point, objectives) for point in points])
+            points = [
+                p._replace(ringed=True) if may_be and p not in best else p
+                for p, may_be in zip(points, kept, strict=True)
+            ]
     points = _fewer_labels(points, [0 if p in best else 1 if p.ringed else 2 for p in points])
     return replace(
         panel,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from wnexplore.design.axes import NETWORK_AXES
@@ -53,7 +55,10 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def cells(frame: pd.DataFrame, name: str) -> list[Any]:
     """The column called `name` as plain values, None where it is empty."""
-    column = frame[name]
+    return _plain(frame[name])
+
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
     if column.dtype != object:
         # Pandas' types don't know None here.
         plain: list[Any] = column.to_numpy(dtype=object, na_value=cast(Any, None)).tolist()
@@ -64,6 +69,9 @@ def cells(frame: pd.DataFrame, name: str) -> list[Any]:
 
 def numbers(frame: pd.DataFrame, name: str) -> list[float | None]:
     """The numeric column called `name` as floats, None where empty or not one number (M by stage)."""
+    if frame[name].dtype != object:
+        floats = frame[name].to_numpy(dtype=np.float64, na_value=math.nan).tolist()
+        return [None if math.isnan(value) else value for value in floats]
     values = (None if isinstance(value, (OverChannels, PerStage)) else value for value in cells(frame, name))
     return [None if value is None else float(value) for value in values]
 
@@ -84,7 +92,7 @@ def doubts(frame: pd.DataFrame, name: str) -> list[Interval | None]:
 
 def distinct(frame: pd.DataFrame, name: str) -> list[Any]:
     """The distinct values of a column, in order of appearance, without empty ones."""
-    return [value for value in cells(frame[[name]].drop_duplicates(), name) if value is not None]
+    return [value for value in _plain(frame[name].drop_duplicates()) if value is not None]
 
 
 def shared(frame: pd.DataFrame, names: Iterable[str], *, usual: bool = False) -> str:

@@ -175,8 +175,7 @@ def _valid_object(text: str) -> dict[str, Any] | None:
     """What `_object` returns for a text that is certainly valid; None for others."""
     content = _parsed(text)
     # There are at least as many colons as keys, so that none was lost because it stands twice.
-    valid = content is not None and text.count(":") == _keys(content) and _finite(content)
-    return content if valid else None
+    return content if content is not None and text.count(":") == _keys(content) else None
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
@@ -190,10 +189,19 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _keys(content: dict[str, Any] | list[Any]) -> int:
-    """The number of keys in `content`, whatever their depth."""
-    found, values = (len(content), content.values()) if isinstance(content, dict) else (0, content)
-    return found + sum([_keys(value) for value in values if value and isinstance(value, (dict, list))])
+def _keys(content: dict[str, Any] | list[Any]) -> float:
+    """The number of keys in `content`, without NaN, whatever their depth; NaN if a number is infinite."""
+    found, values = (float(len(content)), content.values()) if isinstance(content, dict) else (0.0, content)
+    for value in values:
+        if type(value) is float:
+            # Zero for finite numbers, NaN for others.
+            found += value - value
+        elif value and type(value) in _NESTED:
+            found += _keys(value)
+    return found
+
+
+_NESTED = (dict, list)
 
 
 def _object_or_why_not(text: str, name: str) -> dict[str, Any]:
