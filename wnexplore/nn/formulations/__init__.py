@@ -23,6 +23,7 @@ from wnexplore.nn.formulations.layer_shape import Formulation
 from wnexplore.nn.formulations.layer_shape import LayerShape as LayerShape
 from wnexplore.nn.formulations.published import published
 from wnexplore.nn.formulations.single_image import Run, runs_single, single
+from wnexplore.nn.formulations.whole_batch import whole_batch
 from wnexplore.nn.precision import is_cast
 
 
@@ -140,4 +141,12 @@ def _plan(
     if name == "kernel" and batch == 1 and contiguous and not training and runs_single(layer, device):
         return single(layer, height, width, device, dtype)
     function = _FUNCTIONS[name]
+    planned = None if training or device != "cpu" else whole_batch(name, layer, x, dtype.itemsize)
+    if planned is not None and contiguous:
+        return planned
+    if planned is not None:
+        # Some of a batch's channels, or channels_last, which the output keeps.
+        return lambda x, alpha, weight, shift: (
+            function(x, alpha, weight, layer, shift) if x.stride(1) == 1 else planned(x, alpha, weight, shift)
+        )
     return lambda x, alpha, weight, shift: function(x, alpha, weight, layer, shift)

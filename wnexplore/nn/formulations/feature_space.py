@@ -52,7 +52,7 @@ def shared(
         return scaled if shift is None else scaled + shift.view(-1, 1, 1)
     outputs = _outputs_of(weight, layer, slices)
     at_once = training or needs_gradient(shift) or x.device.type != "cpu"
-    images = batch if at_once else _images_at_a_time(x, layer, slices)
+    images = batch if at_once else images_at_a_time(batch, height, width, layer, slices, x.element_size())
     if images >= batch:
         return _sum(outputs(x, alpha), shift)
     channels_last = not x.is_contiguous() and x.stride(1) == 1
@@ -79,12 +79,14 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
     return sliced and single and layer.weights > LARGE and (layer.pointwise or training)
 
 
-def _images_at_a_time(x: Tensor, layer: LayerShape, slices: int) -> int:
-    """Images per chunk."""
-    rows, columns = layer.output_size(*x.shape[2:])
-    outputs = slices * layer.inputs_per_group * layer.out_channels * rows * columns * x.element_size()
-    kernels = layer.weights * layer.inputs_per_group * x.element_size()
-    return chunk_size(len(x), max(OUTPUT_BYTES, _KERNEL_READS * kernels) // max(1, outputs))
+def images_at_a_time(
+    batch: int, height: int, width: int, layer: LayerShape, slices: int, element_bytes: int
+) -> int:
+    """Images per chunk of a batch on a CPU."""
+    rows, columns = layer.output_size(height, width)
+    outputs = slices * layer.inputs_per_group * layer.out_channels * rows * columns * element_bytes
+    kernels = layer.weights * layer.inputs_per_group * element_bytes
+    return chunk_size(batch, max(OUTPUT_BYTES, _KERNEL_READS * kernels) // max(1, outputs))
 
 
 def _multiplied(

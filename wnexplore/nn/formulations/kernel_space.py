@@ -89,17 +89,21 @@ def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shi
 def _matrices(alpha: Tensor, weight: Tensor, layer: LayerShape) -> list[Tensor]:
     """The slices of the kernels, (N, C_out, C_in/slices), or all in one where that is as fast."""
     slices = layer.slices or 0
-    if layer.inputs_per_group == 1 or slices * layer.out_channels != layer.generator_groups:
-        joined = True
-    else:
-        # Kernels are generated grouped; concatenating the groups is a copy.
-        joined = slices > 1 and layer.in_channels < slices * WORTH_SLICING
-    if joined:
+    if is_joined(layer):
         kernels = generate_kernels(alpha, weight, layer.generator_groups)
         return [kernels.reshape(-1, *layer.kernel_shape[:2])]
     made = generate_by_group(alpha, weight, layer.generator_groups)
     by_slice = made.unflatten(0, (layer.out_channels, slices))
     return [part.transpose(0, 1) for part in by_slice.unbind(1)]
+
+
+def is_joined(layer: LayerShape) -> bool:
+    """Whether a 1x1 kernel is one matrix, not one for each slice."""
+    slices = layer.slices or 0
+    if layer.inputs_per_group == 1 or slices * layer.out_channels != layer.generator_groups:
+        return True
+    # Kernels are generated grouped; concatenating the groups is a copy.
+    return slices > 1 and layer.in_channels < slices * WORTH_SLICING
 
 
 def _products(pairs: list[tuple[Tensor, Tensor]], shift: Tensor | None) -> Tensor:
