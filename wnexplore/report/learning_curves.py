@@ -160,12 +160,12 @@ def _shown(frame: pd.DataFrame, records: Iterable[Record]) -> list[TrainingGroup
     by_point: dict[DesignPoint, list[TrainingGroup]] = {}
     for training in trainings(records):
         by_point.setdefault(training.point, []).append(training)
-    behind = {
-        (*(getattr(point, axis) for axis in AXES), training.dataset, training.epochs): training
-        for point, trained in by_point.items()
-        for training in newest(trained)
-        if training.succeeded
-    }
+    behind: dict[tuple[Any, ...], TrainingGroup] = {}
+    for point, trained in by_point.items():
+        axes = tuple(getattr(point, axis) for axis in AXES)
+        for training in newest(trained):
+            if training.succeeded:
+                behind[(*axes, training.dataset, training.epochs)] = training
     return [behind[row] for row in groups(frame, (*AXES, "dataset", "epochs")) if row in behind]
 
 
@@ -223,8 +223,8 @@ def _looks(frame: pd.DataFrame, families: Iterable[Sequence[TrainingGroup]]) -> 
         named.setdefault(point.method, {})[point] = None
     colours = {method: look.colour for (method, _), look in styles(frame, COLUMNS["method"]).items()}
     looks = {}
+    shown = dict.fromkeys(curve.variant for curve in itertools.chain(*families))
     for method, curves in named.items():
-        shown = dict.fromkeys(curve.variant for curve in itertools.chain(*families))
         points = [point for point in shown if point in curves]
         pairs = Counter((point.M, point.G) for point in points)
         for point, name, shade, dash in zip(points, _names(points), *_steps(points), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -96,6 +97,7 @@ def serve() -> None:
     os.dup2(2, 1)
     import wnexplore.report.figures  # noqa: F401  the kinds of panels, before the first one is there
 
+    gc.freeze()
     with suppress(EOFError, OSError):
         while True:
             info, suffix = pickle.load(sys.stdin.buffer)

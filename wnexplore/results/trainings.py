@@ -110,16 +110,21 @@ class TrainingGroup:
         return {}
 
     def _curve(self, name: str) -> dict[int, list[float]]:
-        figures, found = self.learned(name), dict[int, list[float]]()
+        figures, found = self.learned(name), dict[float, list[float]]()
         for record in self.succeeded:
-            epochs, values = (record.samples.get(key, ()) for key in ("tested_epochs", TESTED[name]))
-            by_epoch: dict[int, float | None] = dict(zip(map(int, epochs), values, strict=False))
+            values = record.samples.get(TESTED[name], ())
+            last = figures.get(record.protocol.get("seed"))
+            if not values and last is None:
+                continue
+            by_epoch: dict[float, float | None] = dict(
+                zip(record.samples.get("tested_epochs", ()), values, strict=False)
+            )
             if self.epochs is not None:
-                by_epoch[self.epochs] = figures.get(record.protocol.get("seed"))
+                by_epoch[self.epochs] = last
             for epoch, value in by_epoch.items():
                 if value is not None:
                     found.setdefault(epoch, []).append(value)
-        return dict(sorted(found.items()))
+        return {int(epoch): found[epoch] for epoch in sorted(found)}
 
     @property
     def ranked_by(self) -> str:
