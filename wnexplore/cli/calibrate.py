@@ -60,7 +60,7 @@ def calibrate(
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
     from wnexplore.results.store import FILE_NAME, read_records
-    from wnexplore.study.calibrate import calibration_plan
+    from wnexplore.study.calibrate import calibration_plan, run_in_groups
     from wnexplore.study.sweep import check_sizes, plan, remaining
 
     places = AXIS_PLACES | TIMING_PLACES
@@ -89,10 +89,10 @@ def calibrate(
         return
     from wnexplore.cli.sweep import measure_planned
 
-    made, failed = measure_planned(chosen.spec, planned, directory, retry_failed, False)
+    made, failed = measure_planned(chosen.spec, planned, directory, retry_failed, False, run_in_groups)
     with resumable(lambda: f"all is measured and kept in {directory}"):
         keys = {measurement.key for measurement in planned.measurements}
-        measured = [record for record in read_records(directory, samples_of=()) if record.key in keys]
+        measured = [record for record in read_records(directory) if record.key in keys]
         _say_fits(measured, directory, failed)
     if failed and len(failed) == made:
         raise typer.Exit(1)

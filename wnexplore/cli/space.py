@@ -88,7 +88,9 @@ def space(
     if out is not None:
         check_writable(out)
     timed = (
-        None if latency is None else calibration(read_records(latency, samples_of=()), str(latency), wanted)
+        None
+        if latency is None
+        else calibration(read_records(latency, samples_of=["latency"]), str(latency), wanted)
     )
     found = space_of(spec)
     _report_size(found)

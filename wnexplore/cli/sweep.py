@@ -154,12 +154,21 @@ def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[P
 
 
 def measure_planned(
-    spec: SweepSpec, planned: Plan, directory: Path, retry_failed: bool, set_aside: bool
+    spec: SweepSpec,
+    planned: Plan,
+    directory: Path,
+    retry_failed: bool,
+    set_aside: bool,
+    run: Callable[..., list[Record]] | None = None,
 ) -> tuple[int, list[Record]]:
-    """Measure what is not done yet; returns the number of measurements, and the failed ones."""
+    """Measure what is not done yet; returns the number of measurements, and the failed ones.
+
+    `run` measures, by default as a sweep does.
+    """
     from wnexplore.cli.show import keep_sweep, report_damaged
     from wnexplore.results.store import Store
-    from wnexplore.study.sweep import remaining, run, with_added
+    from wnexplore.study.sweep import remaining, with_added
+    from wnexplore.study.sweep import run as run_sweep
 
     with Store.create(directory) as store:
         if set_aside:
@@ -179,7 +188,7 @@ def measure_planned(
         more = spec.train is not None and spec.train.target is not None
         with resumable(kept), _progress(planned, more) as on_step:
             report = _report if several else lambda record: None
-            return len(todo), run(spec, todo, store, on_step, report, planned)
+            return len(todo), (run or run_sweep)(spec, todo, store, on_step, report, planned)
 
 
 @contextmanager

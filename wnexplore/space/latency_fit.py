@@ -5,17 +5,18 @@ of the design's costs, shared by all stages, plus a function of this stage alone
 design lies, plus a deviation of the very design. All three are shrunk towards 0 by a ridge each, so that
 designs seen in few networks borrow from others: generalised least squares with a penalty for each part, or,
 the same, a Gaussian process whose covariance is a sum over stages (Rasmussen and Williams, Gaussian Processes
-for Machine Learning, 2006, chapter 2). The strengths are those by which each network is best foretold by the
-others (their log density, section 5.4.2), which takes one factorisation for all of them. A coefficient may be
-negative: a block that folds more than its plain one can be faster.
+for Machine Learning, 2006, chapter 2). The networks of a group, timed in the same rounds, share the error of
+the plain network among them: a random effect. The strengths of all parts are those by which each group is
+best foretold by the others (its log density, as in section 5.4.2), which takes one factorisation for all of
+them. A coefficient may be negative: a block that folds more than its plain one can be faster.
 
-Interval: the prediction ± q·s(x), s(x) the standard deviation that the fit itself gives, q the
-ceil(0.95 (n + 1))-th smallest of |residual| / s over the n networks, each foretold by a fit to the other nine
-tenths, whose strengths are chosen anew: cross-validated conformal prediction with normalised residuals (Lei
-et al., Distribution-free predictive inference for regression, JASA 2018, section 5.2; Barber et al.,
-Predictive inference with the jackknife+, Annals of Statistics 2021). Residuals by leaving each out of the
-fit that chose its strengths by just these would be too small: of 24 simulated networks they cover 90 %. Where
-the fit knows less, as of a design in no network, s and the interval are wider.
+Interval: the prediction ± q·s(x), s(x) the standard deviation that the fit itself gives, of a network in a
+new group, q the ceil(0.95 (n + 1))-th smallest of |residual| / s over the n networks, each foretold by a fit
+to other groups, about nine tenths, whose strengths are chosen anew: cross-validated conformal prediction with
+normalised residuals (Lei et al., Distribution-free predictive inference for regression, JASA 2018, section
+5.2; Barber et al., Predictive inference with the jackknife+, Annals of Statistics 2021). Residuals by leaving
+each out of the fit that chose its strengths by just these would be too small: of 24 simulated networks they
+cover 90 %. Where the fit knows less, as of a design in no network, s and the interval are wider.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Timed:
     """Its latency over the plain network's."""
     error: float
     """Standard error of the ratio."""
+    group: Hashable = None
+    """The networks that were timed in the same rounds, beside one plain network; None: by itself."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Strengths:
     reach: float
     """Doublings over which the smooth part changes."""
     error: float
+    group: float
+    """Relative error that the networks of a group share: that of the plain network timed with them."""
 
 
 @dataclass(frozen=True)
@@ -196,9 +201,9 @@ class LatencyFit:
 
     @cached_property
     def relative_error(self) -> float:
-        """The relative error that no design explains: the model's, and that of a usual measurement."""
+        """The relative error that no design explains: the model's, a group's, and a usual measurement's."""
         measured = float(np.median([timed.error / timed.ratio for timed in self.timed]))
-        return math.hypot(self.strengths.error, measured)
+        return math.hypot(self.strengths.error, self.strengths.group, measured)
 
     @cached_property
     def _weights(self) -> Floats:
@@ -242,11 +247,9 @@ def fit(timed: Sequence[Timed]) -> LatencyFit:
     if len(timed) < MIN_NETWORKS:
         raise ValueError(f"{len(timed)} networks: expected at least {MIN_NETWORKS}")
     parts = _Parts.of(timed)
-    places = np.random.default_rng(0).permutation(len(timed))
     foretold: dict[int, Foretold] = {}
-    for fold in range(_FOLDS):
-        left_out = np.sort(places[fold::_FOLDS])
-        kept = np.setdiff1d(places, left_out)
+    for left_out in _folds(timed):
+        kept = np.setdiff1d(np.arange(len(timed)), left_out)
         known = [timed[at] for at in kept.tolist()]
         part = _fitted(known, parts.some(kept))
         for at in left_out.tolist():
@@ -254,11 +257,32 @@ def fit(timed: Sequence[Timed]) -> LatencyFit:
             terms = [part.term(design.stage, [design], anywhere=True) for design in network.stages]
             (ratio,), (deviation,), _ = part.ratios(terms, False)
             # This measurement may be less certain than a usual one.
-            usual = part.relative_error**2 - part.strengths.error**2
+            usual = part.relative_error**2 - part.strengths.error**2 - part.strengths.group**2
             variance = deviation**2 - usual * ratio**2 + network.error**2
             foretold[at] = Foretold(float(ratio), math.sqrt(max(variance, _TINY)), network.ratio)
     whole = _fitted(timed, parts)
     return replace(whole, foretold=tuple(foretold[at] for at in range(len(timed))))
+
+
+def _folds(timed: Sequence[Timed]) -> list[NDArray[np.int64]]:
+    """The places of networks to be left out together: whole groups, if there are at least four."""
+    dice, groups = np.random.default_rng(0), _groups(timed)
+    if len(set(groups)) >= _FEWEST_GROUPS:
+        numbers = dice.permutation(np.unique(groups))
+        parts = [np.flatnonzero(np.isin(groups, numbers[fold::_FOLDS])) for fold in range(_FOLDS)]
+    else:
+        places = dice.permutation(len(timed))
+        parts = [np.sort(places[fold::_FOLDS]) for fold in range(_FOLDS)]
+    return [part for part in parts if len(part)]
+
+
+def _groups(timed: Sequence[Timed]) -> list[int]:
+    """The number of each network's group."""
+    numbers: dict[Hashable, int] = {}
+    return [
+        numbers.setdefault(("alone", at) if one.group is None else one.group, len(numbers))
+        for at, one in enumerate(timed)
+    ]
 
 
 @dataclass(frozen=True)
@@ -272,6 +296,8 @@ class _Parts:
     """(networks, networks): in how many stages two have the same design."""
     near: Mapping[float, Floats]
     """Reach -> (networks, networks): how close their designs are, summed over stages."""
+    number: NDArray[np.int64]
+    """(networks,): that of each network's group."""
     ratios: Floats
     errors: Floats
 
@@ -290,35 +316,55 @@ class _Parts:
             for reach in _REACHES:
                 near[reach][np.ix_(present, present)] += np.exp(-0.5 * distance / reach**2)
         ratios, errors = (np.array([getattr(one, name) for one in timed]) for name in ("ratio", "error"))
-        return cls(_over(costs, scale), scale, alike, near, ratios, errors)
+        number = np.array(_groups(timed), np.int64)
+        return cls(_over(costs, scale), scale, alike, near, number, ratios, errors)
 
     def some(self, kept: NDArray[np.int64]) -> _Parts:
         """Those of some of the networks."""
         both = np.ix_(kept, kept)
         near = {reach: matrix[both] for reach, matrix in self.near.items()}
-        return _Parts(
-            self.linear[kept], self.scale, self.alike[both], near, self.ratios[kept], self.errors[kept]
-        )
+        rest = self.number[kept], self.ratios[kept], self.errors[kept]
+        return _Parts(self.linear[kept], self.scale, self.alike[both], near, *rest)
+
+    @cached_property
+    def groups(self) -> list[NDArray[np.int64]]:
+        """(groups, size): the places of the networks of all groups of a size, for each size."""
+        places = [np.flatnonzero(self.number == number) for number in np.unique(self.number)]
+        sizes = {len(group) for group in places}
+        return [np.array([group for group in places if len(group) == size]) for size in sizes]
+
+    @cached_property
+    def together(self) -> Floats:
+        """(networks, networks): the product of the ratios of two networks of a group."""
+        same: Floats = np.equal.outer(self.number, self.number) * np.outer(self.ratios, self.ratios)
+        return same
 
     def factor(self, strengths: Strengths) -> Floats:
         """The Cholesky factor of the covariance."""
         found = strengths.linear**2 * self.linear @ self.linear.T + strengths.own**2 * self.alike
         found += strengths.smooth**2 * self.near[strengths.reach]
+        found += strengths.group**2 * self.together
         found[np.diag_indices_from(found)] += self.errors**2 + (strengths.error * self.ratios) ** 2
         return np.asarray(np.linalg.cholesky(found), np.float64)
 
     def density(self, strengths: Strengths) -> float:
-        """The log density of the networks, each foretold by all others."""
+        """The log density of the networks, those of each group foretold by all others."""
         half = solve_triangular(self.factor(strengths), np.eye(len(self.ratios)), lower=True)
-        precision = (half**2).sum(axis=0)
-        residuals = half.T @ (half @ (self.ratios - 1)) / precision
-        return float(0.5 * np.sum(np.log(precision) - residuals**2 * precision))
+        precision, weights = half.T @ half, half.T @ (half @ (self.ratios - 1))
+        found = 0.0
+        for groups in self.groups:
+            blocks, theirs = precision[groups[:, :, None], groups[:, None, :]], weights[groups]
+            residuals = np.linalg.solve(blocks, theirs[:, :, None])[:, :, 0]
+            found += 0.5 * float(np.linalg.slogdet(blocks)[1].sum() - (residuals * theirs).sum())
+        return found
 
 
 def _fitted(timed: Sequence[Timed], parts: _Parts) -> LatencyFit:
     """The fit whose strengths foretell each network best."""
     spread = max(0.01, float(np.sqrt(np.mean((parts.ratios - 1) ** 2))))
-    found = Strengths(spread, spread / 4, spread / 16, 2.0, 0.01)
+    number = len(np.unique(parts.number))
+    alone = number == len(timed)
+    found = Strengths(spread, spread / 4, spread / 16, 2.0, 0.01, 0.0 if alone else _ONE_GROUP)
     best = parts.density(found)
     choices: dict[str, Sequence[float]] = {
         "linear": [spread * 2.0**step for step in (-6, -4, -2, 0, 2)],
@@ -326,6 +372,8 @@ def _fitted(timed: Sequence[Timed], parts: _Parts) -> LatencyFit:
         "own": [spread * 2.0**step for step in (-9, -7, -6, -5, -4, -3, -2, -1)],
         "reach": _REACHES,
         "error": _ERRORS,
+        # A single group doesn't say how groups differ, nor do networks that were each timed alone.
+        "group": (found.group,) if alone or number == 1 else _GROUP_ERRORS,
     }
     for _ in range(_PASSES):
         before = found
@@ -341,10 +389,14 @@ def _fitted(timed: Sequence[Timed], parts: _Parts) -> LatencyFit:
 
 
 _FOLDS = 10
+_FEWEST_GROUPS = 4
 _PASSES = 4
 _REACHES = (1.0, 2.0, 4.0)
 _ERRORS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 """Relative errors of the model: no additive one is exact."""
+_GROUP_ERRORS = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
+_ONE_GROUP = 0.01
+"""Relative error of a group where only one was timed."""
 _LEAST = 0.01
 """Smallest ratio that is predicted."""
 _BEYOND = 1.1

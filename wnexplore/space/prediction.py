@@ -65,7 +65,9 @@ class Calibration:
             found.setdefault(plain, [])
             stages = _stages(record.point)
             if stages:
-                found[plain].append(Timed(stages, record.value["latency_ratio"], _error(record)))
+                found[plain].append(
+                    Timed(stages, record.value["latency_ratio"], _error(record), _group(record))
+                )
         return found
 
     def check(self, plains: Iterable[DesignPoint]) -> None:
@@ -222,7 +224,7 @@ LATENCY_IS = "latency_is"
 
 
 def calibrations(records: Iterable[Record], run: str) -> list[Calibration]:
-    """The latencies among `records` by protocol, in order of appearance."""
+    """The latencies among `records` by protocol, in order of appearance; with their samples if possible."""
     found: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         if record.figure == "latency" and record.status == "ok" and record.value.get("latency_ratio"):
@@ -290,6 +292,11 @@ def _error(record: Record) -> float:
     low, high = (record.value.get(f"latency_ratio_{end}") for end in ("low", "high"))
     ratio = float(record.value["latency_ratio"])
     return _UNKNOWN * ratio if low is None or high is None else float(high - low) / (2 * _NORMAL)
+
+
+def _group(record: Record) -> tuple[float, ...] | None:
+    """The first times of the plain network of the same rounds, which tell them from others."""
+    return tuple(record.samples.get("baseline_ms", ())[:3]) or None
 
 
 _NORMAL = 1.96

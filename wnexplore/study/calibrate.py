@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from wnexplore.design.latency_protocol import latency_axes
 from wnexplore.design.point import DesignPoint
@@ -13,13 +14,20 @@ from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError
 from wnexplore.measure.environment import resolve_device, timing_device
 from wnexplore.results.filters import condition
+from wnexplore.results.record import Record
+from wnexplore.results.store import Store
 from wnexplore.space.balanced import balanced
 from wnexplore.space.expansion import space_of
 from wnexplore.space.latency_fit import MIN_NETWORKS
 from wnexplore.space.selection import open_points
+from wnexplore.study.sweep import Measurement, Plan, SweepStep, run
 
 NETWORKS = 60
 """How many of each plain network by default."""
+
+GROUP = 6
+"""Networks timed in the same rounds. They share what befalls the plain network among them, by a percent or
+more: where a group is small, more of them say how much that is."""
 
 WARM_UP = 0.25
 """Warm-up over the time of a measurement, at most."""
@@ -87,3 +95,40 @@ def calibration_plan(
         train=None,
     )
     return CalibrationPlan(made, found, protocols)
+
+
+def run_in_groups(
+    spec: SweepSpec,
+    todo: Sequence[Measurement],
+    store: Store,
+    on_step: Callable[[SweepStep], None] = lambda step: None,
+    on_record: Callable[[Record], None] = lambda record: None,
+    planned: Plan | None = None,
+) -> list[Record]:
+    """As `run` of a sweep, with latencies in small groups of their own rounds, protocols and networks by
+    turns. A group is the same whether or not some of it is done.
+    """
+    assert planned is not None
+    groups: dict[Hashable, list[Measurement]] = {}
+    numbers: Counter[Hashable] = Counter()
+    for measurement in planned.measurements:
+        key: Hashable = measurement.figure
+        if measurement.figure == "latency":
+            of = measurement.point.baseline(), measurement.timing
+            key = numbers[of] // GROUP, *of
+            numbers[of] += measurement.point != measurement.point.baseline()
+        groups.setdefault(key, []).append(measurement)
+    latencies = sorted((key for key in groups if isinstance(key, tuple)), key=lambda key: key[0])
+    wanted = {measurement.key for measurement in todo}
+    failed: list[Record] = []
+    done = 0
+    # Latencies first: how well they predict is known soonest.
+    for key in (*latencies, *(key for key in groups if not isinstance(key, tuple))):
+        group = [measurement for measurement in groups[key] if measurement.key in wanted]
+
+        def step(at: SweepStep, before: int = done) -> None:
+            on_step(replace(at, done=before + at.done, total=len(todo)))
+
+        failed += run(spec, group, store, step, on_record)
+        done += len(group)
+    return failed
