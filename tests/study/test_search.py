@@ -19,14 +19,20 @@ import optuna
 import pytest
 
 from tests.commands import ended, started
+from tests.latencies import true_ratio, write_run
 from tests.sweeps import committed, write_sweep
+from wnexplore.design.external_names import source_hash
+from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError, Notice
+from wnexplore.measure.environment import timing_device
 from wnexplore.results.frame import frame
 from wnexplore.results.store import FILE_NAME, Store, read_records
 from wnexplore.space.expansion import expand
+from wnexplore.space.prediction import calibrations
+from wnexplore.space.stage_features import StageFeatures
 from wnexplore.study.optuna_storage import STUDY
 from wnexplore.study.search import POPULATION, Search, search
 
@@ -381,3 +387,43 @@ def test_what_is_set_otherwise_is_another_search(before: Path, change: str) -> N
 )
 def test_a_damaged_identity_is_another_search(identity: str) -> None:
     assert Search(SweepSpec(), TRADE).going_on(identity) is None
+
+
+@pytest.mark.slow
+def test_points_whose_predicted_latency_breaks_a_budget_are_never_built(tmp_path: Path) -> None:
+    text = SPACE.replace("[se, weightnet]", "[weightnet]").replace("G: [1, 2]", "G: [1]")
+    text = text.replace("[1, 2, 4]", "[1, 2, 4, 8]").replace("stages: [null, [3, 4]]\n", "")
+    spec = _spec(tmp_path, text.replace("latency: false", "latency: {device: cpu, seconds: 0.001}"))
+    assert spec.latency is not None
+    points = expand(spec).points
+    (protocol,) = latency_protocols(spec.latency, timing_device("cpu"))
+    of_file = replace(protocol, source=source_hash(points[0].backbone))
+    records = write_run(tmp_path / "timed", points[::2], protocol=of_file, terms=_growing)
+    middle = sorted(true_ratio(point, _growing) for point in points)[len(points) // 2]
+    wanted = Search(
+        spec, TRADE, (f"latency_ratio < {middle}",), trials=100, timed=calibrations(records, "RUN")
+    )
+    wanted.check()
+    assert wanted.calibration is not None
+    surely = [
+        point
+        for point in points
+        if (wanted.calibration.predict_point(point)["latency_ratio_low"] or 0) >= middle
+    ]
+    assert 0 < len(surely) < len(points)
+    assert wanted.within.size == len(points) - len(surely)
+    with Store.create(tmp_path / "run") as store:
+        outcome = search(replace(wanted, trials=5), store)
+    assert outcome.points == 5
+    assert not {record.point for record in read_records(tmp_path / "run")} & set(surely)
+    # Another protocol, or no budget, is refused before anything is built.
+    other = calibrations(write_run(tmp_path / "other", points[::2], terms=_growing), "OTHER")
+    with pytest.raises(InputError, match="OTHER has no latencies under the protocol of this search"):
+        replace(wanted, timed=other).check()
+    with pytest.raises(InputError, match="--budget"):
+        replace(wanted, budgets=()).check()
+    assert wanted.identity != replace(wanted, timed=()).identity
+
+
+def _growing(design: StageFeatures) -> float:
+    return 0.02 + 0.5 * design.costs[0]

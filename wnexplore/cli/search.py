@@ -45,7 +45,7 @@ _PLACES = {
 }
 
 
-@grid_options(after="seed")
+@grid_options(after="predict")
 @timing_options(after="latency", sweep=True, only=_TIMING, helps={"batch_size": "Batch size of the latency."})
 @training_options(after="seeds", only=RECIPE_PLACES)
 def search(
@@ -64,6 +64,10 @@ def search(
     ] = 60,
     sampler: Annotated[str, typer.Option(help="nsga2 or tpe.")] = "nsga2",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
+    predict: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Predict latencies from those of a run: wnexplore calibrate's."),
+    ] = None,
     where: PointsWhere = None,
     latency: Annotated[bool | None, typer.Option("--latency/--no-latency", help="Measure latency.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Train each point.")] = None,
@@ -80,14 +84,16 @@ def search(
 ) -> None:
     """Search a space too large to sweep: Optuna proposes points, those over budget are never built.
 
-    Budgets on params or flops are exact and free; budgets on latency are checked before a point is trained.
+    Budgets on params or flops are exact and free; budgets on latency are checked before a point is trained,
+    and with --predict RUN before it is built: a point is rejected if its predicted 95 % interval breaks them.
     Results are saved as they are measured, like a sweep's, and the same command resumes where it was stopped;
     more --trials extend the search. Optuna's dashboard opens DIR/study.db.
     """
     from wnexplore.cli.show import keep_sweep
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
-    from wnexplore.results.store import FILE_NAME, Store
+    from wnexplore.results.store import FILE_NAME, Store, read_records
+    from wnexplore.space.prediction import calibrations
     from wnexplore.study.optuna_storage import STUDY, dashboard
     from wnexplore.study.search import Search
     from wnexplore.study.search import search as run_search
@@ -102,7 +108,12 @@ def search(
     spec = load_sweep(path, overrides)
     if context.params["device"] is not None:
         spec = spec.on_device(context.params["device"])
-    wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed)
+    timed = (
+        () if predict is None else calibrations(read_records(predict, samples_of=["latency"]), str(predict))
+    )
+    if predict is not None and not timed:
+        raise InputError(f"{predict} has no latencies to predict from: wnexplore calibrate measures them")
+    wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed, timed)
     wanted.check()
     directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"
     with resumable(lambda: f"all measurements are kept in {directory}"):

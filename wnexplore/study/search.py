@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -18,19 +18,23 @@ from typing import TYPE_CHECKING, Literal
 
 from wnexplore.design.axes import TIMING_AXES
 from wnexplore.design.counts import count, function_of
+from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE
 from wnexplore.design.sweep_file import PointSpec, SweepSpec, written_before
 from wnexplore.errors import InputError, Notice, RunError, shown, unknown
-from wnexplore.results.columns import COLUMNS, LEARNED, TRAINING_PROTOCOL, direction
+from wnexplore.measure.environment import resolve_device, timing_device
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, LEARNED, TRAINING_PROTOCOL, direction
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame, numbers
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import space_of
 from wnexplore.space.grid import MAX_POINTS
+from wnexplore.space.prediction import Calibration
 from wnexplore.space.selection import open_points, sample
+from wnexplore.space.selection import truth as truth_in
 from wnexplore.space.skeleton_cache import skeleton_of
 from wnexplore.study.optuna_storage import STUDY, storage, translate_damage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
@@ -64,6 +68,30 @@ class Search:
     """The number of distinct points to measure."""
     sampler: str = "nsga2"
     seed: int = 0
+    timed: Sequence[Calibration] = ()
+    """The latencies of a run, by protocol, from which those of points are predicted before they are built."""
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Those of `timed` under the protocol of this search; `InputError` if there are none."""
+        if not self.timed:
+            return None
+        if self.spec.latency is None:
+            raise InputError("latencies are predicted for the protocol of the search: leave out --no-latency")
+        (protocol,) = latency_protocols(
+            self.spec.latency, timing_device(resolve_device(self.spec.latency.device))
+        )
+        wanted = {name: protocol[name] for name in LATENCY_PROTOCOL}
+        for found in self.timed:
+            if found.protocol == wanted:
+                return found
+        nearest = min(self.timed, key=lambda one: sum(one.protocol[name] != wanted[name] for name in wanted))
+        differs = ", ".join(
+            f"{name} {nearest.protocol[name]}, not {value}"
+            for name, value in wanted.items()
+            if nearest.protocol[name] != value
+        )
+        raise InputError(f"{nearest.run} has no latencies under the protocol of this search: {differs}")
 
     @cached_property
     def where(self) -> str | None:
@@ -105,13 +133,17 @@ class Search:
                 raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")
         if find_spec("optuna") is None:
             raise InputError('search needs Optuna: pip install "wnexplore[search]"')
+        if self.calibration is not None and self.where is None:
+            raise InputError("latencies are predicted to reject points over budget: give a --budget")
         # Otherwise the first trials would find out, after the directory is created.
         check_can_begin(self.spec, self.within.baselines())
 
     @property
     def identity(self) -> str:
         """The identity of a search: everything except the number of trials."""
-        return json.dumps([_as_text(self.spec), self.objectives, self.where, self.sampler, self.seed])
+        parts = [_as_text(self.spec), self.objectives, self.where, self.sampler, self.seed]
+        # Which points are rejected depends on them.
+        return json.dumps([*parts, *(one.run for one in self.timed[:1])])
 
     def going_on(self, identity: str) -> Search | None:
         """This search as it was begun, if its `identity` then was this, perhaps an earlier version's.
@@ -278,7 +310,11 @@ class Within:
         if not self.listed:
             self.size = self._space.size
             return
-        self._points = open_points(self._space, None if wanted.where is None else condition(wanted.where))
+        where = None if wanted.where is None else condition(wanted.where)
+        self._points = open_points(self._space, where)
+        if wanted.calibration is not None:
+            predicted = wanted.calibration.predict(self._space, self._points)
+            self._points = open_points(self._space, where, predicted=predicted, surely=True)
         self.size = len(self._points)
         if self.size == 0:
             raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
@@ -378,8 +414,13 @@ def _rejected(wanted: Search, point: DesignPoint) -> str | None:
         return str(error)
     if wanted.where is None:
         return None
+    where = condition(wanted.where)
+    if wanted.calibration is not None:
+        alone = space_of(SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=False))
+        predicted = wanted.calibration.predict(alone)
+        return wanted.where if truth_in(alone, where, predicted, surely=True).fails.all() else None
     row = frame([Record("complexity", point, {}, value=counts._asdict())])
-    return wanted.where if truth(row, condition(wanted.where)).fails.all() else None
+    return wanted.where if truth(row, where).fails.all() else None
 
 
 def _function(point: DesignPoint) -> Hashable:
