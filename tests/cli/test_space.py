@@ -9,16 +9,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Command
 from tests.latencies import PLAIN_MS, write_run
 from tests.sweeps import OWN, TINY, write_sweep
+from wnexplore.design.counts import count
+from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.design.shipped import find_sweep
 from wnexplore.design.sweep_file import load_sweep
-from wnexplore.results.store import read_records
+from wnexplore.results.record import Record
+from wnexplore.results.store import Store, read_records
 from wnexplore.space.expansion import space_of
 from wnexplore.space.selection import open_points, sample
+from wnexplore.space.skeleton_cache import skeleton_of
 
 OWN_SPACE = """\
 backbones: [own.py:tiny]
@@ -70,17 +75,19 @@ def timed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points = [found.point(index) for index in sample(open_points(found, None), 40, 1).tolist()]
     directory = tmp_path_factory.mktemp("timed") / "run"
     write_run(directory, points)
+    with Store.create(directory) as store:
+        for point in (*points, points[0].baseline()):
+            counts = count(point, skeleton_of(point))._asdict()
+            store.append(Record("complexity", point, {}, value=counts))
     return directory
 
 
 def test_latencies_are_predicted_filtered_and_their_front_written(
-    command: Command, timed_run: Path, tmp_path: Path
+    command: Command, timed_run: Path, space_file: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "space.yaml"
-    file.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in TINY_PER_STAGE.items()))
     out = tmp_path / "front.csv"
     options = ("--latency", timed_run, "--where", "params < 700k and latency_ratio < 1.25")
-    outcome = command("space", file, *options, "--pareto", "latency_ms,params", "--out", out)
+    outcome = command("space", space_file, *options, "--pareto", "latency_ms,params", "--out", out)
     assert outcome.code == 0, outcome.err
     assert re.search(r"^[\d,]+ satisfy params < 700k and latency_ratio < 1.25$", outcome.out, re.M)
     assert "latencies are predicted from those in" in outcome.out
@@ -96,9 +103,49 @@ def test_latencies_are_predicted_filtered_and_their_front_written(
         assert float(row["latency_ratio_low"]) <= float(row["latency_ratio"]) < 1.25
     pairs = sorted((float(row["latency_ms"]), int(row["params"])) for row in rows)
     assert all(a[1] > b[1] for a, b in itertools.pairwise(pairs))
-    listed = command("space", file, *options, "--sample", 3)
+    listed = command("space", space_file, *options, "--sample", 3)
     assert listed.out.count("○") == 4
     assert "○ latencies predicted" in listed.out
+
+
+@pytest.fixture
+def space_file(tmp_path: Path) -> Path:
+    file = tmp_path / "space.yaml"
+    file.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in TINY_PER_STAGE.items()))
+    return file
+
+
+def test_predicted_points_are_picked_and_said_to_be_predicted(
+    command: Command, timed_run: Path, space_file: Path
+) -> None:
+    options = ("pick", timed_run, "--space", space_file, "--objective", "params")
+    options += ("--prefer", "latency_ms", "--where", "method == weightnet and latency_ratio < 1.2")
+    outcome = command(*options, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    space = space_of(load_sweep(space_file))
+    expected = min((space.params[i], i) for i in np.flatnonzero(space.legal).tolist()[1:])[0]
+    assert found["take"]["params"] == expected
+    records = {str(record.point) for record in read_records(timed_run)}
+    for rival in (found["take"], found["runner_up"]):
+        point = DesignPoint.from_dict({axis: rival[axis] for axis in AXES})
+        assert rival["latency_is"] == ("measured" if str(point) in records else "predicted")
+    shown = command(*options)
+    assert "predicted" in shown.out
+    # Accuracies are of trained networks alone.
+    assert command("pick", timed_run, "--space", space_file, "--objective", "top1").code == 2
+
+
+def test_predicted_points_are_plotted_hollow(
+    command: Command, timed_run: Path, space_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "figure.svg"
+    axes = ("--x", "latency_ratio", "--y", "latency_ms", "--pareto", "--out", out)
+    assert command("plot", timed_run, "--space", space_file, *axes).code == 0
+    assert "hollow" in out.read_text()
+    assert command("plot", timed_run, *axes).code == 0
+    assert "hollow" not in out.read_text()
+    assert "--space" in command("plot", timed_run, "--space", space_file).err
 
 
 def test_latencies_that_do_not_fit_the_space_are_refused(command: Command, timed_run: Path) -> None:

@@ -18,6 +18,14 @@ SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Continue without damaged records, and report their number.")
 ]
 Sort = Annotated[str | None, typer.Option(help="Column to sort by; -top1 for the largest first.")]
+SpaceFile = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        metavar="FILE_OR_NAME",
+        help="Sweep file whose points are added with the latencies that this run predicts.",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Pareto-optimal by values only, ignoring intervals.")]
 Out = Annotated[Path | None, typer.Option(help="File to write; by default standard output.")]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, SkipDamaged, Where, comma_list
+from wnexplore.cli.options import RunDirectory, SkipDamaged, SpaceFile, Where, comma_list
 from wnexplore.cli.output import say
 
 
@@ -20,6 +20,7 @@ def pick(
         str | None,
         typer.Option(help="Columns that decide between indistinguishable points: latency_ms,params."),
     ] = None,
+    space: SpaceFile = None,
     skip_damaged: SkipDamaged = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -27,17 +28,21 @@ def pick(
 
     It is the best in the objective among the points that satisfy --where. Points whose 95 % intervals overlap
     its interval are indistinguishable from it: --prefer decides among them, column by column; without it the
-    best mean is taken and the others are listed. The last line of the output is the line of Python.
+    best mean is taken and the others are listed. With --space the points of a sweep file take part with their
+    predicted latencies, which it says are such. The last line of the output is the line of Python.
     """
     import json
 
-    from wnexplore.cli.show import load_rows
+    from wnexplore.cli.show import load_records, rows_of, with_predicted_rows
     from wnexplore.cli.terminal import output
     from wnexplore.report.pick_table import pick_dict, pick_layout
     from wnexplore.report.tables import ConsoleTable
     from wnexplore.results.pick import pick as pick_point
 
-    rows = load_rows(directory, None, None, skip_damaged)
+    records = load_records(directory, skip_damaged, () if space is None else ["latency"])
+    rows = rows_of(records, None, None)
+    if space is not None:
+        rows = with_predicted_rows(directory, records, rows, space, where)
     preferred = () if prefer is None else comma_list(prefer)
     found = pick_point(rows, objective, where=where, prefer=preferred)
     if as_json:

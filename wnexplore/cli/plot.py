@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wnexplore.cli.options import RunDirectory, SkipDamaged, Strict, Where
+from wnexplore.cli.options import RunDirectory, SkipDamaged, SpaceFile, Strict, Where
 from wnexplore.cli.output import say
 
 if TYPE_CHECKING:
-    from wnexplore.results.record import Record
+    from wnexplore.results.record import Figure, Record
 
 
 def plot(
@@ -30,6 +30,7 @@ def plot(
     ] = False,
     logx: Annotated[bool, typer.Option("--logx", help="Logarithmic horizontal axis.")] = False,
     where: Where = None,
+    space: SpaceFile = None,
     skip_damaged: SkipDamaged = False,
     out: Annotated[
         Path | None, typer.Option(help="File (.png, .svg, .pdf), or a folder for the standard set.")
@@ -40,9 +41,10 @@ def plot(
     The standard set: accuracy against FLOPs and parameters, latency against FLOPs, their ranks, a heat
     map over M and G, learning curves, as far as measured; PNGs in the run directory unless --out is given.
     Points off the Pareto front that may be optimal within their intervals are ringed; --strict omits the
-    rings.
+    rings. With --space one plot also has the points of a sweep file with their predicted latencies: hollow,
+    with intervals and a front of their own.
     """
-    from wnexplore.cli.show import load_records, rows_of
+    from wnexplore.cli.show import load_records, rows_of, with_predicted_rows
     from wnexplore.errors import InputError
     from wnexplore.report.figure_files import save
     from wnexplore.report.figures import learning_curves, rank_disagreement, scatter
@@ -57,6 +59,8 @@ def plot(
         "--pareto is not for --ranks, which draws no front": pareto and ranks,
         "--logx is not for --ranks: ranks have no logarithmic axis": logx and ranks,
         "--curves is a separate plot: leave --x, --y and --ranks out": curves and one,
+        "--space is for one plot: give --x or --y with it": space is not None
+        and (ranks or curves or not one),
         "--strict is about the Pareto front: give --pareto with it": strict
         and (one or curves)
         and not pareto,
@@ -66,11 +70,14 @@ def plot(
             raise InputError(line)
     if out is not None:
         _check_target(out, one or curves)
-    records = load_records(directory, skip_damaged, samples_of=["training"])
+    samples_of: list[Figure] = ["training"] if space is None else ["training", "latency"]
+    records = load_records(directory, skip_damaged, samples_of=samples_of)
     if not (one or curves):
         _standard_set(records, directory, out, where, strict=strict)
         return
     rows = rows_of(records, where, None)
+    if space is not None:
+        rows = with_predicted_rows(directory, records, rows, space, where)
     if curves:
         path = directory / "learning_curves.png"
         save(learning_curves(rows, records), out or path)

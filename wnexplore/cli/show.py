@@ -55,6 +55,18 @@ def rows_of(records: Sequence[Record], where: str | None, sort: str | None) -> p
     return rows if sort is None else filters.sort(rows, sort)
 
 
+def with_predicted_rows(
+    directory: Path, records: Sequence[Record], rows: pd.DataFrame, space: str, where: str | None
+) -> pd.DataFrame:
+    """`rows`, and the points of the sweep file `space` with the latencies that `records`, with their samples,
+    predict."""
+    from wnexplore.design.shipped import find_sweep
+    from wnexplore.design.sweep_file import load_sweep
+    from wnexplore.space.expansion import with_predicted
+
+    return with_predicted(rows, load_sweep(find_sweep(space)), records, str(directory), where)
+
+
 def print_table(rows: pd.DataFrame, pareto: Sequence[str] | None = None, *, strict: bool = False) -> None:
     """The table of `rows` on standard output, as wide as the terminal."""
     from wnexplore.cli.terminal import output

@@ -39,7 +39,10 @@ ALIKE = "≈"
 """Marks a row whose accuracy is indistinguishable from the plain network's."""
 
 PREDICTED = "○"
-"""Marks a row whose latency is predicted, not measured."""
+"""Marks a latency that is predicted, not measured."""
+
+PREDICTED_LINE = "latencies predicted from other networks' measured ones"
+"""What the mark means."""
 
 FAILED = "✗"
 """Marks a row with a failed measurement, with the number of the explanation."""
@@ -153,7 +156,7 @@ def layout(
         f"{ALIKE} {indistinguishable_line(frame)}" if any(alike) else "",
     ]
     if any(predicted):
-        caption.append(f"{PREDICTED} latencies predicted from other networks' measured ones")
+        caption.append(f"{PREDICTED} {PREDICTED_LINE}")
     caption += [f"{WARNING} {line}" for line in warning_lines(frame)]
     caption += [f"{FAILED}{number} {note}" for number, note in enumerate(notes[:_MAX_NOTES], start=1)]
     if len(notes) > _MAX_NOTES:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wnexplore.design.point import AXES
-from wnexplore.report.layout import TableLayout
-from wnexplore.results.columns import COLUMNS, Column, with_interval
+from wnexplore.report.layout import PREDICTED, PREDICTED_LINE, TableLayout
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Column, with_interval
 from wnexplore.results.compare import Measured
 from wnexplore.results.pick import SIZES, Candidate, Pick
 
@@ -150,6 +150,8 @@ def _caption(found: Pick, axes: Sequence[str]) -> Iterator[str]:
     hidden = len(_rivals(found)) + 1 + (found.runner_up is not None) - len(_shown(found))
     if hidden:
         yield f"{hidden} more {_alike(found.objective, hidden)}"
+    if any(_is_predicted(candidate, COLUMNS[n]) for candidate in _shown(found) for n in _requested(found)):
+        yield f"{PREDICTED} {PREDICTED_LINE}"
     for step in found.steps:
         bare = [candidate for candidate in step.alike if candidate.figures[step.column.name].interval is None]
         if step.column.interval and bare:
@@ -189,12 +191,20 @@ def _heading(column: Column) -> str:
 
 def _cell(candidate: Candidate, column: Column) -> str:
     measured = candidate.figures.get(column.name)
-    return "" if measured is None else with_interval(measured.value, *_bounds(measured), column)
+    if measured is None:
+        return ""
+    mark = f"{PREDICTED} " if _is_predicted(candidate, column) else ""
+    return mark + with_interval(measured.value, *_bounds(measured), column)
 
 
 def _figure(candidate: Candidate, column: Column) -> str:
-    text = _cell(candidate, column)
-    return f"{text} {column.unit}" if column.unit and column.kind == "number" else text
+    text = _cell(candidate, column).removeprefix(f"{PREDICTED} ")
+    said = f"{text} {column.unit}" if column.unit and column.kind == "number" else text
+    return f"{said} (predicted)" if _is_predicted(candidate, column) else said
+
+
+def _is_predicted(candidate: Candidate, column: Column) -> bool:
+    return candidate.latency_is == "predicted" and column.within == LATENCY_PROTOCOL
 
 
 def _superlative(column: Column) -> str:
@@ -210,6 +220,8 @@ def _plain(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
         figures[name] = measured.value if measured else None
         for bound, value in zip(COLUMNS[name].interval or (), _bounds(measured), strict=False):
             figures[bound] = value
+    if any(COLUMNS[name].within == LATENCY_PROTOCOL for name in names):
+        figures["latency_is"] = candidate.latency_is
     return {**candidate.point.to_dict(), **figures}
 
 

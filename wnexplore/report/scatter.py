@@ -32,6 +32,7 @@ from wnexplore.report.placement import Box, Label, leader, place, straight
 from wnexplore.report.series import Key, Point, Series, fill, series_keys, styles
 from wnexplore.results.columns import (
     COLUMNS,
+    LATENCY_PROTOCOL,
     Column,
     Interval,
     column,
@@ -54,6 +55,8 @@ class ScatterPanel(Panel):
     y: PlotAxis
     series: tuple[Series, ...]
     front: tuple[tuple[float, float], ...] = ()
+    predicted_front: tuple[tuple[float, float], ...] = ()
+    """The front of the predicted points among themselves."""
     front_rises_before: bool = False
     """Whether the front's step between two points is at the left one, as if larger x is better."""
     diagonal: bool = False
@@ -159,19 +162,22 @@ def _filled(
     directions = [objective.better for objective in objectives if objective.better is not None]
     best: set[Point] = set()
     if len(directions) == 2:
-        values = [(point.x, point.y) for point in points]
-        best = {p for p, optimal in zip(points, pareto_points(values, directions), strict=True) if optimal}
+        # Predicted points have a front among themselves: they never mark, or unmark, a measured one.
+        measured, fitted = ([p for p in points if p.predicted is predicted] for predicted in (False, True))
+        for some in (measured, fitted):
+            values = [(point.x, point.y) for point in some]
+            best |= {p for p, is_best in zip(some, pareto_points(values, directions), strict=True) if is_best}
         if not strict and any(objective.unsure for objective in objectives):
-            kept = pareto_points(values, directions, [_doubts(point, objectives) for point in points])
-            points = [
-                p._replace(ringed=True) if may_be and p not in best else p
-                for p, may_be in zip(points, kept, strict=True)
-            ]
+            values = [(point.x, point.y) for point in measured]
+            kept = pareto_points(values, directions, [_doubts(point, objectives) for point in measured])
+            ringed = {p for p, may_be in zip(measured, kept, strict=True) if may_be and p not in best}
+            points = [p._replace(ringed=True) if p in ringed else p for p in points]
     points = _fewer_labels(points, [0 if p in best else 1 if p.ringed else 2 for p in points])
     return replace(
         panel,
         series=fill(looks, zip((key for key, _ in keyed), points, strict=True)),
-        front=tuple(sorted({(point.x, point.y) for point in best})),
+        front=tuple(sorted({(point.x, point.y) for point in best if not point.predicted})),
+        predicted_front=tuple(sorted({(point.x, point.y) for point in best if point.predicted})),
     )
 
 
@@ -196,8 +202,14 @@ def _fewer_labels(points: list[Point], ranks: list[int]) -> list[Point]:
 
 def _points(frame: pd.DataFrame, x: str, y: str) -> list[Point]:
     xs, ys = numbers(frame, x), numbers(frame, y)
-    rows = zip(xs, ys, intervals(frame, x), intervals(frame, y), labels(frame), strict=True)
-    return [Point(a, b, c, d, label) for a, b, c, d, label in rows if a is not None and b is not None]
+    timed = any(COLUMNS[name].within == LATENCY_PROTOCOL for name in (x, y))
+    fitted = [timed and value == "predicted" for value in cells(frame, "latency_is")]
+    rows = zip(xs, ys, intervals(frame, x), intervals(frame, y), labels(frame), fitted, strict=True)
+    return [
+        Point(a, b, c, d, label, predicted=predicted)
+        for a, b, c, d, label, predicted in rows
+        if a is not None and b is not None
+    ]
 
 
 def _cells(column: Column) -> tuple[str, ...]:
@@ -218,6 +230,7 @@ _BARS = 500
 """Error bars of one path: longer paths aren't moved to whole pixels, and look blurred."""
 _LABEL = 6.5
 _FRONT_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
+_PREDICTED_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (1, 1.5))}
 _DIAGONAL: Any = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 2))}
 _RING_MARK: Any = {
     "marker": "o",
@@ -236,10 +249,14 @@ def _draw(ax: Axes, panel: ScatterPanel) -> None:
         steps = "steps-pre" if panel.front_rises_before else "steps-post"
         xs, ys = zip(*panel.front, strict=True)
         ax.plot(xs, ys, drawstyle=steps, zorder=1, **_FRONT_LINE)
+    if panel.predicted_front:
+        steps = "steps-pre" if panel.front_rises_before else "steps-post"
+        xs, ys = zip(*panel.predicted_front, strict=True)
+        ax.plot(xs, ys, drawstyle=steps, zorder=1, **_PREDICTED_LINE)
     points = panel.points
     dense = len(points) > panel.dense
     # Of very many points, the bars would hide what they belong to.
-    barred = set(panel.front) if dense else None
+    barred = {*panel.front, *panel.predicted_front} if dense else None
     for series in panel.series:
         _draw_series(ax, series, barred, one_by_one=len(points) <= panel.few, rasterized=dense)
     if panel.diagonal:
@@ -279,14 +296,17 @@ def _draw_series(
     for points in ([point] for point in with_bars) if one_by_one else [with_bars]:
         draw_bars(ax, "x", [(p.x, p.y, p.x_interval) for p in points if p.x_interval], rasterized)
         draw_bars(ax, "y", [(p.x, p.y, p.y_interval) for p in points if p.y_interval], rasterized)
-    ax.plot(
-        [point.x for point in series.points],
-        [point.y for point in series.points],
-        linestyle="none",
-        zorder=3,
-        rasterized=rasterized,
-        **_marker(series),
-    )
+    for predicted in (True, False):
+        points = [point for point in series.points if point.predicted is predicted]
+        if points:
+            ax.plot(
+                [point.x for point in points],
+                [point.y for point in points],
+                linestyle="none",
+                zorder=3,
+                rasterized=rasterized,
+                **(_hollow(series) if predicted else _marker(series)),
+            )
 
 
 def draw_bars(ax: Axes, name: str, bars: Sequence[tuple[float, float, Interval]], rasterized: bool) -> None:
@@ -327,6 +347,11 @@ def _marker(series: Series) -> dict[str, Any]:
     }
 
 
+def _hollow(series: Series) -> dict[str, Any]:
+    edge = series.colour if series.colour != "#F2D74E" else GREY
+    return _marker(series) | {"markerfacecolor": "none", "markeredgecolor": edge, "markersize": _MARKER - 1}
+
+
 def _reach(points: Iterable[Point], axis: str) -> list[float]:
     """All values along an axis, intervals included."""
     found = []
@@ -343,6 +368,12 @@ def _legend(panel: ScatterPanel) -> list[LegendEntry]:
     ]
     if len(panel.front) > 1:
         entries.append(LegendEntry(Line2D([], [], label="Pareto front", **_FRONT_LINE), 1))
+    if len(panel.predicted_front) > 1:
+        entries.append(LegendEntry(Line2D([], [], label="front of predicted ones", **_PREDICTED_LINE), 1))
+    if any(point.predicted for point in panel.points):
+        mark: dict[str, Any] = {"marker": "o", "markersize": _MARKER - 1, "markerfacecolor": "none"}
+        mark |= {"markeredgecolor": GREY, "label": "hollow: latency predicted"}
+        entries.append(LegendEntry(Line2D([], [], linestyle="none", **mark), 1))
     if panel.diagonal:
         entries.append(LegendEntry(Line2D([], [], label="same rank", **_DIAGONAL), 2))
     if any(point.ringed for point in panel.points):

@@ -29,6 +29,8 @@ class Point(NamedTuple):
     label: str = ""
     ringed: bool = False
     """Whether it is ringed: not on the front, but possibly optimal."""
+    predicted: bool = False
+    """Whether a coordinate is a predicted latency: it is drawn hollow."""
 
 
 @dataclass(frozen=True)

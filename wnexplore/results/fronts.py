@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from wnexplore.results.columns import COLUMNS, comparable_within, direction
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, comparable_within, direction
 from wnexplore.results.frame import doubts, groups, numbers
 from wnexplore.results.pareto import pareto
 
@@ -27,8 +27,8 @@ def pareto_rows(
 
     A row is dominated only if another is certainly better: if latency intervals overlap, neither dominates
     the other. `strict` compares values only. Rows are compared only within the same protocol: a latency at
-    batch 16 never with one at batch 1. Rows without one of the figures are never marked. Raises `InputError`
-    for a column that is unknown or has no better direction.
+    batch 16 never with one at batch 1, and a predicted one never with a measured one. Rows without one of
+    the figures are never marked. Raises `InputError` for a column that is unknown or has no better direction.
     """
     names = default_objectives(frame) if objectives is None else tuple(objectives)
     directions = [direction(name) for name in names]
@@ -37,7 +37,9 @@ def pareto_rows(
         return marked
     points = list(zip(*(numbers(frame, name) for name in names), strict=True))
     unsure = list(zip(*(doubts(frame, name) for name in names), strict=True))
-    for positions in groups(frame, comparable_within(names)).values():
+    # A predicted latency never marks, or unmarks, a measured one.
+    kinds = ("latency_is",) if any(COLUMNS[name].within == LATENCY_PROTOCOL for name in names) else ()
+    for positions in groups(frame, (*comparable_within(names), *kinds)).values():
         kept = pareto(
             [points[position] for position in positions],
             directions,

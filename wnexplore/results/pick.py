@@ -31,6 +31,8 @@ class Candidate:
 
     point: DesignPoint
     figures: Mapping[str, Measured]
+    latency_is: str | None = None
+    """Whether its latencies are measured or predicted."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def _candidates(rows: pd.DataFrame, requested: Sequence[str], known: Sequence[st
     """The points of `rows`, each with its figures in the columns `known`."""
     values = {name: cells(rows, name) for name in known}
     bounds = {name: intervals(rows, name) for name in known}
+    said = cells(rows, "latency_is")
     found = []
     for axes, positions in groups(rows, AXES).items():
         # Rows of one point differ in irrelevant columns; one of them may have a failed measurement.
@@ -209,7 +212,7 @@ def _candidates(rows: pd.DataFrame, requested: Sequence[str], known: Sequence[st
         figures = {
             n: Measured(value[row], bounds[n][row]) for n, value in values.items() if value[row] is not None
         }
-        found.append(Candidate(DesignPoint(**dict(zip(AXES, axes, strict=True))), figures))
+        found.append(Candidate(DesignPoint(**dict(zip(AXES, axes, strict=True))), figures, said[row]))
     return found
 
 

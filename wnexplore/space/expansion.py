@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from wnexplore.results.frame import frame
 from wnexplore.results.record import Record
 from wnexplore.space.cells import cells
 from wnexplore.space.grid import Space
-from wnexplore.space.prediction import LATENCY_COLUMNS, LATENCY_IS, Predictions
+from wnexplore.space.prediction import LATENCY_COLUMNS, LATENCY_IS, Predictions, calibration
 from wnexplore.space.selection import Indices, open_points
 from wnexplore.space.skeleton_cache import skeleton_of
 
@@ -83,13 +83,16 @@ def expand(spec: SweepSpec) -> Expansion:
 def frame_of(space: Space, points: Indices, predicted: Predictions | None = None) -> pd.DataFrame:
     """Points as rows of a table with their counts, and their predicted latencies, which it says are such."""
 
+    figures = {} if predicted is None else {n: predicted.column(n, points).tolist() for n in LATENCY_COLUMNS}
+
     def records() -> Iterator[Record]:
-        for index in points.tolist():
+        for at, index in enumerate(points.tolist()):
             point = space.point(index)
             counts = {"params": int(space.params[index]), "flops": int(space.flops[index])}
             yield Record("complexity", point, {}, value=counts)
             if predicted is not None and predicted.known[index]:
-                yield Record("latency", point, predicted.protocol, value=predicted.row(index))
+                value = {name: values[at] for name, values in figures.items()}
+                yield Record("latency", point, predicted.protocol, value=value)
 
     rows = frame(records())
     rows.loc[rows["latency_ms"].notna(), LATENCY_IS] = "predicted"
@@ -133,3 +136,35 @@ def to_csv(
             row.append(" ".join(map(str, alike[at])))
         writer.writerow(row)
     return file.getvalue()
+
+
+MAX_PREDICTED = 20_000
+"""Most predicted points beside a run's measured ones."""
+
+
+def with_predicted(
+    rows: pd.DataFrame, spec: SweepSpec, records: Iterable[Record], run: str, where: str | None
+) -> pd.DataFrame:
+    """`rows` of a run, and below them the points of a space whose latencies its `records` predict.
+
+    `where` chooses among several protocols, and the points; those that are measured under the protocol are
+    not among the predicted ones. Raises `InputError` as `calibration` and `Calibration.check` do, and for
+    more than `MAX_PREDICTED` points.
+    """
+    texts = [text for text in (spec.where, where) if text is not None]
+    wanted = condition(" and ".join(f"({text})" for text in texts)) if texts else None
+    timed = calibration(records, run, wanted)
+    space = space_of(spec)
+    predicted = timed.predict(space, open_points(space, wanted))
+    kept = open_points(space, wanted, predicted=predicted)
+    kept = kept[predicted.known[kept]]
+    measured = {record.point for record in timed.records}
+    if len(kept) > MAX_PREDICTED + len(measured):
+        raise InputError(
+            f"{len(kept):,} points of the space to predict, more than {MAX_PREDICTED:,}: select fewer by"
+            " --where"
+        )
+    kept = np.array([index for index in kept.tolist() if space.point(index) not in measured], np.intp)
+    both = pd.concat([rows, frame_of(space, kept, predicted)], ignore_index=True) if len(kept) else rows
+    both.attrs |= rows.attrs
+    return both
