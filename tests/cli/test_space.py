@@ -118,7 +118,7 @@ def space_file(tmp_path: Path) -> Path:
 def test_predicted_points_are_picked_and_said_to_be_predicted(
     command: Command, timed_run: Path, space_file: Path
 ) -> None:
-    options = ("pick", timed_run, "--space", space_file, "--objective", "params")
+    options: tuple[object, ...] = ("pick", timed_run, "--space", space_file, "--objective", "params")
     options += ("--prefer", "latency_ms", "--where", "method == weightnet and latency_ratio < 1.2")
     outcome = command(*options, "--json")
     assert outcome.code == 0, outcome.err
