@@ -28,7 +28,7 @@ from wnexplore.measure.environment import device_name
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import measure_latencies
 from wnexplore.measure.runtimes import make_pass
-from wnexplore.models.deploy import fold_batch_norms
+from wnexplore.models.deploy import deploy
 
 PASSES = {"inference": 20, "train": 4}
 """Under the profiler, after as many without it."""
@@ -59,7 +59,7 @@ def main() -> None:
         images = torch.randn(args.batch_size, 3, args.resolution, args.resolution)
         made = network(args.backbone, variant, args.stem)
         if deployed:
-            fold_batch_norms(made, images[:1])
+            deploy(made, images[:1])
         calls[variant], times[variant] = profiled(made, images, args.mode, passes)
     print(
         f"{args.backbone}, ({args.M}, {args.G}), {args.mode}, {'deployed' if deployed else 'as trained'},"

@@ -27,7 +27,7 @@ from wnexplore.measure.stopwatch import before_sample, flusher, sampler
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.timing_warnings import Warning, warnings_of
 from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, precision_set, threads_set
-from wnexplore.models.deploy import fold_batch_norms
+from wnexplore.models.deploy import deploy
 from wnexplore.results.intervals import MedianInterval
 
 MAX_RESIDENT = 16
@@ -133,7 +133,7 @@ def measure_latencies(
     first, as a separate group.
 
     If the protocol's baseline is deployed, batch normalisations are folded in every network
-    (`fold_batch_norms`); if its allocator is settled, this process's stays so.
+    (`wnexplore.models.deploy`); if its allocator is settled, this process's stays so.
 
     A network that loses the GPU's context is yielded as a `Failure`; the others are not yielded, and
     `ContextLostError` is raised: they can be timed in another process.
@@ -286,7 +286,7 @@ class _Bench:
             self._images = images.contiguous(memory_format=layout)
         place(network, protocol.device, dtype, layout)
         if protocol.baseline == "deployed" and protocol.mode == "inference":
-            fold_batch_norms(network, self._images[:1])
+            deploy(network, self._images[:1])
         return make_pass(network, self._images, protocol.mode, protocol.runtime)
 
     def _latency(self, timing: Timing, ready: _Ready, watch: Watch) -> Latency:

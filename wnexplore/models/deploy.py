@@ -1,4 +1,4 @@
-"""A network as it is deployed: batch normalisations folded into the convolutions before them.
+"""A network as it is deployed: batch normalisations folded, weights stored as inference reads them.
 
 Source: Ioffe & Szegedy, Batch Normalization, ICML 2015, algorithm 2, https://arxiv.org/abs/1502.03167: in
 inference a normalisation is an affine function of each channel, which a convolution's kernel and bias absorb.
@@ -18,10 +18,22 @@ from torch.utils._pytree import tree_leaves
 
 from wnexplore.models.branch import Branch
 from wnexplore.models.copies import evaluating, uncompiled
-from wnexplore.nn.generated import MethodConv2d
+from wnexplore.nn.generated import GeneratedConv2d, MethodConv2d
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def deploy(network: nn.Module, images: Tensor) -> None:
+    """Make `network`, in place, what runs where only inference matters: the same function in evaluation mode.
+
+    Batch normalisations are folded (`fold_batch_norms`, which see for `images` and what is raised), and
+    generated layers store their weights as inference reads them. It can't be trained or saved after it.
+    """
+    fold_batch_norms(network, images)
+    for module in network.modules():
+        if isinstance(module, GeneratedConv2d):
+            module.settle_for_inference()
 
 
 def fold_batch_norms(network: nn.Module, images: Tensor) -> int:

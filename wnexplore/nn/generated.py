@@ -207,6 +207,9 @@ class GeneratedConv2d(MethodConv2d):
             self._absorb(scale, shift)
         return True
 
+    def settle_for_inference(self) -> None:
+        """Store the weights as inference on a CPU reads them; the layer can't be trained, nor saved, then."""
+
     def formulation_of(self, x: Tensor) -> str:
         """The formulation that runs for images `x` (N, C_in, H, W) in the current mode."""
         if self.formulation != "auto":

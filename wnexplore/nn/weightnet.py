@@ -18,7 +18,7 @@ from wnexplore.design.generator import generator_shape
 from wnexplore.design.multiplier import Multiplier, parse_multiplier
 from wnexplore.errors import unknown
 from wnexplore.nn.context import Context
-from wnexplore.nn.formulations import generate_kernels
+from wnexplore.nn.formulations import generate_kernels, stored_by_input
 from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
@@ -120,6 +120,12 @@ class WeightNetConv2d(GeneratedConv2d):
         terms = self.fc2.inputs_per_group
         _, alpha0 = resting_alpha(self.activation, terms)
         return (KernelSum(self.fc2.weight, terms, alpha0),)
+
+    def settle_for_inference(self) -> None:
+        weight, groups = self.fc2.weight, self.shape.generator_groups
+        several = self.shape.inputs_per_group > 1 and groups % self.out_channels == 0
+        if several and weight.dim() == 2 and weight.device.type == "cpu" and self.formulation != "published":
+            self.fc2.weight = nn.Parameter(stored_by_input(weight, groups), requires_grad=False)
 
     def keep_kernel(self, kernel: Tensor) -> bool:
         if self.shape.inputs_per_group > 1:

@@ -18,6 +18,7 @@ from wnexplore.nn.formulations.choose import choose, choose_compiled
 from wnexplore.nn.formulations.feature_space import shared
 from wnexplore.nn.formulations.fused import MAX_TERMS, MIN_SLICE, fused_conv1x1, fuses, is_available
 from wnexplore.nn.formulations.generate import generate_kernels as generate_kernels
+from wnexplore.nn.formulations.generate import stored_by_input as stored_by_input
 from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.layer_shape import Formulation
 from wnexplore.nn.formulations.layer_shape import LayerShape as LayerShape
