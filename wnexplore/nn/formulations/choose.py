@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from wnexplore.nn.formulations.feature_space import as_matrices
@@ -28,19 +30,25 @@ def choose(
     pixels = rows * columns
     if device != "cpu":
         return _on_gpu(layer, pixels, training, device, dtype)
+    known = without_costs(layer, batch, height, width, training)
+    if known is not None:
+        return known
+    costs = costs_of(layer, batch, pixels, training)
+    return min(costs, key=lambda name: costs[name])
+
+
+def without_costs(layer: LayerShape, batch: int, height: int, width: int, training: bool) -> str | None:
+    """The formulation that a CPU takes whatever it costs; None where the costs decide."""
     if layer.slices is None:
         return "kernel"
     if as_matrices(layer, batch, height, width, training):
         # As many multiply-adds as the kernel formulation, without making a kernel.
         return "shared"
-    if training and _kept_by_shared(layer, pixels) > layer.weights:
+    rows, columns = layer.output_size(height, width)
+    if training and _kept_by_shared(layer, rows * columns) > layer.weights:
         # The published formulation keeps the kernels: never keep more than that.
         return "kernel"
-    costs = {
-        "kernel": _kernel_ms(layer, batch, pixels, training),
-        "shared": _shared_ms(layer, batch, pixels),
-    }
-    return min(costs, key=lambda name: costs[name])
+    return None
 
 
 def choose_compiled(layer: LayerShape) -> str:
@@ -68,45 +76,71 @@ def _on_gpu(layer: LayerShape, pixels: int, training: bool, device: str, dtype: 
     return "kernel" if layer.pointwise and layer.stride == (1, 1) and not training else "published"
 
 
-# Milliseconds on two cores of an AMD EPYC; only their ratios matter.
-_CALL = 0.002
-"""Per operator."""
-_PRODUCT = 1 / 92e6
-"""Per multiply-add in a large matrix product."""
-_CONVOLUTION = 1 / 104e6
-"""Per multiply-add in a large convolution."""
-_MADE = 1 / 5e6
-"""Per kernel element made, written and read."""
-_MOVED = 1 / 5.5e6
-"""Per element read and written back."""
-_FOLDED = 1 / 2.9e6
-"""Per image element where images are folded into groups."""
-_STACKED = 1 / 1.6e6
-"""Per weight reordered, in large buffers that are cleared for each call."""
+@dataclass(frozen=True)
+class Costs:
+    """What operators cost in milliseconds, of which only the ratios matter."""
+
+    call: float
+    """Per operator."""
+    product: float
+    """Per multiply-add in a large matrix product."""
+    convolution: float
+    """Per multiply-add in a large convolution."""
+    made: float
+    """Per kernel element made, written and read."""
+    moved: float
+    """Per element read and written back."""
+    folded: float
+    """Per image element where images are folded into groups."""
+    stacked: float
+    """Per weight reordered, in large buffers that are cleared for each call."""
 
 
-def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool) -> float:
+COSTS = Costs(
+    call=0.002,
+    product=1 / 92e6,
+    convolution=1 / 104e6,
+    made=1 / 5e6,
+    moved=1 / 5.5e6,
+    folded=1 / 2.9e6,
+    stacked=1 / 1.6e6,
+)
+"""On two cores of an AMD EPYC."""
+
+
+def costs_of(
+    layer: LayerShape, batch: int, pixels: int, training: bool, costs: Costs = COSTS
+) -> dict[str, float]:
+    """The cost of each formulation on a CPU for images that leave `pixels` pixels each."""
+    return {
+        "kernel": _kernel_ms(layer, batch, pixels, training, costs),
+        "shared": _shared_ms(layer, batch, pixels, costs),
+    }
+
+
+def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool, costs: Costs) -> float:
     single = batch == 1 and layer.weights < SINGLE_NUMBERS and not training
-    calls = (3 if single else 4) * _CALL
-    made, applied = batch * layer.weights * _MADE, batch * layer.weights * pixels
+    calls = (3 if single else 4) * costs.call
+    made, applied = batch * layer.weights * costs.made, batch * layer.weights * pixels
     if layer.groups == 1 and (layer.pointwise or pixels <= MAX_COLUMNS):
         columns = 0 if layer.pointwise else batch * layer.fan_in * pixels
-        return calls + made + applied * _PRODUCT + columns * _MOVED
-    applied_ms, reordered = applied * _CONVOLUTION, _reordered(layer, batch, pixels)
+        return calls + made + applied * costs.product + columns * costs.moved
+    applied_ms, reordered = applied * costs.convolution, _reordered(layer, batch, pixels)
     if single:
-        return calls + made + applied_ms + reordered * _MOVED
+        return calls + made + applied_ms + reordered * costs.moved
     # Each image's kernel is also reordered for the convolution.
-    made += batch * layer.weights * _STACKED
-    return calls + made + applied_ms + reordered * _FOLDED
+    made += batch * layer.weights * costs.stacked
+    return calls + made + applied_ms + reordered * costs.folded
 
 
-def _shared_ms(layer: LayerShape, batch: int, pixels: int) -> float:
+def _shared_ms(layer: LayerShape, batch: int, pixels: int, costs: Costs) -> float:
     terms = (layer.slices or 1) * layer.inputs_per_group
     applied = batch * layer.weights * pixels * layer.inputs_per_group
     outputs = batch * layer.out_channels * pixels
     stacked = 0 if terms == 1 else layer.weights * layer.inputs_per_group
     moved = 2 * outputs * terms + _reordered(layer, batch, pixels)
-    return (1 + 2 * terms) * _CALL + applied * _CONVOLUTION + moved * _MOVED + stacked * _STACKED
+    calls = (1 + 2 * terms) * costs.call
+    return calls + applied * costs.convolution + moved * costs.moved + stacked * costs.stacked
 
 
 def _reordered(layer: LayerShape, batch: int, pixels: int) -> int:
