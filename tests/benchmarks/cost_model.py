@@ -228,7 +228,7 @@ def main() -> None:
             found = regrets(rows[1::2], one)
             print(
                 f"{path}: {len(found)} layers not fitted to, {label} costs: regret {np.mean(found) - 1:.1%}"
-                f" in the mean, {max(found) - 1:.0%} at worst, 99 % at most {np.quantile(found, 0.99) - 1:.0%}"
+                f" in the mean, {max(found) - 1:.0%} at worst, 99 % up to {np.quantile(found, 0.99) - 1:.0%}"
             )
 
 
