@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.store import make
 from tests.results.records import complexity, points
 from wnexplore.errors import InputError
 from wnexplore.report.figure_files import drawn
@@ -98,6 +100,32 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert ended.returncode == -signal.SIGKILL
     while _runs(int(ended.stdout)):
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be chosen here")
+def test_a_large_run_is_drawn_the_same_on_one_core_and_on_all(tmp_path: Path) -> None:
+    make(tmp_path / "run", WORTH)
+    folders = {}
+    for name, cores in (("one", {min(os.sched_getaffinity(0))}), ("all", os.sched_getaffinity(0))):
+        out = tmp_path / name
+        out.mkdir()
+        script = "import os, sys; os.sched_setaffinity(0, {cores}); from wnexplore.cli import main; main()"
+        command = [
+            sys.executable,
+            "-c",
+            script.format(cores=cores),
+            "plot",
+            str(tmp_path / "run"),
+            "--out",
+            str(out),
+        ]
+        said = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert said.stderr == ""
+        folders[name] = {path.name: path.read_bytes() for path in out.iterdir()}
+        assert {Path(line).name for line in said.stdout.splitlines()} == folders[name].keys()
+    assert len(folders["one"]) > 4
+    assert folders["all"] == folders["one"]
 
 
 def _runs(pid: int) -> bool:
