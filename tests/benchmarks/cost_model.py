@@ -2,8 +2,8 @@
 
 `measure FILE.csv` draws layers of the registered backbones, (M, G), batch sizes, inference and training at
 random, times the formulations kernel and shared of each in turns, and adds a row for each to the file. `fit
-FILE.csv [OTHER.csv ...]` fits the costs to half of the layers by their logarithms, and prints the regret of
-the present and of the fitted costs on the other half: the chosen formulation's time over the best one's.
+FILE.csv OTHER.csv [...]` fits the costs of inference and of training to the first file, and prints the regret
+of the present and of the fitted costs in the others: the chosen formulation's time over the best one's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from wnexplore.design.point import DesignPoint
 from wnexplore.measure.environment import device_name
 from wnexplore.nn.formulations import LayerShape, apply_generated, legal_formulations, stored_by_input
-from wnexplore.nn.formulations.choose import COSTS, Costs, costs_of, without_costs
+from wnexplore.nn.formulations.choose import INFERENCE, TRAINING, Costs, costs_of, without_costs
 from wnexplore.space.skeleton_cache import skeleton_of
 
 NETWORKS = (
@@ -42,6 +42,8 @@ MOST = 3e9
 """Multiply-adds, with those of all terms: larger layers take too long."""
 ROUNDS = 25
 """Most rounds of a layer."""
+STEPS = 3000
+"""Random steps of the search for a smaller regret."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Layer:
         """The formulation that no cost decides."""
         return without_costs(self.shape, self.batch, self.height, self.height, self.training)
 
-    def chosen(self, costs: Costs) -> str:
-        """The formulation by `costs`."""
+    def chosen(self, costs: Costs | None) -> str:
+        """The formulation by `costs`, or by those that `choose` has."""
         found = costs_of(self.shape, self.batch, self.pixels, self.training, costs)
         return self.known() or min(found, key=lambda name: found[name])
 
@@ -182,8 +184,8 @@ def _layer(row: dict[str, str]) -> Layer:
 
 
 def fitted(rows: list[Row], start: Costs) -> Costs:
-    """The costs with the smallest robust errors of the logarithms of both formulations' times, and of theirs
-    relative to each other.
+    """The costs with the smallest regret that are found near those with the smallest robust errors of the
+    logarithms of both formulations' times, and of theirs relative to each other.
     """
 
     def errors(logs: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
@@ -195,11 +197,26 @@ def fitted(rows: list[Row], start: Costs) -> Costs:
             found += [0.3 * off["kernel"], 0.3 * off["shared"], off["kernel"] - off["shared"]]
         return found
 
-    began = np.log(np.array(astuple(start)))
-    return Costs(*np.exp(least_squares(errors, began, loss="soft_l1", f_scale=0.2).x).tolist())
+    # Costs that were none begin where they could be noticed.
+    began = np.log(np.maximum(np.array(astuple(start)), 1e-9))
+    best = least_squares(errors, began, loss="soft_l1", f_scale=0.2).x
+    dice = np.random.default_rng(0)
+
+    def badness(logs: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+        found = regrets(rows, Costs(*np.exp(logs).tolist()))
+        return float(np.mean(found) + 0.02 * np.quantile(found, 0.99))
+
+    least = badness(best)
+    for step in range(STEPS):
+        tried = best + dice.normal(0, 1.0 if step < STEPS / 2 else 0.2, len(best)) * (
+            dice.random(len(best)) < 0.3
+        )
+        if (now := badness(tried)) < least:
+            best, least = tried, now
+    return Costs(*np.exp(best).tolist())
 
 
-def regrets(rows: list[Row], costs: Costs) -> list[float]:
+def regrets(rows: list[Row], costs: Costs | None) -> list[float]:
     """Each chosen formulation's time over the best one's."""
     return [taken[layer.chosen(costs)] / min(taken.values()) for layer, taken in rows]
 
@@ -219,17 +236,24 @@ def main() -> None:
     if requested.action == "measure":
         measure(requested.file, requested.layers, requested.seed, requested.seconds)
         return
-    tables = {path: read(path) for path in requested.files}
-    half = [row for rows in tables.values() for row in rows[::2]]
-    costs = fitted(half, COSTS)
-    print("fitted: " + ", ".join(f"{name}=1 / {1 / value:.3g}" for name, value in asdict(costs).items()))
-    for path, rows in tables.items():
-        for label, one in (("present", COSTS), ("fitted", costs)):
-            found = regrets(rows[1::2], one)
-            print(
-                f"{path}: {len(found)} layers not fitted to, {label} costs: regret {np.mean(found) - 1:.1%}"
-                f" in the mean, {max(found) - 1:.0%} at worst, 99 % up to {np.quantile(found, 0.99) - 1:.0%}"
-            )
+    first, *others = (read(path) for path in requested.files)
+    for training, start in ((False, INFERENCE), (True, TRAINING)):
+        part = [row for row in first if row[0].training == training and row[0].known() is None]
+        costs = fitted(part, start)
+        name = "training" if training else "inference"
+        values = ", ".join(f"{name}={value:.3g}" for name, value in asdict(costs).items())
+        print(f"{name}, fitted to {len(part)} layers: {values}")
+        for path, rows in zip(requested.files[1:], others, strict=True):
+            tested = [row for row in rows if row[0].training == training]
+            for label, one in (("present", None), ("fitted", costs)):
+                print(f"  {path}, {label} costs: {_line(regrets(tested, one))}")
+
+
+def _line(found: list[float]) -> str:
+    return (
+        f"{len(found)} layers, regret {np.mean(found) - 1:.1%} in the mean, 99 % up to"
+        f" {np.quantile(found, 0.99) - 1:.0%}, {max(found) - 1:.0%} at worst"
+    )
 
 
 if __name__ == "__main__":

@@ -70,6 +70,13 @@ RUNS = {
     "python -m tests.benchmarks.calls --backbone resnet18 -M 4 --mode train --batch-size 16": (
         f"{CALLS} --batch-size 2 --backbone shufflenet_v2_x0_5"
     ),
+    "python -m tests.benchmarks.cost_model measure fitted_to.csv --layers 700 --seconds 0.15": (
+        "--layers 3 --seconds 0.01"
+    ),
+    "python -m tests.benchmarks.cost_model measure tested_on.csv --layers 500 --seconds 0.15 --seed 1": (
+        "--layers 3 --seconds 0.01"
+    ),
+    "python -m tests.benchmarks.cost_model fit fitted_to.csv tested_on.csv": "--help",
     "python -m tests.benchmarks.counting": "--rounds 1",
     "python -m tests.benchmarks.latency": (
         "--seconds 0.1 --repeats 1 --quiet --device cpu --resolution 32 --networks plain se"

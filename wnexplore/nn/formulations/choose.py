@@ -86,32 +86,55 @@ class Costs:
     """Per multiply-add in a large matrix product."""
     convolution: float
     """Per multiply-add in a large convolution."""
+    begun: float
+    """Per convolution, beyond a call: it prepares its kernels and its images' layout."""
     made: float
-    """Per kernel element made, written and read."""
+    """Per kernel element written and read."""
+    term: float
+    """Per multiply-add that makes a kernel element."""
     moved: float
     """Per element read and written back."""
     folded: float
     """Per image element where images are folded into groups."""
     stacked: float
     """Per weight reordered, in large buffers that are cleared for each call."""
+    channel: float
+    """Per channel and image of a convolution in groups."""
 
 
-COSTS = Costs(
-    call=0.002,
-    product=1 / 92e6,
-    convolution=1 / 104e6,
-    made=1 / 5e6,
-    moved=1 / 5.5e6,
-    folded=1 / 2.9e6,
-    stacked=1 / 1.6e6,
+INFERENCE = Costs(
+    call=0.065,
+    product=1.31e-8,
+    convolution=9.01e-9,
+    begun=0.214,
+    made=5.26e-7,
+    term=5.12e-10,
+    moved=5.14e-7,
+    folded=9.73e-7,
+    stacked=4.93e-7,
+    channel=1.24e-8,
 )
-"""On two cores of an AMD EPYC."""
+"""Fitted to the regret of choices on two cores of an Intel Xeon (tests.benchmarks.cost_model)."""
+TRAINING = Costs(
+    call=0.166,
+    product=5.59e-8,
+    convolution=3.41e-8,
+    begun=0.913,
+    made=1.06e-6,
+    term=4.66e-7,
+    moved=1.51e-6,
+    folded=3.72e-6,
+    stacked=1.6e-6,
+    channel=1.56e-4,
+)
+"""Of forward and backward, likewise."""
 
 
 def costs_of(
-    layer: LayerShape, batch: int, pixels: int, training: bool, costs: Costs = COSTS
+    layer: LayerShape, batch: int, pixels: int, training: bool, costs: Costs | None = None
 ) -> dict[str, float]:
     """The cost of each formulation on a CPU for images that leave `pixels` pixels each."""
+    costs = costs or (TRAINING if training else INFERENCE)
     return {
         "kernel": _kernel_ms(layer, batch, pixels, training, costs),
         "shared": _shared_ms(layer, batch, pixels, costs),
@@ -121,11 +144,13 @@ def costs_of(
 def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool, costs: Costs) -> float:
     single = batch == 1 and layer.weights < SINGLE_NUMBERS and not training
     calls = (3 if single else 4) * costs.call
-    made, applied = batch * layer.weights * costs.made, batch * layer.weights * pixels
+    made = batch * layer.weights * (costs.made + layer.inputs_per_group * costs.term)
+    applied = batch * layer.weights * pixels
     if layer.groups == 1 and (layer.pointwise or pixels <= MAX_COLUMNS):
         columns = 0 if layer.pointwise else batch * layer.fan_in * pixels
         return calls + made + applied * costs.product + columns * costs.moved
-    applied_ms, reordered = applied * costs.convolution, _reordered(layer, batch, pixels)
+    applied_ms = costs.begun + applied * costs.convolution
+    reordered = _reordered(layer, batch, pixels)
     if single:
         return calls + made + applied_ms + reordered * costs.moved
     # Each image's kernel is also reordered for the convolution.
@@ -139,7 +164,9 @@ def _shared_ms(layer: LayerShape, batch: int, pixels: int, costs: Costs) -> floa
     outputs = batch * layer.out_channels * pixels
     stacked = 0 if terms == 1 else layer.weights * layer.inputs_per_group
     moved = 2 * outputs * terms + _reordered(layer, batch, pixels)
-    calls = (1 + 2 * terms) * costs.call
+    calls = (1 + 2 * terms) * costs.call + costs.begun
+    if layer.groups > 1:
+        calls += batch * layer.out_channels * costs.channel
     return calls + applied * costs.convolution + moved * costs.moved + stacked * costs.stacked
 
 
