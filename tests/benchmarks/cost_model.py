@@ -239,13 +239,15 @@ def main() -> None:
     first, *others = (read(path) for path in requested.files)
     for training, start in ((False, INFERENCE), (True, TRAINING)):
         part = [row for row in first if row[0].training == training and row[0].known() is None]
+        if not part:
+            continue
         costs = fitted(part, start)
         name = "training" if training else "inference"
         values = ", ".join(f"{name}={value:.3g}" for name, value in asdict(costs).items())
         print(f"{name}, fitted to {len(part)} layers: {values}")
         for path, rows in zip(requested.files[1:], others, strict=True):
             tested = [row for row in rows if row[0].training == training]
-            for label, one in (("present", None), ("fitted", costs)):
+            for label, one in (("present", None), ("fitted", costs)) if tested else ():
                 print(f"  {path}, {label} costs: {_line(regrets(tested, one))}")
 
 

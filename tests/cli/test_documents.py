@@ -71,12 +71,12 @@ RUNS = {
         f"{CALLS} --batch-size 2 --backbone shufflenet_v2_x0_5"
     ),
     "python -m tests.benchmarks.cost_model measure fitted_to.csv --layers 700 --seconds 0.15": (
-        "--layers 3 --seconds 0.01"
+        "--layers 9 --seconds 0.01"
     ),
     "python -m tests.benchmarks.cost_model measure tested_on.csv --layers 500 --seconds 0.15 --seed 1": (
-        "--layers 3 --seconds 0.01"
+        "--layers 9 --seconds 0.01"
     ),
-    "python -m tests.benchmarks.cost_model fit fitted_to.csv tested_on.csv": "--help",
+    "python -m tests.benchmarks.cost_model fit fitted_to.csv tested_on.csv": "",
     "python -m tests.benchmarks.counting": "--rounds 1",
     "python -m tests.benchmarks.latency": (
         "--seconds 0.1 --repeats 1 --quiet --device cpu --resolution 32 --networks plain se"
