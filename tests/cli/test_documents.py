@@ -87,6 +87,11 @@ RUNS = {
     " --seeds 4 --variants se 8x --kernel-lr 6 --jobs 2": (
         "--data shapes:10x40 --resolutions 8 --epochs 1 --seeds 1 --jobs 1"
     ),
+    "python -m tests.benchmarks.calls --stem small --seconds 3": f"{CALLS} --backbone shufflenet_v2_x0_5",
+    "python -m tests.benchmarks.speed --modes inference --formulations auto --no-timm --seconds 3 --out"
+    " speed_deployed.csv": (
+        "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --pairs 1,1 --seconds 0.1 --device cpu --stem small"
+    ),
     "python -m tests.benchmarks.speed --out speed.csv": (
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --modes inference --pairs 1,1 --no-timm"
         " --seconds 0.1 --device cpu --resolution 32"
