@@ -87,6 +87,7 @@ RUNS = {
     " --seeds 4 --variants se 8x --kernel-lr 6 --jobs 2": (
         "--data shapes:10x40 --resolutions 8 --epochs 1 --seeds 1 --jobs 1"
     ),
+    'wnexplore sweep published_ranking --seeds 4 --where "backbone == shufflenet_v2_x0_5"': "--dry-run",
     "python -m tests.benchmarks.calls --stem small --seconds 3": f"{CALLS} --backbone shufflenet_v2_x0_5",
     "python -m tests.benchmarks.speed --modes inference --formulations auto --no-timm --seconds 3 --out"
     " speed_deployed.csv": (
