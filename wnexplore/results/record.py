@@ -29,8 +29,9 @@ class Record:
     - complexity: protocol {}; value params, flops, fvcore_flops (None where fvcore fails), operators {name:
       multiply-adds of one image}, uncounted and, of these, uncounted_products {name: calls}.
     - latency: protocol (a `LatencyProtocol`, or what the store has of one) device, device_name, dtype,
-      batch_size, runtime, memory_format, threads, cache, mode, wait_policy (how torch's threads wait for
-      each other; None on a GPU), target, seconds; value latency_ms and latency_ratio with their _low and
+      batch_size, runtime, memory_format, threads, cache, mode, baseline ("deployed", or as in older records,
+      which lack it, "trained"), allocator ("settled", or as in older ones "as_is"; None on a GPU),
+      wait_policy (how torch's threads wait for each other; None on a GPU), target, seconds; value latency_ms and latency_ratio with their _low and
       _high, peak_memory_mb (None where torch doesn't hand out the memory), compile_s (None where nothing is
       compiled or exported), energy_j (joules per image; None without a counter), rounds,
       stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
