@@ -1,8 +1,9 @@
 """Do CPU latencies repeat between processes? python -m tests.benchmarks.allocator [--processes 10] ...
 
-Each of several processes times the same networks in rounds (`measure_latencies`), with the allocator of
-memory as it is and settled in turn, and counts the page faults of a pass. Prints, for each network and state,
-the median latency over the processes and its spread: the largest less the smallest, over the median.
+Each of several processes counts the page faults of a pass, as soon as the networks have run, and times the
+networks in rounds (`measure_latencies`), with the allocator of memory as it is and settled in turn. Prints,
+for each network and state, the median latency over the processes and its spread: the largest less the
+smallest, over the median.
 """
 
 from __future__ import annotations
@@ -12,25 +13,38 @@ import json
 import resource
 import subprocess
 import sys
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
-from tests.benchmarks.networks import BASELINE, POINTS, builders
 from wnexplore.design.latency_protocol import LatencyProtocol
+from wnexplore.design.point import DesignPoint
+from wnexplore.measure.allocator import settle
 from wnexplore.measure.environment import device_name
 from wnexplore.measure.failure import Failure
 from wnexplore.measure.latency import measure_latencies
+from wnexplore.models import build
 
 STATES = ("as_is", "settled")
-PASSES = 20
+BASELINE = "plain"
+NETWORKS = (BASELINE, "weightnet 2,2")
+PASSES = 6
 """Passes whose page faults are counted."""
 
 
 def timed(state: str, requested: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Latency, ratio and page faults a pass of each network in this process."""
-    made = builders(requested.networks)
+    points = (
+        DesignPoint.of(requested.backbone),
+        DesignPoint.of(requested.backbone, "weightnet", 2, 2),
+    )
+    made = {name: partial(build, point) for name, point in zip(NETWORKS, points, strict=True)}
+    if state == "settled":
+        settle()
+    images = torch.randn(requested.batch_size, 3, requested.resolution, requested.resolution)
+    found = {name: {"faults": _faults(make().eval(), images)} for name, make in made.items()}
     protocol = LatencyProtocol(
         device="cpu",
         device_name=device_name("cpu"),
@@ -40,14 +54,10 @@ def timed(state: str, requested: argparse.Namespace) -> dict[str, dict[str, floa
         seconds=requested.seconds,
         allocator=state,
     )
-    found: dict[str, dict[str, float]] = {}
     for name, latency in measure_latencies(made, BASELINE, made[BASELINE], protocol, requested.resolution):
         if isinstance(latency, Failure):
             sys.exit(f"{name}: {latency.error}")
-        found[name] = {"ms": latency.median.median, "ratio": latency.ratio.median}
-    images = torch.randn(requested.batch_size, 3, requested.resolution, requested.resolution)
-    for name, build in made.items():
-        found[name]["faults"] = _faults(build().eval(), images)
+        found[name] |= {"ms": latency.median.median, "ratio": latency.ratio.median}
     return found
 
 
@@ -66,7 +76,7 @@ def main() -> None:
     """Run the processes in turn and print how far their figures spread."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--processes", type=int, default=10, help="of each state")
-    options.add_argument("--networks", nargs="+", choices=POINTS, default=[BASELINE, "weightnet 2,2"])
+    options.add_argument("--backbone", default="shufflenet_v2_x0_5")
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("--resolution", type=int, default=224)
     options.add_argument("--seconds", type=float, default=3.0, help="for each network of a process")
@@ -86,10 +96,11 @@ def main() -> None:
             )
             found[state].append(json.loads(done.stdout))
     print(
-        f"{device_name('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch"
-        f" {requested.batch_size}, {requested.resolution} px, {requested.processes} processes"
+        f"{requested.backbone}, {device_name('cpu')}, {torch.get_num_threads()} threads, torch"
+        f" {torch.__version__}, batch {requested.batch_size}, {requested.resolution} px,"
+        f" {requested.processes} processes"
     )
-    for network in requested.networks:
+    for network in NETWORKS:
         for state in STATES:
             print(f"{network:16} {state:8} {_line([times[network] for times in found[state]])}")
 

@@ -31,11 +31,12 @@ class Record:
     - latency: protocol (a `LatencyProtocol`, or what the store has of one) device, device_name, dtype,
       batch_size, runtime, memory_format, threads, cache, mode, baseline ("deployed", or as in older records,
       which lack it, "trained"), allocator ("settled", or as in older ones "as_is"; None on a GPU),
-      wait_policy (how torch's threads wait for each other; None on a GPU), target, seconds; value latency_ms and latency_ratio with their _low and
-      _high, peak_memory_mb (None where torch doesn't hand out the memory), compile_s (None where nothing is
-      compiled or exported), energy_j (joules per image; None without a counter), rounds,
-      stopped_by ("target" or "budget"), warnings [{kind, text}]; samples latency_ms, baseline_ms and,
-      on a GPU, if available, sm_clock_mhz, temperature_c, power_w and throttle_reasons (a bit mask).
+      wait_policy (how torch's threads wait for each other; None on a GPU), target, seconds; value latency_ms
+      and latency_ratio with their _low and _high, peak_memory_mb (None where torch doesn't hand out the
+      memory), compile_s (None where nothing is compiled or exported), energy_j (joules per image; None
+      without a counter), rounds, stopped_by ("target" or "budget"), warnings [{kind, text}]; samples
+      latency_ms, baseline_ms and, on a GPU, if available, sm_clock_mhz, temperature_c, power_w and
+      throttle_reasons (a bit mask).
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
       and with halving schedule ("halving"), min_epochs, max_epochs, eta and by (left out: top1); value top1
       (percent), test_loss (mean cross-entropy of the test images in nats; None or left out: unknown),
