@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from wnexplore.design.latency_protocol import latency_axes
+from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
@@ -85,7 +84,7 @@ def calibration_plan(
     listed = [point for plain, chosen in found.items() for point in (plain, *chosen)]
     latency = spec.latency or LatencySpec()
     on = timing_device(resolve_device(latency.device))
-    protocols = math.prod(map(len, latency_axes(latency, on).values()))
+    protocols = len(list(latency_protocols(latency, on)))
     if minutes is not None:
         seconds = 60 * minutes / (protocols * len(listed) * (1 + WARM_UP))
         latency = LatencySpec.model_validate(latency.model_dump() | {"seconds": seconds})
