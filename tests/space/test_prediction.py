@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.latencies import PLAIN_MS, PROTOCOL, latency, true_ratio, write_run
 from wnexplore.design.sweep_file import SweepSpec
@@ -16,6 +17,7 @@ from wnexplore.results.pareto import pareto
 from wnexplore.results.record import Record
 from wnexplore.space.expansion import frame_of, space_of, to_csv
 from wnexplore.space.grid import Space
+from wnexplore.space.near_front import NearFront
 from wnexplore.space.prediction import LATENCY_COLUMNS, PREDICTED, Calibration, calibration
 from wnexplore.space.selection import front, open_points, overlapping, sample, truth
 
@@ -131,6 +133,35 @@ def test_the_front_is_that_of_all_rows(known: Calibration, objectives: tuple[str
     assert len(lines) == len(kept) + 1
     assert lines[0].endswith(",latency_ratio_high,latency_is,alike")
     assert all(",predicted," in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("objectives", [("latency_ms", "params"), ("params", "flops", "latency_ratio")])
+def test_near_the_front_is_what_no_feasible_point_certainly_beats(
+    known: Calibration, objectives: tuple[str, ...]
+) -> None:
+    found = space()
+    predicted = known.predict(found)
+    points = sample(open_points(found, None), 150, 1)
+    feasible = points[found.params[points] > np.median(found.params[points])]
+
+    def costs(end: str, at: NDArray[np.intp]) -> NDArray[np.float64]:
+        columns = [
+            predicted.column(f"{name}{end}", at) if name in PREDICTED else getattr(found, name)[at]
+            for name in objectives
+        ]
+        return np.array(columns, dtype=float).T
+
+    worst = costs("_high", feasible)
+    near = [
+        not any((other <= best).all() and (other < best).any() for other in worst)
+        for best in costs("_low", points)
+    ]
+    assert NearFront.of(found, feasible, objectives, predicted).has(found, points, predicted).tolist() == near
+    assert 0 < sum(near) < len(points)
+    # What is on the front by its values may be on it by its intervals.
+    all_of_them = NearFront.of(found, points, objectives, predicted)
+    kept = front(found, points, objectives, predicted)
+    assert all_of_them.has(found, kept, predicted).all()
 
 
 def test_one_protocol_is_chosen_by_a_condition(records: list[Record]) -> None:

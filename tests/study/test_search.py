@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -21,17 +22,20 @@ import pytest
 from tests.commands import ended, started
 from tests.latencies import true_ratio, write_run
 from tests.sweeps import committed, write_sweep
+from wnexplore.design.counts import count
 from wnexplore.design.external_names import source_hash
 from wnexplore.design.latency_protocol import latency_protocols
-from wnexplore.design.point import DesignPoint
+from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import InputError, Notice
 from wnexplore.measure.environment import timing_device
 from wnexplore.results.frame import frame
+from wnexplore.results.record import Record
 from wnexplore.results.store import FILE_NAME, Store, read_records
 from wnexplore.space.expansion import expand
 from wnexplore.space.prediction import calibrations
+from wnexplore.space.skeleton_cache import skeleton_of
 from wnexplore.space.stage_features import StageFeatures
 from wnexplore.study.optuna_storage import STUDY
 from wnexplore.study.search import POPULATION, Search, search
@@ -391,14 +395,9 @@ def test_a_damaged_identity_is_another_search(identity: str) -> None:
 
 @pytest.mark.slow
 def test_points_whose_predicted_latency_breaks_a_budget_are_never_built(tmp_path: Path) -> None:
-    text = SPACE.replace("[se, weightnet]", "[weightnet]").replace("G: [1, 2]", "G: [1]")
-    text = text.replace("[1, 2, 4]", "[1, 2, 4, 8]").replace("stages: [null, [3, 4]]\n", "")
-    spec = _spec(tmp_path, text.replace("latency: false", "latency: {device: cpu, seconds: 0.001}"))
-    assert spec.latency is not None
+    spec = _spec(tmp_path, PREDICTED_SPACE)
     points = expand(spec).points
-    (protocol,) = latency_protocols(spec.latency, timing_device("cpu"))
-    of_file = replace(protocol, source=source_hash(points[0].backbone))
-    records = write_run(tmp_path / "timed", points[::2], protocol=of_file, terms=_growing)
+    records = _timed(spec, tmp_path / "timed", _growing)
     middle = sorted(true_ratio(point, _growing) for point in points)[len(points) // 2]
     wanted = Search(
         spec, TRADE, (f"latency_ratio < {middle}",), trials=100, timed=calibrations(records, "RUN")
@@ -423,6 +422,91 @@ def test_points_whose_predicted_latency_breaks_a_budget_are_never_built(tmp_path
     with pytest.raises(InputError, match="--budget"):
         replace(wanted, budgets=()).check()
     assert wanted.identity != replace(wanted, timed=()).identity
+
+
+def _timed(spec: SweepSpec, directory: Path, terms: Callable[[StageFeatures], float]) -> list[Record]:
+    """A run with made-up latencies of every second point, under the protocol of `spec`."""
+    assert spec.latency is not None
+    (protocol,) = latency_protocols(spec.latency, timing_device("cpu"))
+    points = expand(spec).points
+    of_file = replace(protocol, source=source_hash(points[0].backbone))
+    return write_run(directory, points[::2], protocol=of_file, terms=terms)
+
+
+PREDICTED_SPACE = (
+    SPACE.replace("[se, weightnet]", "[weightnet]")
+    .replace("G: [1, 2]", "G: [1]")
+    .replace("[1, 2, 4]", "[1, 2, 4, 8]")
+    .replace("stages: [null, [3, 4]]\n", "")
+    .replace("latency: false", "latency: {device: cpu, seconds: 0.001}")
+)
+
+
+@pytest.mark.slow
+def test_where_all_is_foreseen_points_certainly_off_the_front_are_never_built(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, PREDICTED_SPACE)
+    timed = calibrations(_timed(spec, tmp_path / "timed", _in_any_order), "RUN")
+    wanted = Search(spec, ("flops", "latency_ratio"), trials=100, timed=timed)
+    near = wanted.within.size
+    assert 0 < near < len(expand(spec).points)
+    with Store.create(tmp_path / "run") as store:
+        outcome = search(wanted, store)
+    assert outcome.exhausted
+    assert outcome.points == near
+    assert wanted.calibration is not None
+    bounds = {}
+    for point in expand(spec).points:
+        row, flops = wanted.calibration.predict_point(point), count(point, skeleton_of(point)).flops
+        ends = row["latency_ratio_low"], row["latency_ratio_high"]
+        # Of what can't be predicted nothing is certain.
+        bounds[point] = (flops, ends[0] or 0.0), (flops, ends[1] or math.inf)
+    built = {record.point for record in read_records(tmp_path / "run")} & set(bounds)
+    for point, (best, _) in bounds.items():
+        beaten = any(a <= best[0] and b <= best[1] and (a, b) != best for _, (a, b) in bounds.values())
+        assert beaten == (point not in built)
+
+
+@pytest.mark.slow
+def test_points_off_the_front_by_their_predicted_latency_are_trained_and_not_timed(tmp_path: Path) -> None:
+    training = "train: {data: digits, steps: 2, batch_size: 32, seeds: 1}\n"
+    spec = _spec(tmp_path, PREDICTED_SPACE + training)
+    # Slower than they are: which is off the front then depends on top-1.
+    timed = calibrations(_timed(spec, tmp_path / "timed", _slow), "RUN")
+    wanted = Search(spec, ("top1", "latency_ratio"), trials=8, timed=timed)
+    with Store.create(tmp_path / "run") as store:
+        outcome = search(wanted, store)
+    records = read_records(tmp_path / "run")
+    points = {record.point for record in records if record.figure == "training"}
+    points -= {point.baseline() for point in points}
+    there = {record.point for record in records if record.figure == "latency"}
+    assert outcome.points == len(points) == 8
+    assert 0 < outcome.untimed == len(points - there) < 8
+    # Each of them is certainly worse than one that was timed.
+    rows = frame(record for record in records if record.point in points)
+    ours = [DesignPoint.from_dict({axis: row[axis] for axis in AXES}) for row in rows.to_dict("records")]
+    top1, ratio = (dict(zip(ours, rows[name].astype("float64"), strict=True)) for name in wanted.objectives)
+    assert wanted.calibration is not None
+    for point in points - there:
+        low = wanted.calibration.predict_point(point)["latency_ratio_low"] or 0.0
+        assert any(top1[other] >= top1[point] and ratio[other] <= low for other in points & there)
+    # Stopped and resumed, or called again, it does the same.
+    with Store.create(tmp_path / "run") as store:
+        assert search(wanted, store) == outcome
+        assert search(replace(wanted, trials=10), store).points == 10
+    # Where a budget may be broken within the interval, the latency is measured first.
+    budgets = (f"latency_ratio < {sorted(true_ratio(point, _slow) for point in points)[4]}",)
+    tight = replace(wanted, budgets=budgets)
+    expected = [tight.expected(point) for point in expand(spec).points]
+    assert None in expected
+    assert all(row is None or (row["latency_ratio_high"] or 0) < float(budgets[0][16:]) for row in expected)
+
+
+def _in_any_order(design: StageFeatures) -> float:
+    return 0.1 + 0.1 * (round(1e4 * design.costs[0]) % 7)
+
+
+def _slow(design: StageFeatures) -> float:
+    return 10 + _in_any_order(design)
 
 
 def _growing(design: StageFeatures) -> float:

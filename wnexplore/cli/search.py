@@ -85,7 +85,9 @@ def search(
     """Search a space too large to sweep: Optuna proposes points, those over budget are never built.
 
     Budgets on params or flops are exact and free; budgets on latency are checked before a point is trained,
-    and with --predict RUN before it is built: a point is rejected if its predicted 95 % interval breaks them.
+    and with --predict RUN before it is built: a point is rejected if its predicted 95 % interval breaks them,
+    or if another is certainly better in all objectives, where these are counts and latencies. With an
+    objective that takes a training, a point is trained first, and timed only if it may be on the front.
     Results are saved as they are measured, like a sweep's, and the same command resumes where it was stopped;
     more --trials extend the search. Optuna's dashboard opens DIR/study.db.
     """
@@ -122,8 +124,13 @@ def search(
         keep_sweep(directory, outcome.spec)
         _show(directory, wanted.objectives)
     notify(f"{outcome.points} points measured; {outcome.rejected} proposals were rejected without building")
+    if outcome.untimed:
+        notify(
+            f"{outcome.untimed} of them are trained but not timed: off the front by their predicted latency"
+        )
     if outcome.exhausted:
-        notify("every point that satisfies the budgets is measured")
+        near = ", and may be on the front by its predicted latency," if wanted.foreseen else ""
+        notify(f"every point that satisfies the budgets{near} is measured")
     kept = f"{directory / FILE_NAME}, {directory / STUDY}"
     shows = dashboard(directory)
     notify(f"records and Optuna's study are in {kept}" + (f"; {shows} shows it" if shows else ""))

@@ -10,8 +10,8 @@ import numpy as np
 
 from wnexplore.results.columns import Direction, Interval
 
-_Numbers = np.ndarray[Any, np.dtype[np.float64]]
-_Truths = np.ndarray[Any, np.dtype[np.bool_]]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Truths = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def pareto(
@@ -47,18 +47,18 @@ def pareto(
     ends = np.concatenate([costs[..., None], bounds.reshape(*shape, 2) * signs[:, None]], axis=2)
     best, worst = np.fmin.reduce(ends, axis=2), np.fmax.reduce(ends, axis=2)
     known = ~np.isnan(costs).any(axis=1)
-    worst = np.ascontiguousarray(_front(np.unique(worst[known], axis=0)).T)
+    worst = np.ascontiguousarray(front_of(worst[known]).T)
     kept = np.zeros(len(points), dtype=np.bool_)
-    kept[known] = ~_dominated(best[known], worst)
+    kept[known] = ~dominated(best[known], worst)
     return [bool(optimal) for optimal in kept]
 
 
-def _front(worst: _Numbers) -> _Numbers:
-    """Those of `worst`, all different, that no other is at least as good as in each objective.
+def front_of(costs: Numbers) -> Numbers:
+    """The distinct rows of `costs` that no other is at least as good as in each column; less is better.
 
-    Whom another of them dominates, they dominate too: the rest need not be asked.
+    Whatever a row dominates, one of these does.
     """
-    kept, done = worst, 0
+    kept, done = np.unique(costs, axis=0), 0
     while done < len(kept):
         left = (kept < kept[done]).any(axis=1)
         left[done] = True
@@ -67,11 +67,14 @@ def _front(worst: _Numbers) -> _Numbers:
     return kept
 
 
-def _dominated(best: _Numbers, worst: _Numbers) -> _Truths:
-    """For each row of `best` whether a point dominates it: each column of `worst` has one's worse bounds."""
+def dominated(best: Numbers, worst: Numbers) -> Truths:
+    """For each row of `best`, the better bounds of a point's costs, whether another certainly dominates it.
+
+    `worst` has the worse bounds of the others, shape (objectives, others).
+    """
     # So many rows at once that a table of rows by points stays small.
     step = max(1, 1_000_000 // max(1, worst.size))
-    found: list[_Truths] = [np.zeros(0, dtype=np.bool_)]
+    found: list[Truths] = [np.zeros(0, dtype=np.bool_)]
     for start in range(0, len(best), step):
         rows = best[start : start + step, :, None]
         dominates = np.all(worst <= rows, axis=1) & np.any(worst < rows, axis=1)

@@ -1,5 +1,7 @@
 """A search: Optuna proposes points, those over budget by closed-form counts are rejected, the rest measured.
 
+With the latencies of a run, those over budget or off the front by their predicted latencies are not timed.
+
 Records go to the store of a run directory like a sweep's, next to Optuna's study. No measurement is repeated:
 a stopped search proposes the current point again and finds its records.
 """
@@ -7,7 +9,6 @@ a stopped search proposes the current point again and finds its records.
 from __future__ import annotations
 
 import json
-import random
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wnexplore.design.axes import TIMING_AXES
-from wnexplore.design.counts import count, function_of
+from wnexplore.design.counts import count
 from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
@@ -31,11 +32,10 @@ from wnexplore.results.frame import frame, numbers
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import space_of
-from wnexplore.space.grid import MAX_POINTS
-from wnexplore.space.prediction import Calibration
-from wnexplore.space.selection import open_points, sample
-from wnexplore.space.selection import truth as truth_in
+from wnexplore.space.prediction import LATENCY_COLUMNS, PREDICTED, Calibration
+from wnexplore.space.selection import COUNTED
 from wnexplore.space.skeleton_cache import skeleton_of
+from wnexplore.study.foreseen import Foreseen, Within, network_function, off_front
 from wnexplore.study.optuna_storage import STUDY, storage, translate_damage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import SweepStep, check_can_begin, plan, remaining, run
@@ -44,6 +44,7 @@ from wnexplore.training.training_record import threads_before
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
 
 SAMPLERS = ("nsga2", "tpe")
 """Optuna's NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 2002) and tree-structured Parzen estimator."""
@@ -101,10 +102,44 @@ class Search:
             condition(text)
         return " and ".join(f"({text})" for text in texts) or None
 
+    @property
+    def foreseen(self) -> bool:
+        """Whether all objectives are known before a point is built, latencies within their intervals."""
+        return self._weighs_latency and set(self.objectives) <= {*COUNTED, *PREDICTED}
+
+    @property
+    def times_last(self) -> bool:
+        """Whether points are trained first, and timed if they may be Pareto-optimal."""
+        return self._weighs_latency and any(COLUMNS[n].within == TRAINING_PROTOCOL for n in self.objectives)
+
+    def expected(self, point: DesignPoint) -> dict[str, float | None] | None:
+        """The predicted latencies of a point that is trained before it is timed; None for others.
+
+        Others may break a budget by their latency, or have no prediction.
+        """
+        if self.calibration is None or not self.times_last:
+            return None
+        foreseen = Foreseen(self.calibration, point)
+        budgets = None if self.where is None else condition(self.where)
+        timed = budgets is not None and not budgets.names.isdisjoint(LATENCY_COLUMNS)
+        if budgets is not None and timed and not foreseen.truth(budgets).holds.all():
+            return None
+        return foreseen.latencies
+
+    @property
+    def _weighs_latency(self) -> bool:
+        """Whether one of the objectives is a latency that is predicted."""
+        return self.calibration is not None and not set(self.objectives).isdisjoint(PREDICTED)
+
     @cached_property
     def within(self) -> Within:
         """The points to choose from; `InputError` if no legal one satisfies the budgets."""
-        return Within(self)
+        where = None if self.where is None else condition(self.where)
+        foreseen = self.objectives if self.foreseen else ()
+        within = Within(space_of(self.spec), where, self.calibration, foreseen, self.seed)
+        if within.size == 0:
+            raise InputError(f"no legal point of this space satisfies {self.where or 'its axes'}")
+        return within
 
     def check(self) -> None:
         """Raise `InputError` if this can't be searched."""
@@ -133,8 +168,11 @@ class Search:
                 raise InputError(f"latency has {len(values)} {name}: a search compares points by one of them")
         if find_spec("optuna") is None:
             raise InputError('search needs Optuna: pip install "wnexplore[search]"')
-        if self.calibration is not None and self.where is None:
-            raise InputError("latencies are predicted to reject points over budget: give a --budget")
+        if self.calibration is not None and self.where is None and not self._weighs_latency:
+            raise InputError(
+                "predicted latencies reject points that break a budget or are certainly off the front: give a"
+                " --budget, or an objective such as latency_ms"
+            )
         # Otherwise the first trials would find out, after the directory is created.
         check_can_begin(self.spec, self.within.baselines())
 
@@ -181,9 +219,11 @@ class SearchOutcome:
     points: int
     """Distinct points measured, including those before this call."""
     rejected: int
-    """Proposals rejected before anything was built, as illegal or over budget."""
+    """Proposals rejected before anything was built, as illegal, over budget or certainly off the front."""
+    untimed: int
+    """Points that were trained and, being certainly off the front by their predicted latencies, not timed."""
     exhausted: bool
-    """Whether no further point satisfies the budgets."""
+    """Whether no further point satisfies the budgets, and may be on the front where all is predicted."""
     spec: SweepSpec
     """As it was searched: a search that an earlier version began goes on as it did."""
 
@@ -247,20 +287,26 @@ def _search(
                 point = decode(wanted.spec, trial)
                 trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
             reason = _rejected(wanted, point)
-            function = None if reason else _function(point)
+            function = None if reason else network_function(point)
             fruitless = fruitless + 1 if reason or function in known else 0
             if function is not None and function not in known:
                 step = partial(on_step, len(known) + 1)
-                known[function] = _measure(wanted, point, store, threads, step, lend)
+                rivals = [values for values in known.values() if values is not None]
+                known[function], timed = _measure(wanted, point, store, rivals, threads, step, lend)
+                if not timed:
+                    trial.set_user_attr(_UNTIMED, True)
             with reading():
                 _report_trial(study, trial, reason, None if function is None else known[function])
     with reading():
-        rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in _reported(study))
-    return SearchOutcome(len(known), rejected, len(known) < wanted.trials, wanted.spec)
+        trials = _reported(study)
+    rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in trials)
+    untimed = sum(_UNTIMED in trial.user_attrs for trial in trials)
+    return SearchOutcome(len(known), rejected, untimed, len(known) < wanted.trials, wanted.spec)
 
 
 _POINT = "point"
 _REJECTED, _MEASURED = "thrown out", "measured"
+_UNTIMED = "untimed"
 _PATIENCE = 10
 """Fruitless proposals after which an unknown point is drawn at random, where points are listed."""
 _MAX_FRUITLESS = 2000
@@ -301,40 +347,6 @@ def _study(wanted: Search, directory: Path) -> tuple[optuna.Study, Search]:
     return study, begun
 
 
-class Within:
-    """The points that satisfy the budgets by their counts, in a space small enough to be listed."""
-
-    def __init__(self, wanted: Search) -> None:
-        self._space, self._seed = space_of(wanted.spec), wanted.seed
-        self.listed = self._space.size <= MAX_POINTS
-        if not self.listed:
-            self.size = self._space.size
-            return
-        where = None if wanted.where is None else condition(wanted.where)
-        self._points = open_points(self._space, where)
-        if wanted.calibration is not None:
-            predicted = wanted.calibration.predict(self._space, self._points)
-            self._points = open_points(self._space, where, predicted=predicted, surely=True)
-        self.size = len(self._points)
-        if self.size == 0:
-            raise InputError(f"no legal point of this space satisfies {wanted.where or 'its axes'}")
-
-    def baselines(self) -> list[DesignPoint]:
-        """Their plain networks; those of all points if the space is not listed."""
-        return self._space.baselines(self._points if self.listed else None)
-
-    def sample(self, count: int) -> list[DesignPoint]:
-        """A random sample; empty if the points are not listed."""
-        drawn = sample(self._points, count, self._seed).tolist() if self.listed else []
-        return [self._space.point(index) for index in drawn]
-
-    def another(self, known: Collection[Hashable]) -> DesignPoint:
-        """A random point whose function is not in `known`; there must be one."""
-        order = random.Random(f"{self._seed} {len(known)}").sample(range(self.size), self.size)
-        points = (self._space.point(int(self._points[index])) for index in order)
-        return next(point for point in points if _function(point) not in known)
-
-
 def _reported(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The finished trials, in order; stopped trials are proposed again."""
     trials = study.trials
@@ -349,7 +361,7 @@ def _standing(study: optuna.Study, wanted: Search) -> tuple[dict[Hashable, Value
     for trial in _reported(study):
         fruitless += 1
         if trial.user_attrs["outcome"] == _MEASURED:
-            function = _function(_point_of(trial, wanted))
+            function = network_function(_point_of(trial, wanted))
             fruitless = fruitless if function in known else 0
             known.setdefault(function, trial.values)
     return known, fruitless
@@ -412,30 +424,31 @@ def _rejected(wanted: Search, point: DesignPoint) -> str | None:
         counts = count(point, skeleton_of(point))
     except IllegalPointError as error:
         return str(error)
-    if wanted.where is None:
-        return None
-    where = condition(wanted.where)
+    where = None if wanted.where is None else condition(wanted.where)
     if wanted.calibration is not None:
-        alone = space_of(SweepSpec(points=(PointSpec.model_validate(point.to_dict()),), latency=False))
-        predicted = wanted.calibration.predict(alone)
-        return wanted.where if truth_in(alone, where, predicted, surely=True).fails.all() else None
+        foreseen = Foreseen(wanted.calibration, point)
+        if where is not None and foreseen.truth(where).fails.all():
+            return wanted.where
+        near = wanted.within.near
+        better = near is not None and not foreseen.near(near)
+        return f"another point is certainly better in {', '.join(wanted.objectives)}" if better else None
     row = frame([Record("complexity", point, {}, value=counts._asdict())])
-    return wanted.where if truth(row, where).fails.all() else None
-
-
-def _function(point: DesignPoint) -> Hashable:
-    return point.baseline(), function_of(point, skeleton_of(point))
+    return wanted.where if where is not None and truth(row, where).fails.all() else None
 
 
 def _measure(
     wanted: Search,
     point: DesignPoint,
     store: Store,
+    rivals: Sequence[list[float]],
     threads: dict[DesignPoint, int],
     on_step: Callable[[SweepStep], None],
     lend: LendWorkers,
-) -> Values:
-    """The objectives of `point`, measured; `threads` records the number of threads of its trainings."""
+) -> tuple[Values, bool]:
+    """The objectives of `point`, measured, and whether it was timed where that is asked.
+
+    `rivals` are the objectives of the other points; `threads` records the number of threads of trainings.
+    """
     spec = SweepSpec(
         points=(PointSpec.model_validate(point.to_dict()),),
         latency=wanted.spec.latency,
@@ -445,13 +458,24 @@ def _measure(
     planned = plan(spec, threads)
     keys = [measurement.key for measurement in planned.measurements]
     _check_complete(wanted, store, keys)
-    todo = remaining(planned, store.keys(keys))
-    run(spec, todo, store, on_step, lambda record: threads.update(threads_before([record])), lend=lend)
-    rows = frame(store.records(keys))
+
+    def measure(figures: Collection[str]) -> pd.DataFrame:
+        todo = remaining(planned, store.keys(keys))
+        some = [measurement for measurement in todo if measurement.figure in figures]
+        run(spec, some, store, on_step, lambda record: threads.update(threads_before([record])), lend=lend)
+        return frame(store.records(keys))
+
+    expected = wanted.expected(point)
+    if expected is not None:
+        rows = measure(("complexity", "training"))
+        values = off_front(wanted.objectives, rows, expected, rivals)
+        if values is not None:
+            return values, False
+    rows = measure(("complexity", "latency", "training"))
     if wanted.where is not None and truth(rows, condition(wanted.where)).fails.all():
-        return None
-    values = [numbers(rows, name)[0] for name in wanted.objectives]
-    return None if None in values else [value for value in values if value is not None]
+        return None, True
+    found = [numbers(rows, name)[0] for name in wanted.objectives]
+    return (None if None in found else [value for value in found if value is not None]), True
 
 
 def _check_complete(wanted: Search, store: Store, keys: Iterable[str]) -> None:
