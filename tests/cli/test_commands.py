@@ -129,6 +129,7 @@ def test_a_sweep_leaves_its_files_and_says_so(command: Command, run_directory: P
         FILE_NAME,
         "sweep.yaml",
         "results.csv",
+        "report.html",
         "accuracy.png",
         "latency_flops.png",
         "heatmap.png",

@@ -17,6 +17,7 @@ from PIL import Image
 import wnexplore
 from tests.cli.conftest import Command
 from tests.documents import DOCUMENTS, ROOT, blocks, commands
+from tests.report.pages import CHROMIUM
 from wnexplore.design.sweep_file import load_sweep
 from wnexplore.space.expansion import space_of
 
@@ -53,6 +54,7 @@ RUNS = {
         f"{TIMED} --resolution 32"
     ),
     'wnexplore pick runs/quickstart --where "params < 1e6" --objective top1 --prefer latency_ms': "",
+    "wnexplore report runs/quickstart": "",
     "wnexplore export runs/quickstart > results.csv": "",
     'wnexplore export runs/quickstart --format markdown --where "batch_size == 1"': "",
     "wnexplore compare A B --column latency_ratio": "",
@@ -103,6 +105,7 @@ RUNS = {
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --modes inference --pairs 1,1 --no-timm"
         " --seconds 0.1 --device cpu --resolution 32"
     ),
+    "python -m tests.benchmarks.page": "--points 20" if CHROMIUM else "--help",
     "python -m tests.benchmarks.speed_table speed.csv": "",
     "python -m tests.benchmarks.training --rounds 24 --seconds 8": (
         "--quick --rate-seconds 0.01 --resolutions 8 --device cpu"

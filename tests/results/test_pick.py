@@ -20,7 +20,8 @@ from wnexplore.report.pick_table import pick_dict, pick_layout, why
 from wnexplore.report.tables import ConsoleTable
 from wnexplore.results.columns import COLUMNS
 from wnexplore.results.frame import cells, frame
-from wnexplore.results.pick import Pick, build_line, pick
+from wnexplore.results.pick import Pick, pick
+from wnexplore.results.point_lines import build_line
 from wnexplore.results.record import Record
 
 POINTS = points()

@@ -28,6 +28,7 @@ from wnexplore.cli import (
     profile,
     published,
     race,
+    report,
     search,
     space,
     sweep,
@@ -65,7 +66,7 @@ for command in (
     *(sweep.sweep, space.space, calibrate.calibrate, search.search, profile.profile, race.race),
     *(train.train, evaluate.evaluate, predict.predict, analyze.analyze),
     *(table.table, pick.pick, plot.plot, export.export, export_onnx.export_onnx),
-    *(compare.compare, published.published),
+    *(compare.compare, report.report, published.published),
 ):
     app.command()(command)
 

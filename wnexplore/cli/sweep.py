@@ -60,6 +60,9 @@ def sweep(
     sort: Sort = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
     skip_damaged: SkipDamaged = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html at the end, a page to click in.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured.")] = False,
 ) -> None:
     """Measure every point of a sweep: parameters, FLOPs, latency, top-1 after a short training.
@@ -104,7 +107,7 @@ def sweep(
     del records
     made, failed = measure_planned(spec, planned, directory, retry_failed, bool(damaged))
     with resumable(lambda: f"all is measured and kept in {directory}"):
-        _show_results(spec, directory, planned, failed, sort)
+        _show_results(spec, directory, planned, failed, sort, report=report)
     if failed and len(failed) == made:
         raise typer.Exit(1)
 
@@ -298,8 +301,9 @@ def _steps(todo: list[Measurement]) -> Iterator[str]:
 
 
 def _show_results(
-    spec: SweepSpec, directory: Path, planned: Plan, failed: list[Record], sort: str | None
+    spec: SweepSpec, directory: Path, planned: Plan, failed: list[Record], sort: str | None, *, report: bool
 ) -> None:
+    from wnexplore.cli.report import write_report
     from wnexplore.cli.show import print_table, write_results
     from wnexplore.report.known_differences import seed_lines
     from wnexplore.report.rungs import lines
@@ -308,7 +312,7 @@ def _show_results(
     from wnexplore.results.store import FILE_NAME, read_records
     from wnexplore.study.sweep import with_added
 
-    records = read_records(directory, samples_of=["training"])
+    records = read_records(directory, samples_of=["training", "latency"] if report else ["training"])
     wanted = {m.key for m in with_added(spec, planned, {record.key for record in records}).measurements}
     records = [record for record in records if record.key in wanted or record.figure == "seeds"]
     rows = frame(records)
@@ -336,6 +340,8 @@ def _show_results(
         error = shown(record.error, _MOST_TOLD)
         notify(f"failed: {record.point}: {error} (--retry-failed measures it again)")
     written, trouble = write_results(directory, rows, records)
+    page, without = write_report(directory, rows, records) if report else (None, None)
+    written += [page] if page is not None else []
     paths = [directory / FILE_NAME, directory / "sweep.yaml", *written]
     notify("wrote " + ", ".join(str(path) for path in paths))
     for line in trouble:
@@ -343,6 +349,10 @@ def _show_results(
         notify(
             f"{line}; all is measured and kept, and wnexplore plot {shlex.quote(str(directory))} tries again"
         )
+    if without is not None:
+        notify(f"no report.html: {without}")
+    if page is not None:
+        say(f"open {page}: the point to take, linked plots and a table")
 
 
 def _say_skipped(planned: Plan) -> None:

@@ -6,13 +6,13 @@ multiply-adds of convolutions, linear layers and matrix products for one image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from wnexplore.design.block_parts import Part
 from wnexplore.design.methods import METHODS
 from wnexplore.design.point import DesignPoint, stage_design
-from wnexplore.design.skeleton import Block, Skeleton
+from wnexplore.design.skeleton import Block, Site, Skeleton
 from wnexplore.design.stage_design import StageDesign
 
 
@@ -50,6 +50,15 @@ def parts(block: Block, design: StageDesign) -> Iterator[Part]:
     """The parts of a block under `design`: its sites and additional layers."""
     for part in METHODS[design.method].count(block, design):
         yield part._replace(flops=part.flops * block.samples)
+
+
+def site_of(part: Part, left: Sequence[Site], block: Block) -> Site | None:
+    """The first convolution of those `left` in `block` that `part` computes; None for a layer beside them."""
+    for site in left:
+        work = site.weights * site.pixels * block.samples
+        if part.flops == work or part.flops == work + part.params * block.samples:
+            return site
+    return None
 
 
 def total(parts: list[Part]) -> Counts:

@@ -65,7 +65,7 @@ def styles(frame: pd.DataFrame, color: Column) -> dict[Key, Series]:
             f"{len(backbones)} backbones: at most {_MAX_SERIES} of each can be distinguished"
         )
     several = len(backbones) > 1 and color.name != "backbone"
-    free = iter(zip(_COLOURS, _MARKERS, strict=True))
+    free = iter(MORE_LOOKS)
     known = {name: spec.look for name, spec in METHODS.items() if spec.look is not None}
     assigned = {value: known[value] for value in values if value in known}
     unused = (style for style in free if style not in assigned.values())
@@ -110,3 +110,6 @@ _COLOURS = (
     *("#CC79A7", "#8A3B12", "#9A9A9A", "#C9E4A0"),
 )
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "p")
+
+MORE_LOOKS = tuple(zip(_COLOURS, _MARKERS, strict=True))
+"""Colours and markers for values that have none of their own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from wnexplore.design.methods import METHODS
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.results import filters
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, Column, direction
 from wnexplore.results.compare import Measured
 from wnexplore.results.frame import cells, distinct, groups, intervals, varying
+from wnexplore.results.point_lines import build_line
 
 SIZES = ("params", "flops")
 """Ties in all requested columns are broken by these: the smaller one is taken."""
@@ -125,19 +124,6 @@ def pick(
         protocol=_protocol(full, names),
         chosen_from=chosen_from,
     )
-
-
-def build_line(point: DesignPoint) -> str:
-    """A line of Python that builds the network of `point`: M and G, and all axes not at their defaults."""
-    usual = DesignPoint.of(point.backbone, point.method, stem=point.stem).to_dict()
-    usual |= {"method": "plain", "stem": "imagenet"}
-    shown = [json.dumps(point.backbone, ensure_ascii=False)]
-    for axis, value in point.to_dict().items():
-        always = axis in ("M", "G") and axis in METHODS[point.method].axes
-        if axis != "backbone" and (always or value != usual[axis]):
-            text = json.dumps(value, ensure_ascii=False)
-            shown.append(text if axis == "method" else f"{axis}={text}")
-    return f"wnexplore.build({', '.join(shown)})"
 
 
 def _nothing(rows: int, satisfy: int, objective: str, where: str | None) -> str:

@@ -216,6 +216,21 @@ def read_records(
         connection.close()
 
 
+def read_dates(directory: Path) -> tuple[str, str] | None:
+    """When the first and the last record of a run directory was made, in ISO 8601; None without records.
+
+    Raises `InputError` as `read_records` does.
+    """
+    path = directory / FILE_NAME
+    connection = _patiently(path, lambda: _open_to_read(directory, path))
+    try:
+        with _translate_errors(path):
+            first, last = connection.execute("SELECT min(made_at), max(made_at) FROM records").fetchone()
+    finally:
+        connection.close()
+    return None if first is None else (str(first), str(last))
+
+
 def _open_to_read(directory: Path, path: Path) -> sqlite3.Connection:
     # Not opened read-only: the last reader could then not remove WAL's side files.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)

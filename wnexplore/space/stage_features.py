@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from wnexplore.design.block_parts import Part
-from wnexplore.design.counts import parts
-from wnexplore.design.skeleton import Block, Site, Skeleton
+from wnexplore.design.counts import parts, site_of
+from wnexplore.design.skeleton import Skeleton
 from wnexplore.design.stage_design import PLAIN, StageDesign
 
 FEATURES = ("weights", "multiply-adds", "replaced layers", "further layers", "kernels over the image")
@@ -51,7 +50,7 @@ def stage_features(skeleton: Skeleton, stage: int, design: StageDesign) -> Stage
     for block, made in found:
         left = list(block.sites)
         for part in made:
-            site = _site_of(part, left, block)
+            site = site_of(part, left, block)
             if site is not None:
                 del left[: left.index(site) + 1]
             if part.what == ("plain",):
@@ -97,15 +96,6 @@ def _of_network(skeleton: Skeleton) -> tuple[int, int, int]:
     params = skeleton.params + sum(part.params for part in plain)
     flops = skeleton.flops + sum(part.flops for part in plain)
     return max(1, params), max(1, flops), max(1, len(plain))
-
-
-def _site_of(part: Part, left: Sequence[Site], block: Block) -> Site | None:
-    """The first convolution of those `left` that `part` computes; None for a layer beside them."""
-    for site in left:
-        work = site.weights * site.pixels * block.samples
-        if part.flops == work or part.flops == work + part.params * block.samples:
-            return site
-    return None
 
 
 def _of_word(word: str) -> float:

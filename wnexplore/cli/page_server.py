@@ -1,0 +1,136 @@
+"""Serves a page of runs on 127.0.0.1, which follows the records as they come."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from wnexplore.cli.output import notify, say
+from wnexplore.errors import WnexploreError
+from wnexplore.report.page_data import page_data, page_details
+from wnexplore.report.page_file import packed, page_file
+from wnexplore.results.store import FILE_NAME
+
+if TYPE_CHECKING:
+    from wnexplore.report.page_data import PageRun
+    from wnexplore.report.page_details import SkeletonOf
+
+State = tuple[tuple[int, int], ...]
+
+
+def serve(
+    title: str, directories: Sequence[Path], read: Callable[[], list[PageRun]], skeleton_of: SkeletonOf
+) -> None:
+    """Serve the page of the runs that `read` reads until it is interrupted; prints its address.
+
+    Nothing but 127.0.0.1 can connect, and only who knows the random token in the address gets an answer.
+    The stores are only read.
+    """
+    pages = LivePage(title, directories, read, skeleton_of)
+    pages.update()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(pages)) as server:
+        server.daemon_threads = True
+        say(f"http://127.0.0.1:{server.server_address[1]}{pages.address}")
+        sys.stdout.flush()
+        notify("Ctrl-C ends it")
+        server.serve_forever(poll_interval=0.2)
+
+
+class LivePage:
+    """The page and its data as the stores are now."""
+
+    def __init__(
+        self,
+        title: str,
+        directories: Sequence[Path],
+        read: Callable[[], list[PageRun]],
+        skeleton_of: SkeletonOf,
+    ) -> None:
+        self.address = f"/{secrets.token_urlsafe(24)}/"
+        self._title, self._directories, self._read, self._skeleton_of = title, directories, read, skeleton_of
+        self._lock = Lock()
+        self._seen: State = ()
+        self.number = 0
+        """Counts the states of the stores that were read."""
+        self.page = b""
+        self.data = b""
+
+    def update(self) -> None:
+        """Read the runs again if their stores have changed; `WnexploreError` if they can't be read now."""
+        with self._lock:
+            state = self._state()
+            if state == self._seen:
+                return
+            runs = self._read()
+            data, details = page_data(runs), page_details(runs, self._skeleton_of)
+            self._seen, self.number = state, self.number + 1
+            self.data = f"{packed(data)} {packed(details)}".encode()
+            self.page = page_file(self._title, data, details, live=f"{self.address}data?{self.number}")
+
+    def _state(self) -> State:
+        files = [directory / f"{FILE_NAME}{end}" for directory in self._directories for end in ("", "-wal")]
+        return tuple((s.st_mtime_ns, s.st_size) if (s := _stat(file)) else (0, 0) for file in files)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        server_version, sys_version = "wnexplore", ""
+
+        def do_GET(self) -> None:
+            path, _, number = self.path.partition("?")
+            if self.headers.get("Host", "").partition(":")[0] != "127.0.0.1":
+                # Another name for this address: a page elsewhere may be asking.
+                self._answer(403, b"")
+            elif path == pages.address:
+                self._updated()
+                self._answer(200, pages.page, "text/html; charset=utf-8")
+            elif path == f"{pages.address}data":
+                self._updated()
+                if number == str(pages.number):
+                    self._answer(204, b"")
+                else:
+                    self._answer(200, f"{pages.number} ".encode() + pages.data)
+            else:
+                self._answer(404, b"")
+
+        def _updated(self) -> None:
+            try:
+                pages.update()
+            except WnexploreError as error:
+                notify(error)
+
+        def _answer(self, status: int, content: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            for name, value in _HEADERS.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the terminal is for problems."""
+
+    return Handler
+
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}

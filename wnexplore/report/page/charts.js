@@ -1,0 +1,208 @@
+// The plots: descriptions for Vega-Lite, and the views made of them.
+
+/** The colours of text and lines, for the page's scheme. */
+function chartConfig() {
+  const style = getComputedStyle(document.documentElement);
+  const of = (name) => style.getPropertyValue(name).trim();
+  const [ink, line] = [of("--ink"), of("--line")];
+  return {
+    background: null,
+    font: "system-ui, sans-serif",
+    view: {stroke: line},
+    axis: {labelColor: ink, titleColor: ink, gridColor: line, domainColor: ink, tickColor: ink, labelFontSize: 12,
+      titleFontSize: 12, titleFontWeight: 500, gridOpacity: 0.5},
+    legend: {labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500,
+      symbolStrokeColor: ink, labelLimit: 240, columns: 2},
+    text: {color: ink},
+    rule: {color: ink},
+    line: {color: ink},
+  };
+}
+
+const EMBED = {mode: "vega-lite", ast: true, actions: false, defaultStyle: false, logLevel: 1};
+
+/** A plot with more points than this is drawn as pixels, and has error bars at its front alone. */
+const MANY = 2000;
+
+function axisOf(column) {
+  const format = column.kind === "count" ? {format: "~s"} : {};
+  return {title: column.label, ...format};
+}
+
+/** Colours that would be lost on a dark page. */
+const ON_DARK = {"#000000": "#FFFFFF", "#0060A8": "#4C9BE0", "#8A3B12": "#C8703F"};
+
+/** The colours and shapes of a column's values: {domain, colours, shapes}; null for a scale of numbers. */
+function looksOf(column, rows, looks) {
+  const values = distinct(rows, column);
+  if (column.kind !== "text" && values.length > looks.others.length) return null;
+  const named = column.name === "method" ? looks.methods : {};
+  const taken = new Set(values.filter((value) => value in named).map((value) => named[value].colour));
+  const free = looks.others.filter((look) => !taken.has(look.colour));
+  let next = 0;
+  const found = values.map((value) => named[value] ?? free[next++ % free.length] ?? looks.others[0]);
+  const label = (value) => named[value]?.label ?? formatted(column, value);
+  return {
+    domain: values.map(label),
+    colours: found.map((look) => (dark() ? ON_DARK[look.colour] : null) ?? look.colour),
+    shapes: found.map((look) => look.shape),
+    label,
+  };
+}
+
+const dark = () => matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches;
+
+/** What a scatter plot draws of one row; null if it lacks a figure. */
+function datumOf(row, look, level, {x, y, color, size}, inside, bars) {
+  const bound = (column, end) => (bars && column.interval ? row[column.interval[end]] : null);
+  return {
+    id: row.id,
+    x: row[x.name], y: row[y.name],
+    x1: bound(x, 0), x2: bound(x, 1), y1: bound(y, 0), y2: bound(y, 1),
+    c: look === null ? row[color.name] : row[color.name] === null ? null : look.label(row[color.name]),
+    s: size ? row[size.name] : null,
+    level,
+    inside,
+    predicted: row.latency_is === "predicted" && [x, y].some((column) => column.within.includes("batch_size")),
+  };
+}
+
+/** The description of a scatter plot of columns `x` and `y`. */
+function scatterSpec({x, y, color, size}, look, data) {
+  const at = {x: {field: "x", type: "quantitative", scale: {zero: false, padding: 12}, axis: axisOf(x)},
+    y: {field: "y", type: "quantitative", scale: {zero: false, padding: 12}, axis: axisOf(y)}};
+  const faded = {condition: {test: "datum.inside", value: 1}, value: 0.12};
+  const legend = {title: color.heading, orient: "bottom"};
+  const coloured = look === null
+    ? {color: {field: "c", type: "quantitative", scale: {scheme: "viridis"}, legend}}
+    : {
+      color: {field: "c", type: "nominal", scale: {domain: look.domain, range: look.colours}, legend},
+      shape: {field: "c", type: "nominal", scale: {domain: look.domain, range: look.shapes}, legend},
+    };
+  const sized = size
+    ? {size: {field: "s", type: "quantitative", scale: {range: [30, 400]}, legend: {title: size.label, orient: "bottom"}}}
+    : {};
+  const tooltip = {tooltip: {field: "id", type: "nominal"}};
+  const points = (predicted) => ({
+    transform: [{filter: predicted ? "datum.predicted" : "!datum.predicted"}],
+    mark: {type: "point", filled: !predicted, size: data.length <= 300 ? 70 : 25, strokeWidth: 1.5, cursor: "pointer"},
+    encoding: {...at, ...coloured, ...sized, ...tooltip, opacity: faded},
+  });
+  const bars = (name, other) => ({
+    transform: [{filter: `isValid(datum.${name}1) && isValid(datum.${name}2)`}],
+    mark: {type: "rule", strokeWidth: 1},
+    encoding: {
+      [name]: {...at[name], field: `${name}1`}, [`${name}2`]: {field: `${name}2`}, [other]: at[other],
+      opacity: {condition: {test: "datum.inside", value: 0.45}, value: 0.05},
+    },
+  });
+  const front = {
+    data: {name: "front"},
+    mark: {type: "line", interpolate: x.better === "larger" ? "step-before" : "step-after", strokeWidth: 1.2},
+    encoding: {...at, detail: {field: "group", type: "nominal"}},
+  };
+  const rings = {
+    transform: [{filter: "datum.level == 1"}],
+    mark: {type: "point", filled: false, size: 220, strokeWidth: 1, strokeDash: [3, 2]},
+    encoding: {...at, opacity: faded},
+  };
+  const measured = points(false);
+  measured.params = [{name: "brush", select: {type: "interval", encodings: ["x", "y"]}}];
+  return {
+    width: "container",
+    height: 360,
+    autosize: {type: "fit", contains: "padding"},
+    data: {name: "points"},
+    layer: [
+      ...(x.interval ? [bars("x", "y")] : []),
+      ...(y.interval ? [bars("y", "x")] : []),
+      ...(x.better && y.better ? [front, rings] : []),
+      measured,
+      ...(data.some((datum) => datum.predicted) ? [points(true)] : []),
+    ],
+    config: chartConfig(),
+  };
+}
+
+/** The corners of the front among `data`, best first, for its line. */
+function cornersOf(data, group) {
+  const corners = data.filter((datum) => datum.level === 2).sort((a, b) => a.x - b.x || a.y - b.y);
+  return corners.map(({x, y}) => ({x, y, group}));
+}
+
+/** The heat map of a column over M and G. */
+function heatSpec(column, Ms, Gs) {
+  const scheme = {scheme: "viridis", reverse: column.better === "smaller"};
+  const at = {
+    x: {field: "M", type: "nominal", sort: Ms, axis: {title: "M", labelAngle: 0}},
+    y: {field: "G", type: "nominal", sort: Gs, axis: {title: "G"}},
+  };
+  return {
+    width: "container",
+    height: {step: 34},
+    autosize: {type: "fit-x", contains: "padding"},
+    data: {name: "cells"},
+    layer: [
+      {
+        mark: "rect",
+        encoding: {...at,
+          color: {field: "mean", type: "quantitative", scale: scheme, legend: {title: column.label, orient: "bottom"}},
+          tooltip: {field: "tooltip", type: "nominal"}},
+      },
+      {
+        mark: {type: "text", fontSize: 12},
+        encoding: {...at, text: {field: "text", type: "nominal"},
+          color: {condition: {test: "datum.bright", value: "#000000"}, value: "#ffffff"}},
+      },
+    ],
+    config: chartConfig(),
+  };
+}
+
+/** Times of a latency, pass by pass. */
+function samplesSpec(latency) {
+  const values = [["network", latency.ms], ["plain network", latency.plain_ms]].flatMap(
+    ([which, times]) => times.map((ms, round) => ({which, round: round + 1, ms})));
+  return {
+    width: "container",
+    height: 200,
+    data: {values},
+    mark: {type: "point", filled: true, size: 25},
+    encoding: {
+      x: {field: "round", type: "quantitative", axis: {title: "Round"}},
+      y: {field: "ms", type: "quantitative", scale: {zero: false}, axis: {title: "Time of a pass (ms)"}},
+      color: {field: "which", type: "nominal", scale: {range: ["#0060A8", "#E8862E"]}, legend: {title: null, orient: "bottom"}},
+      shape: {field: "which", type: "nominal", legend: {title: null, orient: "bottom"}},
+    },
+    config: chartConfig(),
+  };
+}
+
+/** One figure of a training over its epochs, a line for each seed. */
+function curvesSpec(values, title) {
+  return {
+    width: "container",
+    height: 200,
+    data: {values},
+    mark: {type: "line", point: true, strokeWidth: 1.2},
+    encoding: {
+      x: {field: "epoch", type: "quantitative", axis: {title: "Epoch", tickMinStep: 1, format: "d"}},
+      y: {field: "value", type: "quantitative", scale: {zero: false}, axis: {title}},
+      color: {field: "seed", type: "nominal", legend: {title: "Seed", orient: "bottom", columns: 8}},
+    },
+    config: chartConfig(),
+  };
+}
+
+/** A view of `spec` in an element; `data` by name, `said` makes the text of a tooltip from its value. Without a
+ * description it would be silent to a screen reader. */
+async function chartIn(element, spec, description, data = {}, {many = false, said = String} = {}) {
+  element.setAttribute("role", "img");
+  element.setAttribute("aria-label", description);
+  const described = {...spec, datasets: data};
+  const tooltip = {disableDefaultStyle: true, formatTooltip: (value, sanitize) => sanitize(said(value))};
+  const {view} = await vegaEmbed(element, described, {...EMBED, tooltip, renderer: many ? "canvas" : "svg"});
+  // A screen reader gets the description and the table, not each mark.
+  element.querySelector("svg, canvas")?.setAttribute("aria-hidden", "true");
+  return view;
+}

@@ -1,0 +1,48 @@
+// What the page holds, unpacked.
+
+/** JSON values from a script element, or from text that a server sent. */
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+/** Rows as objects by column, from columns. */
+function rowsOf(content) {
+  const rows = content.run_of.map((run, id) => ({id, run}));
+  for (const [name, column] of Object.entries({...content.rows, ...content.marks})) {
+    if ("all" in column) for (const row of rows) row[name] = column.all;
+    else if ("cells" in column) for (const row of rows) row[name] = column.cells[row.id];
+    else for (const row of rows) row[name] = column.of[column.at[row.id]];
+  }
+  return rows;
+}
+
+/** The distinct values of a column among `rows`, sorted, without missing ones. */
+function distinct(rows, column) {
+  const values = [...new Set(rows.map((row) => row[column.name]))].filter((value) => value !== null);
+  return values.sort((a, b) => orderOf(column, a, b));
+}
+
+/** Whether `a` comes before `b` (below 0) or after it in a column. */
+function orderOf(column, a, b) {
+  if (column.kind === "multiplier") return settingOrder(comparable(column, a), comparable(column, b));
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return String(a).localeCompare(String(b), "en");
+}
+
+function settingOrder(a, b) {
+  const rank = (value) => (value.stages ? 2 : value.over ? 1 : 0);
+  if (rank(a) !== rank(b)) return rank(a) - rank(b);
+  if (a.stages) {
+    const [ours, theirs] = [[...a.stages], [...b.stages]];
+    for (let at = 0; at < Math.min(ours.length, theirs.length); at += 1) {
+      const order = ours[at][0] - theirs[at][0] || settingOrder(ours[at][1], theirs[at][1]);
+      if (order) return order;
+    }
+    return ours.length - theirs.length;
+  }
+  if (a.over) return a.over - b.over;
+  const order = a.n * b.d - b.n * a.d;
+  return order < 0n ? -1 : order > 0n ? 1 : 0;
+}

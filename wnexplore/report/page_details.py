@@ -1,0 +1,180 @@
+"""What a page shows of one row: its network by stage and layer, raw latencies, curves, environment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from wnexplore.design.counts import parts, site_of
+from wnexplore.design.legality import IllegalPointError
+from wnexplore.design.point import AXES, DesignPoint, stage_design
+from wnexplore.design.skeleton import Block, Skeleton
+from wnexplore.design.stage_design import StageDesign
+from wnexplore.errors import InputError
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, point_title
+from wnexplore.results.frame import cells
+from wnexplore.results.point_lines import build_line, profile_line
+from wnexplore.results.record import Record
+from wnexplore.results.trainings import TESTED, TrainingGroup, newest, trainings
+
+MOST_SAMPLES = 60
+"""Most times of a latency that a page holds; of more, as many, evenly spaced."""
+
+SkeletonOf = Callable[[DesignPoint], Skeleton | None]
+"""The skeleton of a point's plain network, or None if it isn't known."""
+
+
+@dataclass
+class Details:
+    """The details of rows; what many rows share is held once, and named by its number."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """For each row: point, and if measured latency, training, failed."""
+    points: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    latencies: list[dict[str, Any]] = field(default_factory=list)
+    trainings: list[dict[str, Any]] = field(default_factory=list)
+    environments: list[dict[str, Any]] = field(default_factory=list)
+    runs: int = 0
+    numbers: dict[Hashable, int] = field(default_factory=dict)
+
+    def add(self, frame: pd.DataFrame, records: Iterable[Record], skeleton_of: SkeletonOf) -> None:
+        """Add the rows of `frame`, which was made from `records`, with their samples."""
+        records, run = list(records), self.runs
+        self.runs += 1
+        timed = {
+            (record.point, *_protocol(record)): record for record in records if record.figure == "latency"
+        }
+        trained: dict[DesignPoint, list[TrainingGroup]] = {}
+        for group in trainings(records):
+            trained.setdefault(group.point, []).append(group)
+        by_length = {
+            (point, group.dataset, group.epochs): group
+            for point, groups in trained.items()
+            for group in newest(groups)
+        }
+        columns = {name: cells(frame, name) for name in (*AXES, *LATENCY_PROTOCOL, "dataset", "epochs")}
+        for place in range(len(frame)):
+            point = DesignPoint(**{axis: columns[axis][place] for axis in AXES})
+            row: dict[str, Any] = {"point": self._point(point, skeleton_of)}
+            latency = timed.get((point, *(columns[name][place] for name in LATENCY_PROTOCOL)))
+            if latency is not None:
+                row["latency"] = self._once(
+                    self.latencies, (run, latency.key), partial(self._latency, latency)
+                )
+            kind = point, columns["dataset"][place], columns["epochs"][place]
+            training = by_length.get(kind)
+            if training is not None:
+                row["training"] = self._once(self.trainings, (run, kind), partial(self._training, training))
+            self.rows.append(row)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        names = ("rows", "points", "stages", "latencies", "trainings", "environments")
+        return {name: getattr(self, name) for name in names}
+
+    def _once(self, held: list[dict[str, Any]], key: Hashable, make: Callable[[], dict[str, Any]]) -> int:
+        found = self.numbers.get((id(held), key))
+        if found is None:
+            held.append(make())
+            found = self.numbers[id(held), key] = len(held) - 1
+        return found
+
+    def _point(self, point: DesignPoint, skeleton_of: SkeletonOf) -> int:
+        return self._once(self.points, point, lambda: self._described(point, skeleton_of))
+
+    def _described(self, point: DesignPoint, skeleton_of: SkeletonOf) -> dict[str, Any]:
+        skeleton = skeleton_of(point)
+        found: dict[str, Any] = {
+            "title": f"{point.backbone}: {point_title(point.to_dict(), ('backbone',))}",
+            "python": build_line(point),
+            "command": profile_line(point),
+        }
+        if skeleton is None:
+            return found
+        try:
+            designs = {stage: stage_design(point, stage) for stage in skeleton.stages}
+            found["stages"] = [
+                self._once(
+                    self.stages, (point.baseline(), stage, design), partial(_stage, skeleton, stage, design)
+                )
+                for stage, design in designs.items()
+            ]
+        except (IllegalPointError, InputError):
+            # A record of another version, whose network is not legal any more.
+            return found
+        return found | {"rest": [skeleton.params, skeleton.flops]}
+
+    def _latency(self, record: Record) -> dict[str, Any]:
+        found: dict[str, Any] = {"environment": self._environment(record)}
+        if record.status != "ok":
+            return found | {"error": record.error}
+        times = record.samples.get("latency_ms", [])
+        found |= {
+            "ms": _few(times),
+            "plain_ms": _few(record.samples.get("baseline_ms", [])),
+            "rounds": record.value.get("rounds"),
+            "stopped_by": record.value.get("stopped_by"),
+            "warnings": [str(warning.get("text", "")) for warning in record.value.get("warnings", ())],
+        }
+        settings = ("target", "seconds", "wait_policy")
+        return found | {name: record.protocol[name] for name in settings if name in record.protocol}
+
+    def _training(self, group: TrainingGroup) -> dict[str, Any]:
+        settings = {k: v for k, v in group.settings.items() if v is not None and k != "dataset"}
+        seeds = []
+        for record in group.records:
+            seed: dict[str, Any] = {"seed": record.protocol.get("seed")}
+            if record.status != "ok":
+                seed["error"] = record.error
+            else:
+                seed |= {name: record.value.get(name) for name in (*TESTED, "seconds")}
+                seed["loss"] = [_rounded(value) for value in record.samples.get("loss", ())]
+                seed["epochs"] = [int(epoch) for epoch in record.samples.get("tested_epochs", ())]
+                for name, sample in TESTED.items():
+                    seed[f"{name}_curve"] = [_rounded(value) for value in record.samples.get(sample, ())]
+            seeds.append(seed)
+        newest_record = group.records[-1]
+        return {"settings": settings, "seeds": seeds, "environment": self._environment(newest_record)}
+
+    def _environment(self, record: Record) -> int:
+        content = {str(name): value for name, value in record.environment.items() if value is not None}
+        return self._once(self.environments, repr(sorted(content.items(), key=str)), lambda: content)
+
+
+def _protocol(record: Record) -> Sequence[Any]:
+    return [record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL]
+
+
+def _stage(skeleton: Skeleton, stage: int, design: StageDesign) -> dict[str, Any]:
+    """One stage: its layers in order, each with parameters and multiply-adds for one image."""
+    layers = [layer for block in skeleton.blocks if block.stage == stage for layer in _layers(block, design)]
+    return {"stage": stage, "layers": layers}
+
+
+def _layers(block: Block, design: StageDesign) -> Iterable[list[Any]]:
+    left = list(block.sites)
+    for part in parts(block, design):
+        site = site_of(part, left, block)
+        if site is not None:
+            del left[: left.index(site) + 1]
+        words = [word for word in part.what if isinstance(word, str)]
+        name = block.name if site is None else site.name
+        yield [name, words[0] if words else "", part.params, part.flops]
+
+
+def _few(values: Sequence[float]) -> list[float | None]:
+    if len(values) > MOST_SAMPLES:
+        step = (len(values) - 1) / (MOST_SAMPLES - 1)
+        values = [values[round(number * step)] for number in range(MOST_SAMPLES)]
+    return [_rounded(value) for value in values]
+
+
+def _rounded(value: Any) -> float | None:
+    """Four significant digits: what a figure shows, in as little room."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
