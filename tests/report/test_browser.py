@@ -101,6 +101,18 @@ def test_numbers_are_those_of_the_terminals_table(page: Page, rows: pd.DataFrame
     assert f"{len(rows)} rows of {len(rows)}" in page.inner_text("#shown")
 
 
+@pytest.mark.parametrize("width", [1600, 1280, 360])
+def test_plots_are_as_wide_as_their_places(browser: Browser, address: str, width: int) -> None:
+    with opened(browser, f"{address}#point=3", viewport={"width": width, "height": 900}) as page:
+        page.wait_for_selector("#point figure svg")
+        found = page.eval_on_selector_all(
+            "figure",
+            "all => all.map(f => [f.clientWidth, f.querySelector('svg').getBoundingClientRect().width])",
+        )
+        assert len(found) >= 7
+        assert all(0.9 * place < plot <= place for place, plot in found)
+
+
 def test_its_csv_is_that_of_export(page: Page, rows: pd.DataFrame) -> None:
     drawn_again(page, lambda: page.check("#all-columns"))
     with page.expect_download() as waiting:

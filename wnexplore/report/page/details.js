@@ -40,7 +40,7 @@ function facts(pairs) {
 /** A line with a button that copies it. */
 function copied(name, line) {
   const text = element("code", {}, [line]);
-  const button = element("button", {type: "button", "data-copy": line}, [`Copy: ${name.toLowerCase()}`]);
+  const button = element("button", {type: "button", "data-copy": line, "aria-label": `Copy: ${name}`}, [`Copy`]);
   return element("div", {}, [element("p", {class: "note"}, [name]), element("pre", {}, [text]), button]);
 }
 

@@ -255,6 +255,8 @@ async function drawPoint() {
 async function drawCharts(pairs, {shown, inside}, version) {
   const color = page.columns.get(page.state.color) ?? page.columns.get("method");
   const look = looksOf(color, page.rows, page.content.looks);
+  // All have their places first: a plot is as wide as its place then.
+  pairs.forEach((pair, at) => plotOf(pair, at) ?? byId(pair.host).append(element("figure", {class: "chart"})));
   const order = pairs.map((_, place) => place).sort((a, b) => Number(inSight(pairs[b], b)) - Number(inSight(pairs[a], a)));
   for (const place of order) {
     const pair = pairs[place];
@@ -283,14 +285,12 @@ function inSight(pair, place) {
 }
 
 async function drawChart(place, pair, columns, look, data, front, note, key) {
-  const host = byId(pair.host);
   page.views[place]?.view.finalize();
   const into = element("div", {class: "view"});
   const caption = element("figcaption", {}, [note]);
-  const figure = element("figure", {class: "chart", "data-pair": `${pair.x},${pair.y}`}, [into, caption]);
-  const old = plotOf(pair, place);
-  if (old) old.replaceWith(figure);
-  else host.append(figure);
+  const figure = plotOf(pair, place);
+  figure.dataset.pair = `${pair.x},${pair.y}`;
+  figure.replaceChildren(into, caption);
   const description = `${columns.y.label} over ${columns.x.label}, ${data.length} points; the table below has them all`;
   const view = await chartIn(into, scatterSpec(columns, look, data), description,
     {points: data, front}, {many: data.length > MANY, said: (id) => tooltipOf(page.rows[id], columns)});
