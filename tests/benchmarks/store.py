@@ -66,14 +66,14 @@ def main() -> None:
         with closing(sqlite3.connect(run / "results.sqlite")) as connection:
             ((count,),) = connection.execute("SELECT count(*) FROM records").fetchall()
         print(f"{count:,} records, {size:.0f} MiB; {processor()}; Python {sys.version.split()[0]}")
-        print(f"at most {SECONDS} s and {MIB} MiB are wanted of each")
+        print(f"at most {SECONDS} s on the clock and {MIB} MiB are wanted of each")
         print(f"{'command':22} {'wall s':>7} {'processor s':>12} {'peak MiB':>9}")
         (Path(folder) / "plots").mkdir()
         for name, parts in COMMANDS.items():
             if requested.only and not name.startswith(tuple(requested.only)):
                 continue
             wall, used, peak = cost([part.format(run=run, out=folder) for part in parts])
-            mark = "" if used < SECONDS and peak < MIB else "  too much"
+            mark = "" if wall < SECONDS and peak < MIB else "  too much"
             print(f"{name:22} {wall:7.1f} {used:12.1f} {peak:9.0f}{mark}", flush=True)
 
 

@@ -89,6 +89,7 @@ RUNS = {
     " --seeds 4 --variants se 8x --kernel-lr 6 --jobs 2": (
         "--data shapes:10x40 --resolutions 8 --epochs 1 --seeds 1 --jobs 1"
     ),
+    "wnexplore sweep published_ranking --seeds 4": "--dry-run",
     'wnexplore sweep published_ranking --seeds 4 --where "backbone == shufflenet_v2_x0_5"': "--dry-run",
     "python -m tests.benchmarks.allocator --backbone resnet18 --batch-size 16 --processes 2 --seconds 1": (
         "--backbone shufflenet_v2_x0_5 --batch-size 1 --processes 1 --seconds 0.05 --resolution 32"
