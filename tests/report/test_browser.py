@@ -237,7 +237,7 @@ def test_lines_are_copied(browser: Browser, address: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1280, 640, 360])
 def test_axe_finds_nothing(browser: Browser, address: str, scheme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

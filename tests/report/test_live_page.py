@@ -91,6 +91,18 @@ def test_only_who_knows_the_token_gets_an_answer(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == before
 
 
+def test_it_waits_for_the_first_records(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", ())
+    command = [sys.executable, "-m", "wnexplore", "report", str(run), "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert "waiting" in process.stderr.readline()
+        add(run)
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.kill()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.xdist_group("browser")
 def test_the_page_shows_records_as_they_come(run: Path) -> None:

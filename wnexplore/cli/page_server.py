@@ -24,19 +24,15 @@ if TYPE_CHECKING:
 State = tuple[tuple[int, int], ...]
 
 
-def serve(
-    title: str, directories: Sequence[Path], read: Callable[[], list[PageRun]], skeleton_of: SkeletonOf
-) -> None:
-    """Serve the page of the runs that `read` reads until it is interrupted; prints its address.
+def serve(page: LivePage) -> None:
+    """Serve `page` until it is interrupted; prints its address.
 
     Nothing but 127.0.0.1 can connect, and only who knows the random token in the address gets an answer.
     The stores are only read.
     """
-    pages = LivePage(title, directories, read, skeleton_of)
-    pages.update()
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(pages)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(page)) as server:
         server.daemon_threads = True
-        say(f"http://127.0.0.1:{server.server_address[1]}{pages.address}")
+        say(f"http://127.0.0.1:{server.server_address[1]}{page.address}")
         sys.stdout.flush()
         notify("Ctrl-C ends it")
         server.serve_forever(poll_interval=0.2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wnexplore.cli.options import SkipDamaged, SpaceFile, Where
-from wnexplore.cli.output import say
+from wnexplore.cli.output import notify, say
 from wnexplore.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ def report(
 
     title = " and ".join(dict.fromkeys(directory.resolve().name for directory in directories))
     if watch:
-        from wnexplore.cli.page_server import serve
+        from wnexplore.cli.page_server import LivePage, serve
 
-        serve(title, directories, runs, known_skeleton)
+        page = LivePage(title, directories, runs, known_skeleton)
+        wait_for_rows(page.update)
+        serve(page)
         return
     if out is not None:
         check_writable(out)
@@ -70,8 +73,12 @@ def report(
     say(path)
 
 
+class NoRowsError(InputError):
+    """A run has nothing to show, or nothing yet."""
+
+
 def read_run(directory: Path, where: str | None, skip_damaged: bool, space: str | None) -> PageRun:
-    """A run directory as a page needs it. Raises `InputError` if it has no rows."""
+    """A run directory as a page needs it. Raises `NoRowsError` if it has no rows."""
     from wnexplore.cli.show import load_records, rows_of, with_predicted_rows
     from wnexplore.report.page_data import PageRun
     from wnexplore.results.store import read_dates
@@ -81,8 +88,24 @@ def read_run(directory: Path, where: str | None, skip_damaged: bool, space: str 
     if space is not None:
         rows = with_predicted_rows(directory, records, rows, space, where)
     if not len(rows):
-        raise InputError(f"{directory} has no rows{f' with {where}' if where else ' yet'}: nothing to report")
+        raise NoRowsError(
+            f"{directory} has no rows{f' with {where}' if where else ' yet'}: nothing to report"
+        )
     return PageRun(str(directory), records, rows, read_dates(directory))
+
+
+def wait_for_rows(update: Callable[[], None]) -> None:
+    """Call `update` until a sweep that has just begun has rows."""
+    waited = False
+    while True:
+        try:
+            update()
+            return
+        except NoRowsError as error:
+            if not waited:
+                notify(f"{error}: waiting for the first ones")
+            waited = True
+            sleep(1)
 
 
 def known_skeleton(point: DesignPoint) -> Skeleton | None:

@@ -92,6 +92,7 @@ def _run(run: PageRun) -> dict[str, Any]:
         "name": run.name,
         "dates": run.dates,
         "facts": [[name, text] for name, text in _facts(run) if text],
+        "versions": list(_versions(run)),
         "notes": [*seed_lines(run.records), *rung_lines(run.records), *_failed(run.records)],
         "answer": answer(run.rows),
     }
@@ -115,13 +116,17 @@ def _facts(run: PageRun) -> Iterator[tuple[str, str]]:
     for name in ("dataset", "epochs", "seeds"):
         if len(distinct(trained, name)) > 1:
             yield COLUMNS[name].label, _listed(trained, name)
+    software = [f"{name} {text}" for name, text in _versions(run) if name in ("wnexplore", "torch")]
+    yield "With", ", ".join(software)
+
+
+def _versions(run: PageRun) -> Iterator[tuple[str, str]]:
+    """The versions of the software that it was measured with."""
     environments = {id(record.environment): record.environment for record in run.records}
-    versions = []
     for name in _VERSIONS:
         held = dict.fromkeys(str(e[name]) for e in environments.values() if e.get(name) is not None)
         if held:
-            versions.append(f"{name} {' and '.join(list(held)[:_MAX_VALUES])}")
-    yield "Versions", " · ".join(versions)
+            yield name, " and ".join(list(held)[:_MAX_VALUES])
 
 
 def _listed(rows: pd.DataFrame, name: str) -> str:

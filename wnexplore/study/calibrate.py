@@ -28,6 +28,9 @@ GROUP = 6
 """Networks timed in the same rounds. They share what befalls the plain network among them, by a percent or
 more: where a group is small, more of them say how much that is."""
 
+TARGET = 0.01
+"""The target of a latency that says none: what all predictions rest on is worth more passes."""
+
 WARM_UP = 0.25
 """Warm-up over the time of a measurement, at most."""
 
@@ -58,7 +61,8 @@ class CalibrationPlan:
 def calibration_plan(
     spec: SweepSpec, networks: int = NETWORKS, seed: int = 0, minutes: float | None = None
 ) -> CalibrationPlan:
-    """The networks of `spec` to time under its protocols, `networks` of each plain network.
+    """The networks of `spec` to time under its protocols, `networks` of each plain network, to `TARGET`
+    unless it has a target.
 
     With `minutes` each gets the seconds with which all end in that time, warm-up included. Raises
     `InputError` if a plain network has too few points for a prediction, or the space can't be listed.
@@ -83,6 +87,8 @@ def calibration_plan(
             )
     listed = [point for plain, chosen in found.items() for point in (plain, *chosen)]
     latency = spec.latency or LatencySpec()
+    if latency.target is None:
+        latency = latency.model_copy(update={"target": TARGET})
     on = timing_device(resolve_device(latency.device))
     protocols = len(list(latency_protocols(latency, on)))
     if minutes is not None:

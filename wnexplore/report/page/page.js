@@ -74,9 +74,12 @@ function drawAnswers() {
       element("p", {}, [`Why: ${answer.why}.`]),
       element("p", {}, [`How sure: ${sure}`]),
       ...answer.among.map((line) => element("p", {class: "note"}, [line])),
-      textTable(answer.table, "The point to take, the runner-up and their rivals"),
-      ...answer.table.caption.slice(1).map((line) => element("p", {class: "note"}, [line])),
       copied("In Python", answer.python),
+      element("details", {}, [
+        element("summary", {}, ["The runner-up, and what overlaps"]),
+        textTable(answer.table, "The point to take, the runner-up and their rivals"),
+        ...answer.table.caption.slice(1).map((line) => element("p", {class: "note"}, [line])),
+      ]),
     ]);
   }));
 }
@@ -85,6 +88,7 @@ function drawRuns() {
   byId("swept").replaceChildren(byId("swept-title"), ...page.runs.flatMap((run) => [
     ...(page.runs.length > 1 ? [element("h3", {}, [run.name])] : []),
     facts(run.facts),
+    element("details", {}, [element("summary", {}, ["Versions"]), facts(run.versions)]),
     ...run.notes.map((line) => element("p", {class: "note"}, [line])),
   ]));
 }
