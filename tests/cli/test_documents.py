@@ -106,6 +106,10 @@ RUNS = {
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --modes inference --pairs 1,1 --no-timm"
         " --seconds 0.1 --device cpu --resolution 32"
     ),
+    "python -m tests.benchmarks.prediction OUT": (
+        "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --networks 19 --held-out 3 --seconds 0.02"
+        " --layer-seconds 0.01 --stem small --resolution 16 --M 1 2 4 --G 1"
+    ),
     "python -m tests.benchmarks.page": "--points 20" if CHROMIUM else "--help",
     "python -m tests.benchmarks.speed_table speed.csv": "",
     "python -m tests.benchmarks.training --rounds 24 --seconds 8": (

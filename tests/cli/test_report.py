@@ -33,6 +33,15 @@ def test_it_writes_one_file_and_prints_its_path(command: Command, run: Path, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"run", "both.html"}
 
 
+def test_a_folder_of_any_name(command: Command, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "<b>\udce9 &amp;\n'")
+    outcome = command("report", run)
+    assert outcome.code == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<title>&lt;b&gt;" in page
+    assert unpacked(page, "data")["runs"][0]["name"] == str(run)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import io
-from collections.abc import Iterator
+import math
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
+import pandas as pd
 import pytest
 
 from tests.report.pages import (
@@ -24,19 +27,22 @@ from tests.report.pages import (
     write_run,
 )
 from tests.results.records import sweep
+from wnexplore.cli.report import known_skeleton
 from wnexplore.design.multiplier import parse_setting
 from wnexplore.design.where import Sign, compare
 from wnexplore.errors import InputError
 from wnexplore.report.export import export
 from wnexplore.report.layout import layout
+from wnexplore.report.page_data import PageRun, page_data, page_details
+from wnexplore.report.page_file import page_file
 from wnexplore.report.page_rows import column_dicts
 from wnexplore.results import filters
-from wnexplore.results.columns import COLUMNS, difference, with_interval
+from wnexplore.results.columns import COLUMNS, difference, direction, with_interval
 from wnexplore.results.frame import cells, frame
 from wnexplore.results.fronts import pareto_rows
+from wnexplore.results.pareto import pareto
 
 if TYPE_CHECKING:
-    import pandas as pd
     from playwright.sync_api import Browser, Page
 
 pytestmark = [
@@ -260,6 +266,23 @@ def test_it_prints_all_that_is_on_it(page: Page) -> None:
     assert box is not None
 
 
+def test_predicted_points_are_hollow(browser: Browser, tmp_path: Path) -> None:
+    records = [record for record in sampled(sweep()) if record.figure != "training"]
+    measured = frame(records)
+    fitted = measured.iloc[[1, 2]].assign(latency_is="predicted", latency_ms=3.5)
+    run = PageRun("run", records, pd.concat([measured, fitted], ignore_index=True), None)
+    path = tmp_path / "page.html"
+    path.write_bytes(page_file("run", page_data([run]), page_details([run], known_skeleton)))
+    with opened(browser, f"{path.as_uri()}#where=latency_is+%3D%3D+predicted") as page:
+        assert [text.count("○") for text in column(page, "Point")] == [1, 1]
+        fills = page.eval_on_selector_all(
+            "#headline figure .mark-symbol path[stroke-width='1.5']",
+            "all => all.map(p => p.getAttribute('fill'))",
+        )
+        assert fills
+        assert set(fills) <= {"transparent", None, "none"}
+
+
 def test_two_runs(browser: Browser, tmp_path: Path) -> None:
     one, other = small_run(tmp_path / "a"), write_run(tmp_path / "b", sampled(sweep())[:-6])
     address = write_page(tmp_path / "page.html", one, other).as_uri()
@@ -368,6 +391,49 @@ def test_settings_by_stage_compare_as_in_python(browser: Browser) -> None:
                     "([a, s, b]) => byStage(setting(a), s, setting(b))", [left, sign, right]
                 )
                 assert found == compare(a, sign, b), (left, sign, right)
+
+
+def test_fronts_are_those_of_python(browser: Browser) -> None:
+    blank = scripts(browser, "front.js")
+    described = {column["name"]: column for column in column_dicts()}
+    dice = random.Random(5)
+    for names in (
+        ("latency_ms", "top1"),
+        ("params", "latency_ratio"),
+        ("flops", "params"),
+        ("energy_j", "top1"),
+    ):
+        for count in (0, 1, 3, 12, 60):
+            rows = [_figures(names, dice) for _ in range(count)]
+            found = blank.evaluate(
+                "([rows, x, y]) => optimal(rows, x, y)", [rows, *(described[name] for name in names)]
+            )
+            points = [[row[name] for name in names] for row in rows]
+            bounds = [[_bounds(row, name) for name in names] for row in rows]
+            directions = [direction(name) for name in names]
+            certain, plain = pareto(points, directions, bounds), pareto(points, directions)
+            assert [level > 0 for level in found] == certain
+            assert [level == 2 for level in found] == [a and b for a, b in zip(certain, plain, strict=True)]
+
+
+def _figures(names: Sequence[str], dice: random.Random) -> dict[str, float | None]:
+    row: dict[str, float | None] = {}
+    for name in names:
+        # Few values, so that some are equal, and some are missing.
+        value = dice.choice((None, *range(1, 9)))
+        row[name] = value
+        for end, bound in zip((-1, 1), COLUMNS[name].interval or (), strict=False):
+            row[bound] = (
+                None if value is None or dice.random() < 0.1 else value + end * dice.choice((0.5, 1, 2))
+            )
+    return row
+
+
+def _bounds(row: dict[str, float | None], name: str) -> tuple[float, float] | None:
+    low, high = (row[bound] for bound in COLUMNS[name].interval or (name, name))
+    if not COLUMNS[name].unsure or (low is None and high is None):
+        return None
+    return math.nan if low is None else low, math.nan if high is None else high
 
 
 VALUES = (0.0, 0.5, 1.5, 2.5, 0.125, 0.375, 1.005, 9.995, 99.95, 12.345, 1e-7, 123456.789, 0.045, 2.675, 1e12)

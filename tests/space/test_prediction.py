@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tests.latencies import PLAIN_MS, PROTOCOL, latency, true_ratio, write_run
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.errors import InputError
+from wnexplore.report.calibration_lines import speed_line
 from wnexplore.results import filters
 from wnexplore.results.pareto import pareto
 from wnexplore.results.record import Record
@@ -162,6 +163,20 @@ def test_near_the_front_is_what_no_feasible_point_certainly_beats(
     all_of_them = NearFront.of(found, points, objectives, predicted)
     kept = front(found, points, objectives, predicted)
     assert all_of_them.has(found, kept, predicted).all()
+
+
+def test_a_machine_whose_speed_changed_is_told_by_the_plain_networks_times(records: list[Record]) -> None:
+    def with_times(record: Record, ms: float) -> Record:
+        return replace(record, samples={"baseline_ms": [ms, ms * 1.01, ms * 0.99]})
+
+    steady = [with_times(record, 8 + number % 3 / 10) for number, record in enumerate(records)]
+    (plain,) = calibration(steady, "RUN").timed
+    assert calibration(steady, "RUN").plain_times(plain) == pytest.approx((8.0, 8.2))
+    assert speed_line(*calibration(steady, "RUN").plain_times(plain)) == ""
+    changed = [with_times(record, 8 if number < 20 else 11) for number, record in enumerate(records)]
+    assert "8 to 11 ms" in speed_line(*calibration(changed, "RUN").plain_times(plain))
+    # Without samples nothing is known, and nothing said.
+    assert speed_line(*calibration(records, "RUN").plain_times(plain)) == ""
 
 
 def test_one_protocol_is_chosen_by_a_condition(records: list[Record]) -> None:

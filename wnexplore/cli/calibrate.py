@@ -126,7 +126,7 @@ def _say_plan(chosen: CalibrationPlan, todo: Sequence[Measurement]) -> None:
 
 def _say_fits(measured: Sequence[Record], directory: Path, failed: Sequence[Record]) -> None:
     """How well the networks foretell each other."""
-    from wnexplore.report.calibration_lines import fit_line, protocol_line
+    from wnexplore.report.calibration_lines import fit_line, protocol_line, speed_line
     from wnexplore.space.prediction import calibrations
 
     for record in failed:
@@ -139,4 +139,7 @@ def _say_fits(measured: Sequence[Record], directory: Path, failed: Sequence[Reco
                 say(f"  {plain}: {len(timed)} networks, too few to predict from")
             else:
                 say(f"  {plain}: {fit_line(known.foretold, known.half_widths)}")
+            changed = speed_line(*found.plain_times(plain))
+            if changed:
+                say(f"  ⚠ {changed}")
     notify(f"wnexplore space FILE --latency {shlex.quote(str(directory))} predicts all points of a space")

@@ -150,11 +150,14 @@ def _report_kept(
 
 def _report_fits(timed: Calibration, plains: Sequence[DesignPoint]) -> None:
     """What the predictions of networks made of `plains` rest on."""
-    from wnexplore.report.calibration_lines import fit_line, protocol_line
+    from wnexplore.report.calibration_lines import fit_line, protocol_line, speed_line
 
     say(f"latencies are predicted from those in {timed.run}: {protocol_line(timed.protocol)}")
     for plain in plains:
         say(f"  {plain}: {fit_line(timed.fits[plain].foretold, timed.fits[plain].half_widths)}")
+        changed = speed_line(*timed.plain_times(plain))
+        if changed:
+            say(f"  ⚠ {changed}")
 
 
 def _report_points(

@@ -16,6 +16,7 @@ from typing import Any
 
 from wnexplore.errors import WnexploreError
 from wnexplore.files import cache_folder, write_atomically
+from wnexplore.results.escape import one_line
 
 SCRIPTS = (
     *("format.js", "where.js", "front.js", "data.js", "state.js"),
@@ -47,7 +48,7 @@ def page_file(title: str, data: dict[str, Any], details: dict[str, Any], *, live
     )
     parts = {
         "POLICY": html.escape(policy),
-        "TITLE": html.escape(title),
+        "TITLE": html.escape(one_line(title)),
         "STYLE": style,
         "LIVE": html.escape(live or ""),
         "DATA": packed(data),
@@ -61,8 +62,9 @@ def page_file(title: str, data: dict[str, Any], details: dict[str, Any], *, live
 
 def packed(content: dict[str, Any]) -> str:
     """JSON values, compressed, in characters that need no escaping."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    # In ASCII, which also holds what no encoding of file names can.
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode("ascii"), mtime=0)).decode()
 
 
 @cache

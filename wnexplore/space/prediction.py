@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,18 @@ class Calibration:
         ]
         low, middle, high = np.quantile(values, (0.025, 0.5, 0.975)).tolist()
         return PlainLatency(middle, (high - low) / 2 / middle)
+
+    def plain_times(self, plain: DesignPoint) -> tuple[float, float]:
+        """The plain network's milliseconds in the fastest and in the slowest group of rounds that have them.
+
+        Far apart, the machine's speed changed between groups, and ratios of different groups with it.
+        """
+        times = {
+            _group(record): median(record.samples["baseline_ms"])
+            for record in self._newest
+            if record.point.baseline() == plain and record.samples.get("baseline_ms")
+        }
+        return min(times.values(), default=math.nan), max(times.values(), default=math.nan)
 
     def predict(self, space: Space, among: NDArray[np.intp] | None = None) -> Predictions:
         """The latencies of all points of `space`; if `among` is given, only these matter.
