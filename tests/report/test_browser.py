@@ -258,7 +258,7 @@ def test_axe_finds_nothing(browser: Browser, address: str, scheme: str, width: i
 
 def test_it_prints_all_that_is_on_it(page: Page) -> None:
     page.emulate_media(media="print")
-    assert page.is_hidden("#controls")
+    assert page.is_hidden("#choose")
     assert page.is_visible("#table")
     assert page.locator("#headline figure").count() == 3
     assert page.pdf(format="A4").startswith(b"%PDF")
@@ -276,7 +276,7 @@ def test_predicted_points_are_hollow(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, f"{path.as_uri()}#where=latency_is+%3D%3D+predicted") as page:
         assert [text.count("○") for text in column(page, "Point")] == [1, 1]
         fills = page.eval_on_selector_all(
-            "#headline figure .mark-symbol path[stroke-width='1.5']",
+            "#headline figure .mark-symbol.role-mark path[stroke-width='1.5']",
             "all => all.map(p => p.getAttribute('fill'))",
         )
         assert fills

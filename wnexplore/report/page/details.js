@@ -118,7 +118,8 @@ function trainingOf(training, details, charts) {
   parts.push(figures, textTable({
     headings: ["Seed", "top-1 (%)", "test loss (nats)", "seconds"],
     numeric: [true, true, true, true],
-    rows: good.map((seed) => [text(seed.seed), text(seed.top1), text(seed.test_loss), text(seed.seconds?.toFixed(1))]),
+    rows: good.map((seed) => [text(seed.seed), text(seed.top1?.toFixed(2)), text(seed.test_loss?.toFixed(4)),
+      text(seed.seconds?.toFixed(1))]),
   }, "Seeds"));
   const settings = Object.entries(training.settings).map(([name, value]) => [name, text(value)]);
   parts.push(element("details", {}, [element("summary", {}, ["Recipe"]), facts(settings)]));
