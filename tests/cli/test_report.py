@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sqlite3
 from contextlib import closing
@@ -13,7 +15,9 @@ from tests import latencies
 from tests.cli.conftest import Command
 from tests.report.pages import small_run, unpacked, write_run
 from tests.sweeps import write_sweep
+from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.design.sweep_file import load_sweep
+from wnexplore.results.point_lines import profile_line
 from wnexplore.results.store import FILE_NAME
 from wnexplore.space.expansion import expand
 
@@ -92,6 +96,17 @@ def test_a_space_adds_predicted_points(command: Command, tmp_path: Path) -> None
     data = unpacked((tmp_path / "run" / "report.html").read_text(), "data")
     kinds = data["rows"]["latency_is"]
     assert set(kinds["of"]) == {"measured", "predicted"}
+
+
+def test_the_line_that_profiles_a_point_does(command: Command) -> None:
+    point = DesignPoint.of(
+        "shufflenet_v2_x0_5", "weightnet", "2:1+3:2", "1/2", stages="2+3", stem="small", num_classes=10
+    )
+    program, *words = shlex.split(profile_line(point))
+    outcome = command(*words, "--no-latency", "--json")
+    assert program == "wnexplore"
+    assert outcome.code == 0
+    assert DesignPoint.of(**{axis: json.loads(outcome.out)[axis] for axis in AXES}) == point
 
 
 def test_a_sweep_can_leave_it_out(command: Command, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from wnexplore.report.pick_table import pick_layout, why
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL
 from wnexplore.results.frame import distinct, groups
 from wnexplore.results.pick import pick
-from wnexplore.results.point_lines import profile_line
 
 
 def answer(frame: pd.DataFrame) -> dict[str, Any]:
@@ -39,7 +38,6 @@ def answer(frame: pd.DataFrame) -> dict[str, Any]:
         "alike": len(found.steps[0].alike) - 1,
         "of": len(found.steps[0].candidates),
         "python": found.line,
-        "command": profile_line(found.take.point),
         "title": shown.pop("title"),
         "table": shown,
     }

@@ -163,36 +163,26 @@ function heatSpec(column, Ms, Gs) {
 function samplesSpec(latency) {
   const values = [["network", latency.ms], ["plain network", latency.plain_ms]].flatMap(
     ([which, times]) => times.map((ms, round) => ({which, round: round + 1, ms})));
-  return {
-    width: "container",
-    height: 200,
-    data: {values},
-    mark: {type: "point", filled: true, size: 25},
-    encoding: {
-      x: {field: "round", type: "quantitative", axis: {title: "Round"}},
-      y: {field: "ms", type: "quantitative", scale: {zero: false}, axis: {title: "Time of a pass (ms)"}},
-      color: {field: "which", type: "nominal", scale: {range: ["#0060A8", "#E8862E"]}, legend: {title: null, orient: "bottom"}},
-      shape: {field: "which", type: "nominal", legend: {title: null, orient: "bottom"}},
-    },
-    config: chartConfig(),
-  };
+  const legend = {title: null, orient: "bottom"};
+  return lowSpec(values, {type: "point", filled: true, size: 25}, {
+    x: {field: "round", type: "quantitative", axis: {title: "Round"}},
+    y: {field: "ms", type: "quantitative", scale: {zero: false}, axis: {title: "Time of a pass (ms)"}},
+    color: {field: "which", type: "nominal", scale: {range: ["#0060A8", "#E8862E"]}, legend},
+    shape: {field: "which", type: "nominal", legend},
+  });
 }
 
 /** One figure of a training over its epochs, a line for each seed. */
 function curvesSpec(values, title) {
-  return {
-    width: "container",
-    height: 200,
-    data: {values},
-    mark: {type: "line", point: true, strokeWidth: 1.2},
-    encoding: {
-      x: {field: "epoch", type: "quantitative", axis: {title: "Epoch", tickMinStep: 1, format: "d"}},
-      y: {field: "value", type: "quantitative", scale: {zero: false}, axis: {title}},
-      color: {field: "seed", type: "nominal", legend: {title: "Seed", orient: "bottom", columns: 8}},
-    },
-    config: chartConfig(),
-  };
+  return lowSpec(values, {type: "line", point: true, strokeWidth: 1.2}, {
+    x: {field: "epoch", type: "quantitative", axis: {title: "Epoch", tickMinStep: 1, format: "d"}},
+    y: {field: "value", type: "quantitative", scale: {zero: false}, axis: {title}},
+    color: {field: "seed", type: "nominal", legend: {title: "Seed", orient: "bottom", columns: 8}},
+  });
 }
+
+const lowSpec = (values, mark, encoding) =>
+  ({width: "container", height: 200, data: {values}, mark, encoding, config: chartConfig()});
 
 /** A view of `spec` in an element; `data` by name, `said` makes the text of a tooltip from its value. Without a
  * description it would be silent to a screen reader. */

@@ -15,7 +15,7 @@ function drawDetails(section, row, page) {
     copied("On the command line", point.command),
   ];
   const charts = [];
-  if (point.stages) parts.push(...layersOf(point, row, details));
+  if (point.stages) parts.push(...layersOf(point, details));
   if (own.latency !== undefined) parts.push(...latencyOf(details.latencies[own.latency], details, charts));
   if (own.training !== undefined) parts.push(...trainingOf(details.trainings[own.training], details, charts));
   section.replaceChildren(...parts);
@@ -44,7 +44,7 @@ function copied(name, line) {
   return element("div", {}, [element("p", {class: "note"}, [name]), element("pre", {}, [text]), button]);
 }
 
-function layersOf(point, row, details) {
+function layersOf(point, details) {
   const stages = point.stages.map((number) => details.stages[number]);
   const sum = (layers, at) => layers.reduce((total, layer) => total + layer[at], 0);
   const head = ["Layer", "Made by", "Parameters", "Multiply-adds"];

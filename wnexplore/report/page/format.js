@@ -6,7 +6,7 @@ const PREFIXES = [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]];
 function fixed(value, digits) {
   const exact = Math.abs(value).toFixed(100);
   const end = exact.indexOf(".") + digits + 1;
-  const rest = exact.slice(end === exact.indexOf(".") + 1 ? end : end);
+  const rest = exact.slice(end);
   if (!/^5?0*$/.test(rest) || rest[0] !== "5") return value.toFixed(digits);
   const below = exact.slice(0, digits === 0 ? exact.indexOf(".") : end);
   const even = Number(below.at(-1)) % 2 === 0;

@@ -53,7 +53,7 @@ function marksOf(row, marks) {
 
 /** Fill the table with one page of `rows`. */
 function drawTable(table, rows, shown, page) {
-  const {state, columns} = page;
+  const {state} = page;
   const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
   const number = Math.min(Math.max(1, Number(state.page) || 1), pages);
   const several = page.runs.length > 1;

@@ -36,36 +36,22 @@ function parseWhere(expression, columns) {
     if (take(text) === null) throw fail(expected);
   };
 
+  // In three-valued logic: `decisive` is the answer of one part that is the answer of all.
+  const joined = (parts, decisive) => (parts.length === 1 ? parts[0] : (row) => {
+    const answers = parts.map((part) => part(row));
+    return answers.includes(decisive) ? decisive : answers.includes(null) ? null : !decisive;
+  });
+
   function any() {
     const parts = [all()];
     while (take("or")) parts.push(all());
-    return parts.length === 1 ? parts[0] : (row) => {
-      let unknown = false;
-      for (const part of parts) {
-        const answer = part(row);
-        if (answer === true) return true;
-        if (answer === null) unknown = true;
-      }
-      return unknown ? null : false;
-    };
-  }
-
-  function conjunction(parts) {
-    return parts.length === 1 ? parts[0] : (row) => {
-      let unknown = false;
-      for (const part of parts) {
-        const answer = part(row);
-        if (answer === false) return false;
-        if (answer === null) unknown = true;
-      }
-      return unknown ? null : true;
-    };
+    return joined(parts, true);
   }
 
   function all() {
     const parts = [one()];
     while (take("and")) parts.push(one());
-    return conjunction(parts);
+    return joined(parts, false);
   }
 
   const negated = (part) => (row) => {
@@ -98,10 +84,7 @@ function parseWhere(expression, columns) {
       const parts = [compare(left, "==", value())];
       while (take(",")) parts.push(compare(left, "==", value()));
       need("]", "',' or ']'");
-      const member = (row) => {
-        const answers = parts.map((part) => part(row));
-        return answers.includes(true) ? true : answers.includes(null) ? null : false;
-      };
+      const member = joined(parts, true);
       return not ? negated(member) : member;
     }
     let sign = take(...SIGNS);
@@ -116,7 +99,7 @@ function parseWhere(expression, columns) {
       left = right;
       sign = take(...SIGNS);
     }
-    return conjunction(parts);
+    return joined(parts, false);
   }
 
   const unknown = (name) => new WhereError(`unknown column '${name}'${nearest(name, [...columns.keys()])}`);
