@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from wnexplore.study.workers import Done, Task, Workers, _take_gpu
 
 from tests.sweeps import OWN
 from wnexplore.design.point import DesignPoint
@@ -21,7 +22,6 @@ from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store, read_records
 from wnexplore.study.sweep import plan, remaining, run
-from wnexplore.study.workers import Done, Task, Workers, _take_gpu
 from wnexplore.training.full_training import TrainRun, train_fully
 
 LOST = "CUDA error: device-side assert triggered"

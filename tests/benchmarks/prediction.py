@@ -57,8 +57,8 @@ from wnexplore.results.store import Store, read_records
 from wnexplore.space.expansion import space_of
 from wnexplore.space.prediction import Calibration, calibration
 from wnexplore.space.selection import open_points
-from wnexplore.study.calibrate import calibration_plan, run_in_groups
-from wnexplore.study.sweep import SweepStep, plan, remaining
+from wnexplore.study.calibrate import GROUP, calibration_plan
+from wnexplore.study.sweep import SweepStep, plan, remaining, run
 
 FIELDS = (
     *("device_name", "torch", "threads", "backbone", "batch_size", "resolution", "M", "G"),
@@ -170,7 +170,7 @@ def _timed(spec: SweepSpec, directory: Path, end: float | None) -> list[Record]:
     planned = plan(spec)
     with Store.create(directory) as store:
         todo = [m for m in remaining(planned, store.keys()) if m.figure == "latency"]
-        run_in_groups(spec, todo, store, on_step, planned=planned)
+        run(spec, todo, store, on_step, planned=planned, together=GROUP)
     return read_records(directory)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wnexplore.study.workers import Done, Task, Workers, workers
 
 from tests.commands import ended, started
 from tests.examples import examples
@@ -27,7 +28,6 @@ from wnexplore.results.store import Store, read_records
 from wnexplore.results.trainings import trainings
 from wnexplore.study.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.study.sweep import plan, remaining, run
-from wnexplore.study.workers import Done, Task, Workers, workers
 from wnexplore.training.training_record import TrainingFigure, training_protocol
 
 SPEC = TrainSpec(data="digits", device="cpu", schedule="halving", max_epochs=9, eta=3, seeds=2)

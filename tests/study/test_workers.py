@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from wnexplore.study.workers import kept_workers
 
 from tests.sweeps import TRAINED, write_sweep
 from wnexplore.design.point import DesignPoint
@@ -14,7 +15,6 @@ from wnexplore.measure.torch_settings import threads_set
 from wnexplore.results.record import Record
 from wnexplore.study import workers as module
 from wnexplore.study.sweep import measure, plan
-from wnexplore.study.workers import kept_workers
 
 MORTAL = """
 import multiprocessing, os

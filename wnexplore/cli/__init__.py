@@ -35,6 +35,7 @@ from wnexplore.cli import (
     table,
     train,
 )
+from wnexplore.cli.elsewhere import with_address
 from wnexplore.cli.output import OutputError, drop_output, separate_output_errors
 from wnexplore.cli.stops import STOPPED, stops_raised
 from wnexplore.errors import RunError, WnexploreError, print_notices, shown
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     separate_output_errors()
     print_notices()
     try:
-        rest = [a for a in given if a != "--debug"]
+        rest = with_address([a for a in given if a != "--debug"])
         with stops_raised():
             result = _command()(rest, prog_name="wnexplore", standalone_mode=False)
             sys.stdout.flush()

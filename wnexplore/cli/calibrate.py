@@ -16,6 +16,8 @@ from wnexplore.cli.axes import (
     overrides_of,
     timing_options,
 )
+from wnexplore.cli.elsewhere import LatencyOn, RayOption, TaskHours, WorkersOption, elsewhere
+from wnexplore.cli.measuring import measure_planned
 from wnexplore.cli.output import notify, say
 from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError
@@ -46,6 +48,10 @@ def calibrate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/calibrate-NAME.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    latency_on: LatencyOn = None,
+    task_hours: TaskHours = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be measured, and how long.")
     ] = False,
@@ -60,7 +66,7 @@ def calibrate(
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
     from wnexplore.results.store import FILE_NAME, read_records
-    from wnexplore.study.calibrate import calibration_plan, run_in_groups
+    from wnexplore.study.calibrate import GROUP, calibration_plan
     from wnexplore.study.sweep import check_sizes, plan, remaining
 
     places = AXIS_PLACES | TIMING_PLACES
@@ -76,20 +82,22 @@ def calibrate(
     spec = load_sweep(path, overrides)
     if context.params["device"] is not None:
         spec = spec.on_device(context.params["device"])
-    chosen = calibration_plan(spec, networks, seed, minutes)
     directory = out or Path("runs") / f"calibrate-{'options' if path is None else path.stem}"
-    planned = plan(chosen.spec)
-    begun = (directory / FILE_NAME).exists()
-    records = read_records(directory, samples_of=()) if begun else []
-    todo = remaining(planned, {record.key: record.status for record in records}, retry_failed)
-    check_sizes(chosen.spec, planned, todo)
-    _say_plan(chosen, todo)
-    if dry_run:
-        notify("nothing was written")
-        return
-    from wnexplore.cli.sweep import measure_planned
-
-    made, failed = measure_planned(chosen.spec, planned, directory, retry_failed, False, run_in_groups)
+    with elsewhere(spec, workers, ray, latency_on, task_hours, dry_run=dry_run) as place:
+        chosen = calibration_plan(spec, networks, seed, minutes, place.hardware)
+        planned = plan(chosen.spec, hardware=place.hardware)
+        begun = (directory / FILE_NAME).exists()
+        records = read_records(directory, samples_of=()) if begun else []
+        todo = remaining(planned, {record.key: record.status for record in records}, retry_failed)
+        if place.hardware.here:
+            check_sizes(chosen.spec, planned, todo)
+        _say_plan(chosen, todo)
+        if dry_run:
+            notify("nothing was written")
+            return
+        made, failed = measure_planned(
+            chosen.spec, planned, directory, place, retry_failed, False, together=GROUP
+        )
     with resumable(lambda: f"all is measured and kept in {directory}"):
         keys = {measurement.key for measurement in planned.measurements}
         measured = [record for record in read_records(directory) if record.key in keys]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,12 +19,19 @@ from wnexplore.cli.axes import (
     overrides_of,
     timing_options,
 )
+from wnexplore.cli.elsewhere import (
+    Elsewhere,
+    LatencyOn,
+    RayOption,
+    TaskHours,
+    WorkersOption,
+    elsewhere,
+)
 from wnexplore.cli.options import DataPath, DataText, Download, comma_list
 from wnexplore.cli.output import notify
 from wnexplore.cli.recipe import RECIPE_PLACES, training_options, with_replaced
 from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError
-from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
     from wnexplore.study.sweep import SweepStep
@@ -81,6 +89,10 @@ def search(
         typer.Option(metavar="auto|N", help="Concurrent trainings; auto: as many as cores are free."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/search-NAME.")] = None,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    latency_on: LatencyOn = None,
+    task_hours: TaskHours = None,
 ) -> None:
     """Search a space too large to sweep: Optuna proposes points, those over budget are never built.
 
@@ -116,13 +128,15 @@ def search(
     if predict is not None and not timed:
         raise InputError(f"{predict} has no latencies to predict from: wnexplore calibrate measures them")
     wanted = Search(spec, tuple(comma_list(objectives)), tuple(budget or ()), trials, sampler, seed, timed)
-    wanted.check()
     directory = out or Path("runs") / f"search-{'options' if path is None else path.stem}"
-    with resumable(lambda: f"all measurements are kept in {directory}"):
-        with Store.create(directory) as store, _progress(trials) as on_step:
-            outcome = run_search(wanted, store, on_step)
-        keep_sweep(directory, outcome.spec)
-        _show(directory, wanted.objectives)
+    with elsewhere(spec, workers, ray, latency_on, task_hours) as place:
+        wanted = replace(wanted, hardware=place.hardware, at_once=place.at_once)
+        wanted.check()
+        with resumable(lambda: f"all measurements are kept in {directory}"):
+            with Store.create(directory) as store, _progress(trials, place) as on_step:
+                outcome = run_search(wanted, store, on_step, lend=place.lend)
+            keep_sweep(directory, outcome.spec)
+            _show(directory, wanted.objectives)
     notify(f"{outcome.points} points measured; {outcome.rejected} proposals were rejected without building")
     if outcome.untimed:
         notify(
@@ -155,29 +169,16 @@ def _show(directory: Path, objectives: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _progress(trials: int) -> Iterator[Callable[[int, SweepStep], None]]:
-    """A progress bar over the points; nothing without a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Column
+def _progress(trials: int, place: Elsewhere) -> Iterator[Callable[[int, SweepStep], None]]:
+    """A progress bar over the points."""
+    from wnexplore.cli.measuring import progress
 
-    from wnexplore.cli.terminal import PlainConsole
-
-    columns = (
-        BarColumn(bar_width=20),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn(
-            "· {task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
-        ),
-    )
-    console = PlainConsole(stderr=True)
-    off = not console.is_terminal
-    with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
-        bar = progress.add_task("", total=trials)
+    at = 0
+    with progress(lambda step: f"{at}/{trials} {step.measurement.point}: {step.measurement}", place) as show:
 
         def on_step(number: int, step: SweepStep) -> None:
-            if not off and not step.part:
-                at = f"{number}/{trials} {step.measurement.point}: {step.measurement}"
-                progress.update(bar, completed=number - 1, description=one_line(at), refresh=True)
+            nonlocal at
+            at = number
+            show(replace(step, done=number - 1, total=trials, part=0.0))
 
         yield on_step

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,19 +19,21 @@ from wnexplore.cli.axes import (
     refuse_axes_with_points,
     timing_options,
 )
+from wnexplore.cli.elsewhere import LatencyOn, RayOption, TaskHours, WorkersOption, elsewhere
+from wnexplore.cli.measuring import MOST_TOLD, measure_planned
 from wnexplore.cli.options import DataPath, DataText, Download, SkipDamaged, Sort, comma_list
 from wnexplore.cli.output import named_damaged, notify, say
 from wnexplore.cli.recipe import RECIPE_PLACES, SCHEDULE_PLACES, training_options, with_replaced
 from wnexplore.cli.stops import resumable
 from wnexplore.errors import InputError, shown
-from wnexplore.results.escape import one_line
 
 if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
     from wnexplore.design.protocol import TrainSpec
     from wnexplore.design.sweep_file import SweepSpec
     from wnexplore.results.record import Record
-    from wnexplore.study.sweep import Measurement, Plan, SweepStep
+    from wnexplore.study.hardware import Hardware
+    from wnexplore.study.sweep import Measurement, Plan
 
 
 @grid_options(after="file")
@@ -60,6 +60,10 @@ def sweep(
     sort: Sort = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed ones again.")] = False,
     skip_damaged: SkipDamaged = False,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    latency_on: LatencyOn = None,
+    task_hours: TaskHours = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html at the end, a page to click in.")
     ] = True,
@@ -96,16 +100,17 @@ def sweep(
     damaged: list[str] | None = [] if skip_damaged else None
     begun = (directory / FILE_NAME).exists()
     records = read_records(directory, damaged, samples_of=()) if begun else []
-    planned, todo = _plan(spec, records, retry_failed)
-    if dry_run:
-        report_damaged(damaged or [])
-        _show_plan(planned, todo, directory)
-        if spec.train is not None and spec.train.target is not None:
-            notify(_seeds_to_come(spec.train, planned, todo, records))
-        return
-    # A run takes hours, and there may be many.
-    del records
-    made, failed = measure_planned(spec, planned, directory, retry_failed, bool(damaged))
+    with elsewhere(spec, workers, ray, latency_on, task_hours, dry_run=dry_run) as place:
+        planned, todo = _plan(spec, records, retry_failed, place.hardware)
+        if dry_run:
+            report_damaged(damaged or [])
+            _show_plan(planned, todo, directory)
+            if spec.train is not None and spec.train.target is not None:
+                notify(_seeds_to_come(spec.train, planned, todo, records))
+            return
+        # A run takes hours, and there may be many.
+        del records
+        made, failed = measure_planned(spec, planned, directory, place, retry_failed, bool(damaged))
     with resumable(lambda: f"all is measured and kept in {directory}"):
         _show_results(spec, directory, planned, failed, sort, report=report)
     if failed and len(failed) == made:
@@ -139,124 +144,24 @@ def _run_directory(path: Path | None) -> Path:
     return path.parent if (path.parent / FILE_NAME).exists() else Path("runs") / path.stem
 
 
-def _plan(spec: SweepSpec, records: list[Record], retry_failed: bool) -> tuple[Plan, list[Measurement]]:
+def _plan(
+    spec: SweepSpec, records: list[Record], retry_failed: bool, hardware: Hardware
+) -> tuple[Plan, list[Measurement]]:
     """The plan, and its measurements without a record in `records`."""
     from wnexplore.study.sweep import check_sizes, plan, remaining
     from wnexplore.training.training_record import threads_before
 
-    planned = plan(spec, threads_before(records) if spec.train is not None else {})
+    planned = plan(spec, threads_before(records) if spec.train is not None else {}, hardware)
     left_out = planned.expansion
     if planned.points:
         todo = remaining(planned, {record.key: record.status for record in records}, retry_failed)
-        check_sizes(spec, planned, todo)
+        if hardware.here:
+            check_sizes(spec, planned, todo)
         return planned, todo
     if left_out.excluded:
         raise InputError(f"no point of this sweep satisfies {spec.where}: {left_out.excluded} are legal")
     point, reason = left_out.skipped[0]
     raise InputError(f"no legal point in this sweep: {point}: {reason}")
-
-
-def measure_planned(
-    spec: SweepSpec,
-    planned: Plan,
-    directory: Path,
-    retry_failed: bool,
-    set_aside: bool,
-    run: Callable[..., list[Record]] | None = None,
-) -> tuple[int, list[Record]]:
-    """Measure what is not done yet; returns the number of measurements, and the failed ones.
-
-    `run` measures, by default as a sweep does.
-    """
-    from wnexplore.cli.show import keep_sweep, report_damaged
-    from wnexplore.results.store import Store
-    from wnexplore.study.sweep import remaining, with_added
-    from wnexplore.study.sweep import run as run_sweep
-
-    with Store.create(directory) as store:
-        if set_aside:
-            report_damaged(store.set_damaged_aside())
-        keep_sweep(directory, spec)
-        planned = with_added(spec, planned, store.keys())
-        todo = remaining(planned, store.keys(), retry_failed)
-        done = len(planned.measurements) - len(todo)
-        if done:
-            notify(f"{done} of {len(planned.measurements)} measurements are done already in {directory}")
-
-        def kept() -> str:
-            done = len(planned.measurements) - len(remaining(planned, store.keys(), retry_failed))
-            return f"{done} of {len(planned.measurements)} measurements are done and kept in {directory}"
-
-        several = spec.train is not None and spec.train.jobs not in ("auto", 1)
-        more = spec.train is not None and spec.train.target is not None
-        with resumable(kept), _progress(planned, more) as on_step:
-            report = _report if several else lambda record: None
-            return len(todo), (run or run_sweep)(spec, todo, store, on_step, report, planned)
-
-
-@contextmanager
-def _progress(planned: Plan, more: bool) -> Iterator[Callable[[SweepStep], None]]:
-    """A progress bar over the measurements with step and time left; nothing without a terminal.
-
-    `more`: seeds may be added, and the time left is at least that of what is planned so far.
-    """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    from wnexplore.cli.terminal import PlainConsole
-
-    # Drawn on progress reports, not by a background thread, which would run while networks are timed.
-    columns = (
-        BarColumn(bar_width=20),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("·"),
-        TimeRemainingColumn(),
-        TextColumn(
-            f"left{' at least' if more else ''} · {{task.description}}",
-            markup=False,
-            table_column=Column(no_wrap=True, overflow="ellipsis"),
-        ),
-    )
-    console = PlainConsole(stderr=True)
-    order = {point: number for number, point in enumerate(planned.points, start=1)}
-    off = not console.is_terminal
-    with Progress(*columns, console=console, disable=off, transient=True, auto_refresh=False) as progress:
-        bar = progress.add_task("", total=None)
-        drawn = 0.0
-
-        def on_step(step: SweepStep) -> None:
-            nonlocal drawn
-            if off or (step.part and monotonic() < drawn + _REDRAW_S):
-                return
-            drawn = monotonic()
-            point = step.measurement.point
-            at = f"{order[point]}/{len(order)} {point}: {step.measurement}"
-            progress.update(
-                bar, total=step.total, completed=step.done + step.part, description=one_line(at), refresh=True
-            )
-
-        yield on_step
-
-
-_REDRAW_S = 0.2
-_MOST_TOLD = 2000
-"""Characters of an error; the record has all of it."""
-
-
-def _report(record: Record) -> None:
-    """A line per concurrent training, which a single bar couldn't show."""
-    if record.figure != "training":
-        return
-    label = f"{record.point}, seed {record.protocol['seed']}"
-    if record.status != "ok":
-        notify(f"{label}: {shown(record.error, _MOST_TOLD)}")
-        return
-    value = record.value
-    dropped = "" if value["dropped_at"] is None else ", dropped"
-    loss = "" if value["test_loss"] is None else f", test loss {value['test_loss']:.4f}"
-    after = f"after {value['epochs']} epochs{dropped}, {value['seconds']:.1f} s"
-    notify(f"{label}: top-1 {value['top1']:.2f} %{loss} {after}")
 
 
 def _show_plan(planned: Plan, todo: list[Measurement], directory: Path) -> None:
@@ -337,7 +242,7 @@ def _show_results(
                 f"skipped {skipped} training steps: damaged images left too few in a batch: {record.point}"
             )
     for record in failed:
-        error = shown(record.error, _MOST_TOLD)
+        error = shown(record.error, MOST_TOLD)
         notify(f"failed: {record.point}: {error} (--retry-failed measures it again)")
     written, trouble = write_results(directory, rows, records)
     page, without = write_report(directory, rows, records) if report else (None, None)

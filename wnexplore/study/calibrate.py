@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
 from wnexplore.errors import InputError
-from wnexplore.measure.environment import resolve_device, timing_device
 from wnexplore.results.filters import condition
-from wnexplore.results.record import Record
-from wnexplore.results.store import Store
 from wnexplore.space.balanced import balanced
 from wnexplore.space.expansion import space_of
 from wnexplore.space.latency_fit import MIN_NETWORKS
 from wnexplore.space.selection import open_points
-from wnexplore.study.sweep import Measurement, Plan, SweepStep, run
+from wnexplore.study.hardware import HERE, Hardware
 
 NETWORKS = 60
 """How many of each plain network by default."""
@@ -59,7 +55,11 @@ class CalibrationPlan:
 
 
 def calibration_plan(
-    spec: SweepSpec, networks: int = NETWORKS, seed: int = 0, minutes: float | None = None
+    spec: SweepSpec,
+    networks: int = NETWORKS,
+    seed: int = 0,
+    minutes: float | None = None,
+    hardware: Hardware = HERE,
 ) -> CalibrationPlan:
     """The networks of `spec` to time under its protocols, `networks` of each plain network, to `TARGET`
     unless it has a target.
@@ -89,7 +89,7 @@ def calibration_plan(
     latency = spec.latency or LatencySpec()
     if latency.target is None:
         latency = latency.model_copy(update={"target": TARGET})
-    on = timing_device(resolve_device(latency.device))
+    on = hardware.timing(hardware.resolve(latency.device))
     protocols = len(list(latency_protocols(latency, on)))
     if minutes is not None:
         seconds = 60 * minutes / (protocols * len(listed) * (1 + WARM_UP))
@@ -100,40 +100,3 @@ def calibration_plan(
         train=None,
     )
     return CalibrationPlan(made, found, protocols)
-
-
-def run_in_groups(
-    spec: SweepSpec,
-    todo: Sequence[Measurement],
-    store: Store,
-    on_step: Callable[[SweepStep], None] = lambda step: None,
-    on_record: Callable[[Record], None] = lambda record: None,
-    planned: Plan | None = None,
-) -> list[Record]:
-    """As `run` of a sweep, with latencies in small groups of their own rounds, protocols and networks by
-    turns. A group is the same whether or not some of it is done.
-    """
-    assert planned is not None
-    groups: dict[Hashable, list[Measurement]] = {}
-    numbers: Counter[Hashable] = Counter()
-    for measurement in planned.measurements:
-        key: Hashable = measurement.figure
-        if measurement.figure == "latency":
-            of = measurement.point.baseline(), measurement.timing
-            key = numbers[of] // GROUP, *of
-            numbers[of] += measurement.point != measurement.point.baseline()
-        groups.setdefault(key, []).append(measurement)
-    latencies = sorted((key for key in groups if isinstance(key, tuple)), key=lambda key: key[0])
-    wanted = {measurement.key for measurement in todo}
-    failed: list[Record] = []
-    done = 0
-    # Latencies first: how well they predict is known soonest.
-    for key in (*latencies, *(key for key in groups if not isinstance(key, tuple))):
-        group = [measurement for measurement in groups[key] if measurement.key in wanted]
-
-        def step(at: SweepStep, before: int = done) -> None:
-            on_step(replace(at, done=before + at.done, total=len(todo)))
-
-        failed += run(spec, group, store, step, on_record)
-        done += len(group)
-    return failed

@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -19,11 +20,12 @@ from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import RankedBy, TrainSpec
 from wnexplore.errors import InputError
-from wnexplore.files import make_folder, remove_unfinished
+from wnexplore.files import make_folder, remove_unfinished, write_atomically
 from wnexplore.results.columns import direction
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import TESTED
-from wnexplore.study.workers import Task, Workers, finished
+from wnexplore.study.executor import Executor
+from wnexplore.study.tasks import WHOLE, OnPart, TrainingTask
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,12 @@ def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[V
 
 
 def train_by_halving(
-    spec: TrainSpec, variants: Sequence[Variant], done: Mapping[str, Record], at_work: Workers, paused: Path
+    spec: TrainSpec,
+    variants: Sequence[Variant],
+    done: Mapping[str, Record],
+    executor: Executor,
+    paused: Path,
+    on_part: OnPart = lambda record, part: None,
 ) -> Iterator[Record]:
     """Yield the record of every training of `variants` that is not in `done` (by key) when it ends.
 
@@ -70,8 +77,10 @@ def train_by_halving(
     left = sorted(variants, key=lambda variant: (not variant.is_baseline, str(variant.point)))
     for epochs in rungs(spec):
         reached = {record.key: record for record in ended.values()}
-        for task, outcome in at_work.run(_tasks(spec, left, ended, epochs, paused)):
-            reached[task.record.key] = record = finished(task.record, outcome, epochs)
+        for outcome in executor.run(_tasks(spec, left, ended, epochs, paused), on_part):
+            reached[outcome.record.key] = record = outcome.record
+            if outcome.state is not None:
+                write_atomically(_file(paused, record), outcome.state)
             if record.status != "ok":
                 ended[record.key] = record
                 yield record
@@ -82,9 +91,9 @@ def train_by_halving(
                     yield reached[remaining.key]
                     _file(paused, remaining).unlink(missing_ok=True)
         left = [variant for variant in left if variant.point in going]
-    for task, outcome in at_work.run(_tasks(spec, left, ended, spec.max_epochs or 0, paused)):
-        yield finished(task.record, outcome)
-        _file(paused, task.record).unlink(missing_ok=True)
+    for outcome in executor.run(_tasks(spec, left, ended, None, paused), on_part):
+        yield outcome.record
+        _file(paused, outcome.record).unlink(missing_ok=True)
     shutil.rmtree(paused, ignore_errors=True)
 
 
@@ -121,10 +130,22 @@ def rungs(spec: TrainSpec) -> list[int]:
 
 
 def _tasks(
-    spec: TrainSpec, left: Sequence[Variant], ended: Mapping[str, Record], until: int, paused: Path
-) -> list[Task]:
+    spec: TrainSpec, left: Sequence[Variant], ended: Mapping[str, Record], until: int | None, paused: Path
+) -> list[TrainingTask]:
+    """The trainings that have not ended, up to the epoch `until`, or to their end."""
     going = [record for variant in left for record in variant.records if record.key not in ended]
-    return [Task(spec, record, until, _file(paused, record)) for record in going]
+    return [
+        TrainingTask(spec, record, until or WHOLE, until is not None, partial(_state, _file(paused, record)))
+        for record in going
+    ]
+
+
+def _state(file: Path) -> bytes | None:
+    """A paused training; None for one that begins. What is damaged begins anew, with the same result."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _file(paused: Path, record: Record) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -25,7 +26,6 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE
 from wnexplore.design.sweep_file import PointSpec, SweepSpec, written_before
 from wnexplore.errors import InputError, Notice, RunError, shown, unknown
-from wnexplore.measure.environment import resolve_device, timing_device
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, LEARNED, TRAINING_PROTOCOL, direction
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame, numbers
@@ -35,11 +35,13 @@ from wnexplore.space.expansion import space_of
 from wnexplore.space.prediction import LATENCY_COLUMNS, PREDICTED, Calibration
 from wnexplore.space.selection import COUNTED
 from wnexplore.space.skeleton_cache import skeleton_of
+from wnexplore.study.executor import LendExecutor
 from wnexplore.study.foreseen import Foreseen, Within, network_function, off_front
+from wnexplore.study.hardware import HERE, Hardware
+from wnexplore.study.local import locally
 from wnexplore.study.optuna_storage import STUDY, storage, translate_damage, translate_study_errors
 from wnexplore.study.proposals import decode, encode
 from wnexplore.study.sweep import SweepStep, check_can_begin, plan, remaining, run
-from wnexplore.study.workers import LendWorkers, kept_workers
 from wnexplore.training.training_record import threads_before
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class Search:
     seed: int = 0
     timed: Sequence[Calibration] = ()
     """The latencies of a run, by protocol, from which those of points are predicted before they are built."""
+    hardware: Hardware = HERE
+    at_once: int = 1
+    """Points that are measured side by side; the sampler proposes them without knowing of each other."""
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -79,9 +84,8 @@ class Search:
             return None
         if self.spec.latency is None:
             raise InputError("latencies are predicted for the protocol of the search: leave out --no-latency")
-        (protocol,) = latency_protocols(
-            self.spec.latency, timing_device(resolve_device(self.spec.latency.device))
-        )
+        device = self.hardware.resolve(self.spec.latency.device)
+        (protocol,) = latency_protocols(self.spec.latency, self.hardware.timing(device))
         wanted = {name: protocol[name] for name in LATENCY_PROTOCOL}
         for found in self.timed:
             if found.protocol == wanted:
@@ -174,7 +178,7 @@ class Search:
                 " --budget, or an objective such as latency_ms"
             )
         # Otherwise the first trials would find out, after the directory is created.
-        check_can_begin(self.spec, self.within.baselines())
+        check_can_begin(self.spec, self.within.baselines(), self.hardware)
 
     @property
     def identity(self) -> str:
@@ -234,21 +238,26 @@ def search(
     on_step: Callable[[int, SweepStep], None] = lambda number, step: None,
     *,
     population: int = POPULATION,
+    lend: LendExecutor | None = None,
 ) -> SearchOutcome:
     """Measure points until there are `wanted.trials` distinct ones, including those of earlier calls.
 
     `on_step` is called with the number of the point, from 1, and the progress of its measurement.
-    `population` points are drawn before the sampler proposes any. Raises `InputError` if the store's
-    directory holds another search or no point satisfies the budgets, and `RunError` if the sampler stops
-    proposing new points.
+    `population` points are drawn before the sampler proposes any; `lend`: as `run` of a sweep. Raises
+    `InputError` if the store's directory holds another search or no point satisfies the budgets, and
+    `RunError` if the sampler stops proposing new points.
     """
     wanted.check()
     with translate_study_errors(store.path.parent / STUDY):
-        return _search(wanted, store, on_step, population)
+        return _search(wanted, store, on_step, population, lend)
 
 
 def _search(
-    wanted: Search, store: Store, on_step: Callable[[int, SweepStep], None], population: int
+    wanted: Search,
+    store: Store,
+    on_step: Callable[[int, SweepStep], None],
+    population: int,
+    lend: LendExecutor | None,
 ) -> SearchOutcome:
     from optuna.trial import TrialState
 
@@ -260,6 +269,7 @@ def _search(
     with reading():
         _put_back(study, wanted)
         known, fruitless = _standing(study, wanted)
+    untimed: set[Hashable] = set()
     # Once, before anything is measured: reports damaged records.
     threads = threads_before(store.records())
 
@@ -268,40 +278,63 @@ def _search(
         seeds = 0 if wanted.spec.train is None else wanted.spec.train.seeds
         return (min(within.size, wanted.trials) - len(known) - 1) * seeds
 
-    with kept_workers(ahead) as lend:
+    with nullcontext(lend) if lend is not None else locally(ahead) as lent:
         while len(known) < min(within.size, wanted.trials):
-            with reading():
-                if not study.get_trials(states=(TrialState.WAITING,)):
-                    _propose_first(study, wanted, first)
-                    if fruitless == _PATIENCE and within.listed:
-                        study.enqueue_trial(encode(wanted.spec, within.another(known)))
-            if fruitless == _MAX_FRUITLESS:
+            most = min(wanted.at_once, min(within.size, wanted.trials) - len(known))
+            asked: list[_Asked] = []
+            while len({one.function for one in asked}) < most and fruitless < _MAX_FRUITLESS:
+                with reading():
+                    if not study.get_trials(states=(TrialState.WAITING,)):
+                        _propose_first(study, wanted, first, asked)
+                        if fruitless == _PATIENCE and within.listed:
+                            others = known.keys() | {one.function for one in asked}
+                            study.enqueue_trial(encode(wanted.spec, within.another(others)))
+                    study.sampler = _sampler(wanted, len(_reported(study)) + len(asked), population)
+                    trial = study.ask()
+                    point = decode(wanted.spec, trial)
+                    trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
+                reason = _rejected(wanted, point)
+                function = None if reason else network_function(point)
+                if function is None or function in known:
+                    fruitless += 1
+                    with reading():
+                        _report_trial(study, trial, reason, None if function is None else known[function])
+                    continue
+                fruitless = fruitless + 1 if any(one.function == function for one in asked) else 0
+                asked.append(_Asked(trial, point, function))
+            if not asked:
                 raise RunError(
                     f"{fruitless} proposals in a row were known or over budget; {len(known)} of"
                     f" {wanted.trials} points are measured and kept: try another seed, wider budgets or more"
                     " values of an axis"
                 )
-            with reading():
-                study.sampler = _sampler(wanted, len(_reported(study)), population)
-                trial = study.ask()
-                point = decode(wanted.spec, trial)
-                trial.set_user_attr(_POINT, json.dumps(point.to_dict()))
-            reason = _rejected(wanted, point)
-            function = None if reason else network_function(point)
-            fruitless = fruitless + 1 if reason or function in known else 0
-            if function is not None and function not in known:
-                step = partial(on_step, len(known) + 1)
-                rivals = [values for values in known.values() if values is not None]
-                known[function], timed = _measure(wanted, point, store, rivals, threads, step, lend)
-                if not timed:
-                    trial.set_user_attr(_UNTIMED, True)
-            with reading():
-                _report_trial(study, trial, reason, None if function is None else known[function])
+            points = {one.function: one.point for one in reversed(asked)}
+            rivals = [values for values in known.values() if values is not None]
+            measured = _measure(
+                wanted, list(points.values()), store, rivals, threads, on_step, lent, len(known)
+            )
+            for function, (values, timed) in zip(points, measured, strict=True):
+                known[function] = values
+                untimed |= set() if timed else {function}
+            for one in asked:
+                if one.function in untimed:
+                    one.trial.set_user_attr(_UNTIMED, True)
+                with reading():
+                    _report_trial(study, one.trial, None, known[one.function])
     with reading():
         trials = _reported(study)
     rejected = sum(trial.user_attrs["outcome"] == _REJECTED for trial in trials)
-    untimed = sum(_UNTIMED in trial.user_attrs for trial in trials)
-    return SearchOutcome(len(known), rejected, untimed, len(known) < wanted.trials, wanted.spec)
+    left_out = sum(_UNTIMED in trial.user_attrs for trial in trials)
+    return SearchOutcome(len(known), rejected, left_out, len(known) < wanted.trials, wanted.spec)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A proposal that is to be measured."""
+
+    trial: optuna.Trial
+    point: DesignPoint
+    function: Hashable
 
 
 _POINT = "point"
@@ -381,9 +414,12 @@ def _put_back(study: optuna.Study, wanted: Search) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _propose_first(study: optuna.Study, wanted: Search, first: list[DesignPoint]) -> None:
+def _propose_first(
+    study: optuna.Study, wanted: Search, first: list[DesignPoint], asked: Sequence[_Asked]
+) -> None:
     """Propose the next of the initial points: one at a time, which keeps their order."""
     proposed = {trial.user_attrs.get("first") for trial in _reported(study)}
+    proposed |= {one.trial.user_attrs.get("first") for one in asked}
     number = next((number for number in range(len(first)) if number not in proposed), None)
     if number is not None:
         study.enqueue_trial(encode(wanted.spec, first[number]), {"first": number})
@@ -438,44 +474,62 @@ def _rejected(wanted: Search, point: DesignPoint) -> str | None:
 
 def _measure(
     wanted: Search,
-    point: DesignPoint,
+    points: Sequence[DesignPoint],
     store: Store,
     rivals: Sequence[list[float]],
     threads: dict[DesignPoint, int],
-    on_step: Callable[[SweepStep], None],
-    lend: LendWorkers,
-) -> tuple[Values, bool]:
-    """The objectives of `point`, measured, and whether it was timed where that is asked.
+    on_step: Callable[[int, SweepStep], None],
+    lend: LendExecutor,
+    before: int,
+) -> list[tuple[Values, bool]]:
+    """The objectives of each of `points`, measured, and whether it was timed where that is asked.
 
-    `rivals` are the objectives of the other points; `threads` records the number of threads of trainings.
+    `rivals` are the objectives of the points `before`; `threads` records the number of threads of trainings.
     """
     spec = SweepSpec(
-        points=(PointSpec.model_validate(point.to_dict()),),
+        points=tuple(PointSpec.model_validate(point.to_dict()) for point in points),
         latency=wanted.spec.latency,
         train=wanted.spec.train,
         where=wanted.where,
     )
-    planned = plan(spec, threads)
-    keys = [measurement.key for measurement in planned.measurements]
-    _check_complete(wanted, store, keys)
+    planned = plan(spec, threads, wanted.hardware)
+    keys = {point: [m.key for m in planned.measurements if m.point == point] for point in planned.points}
+    _check_complete(wanted, store, (key for of_point in keys.values() for key in of_point))
+    number = {point: at for at, point in enumerate(points, start=before + 1)}
 
-    def measure(figures: Collection[str]) -> pd.DataFrame:
-        todo = remaining(planned, store.keys(keys))
-        some = [measurement for measurement in todo if measurement.figure in figures]
-        run(spec, some, store, on_step, lambda record: threads.update(threads_before([record])), lend=lend)
-        return frame(store.records(keys))
+    def measure(some: Collection[DesignPoint], figures: Collection[str]) -> None:
+        every = remaining(planned, store.keys(key for point in some for key in keys[point]))
+        todo = [m for m in every if m.figure in figures and m.point in some]
+        run(
+            spec,
+            todo,
+            store,
+            lambda step: on_step(number[step.measurement.point], step),
+            lambda record: threads.update(threads_before([record])),
+            lend=lend,
+        )
 
-    expected = wanted.expected(point)
-    if expected is not None:
-        rows = measure(("complexity", "training"))
-        values = off_front(wanted.objectives, rows, expected, rivals)
+    expected = {point: at for point in points if (at := wanted.expected(point)) is not None}
+    found: dict[DesignPoint, tuple[Values, bool]] = {}
+    measure([point for point in points if point not in expected], ("complexity", "latency", "training"))
+    measure(list(expected), ("complexity", "training"))
+    for point, latencies in expected.items():
+        values = off_front(wanted.objectives, frame(store.records(keys[point])), latencies, rivals)
         if values is not None:
-            return values, False
-    rows = measure(("complexity", "latency", "training"))
+            found[point] = values, False
+    measure([point for point in expected if point not in found], ("complexity", "latency", "training"))
+    for point in points:
+        if point not in found:
+            found[point] = _objectives(wanted, frame(store.records(keys[point]))), True
+    return [found[point] for point in points]
+
+
+def _objectives(wanted: Search, rows: pd.DataFrame) -> Values:
+    """Those of a point by its `rows`."""
     if wanted.where is not None and truth(rows, condition(wanted.where)).fails.all():
-        return None, True
+        return None
     found = [numbers(rows, name)[0] for name in wanted.objectives]
-    return (None if None in found else [value for value in found if value is not None]), True
+    return None if None in found else [value for value in found if value is not None]
 
 
 def _check_complete(wanted: Search, store: Store, keys: Iterable[str]) -> None:

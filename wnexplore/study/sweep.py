@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import torch
 
 from wnexplore.design.axes import TIMING_AXES, TIMING_ORDER
 from wnexplore.design.external_names import is_external, source_hash
@@ -20,16 +20,10 @@ from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.design.where import Condition
 from wnexplore.errors import InputError
-from wnexplore.measure.complexity import measure_complexity
-from wnexplore.measure.environment import environment, resolve_device, timing_device
-from wnexplore.measure.failure import NETWORK_ERRORS, Failure
-from wnexplore.measure.latency import check_latency, measure_latencies
-from wnexplore.measure.memory_bound import bound_memory
+from wnexplore.measure.environment import environment, resolve_device
+from wnexplore.measure.latency import check_latency
 from wnexplore.measure.memory_fit import check_fits_somewhere, latency_misfit
-from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.thread_waiting import concurrent_trainings
-from wnexplore.measure.torch_settings import precision_set, threads_set
-from wnexplore.models import build
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame
 from wnexplore.results.record import Figure, Record, record_key
@@ -37,8 +31,11 @@ from wnexplore.results.seeds import Until, verdicts
 from wnexplore.results.sequences import MIN_SEEDS
 from wnexplore.results.store import Store
 from wnexplore.space.expansion import Expansion, expand
+from wnexplore.study.executor import Executor, LendExecutor
 from wnexplore.study.halving import check_optuna, train_by_halving, variants_of
-from wnexplore.study.workers import LendWorkers, train_in_full, workers
+from wnexplore.study.hardware import HERE, Hardware
+from wnexplore.study.local import locally
+from wnexplore.study.tasks import CountTask, OnPart, Task, TimingTask, TrainingTask
 from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit
 from wnexplore.training.training_record import training_protocol
 
@@ -96,19 +93,23 @@ class SweepStep:
     """How much of the current measurements is done: networks are timed together."""
 
 
-def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType({})) -> Plan:
-    """All measurements of `spec`; `InputError` if its device or data set is missing.
+def plan(
+    spec: SweepSpec,
+    threads: Mapping[DesignPoint, int] = MappingProxyType({}),
+    hardware: Hardware = HERE,
+) -> Plan:
+    """All measurements of `spec` on `hardware`; `InputError` if its device or data set is missing.
 
     `threads` maps plain networks to the CPU threads of trainings compared with them; for other networks the
     number depends on their size and on the free cores (`training_threads`).
     """
     expansion = expand(spec)
-    check_can_begin(spec, dict.fromkeys(point.baseline() for point in expansion.points))
+    check_can_begin(spec, dict.fromkeys(point.baseline() for point in expansion.points), hardware)
     images: str | None = None
     if spec.train is not None:
         for resolution in {point.resolution for point in expansion.points}:
             images = load(spec.train, resolution).listing
-    latencies = _latency_protocols(spec.latency)
+    latencies = _latency_protocols(spec.latency, hardware)
     seeds = 0 if spec.train is None else spec.train.most_seeds
     _check_count(len(expansion.points), 1 + len(latencies) + seeds)
     if spec.train is not None and spec.train.target is not None:
@@ -121,7 +122,7 @@ def plan(spec: SweepSpec, threads: Mapping[DesignPoint, int] = MappingProxyType(
             for protocol in latencies
             for point, source in sources.items()
         ),
-        *_trainings(spec.train, sources, threads, images),
+        *_trainings(spec.train, sources, threads, images, hardware),
     )
     return Plan(expansion, measurements)
 
@@ -188,15 +189,15 @@ def _check_count(points: int, per_point: int) -> None:
 _MAX = 1_000_000
 
 
-def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint]) -> None:
+def check_can_begin(spec: SweepSpec, plains: Iterable[DesignPoint], hardware: Hardware = HERE) -> None:
     """Raise `InputError` if the measurements of `spec` with the plain networks `plains` can't start.
 
     Checks its device, data set and libraries, and that the plain networks can be trained.
     """
-    _latency_protocols(spec.latency)
+    _latency_protocols(spec.latency, hardware)
     if spec.train is None:
         return
-    resolve_device(spec.train.device)
+    hardware.resolve(spec.train.device)
     if spec.train.schedule == "halving":
         check_optuna()
     for plain in plains:
@@ -218,20 +219,24 @@ def run(
     on_step: Callable[[SweepStep], None] = lambda step: None,
     on_record: Callable[[Record], None] = lambda record: None,
     planned: Plan | None = None,
-    lend: LendWorkers = workers,
+    lend: LendExecutor | None = None,
+    together: int | None = None,
 ) -> list[Record]:
     """Measure `todo`, commit each record to `store` and pass it to `on_record`; returns the failed ones.
 
     Given the sweep's plan, seeds are added until differences are known, if it has a target. A point is not
-    trained if the sweep's `where` fails once its counts and latencies are known. `lend` gives trainings their
-    processes. Raises `RunError` if a record can't be written.
+    trained if the sweep's `where` fails once its counts and latencies are known. `lend` lends what runs the
+    tasks: by default this process, and for trainings others of this machine. `together`: as `measure`. Raises
+    `RunError` if a record can't be written.
     """
     failed = []
     wanted = None if spec.where is None else condition(spec.where)
     may_train = (lambda point: True) if wanted is None else partial(_satisfies, wanted, store)
     paused, rounds = store.path.parent / "paused", store.path.parent / "rounds"
     whole = () if planned is None else planned.measurements
-    for record in measure(spec, todo, on_step, may_train, store.records, paused, rounds, whole, lend):
+    for record in measure(
+        spec, todo, on_step, may_train, store.records, paused, rounds, whole, lend, together
+    ):
         store.append(record)
         on_record(record)
         if record.status != "ok":
@@ -254,7 +259,8 @@ def measure(
     paused: Path | None = None,
     rounds: Path | None = None,
     planned: Iterable[Measurement] = (),
-    lend: LendWorkers = workers,
+    lend: LendExecutor | None = None,
+    together: int | None = None,
 ) -> Iterator[Record]:
     """Yield the record of each measurement of `spec` when it is made: counts, then latencies, then trainings.
 
@@ -265,26 +271,32 @@ def measure(
     With a target seeds are added to the trainings of `planned`, all measurements of the sweep. At the end
     there is a record of what ended each variant's seeds, also if that was known before.
 
-    Latencies of one protocol are measured in rounds together, and trainings concurrently or by halving, so
-    records may come in another order. A measurement that runs out of memory or fails becomes a failed record,
-    and the next one follows.
+    Latencies of one protocol are measured in rounds together, or `together` variants at a time and before
+    anything else, and trainings concurrently or by halving, so records may come in another order. A
+    measurement that runs out of memory or fails becomes a failed record, and the next one follows.
     """
+    if lend is None:
+        with locally() as lend_here:
+            yield from measure(
+                spec, todo, on_step, may_train, known, paused, rounds, planned, lend_here, together
+            )
+        return
     todo = list(todo)
     done = 0
-    bound_memory()
+    by_key = {measurement.key: measurement for measurement in todo}
 
-    def at(measurement: Measurement, part: float = 0.0) -> None:
-        on_step(SweepStep(measurement, done, len(todo), part))
+    def on_part(record: Record, part: float) -> None:
+        on_step(SweepStep(by_key[record.key], done, len(todo), part))
 
     trainings = [measurement for measurement in todo if measurement.figure == "training"]
-    for group in _groups(measurement for measurement in todo if measurement.figure != "training"):
-        for record in _measure_group(group, at, rounds):
-            yield record
+    with lend() as executor:
+        for outcome in executor.run(_tasks(todo, rounds, planned, together), on_part):
+            yield outcome.record
             done += 1
     allowed = {point: may_train(point) for point in dict.fromkeys(m.point for m in trainings)}
     done += sum(not allowed[measurement.point] for measurement in trainings)
     until = None if spec.train is None else _until(spec.train)
-    for record in _train(spec, [m for m in trainings if allowed[m.point]], at, known, paused, lend):
+    for record in _train(spec, [m for m in trainings if allowed[m.point]], on_part, known, paused, lend):
         yield record if until is None else _limited(record, until)
         done += 1
     if spec.train is None or until is None:
@@ -295,18 +307,11 @@ def measure(
     if not added:
         yield from _ends(recorded, known, until)
         return
-    device = added[0].protocol["device"]
-    threads = max(m.protocol["threads"] or 1 for m in added)
-    jobs, auto = _jobs(spec.train, device, len(added), threads), spec.train.jobs == "auto"
-
-    def on_part(record: Record, part: float) -> None:
-        at(possible[record.key], part)
-
-    with lend(jobs, on_part, device, wait_and_see=auto) as at_work:
+    by_key.update(possible)
+    with _lent(lend, spec.train, added) as executor:
         while added:
             todo += added
-            tasks = [Record("training", m.point, m.protocol) for m in added]
-            for record in train_in_full(spec.train, tasks, at_work):
+            for record in _train_in_full(spec.train, added, executor, on_part):
                 recorded[record.key] = _limited(record, until)
                 yield recorded[record.key]
                 done += 1
@@ -379,127 +384,79 @@ def trainings_left(
     return len(least), len(most)
 
 
-def _groups(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
-    """Groups of latencies to be measured together, and all other measurements singly."""
-    groups: dict[Any, list[Measurement]] = {}
-    for measurement in measurements:
-        timed = measurement.figure == "latency"
-        shared = (measurement.point.baseline(), measurement.timing) if timed else measurement.key
-        groups.setdefault(shared, []).append(measurement)
-    return list(groups.values())
+def _tasks(
+    todo: Iterable[Measurement], rounds: Path | None, planned: Iterable[Measurement], together: int | None
+) -> list[Task]:
+    """Countings, and latencies by what is timed together: of one plain network and protocol, or of each these
+    `together` at a time, then first and by turns."""
+    groups: dict[Hashable, list[Record]] = {}
+    number = _numbered(planned, together) if together is not None else {}
+    counts: list[Task] = []
+    for measurement in todo:
+        record = Record(measurement.figure, measurement.point, measurement.protocol)
+        if measurement.figure == "latency":
+            of = measurement.point.baseline(), measurement.timing
+            groups.setdefault((number.get(measurement.key, 0), *of), []).append(record)
+        elif measurement.figure == "complexity":
+            counts.append(CountTask(record))
+    timings = [TimingTask(tuple(groups[key]), rounds) for key in groups]
+    if together is None:
+        return [*counts, *timings]
+    # How well they predict is known soonest.
+    return [*sorted(timings, key=lambda task: number[task.records[0].key]), *counts]
 
 
-_At = Callable[[Measurement, float], None]
-
-
-def _measure_group(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
-    if group[0].figure == "latency":
-        yield from _time(group, at, rounds)
-        return
-    (measurement,) = group
-    at(measurement, 0.0)
-    record = Record(measurement.figure, measurement.point, measurement.protocol)
-    try:
-        record = _count(record)
-    except NETWORK_ERRORS as error:
-        record = _failed(record, Failure.of(error))
-    yield record
+def _numbered(planned: Iterable[Measurement], together: int) -> dict[str, int]:
+    """The number of each latency's group: the same whether or not some of it is done."""
+    before: Counter[Hashable] = Counter()
+    numbers = {}
+    for measurement in planned:
+        if measurement.figure == "latency":
+            of = measurement.point.baseline(), measurement.timing
+            numbers[measurement.key] = before[of] // together
+            before[of] += measurement.point != measurement.point.baseline()
+    return numbers
 
 
 def _train(
     spec: SweepSpec,
     todo: list[Measurement],
-    at: _At,
+    on_part: OnPart,
     known: Callable[[], Iterable[Record]],
     paused: Path | None,
-    lend: LendWorkers,
+    lend: LendExecutor,
 ) -> Iterator[Record]:
     """The records of trainings, each baseline before the points compared with it."""
     if spec.train is None or not todo:
         return
-    by_key = {measurement.key: measurement for measurement in todo}
-    records = [Record("training", m.point, m.protocol) for m in todo]
-    device = records[0].protocol["device"]
-    # As many as the cores have room for, each with the threads of its protocol.
-    threads = max(record.protocol["threads"] or 1 for record in records)
-    jobs = _jobs(spec.train, device, len(records), threads)
-
-    def on_part(record: Record, part: float) -> None:
-        at(by_key[record.key], part)
-
-    with lend(jobs, on_part, device, wait_and_see=spec.train.jobs == "auto") as at_work:
+    with _lent(lend, spec.train, todo) as executor:
         if spec.train.schedule == "full":
-            yield from train_in_full(spec.train, records, at_work)
+            yield from _train_in_full(spec.train, todo, executor, on_part)
             return
-        keys = {record.key for record in records}
+        keys = {measurement.key for measurement in todo}
         before = {record.key: record for record in known() if record.figure == "training"}
         done = {key: record for key, record in before.items() if key not in keys and record.status == "ok"}
         assert paused is not None
-        variants = variants_of(records, done)
-        yield from train_by_halving(spec.train, variants, done, at_work, paused)
+        variants = variants_of([Record("training", m.point, m.protocol) for m in todo], done)
+        yield from train_by_halving(spec.train, variants, done, executor, paused, on_part)
 
 
-def _count(record: Record) -> Record:
-    # Control flow that depends on random weights must be the same as in its skeleton.
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        complexity = measure_complexity(build(record.point), record.point.resolution)
-    return replace(record, value=complexity.to_dict(), environment=environment("cpu"))
+def _train_in_full(
+    spec: TrainSpec, todo: Iterable[Measurement], executor: Executor, on_part: OnPart
+) -> Iterator[Record]:
+    """Train by the complete recipe."""
+    tasks = [TrainingTask(spec, Record("training", m.point, m.protocol)) for m in todo]
+    for outcome in executor.run(tasks, on_part):
+        yield outcome.record
 
 
-def _time(group: list[Measurement], at: _At, rounds: Path | None) -> Iterator[Record]:
-    """Yield the records of latencies with the same protocol and baseline when they are known."""
-    plain, protocol = group[0].point.baseline(), group[0].timing
-    misfit = latency_misfit(plain, protocol)
-    if misfit is not None:
-        for measurement in group:
-            record = Record("latency", measurement.point, protocol)
-            yield _failed(record, Failure("out_of_memory", misfit))
-        return
-    by_point = {measurement.point: measurement for measurement in group}
-    keep = None if rounds is None else _kept_rounds(rounds, group)
-    latencies = measure_latencies(
-        {point: partial(build, point) for point in by_point},
-        plain,
-        partial(build, plain),
-        protocol,
-        plain.resolution,
-        lambda point, spent: at(by_point[point], spent * len(by_point)),
-        keep=keep,
-    )
-    with threads_set(protocol.threads), precision_set(protocol.dtype):
-        surroundings = environment(protocol.device)
-    try:
-        for point, latency in latencies:
-            by_point.pop(point)
-            record = Record("latency", point, protocol, environment=surroundings)
-            if isinstance(latency, Failure):
-                yield _failed(record, latency)
-            else:
-                yield replace(record, value=latency.to_dict(), samples=latency.samples())
-    finally:
-        if keep is not None:
-            keep.close()
-    if keep is not None:
-        keep.remove()
-
-
-def _kept_rounds(folder: Path, group: list[Measurement]) -> KeptRounds[DesignPoint]:
-    """The file of rounds of latencies with the same protocol and baseline, for this torch and device."""
-    plain, protocol = group[0].point.baseline(), group[0].timing
-    baseline = record_key("latency", plain, protocol)
-    conditions = {
-        "device_name": protocol.device_name,
-        "threads": protocol.threads,
-        "torch": torch.__version__,
-    }
-    names = {plain: baseline} | {measurement.point: measurement.key for measurement in group}
-    return KeptRounds(folder / f"{baseline}.jsonl", {"baseline": baseline, "environment": conditions}, names)
-
-
-def _failed(record: Record, failure: Failure) -> Record:
-    device = record.protocol.get("device", "cpu")
-    return replace(record, status=failure.status, error=failure.error, environment=environment(device))
+def _lent(
+    lend: LendExecutor, spec: TrainSpec, todo: Sequence[Measurement]
+) -> AbstractContextManager[Executor]:
+    """What runs the trainings of `todo`, here as many at once as the cores have room for."""
+    device = todo[0].protocol["device"]
+    threads = max(measurement.protocol["threads"] or 1 for measurement in todo)
+    return lend(_jobs(spec, device, len(todo), threads), device, wait_and_see=spec.jobs == "auto")
 
 
 def _source(point: DesignPoint) -> dict[str, Any]:
@@ -516,11 +473,11 @@ def _spoken(protocol: LatencyProtocol) -> Iterator[str]:
             yield axis.phrase.format(value) if axis.kind == "whole" else str(value)
 
 
-def _latency_protocols(spec: LatencySpec | None) -> list[LatencyProtocol]:
-    """The protocols of `spec` on this machine; `InputError` if some can't be measured here."""
+def _latency_protocols(spec: LatencySpec | None, hardware: Hardware) -> list[LatencyProtocol]:
+    """The protocols of `spec` on `hardware`; `InputError` if some can't be measured there."""
     if spec is None:
         return []
-    on = timing_device(resolve_device(spec.device))
+    on = hardware.timing(hardware.resolve(spec.device))
     check_latency(spec, on)
     _check_count(1, math.prod(map(len, latency_axes(spec, on).values())))
     return list(latency_protocols(spec, on))
@@ -531,10 +488,11 @@ def _trainings(
     sources: Mapping[DesignPoint, dict[str, Any]],
     threads: Mapping[DesignPoint, int],
     images: str | None,
+    hardware: Hardware,
 ) -> Iterator[Measurement]:
     if spec is None:
         return
-    device = resolve_device(spec.device)
+    device = hardware.resolve(spec.device)
     chosen = dict(threads)
     jobs = _jobs(spec, device, len(sources) * spec.seeds)
     for point, source in sources.items():

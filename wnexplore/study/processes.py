@@ -1,0 +1,144 @@
+"""Tasks in separate processes of this machine, each with a GPU of its own in turn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import resource_tracker
+from typing import Any
+
+import torch
+
+from wnexplore.errors import print_notices
+from wnexplore.measure.environment import usable_cores
+from wnexplore.study.dispatch import Fault, Node, Returned
+from wnexplore.study.remote import ignore_stops_and_follow_parent, machine_id, perform_there
+from wnexplore.study.tasks import Task, TimingTask
+from wnexplore.training.determinism import require_cublas_workspace
+
+HERE = "this machine"
+
+
+class Processes:
+    """A backend of `count` processes; on a GPU (device "cuda") each takes the next one in turn.
+
+    A process that dies is replaced. A timing gets a process of its own, beside which nothing runs.
+    """
+
+    def __init__(self, count: int, device: str = "cpu") -> None:
+        _start_tracker()
+        self._node, self._count = Node(HERE, machine_id(), usable_cores()), count
+        self._numbers: list[int | None] = list(range(count)) if device == "cuda" else [None] * count
+        self._free: list[_Process] = []
+        self._running: dict[Future[Returned | Fault], _Process] = {}
+
+    def nodes(self) -> Sequence[Node]:
+        """This machine."""
+        return (self._node,)
+
+    def share(self, task: Task, node: Node) -> float:
+        """As `Backend.share`."""
+        return 1 / self._count
+
+    def start(self, task: Task, node: Node) -> Future[Returned | Fault]:
+        """As `Backend.start`."""
+        if isinstance(task, TimingTask):
+            process = _Process(None, once=True)
+        else:
+            process = self._free.pop() if self._free else _Process(self._numbers.pop(0))
+        future = process.pool.submit(perform_there, task)
+        self._running[future] = process
+        return future
+
+    def wait(self, seconds: float) -> Iterable[tuple[Future[Returned | Fault], Returned | Fault]]:
+        """As `Backend.wait`."""
+        ended, _ = wait(self._running, seconds, FIRST_COMPLETED)
+        for future in ended:
+            process = self._running.pop(future)
+            result = _result(future)
+            if process.once:
+                process.pool.shutdown(wait=False)
+            elif isinstance(result, Fault) and result.kind == "died":
+                self._numbers.append(process.gpu)
+            else:
+                self._free.append(process)
+            yield future, result
+
+    def cancel(self, handle: Any) -> None:
+        """As `Backend.cancel`."""
+        process = self._running.pop(handle, None)
+        if process is not None:
+            process.kill()
+            if not process.once:
+                self._numbers.append(process.gpu)
+
+    def end(self, *, kill: bool) -> None:
+        """As `Backend.end`."""
+        for process in (*self._free, *self._running.values()):
+            if kill:
+                process.kill()
+            else:
+                process.pool.shutdown()
+        self._free.clear()
+        self._running.clear()
+
+
+class _Process:
+    """One process, which does one task after another; a pool of its own, since a process that dies takes its
+    pool with it."""
+
+    def __init__(self, gpu: int | None, *, once: bool = False) -> None:
+        # Not forked: torch's threads and a GPU's context don't survive that.
+        context = multiprocessing.get_context("spawn")
+        self.gpu, self.once = gpu, once
+        self.pool = ProcessPoolExecutor(1, context, _begin, (gpu,))
+        self._pid = self.pool.submit(os.getpid)
+
+    def kill(self) -> None:
+        """End it at once, or as soon as it has begun."""
+        # Not terminated by signals: the main process handles those that ask it to end.
+        self._pid.add_done_callback(_kill)
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _kill(pid: Future[int]) -> None:
+    with suppress(Exception):
+        os.kill(pid.result(), signal.SIGKILL)
+
+
+def _result(future: Future[Returned | Fault]) -> Returned | Fault:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return Fault("died", "its process died, perhaps out of memory")
+    except Exception as error:  # what the task holds or returns can't be pickled
+        return Fault("raised", f"{type(error).__name__}: {error}")
+
+
+def _begin(gpu: int | None) -> None:
+    """Prepare a process, for the GPU in turn if it has a number."""
+    # The main process handles Ctrl-C and similar signals and ends this one.
+    ignore_stops_and_follow_parent()
+    print_notices()
+    if gpu is not None:
+        require_cublas_workspace()
+        torch.cuda.set_device(gpu % torch.cuda.device_count())
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's resource tracker such that a closed terminal doesn't end it.
+
+    It inherits the signals blocked here; Python itself only blocks Ctrl-C and SIGTERM.
+    """
+    if not hasattr(signal, "SIGHUP"):
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

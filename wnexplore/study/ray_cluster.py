@@ -1,0 +1,246 @@
+"""Tasks on the nodes of a Ray cluster, as Ray Core tasks: the store, not Ray, is the record of what is done.
+
+A timing takes all processors and GPUs of its node, in a process of its own; other tasks a share: their
+threads, and on a GPU one GPU. Ray retries nothing: the dispatcher does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from wnexplore.errors import InputError, Notice, shown
+from wnexplore.study.dispatch import Fault, Handle, Node, Returned
+from wnexplore.study.remote import Needs, Survey, perform_there, survey
+from wnexplore.study.tasks import Task, TimingTask, TrainingTask
+
+
+class RayCluster:
+    """A backend of the nodes of a cluster, those that join later too.
+
+    A node that lacks something of `needs` gets no task, and a line says why.
+    """
+
+    def __init__(self, needs: Needs) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._needs = needs
+        self._known: dict[str, Node] = {}
+        """Ray's number of each node that can be used -> the node."""
+        self._refused: dict[str, str] = {}
+        """Those that can't -> why."""
+        self._asked: dict[str, Any] = {}
+        self._resources: dict[str, dict[str, float]] = {}
+        self._looked = float("-inf")
+        self._alive: tuple[Node, ...] = ()
+        self._ids: dict[str, str] = {}
+        self._running: dict[Any, Handle] = {}
+        self._lost: set[str] = set()
+
+    def nodes(self) -> Sequence[Node]:
+        """As `Backend.nodes`: those that are alive and have been looked at."""
+        now = time.monotonic()
+        if now > self._looked + _LOOK_S:
+            self._looked = now
+            self._look()
+        return self._alive
+
+    def survey(self) -> list[Node]:
+        """All nodes that are there, once each was looked at. Raises `InputError` for one that lacks
+        something, and if there is none with a processor."""
+        until = time.monotonic() + _PATIENCE_S
+        self._look()
+        while self._asked and time.monotonic() < until:
+            self._ray.wait(list(self._asked.values()), timeout=0.2)
+            self._look()
+        for why in self._refused.values():
+            raise InputError(why)
+        if not self._alive:
+            raise InputError("the Ray cluster has no node with a processor for tasks")
+        return list(self._alive)
+
+    def start(self, task: Task, node: Node) -> Handle:
+        """As `Backend.start`."""
+        number = self._ids[node.name]
+        remote: Any = self._ray.remote(perform_there).options(
+            max_retries=0,
+            # A timing's process does nothing after it, and nothing before.
+            max_calls=1 if isinstance(task, TimingTask) else 0,
+            scheduling_strategy=self._on(number),
+            runtime_env=self._environment(number, "timing" if isinstance(task, TimingTask) else "shared"),
+            **self._share(task, number),
+        )
+        ref: Handle = remote.remote(task, self._needs.folder)
+        self._running[ref] = ref
+        return ref
+
+    def wait(self, seconds: float) -> Iterable[tuple[Handle, Returned | Fault]]:
+        """As `Backend.wait`."""
+        if not self._running:
+            time.sleep(seconds)
+            return
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        more, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        for ref in {*ended, *more}:
+            del self._running[ref]
+            yield ref, self._result(ref)
+
+    def cancel(self, handle: Handle) -> None:
+        """As `Backend.cancel`."""
+        self._running.pop(handle, None)
+        with suppress(Exception):  # its node may be gone
+            self._ray.cancel(handle, force=True)
+
+    def end(self, *, kill: bool) -> None:
+        """As `Backend.end`."""
+        for ref in list(self._running):
+            self.cancel(ref)
+
+    def _look(self) -> None:
+        """Ask the nodes that are new what they are, and forget those that are gone."""
+        there = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+        for number, node in there.items():
+            self._resources[number] = node["Resources"]
+            new = number not in self._known and number not in self._refused and number not in self._asked
+            if new and node["Resources"].get("CPU", 0) >= 1:
+                ask = self._ray.remote(survey).options(
+                    num_cpus=0,
+                    max_retries=0,
+                    scheduling_strategy=self._on(number),
+                    runtime_env=self._environment(number, "survey"),
+                )
+                self._asked[number] = ask.remote(self._needs)
+        for number, ref in list(self._asked.items()):
+            ready, _ = self._ray.wait([ref], timeout=0)
+            if ready:
+                del self._asked[number]
+                self._take(number, there.get(number, {}).get("NodeManagerAddress", "?"), ref)
+        for number in self._known.keys() - there.keys() - self._lost:
+            self._lost.add(number)
+            warnings.warn(f"node {self._known[number].name} is lost", Notice, stacklevel=1)
+        self._alive = tuple(node for number, node in self._known.items() if number in there)
+
+    def _take(self, number: str, address: str, ref: Any) -> None:
+        """Take the answer of a node."""
+        try:
+            found: Survey = self._ray.get(ref)
+        except Exception as error:
+            if number in {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}:
+                self._refuse(number, f"node {address} can't run tasks: {_line(error)}")
+            return
+        name = f"{found.host} ({address}, {number[:6]})"
+        if found.lacks is not None:
+            self._refuse(number, f"node {name} can't run tasks as this machine would: {found.lacks}")
+            return
+        resources = self._resources[number]
+        cores = int(resources["CPU"])
+        devices = {
+            # As many threads as Ray has processors there, which may be fewer than the machine's.
+            device: replace(on, threads=None if on.threads is None else min(on.threads, cores))
+            for device, on in found.devices.items()
+            if device == "cpu" or resources.get("GPU", 0) >= 1
+        }
+        self._known[number] = Node(name, found.machine, cores, devices)
+        self._ids[name] = number
+
+    def _refuse(self, number: str, why: str) -> None:
+        self._refused[number] = why
+        if self._known:
+            warnings.warn(why, Notice, stacklevel=1)
+
+    def _on(self, number: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(number, soft=False)
+
+    def _environment(self, number: str, tasks: str) -> dict[str, Any]:
+        """Of a process for some kind of tasks, which does no other kind.
+
+        Ray would let torch have as many threads as the task takes processors.
+        """
+        threads = str(int(self._resources[number]["CPU"]))
+        return {"env_vars": {"OMP_NUM_THREADS": threads, "WNEXPLORE_TASKS": tasks}}
+
+    def share(self, task: Task, node: Node) -> float:
+        """As `Backend.share`."""
+        wanted, there = self._share(task, self._ids[node.name]), self._resources[self._ids[node.name]]
+        return max(wanted["num_cpus"] / there["CPU"], wanted["num_gpus"] / max(1, there.get("GPU", 0)))
+
+    def _share(self, task: Task, number: str) -> dict[str, float]:
+        """What of its node a task takes."""
+        there = self._resources[number]
+        if isinstance(task, TimingTask):
+            return {"num_cpus": there["CPU"], "num_gpus": there.get("GPU", 0)}
+        on_gpu = isinstance(task, TrainingTask) and task.record.protocol["device"] == "cuda"
+        threads = task.records[0].protocol.get("threads") or 1
+        return {"num_cpus": min(threads, there["CPU"]), "num_gpus": 1 if on_gpu else 0}
+
+    def _result(self, ref: Any) -> Returned | Fault:
+        from ray import exceptions
+
+        try:
+            found: Returned | Fault = self._ray.get(ref)
+            return found
+        except exceptions.OutOfMemoryError as error:
+            return Fault("out_of_memory", f"its node killed it to have memory: {_line(error)}")
+        except exceptions.OutOfDiskError as error:
+            return Fault("died", f"the object store's disk is full: {_line(error)}")
+        except (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.ObjectLostError):
+            return Fault("died", "its process or node died")
+        except Exception as error:
+            return Fault("raised", _line(error))
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connected to the cluster at `address` inside: "auto" is the one that runs on this machine, "local" one
+    that is started for this and ends with it.
+
+    Raises `InputError` if Ray isn't installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError('a cluster needs Ray: pip install "wnexplore[ray]"') from None
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--ray {shown(address)}: expected HOST:PORT of the cluster's head, from a machine that is one"
+            " of its nodes, not Ray Client's address"
+        )
+    # What a record says of its machine is measured there; nothing is sent to Ray's makers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(
+            address=None if address == "local" else address,
+            include_dashboard=False if address == "local" else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            namespace="wnexplore",
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        started = "ray start --head starts one" if address == "auto" else "is it there, and of this version?"
+        raise InputError(f"no Ray cluster at {shown(address)}: {started} ({_line(error)})") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {shown(lines[0].strip() if lines else '', 300)}"
+
+
+_LOOK_S = 2.0
+"""Seconds after which the nodes are asked for again."""
+_PATIENCE_S = 120.0
+"""Seconds for all nodes to load torch and answer."""
