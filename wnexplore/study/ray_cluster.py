@@ -31,6 +31,9 @@ class RayCluster:
         import ray
 
         self._ray: Any = ray
+        self._perform: Any = ray.remote(max_retries=0)(perform_there)
+        # A timing's process does nothing after it, and by its environment nothing before.
+        self._time: Any = ray.remote(max_retries=0, max_calls=1)(perform_there)
         self._needs = needs
         self._known: dict[str, Node] = {}
         """Ray's number of each node that can be used -> the node."""
@@ -69,12 +72,10 @@ class RayCluster:
     def start(self, task: Task, node: Node) -> Handle:
         """As `Backend.start`."""
         number = self._ids[node.name]
-        remote: Any = self._ray.remote(perform_there).options(
-            max_retries=0,
-            # A timing's process does nothing after it, and nothing before.
-            max_calls=1 if isinstance(task, TimingTask) else 0,
+        times = isinstance(task, TimingTask)
+        remote = (self._time if times else self._perform).options(
             scheduling_strategy=self._on(number),
-            runtime_env=self._environment(number, "timing" if isinstance(task, TimingTask) else "shared"),
+            runtime_env=self._environment(number, "timing" if times else "shared"),
             **self._share(task, number),
         )
         ref: Handle = remote.remote(task, self._needs.folder)
