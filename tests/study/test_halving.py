@@ -5,13 +5,12 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wnexplore.study.workers import Done, Task, Workers, workers
 
 from tests.commands import ended, started
 from tests.examples import examples
@@ -28,7 +27,8 @@ from wnexplore.results.store import Store, read_records
 from wnexplore.results.trainings import trainings
 from wnexplore.study.halving import Variant, rungs, train_by_halving, variants_of
 from wnexplore.study.sweep import plan, remaining, run
-from wnexplore.training.training_record import TrainingFigure, training_protocol
+from wnexplore.study.tasks import OnPart, Outcome, Task, TrainingTask, perform
+from wnexplore.training.training_record import TrainingFigure, trained_record, training_protocol
 
 SPEC = TrainSpec(data="digits", device="cpu", schedule="halving", max_epochs=9, eta=3, seeds=2)
 
@@ -54,8 +54,9 @@ def exploding(num_classes):
 """
 
 
-class Scripted(Workers):
-    """Trainings whose top-1 after each epoch is written down, so that only the decisions are tested.
+class Scripted:
+    """An executor of trainings whose top-1 after each epoch is written down, so that only the decisions are
+    tested.
 
     The test losses too: without `losses` they rank as the top-1 does.
     """
@@ -65,20 +66,22 @@ class Scripted(Workers):
         scores: Mapping[str, Sequence[float]],
         losses: Mapping[str, Sequence[float | None]] | None = None,
     ) -> None:
-        super().__init__(1, lambda record, part: None)
         self.scores = scores
         self.losses = losses or {name: [100 - top1 for top1 in found] for name, found in scores.items()}
         self.epochs = 0
-        self._behind: dict[Path | None, int] = {}
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+    def run(self, tasks: Iterable[Task], on_part: OnPart) -> Iterator[Outcome]:
         for task in tasks:
-            self.epochs += task.until - self._behind.get(task.file, 0)
-            self._behind[task.file] = task.until
-            tested = list(range(1, task.until + 1))
+            assert isinstance(task, TrainingTask)
+            assert callable(task.state)
+            before, until = task.state(), min(task.until, 9)
+            self.epochs += until - (0 if before is None else int(before))
+            tested = list(range(1, until + 1))
             top1 = [self.scores[str(task.record.point)][epoch - 1] for epoch in tested]
-            loss = list(self.losses[str(task.record.point)][: task.until])
-            yield task, Done(TrainingFigure([1.0] * task.until, tested, top1, loss))
+            loss = list(self.losses[str(task.record.point)][:until])
+            figure = TrainingFigure([1.0] * until, tested, top1, loss)
+            made = trained_record(task.record, figure, {}, until if task.pauses else None)
+            yield Outcome(made, str(until).encode() if task.pauses else None)
 
 
 def variants(count: int, spec: TrainSpec = SPEC) -> list[Variant]:
@@ -299,19 +302,13 @@ def test_a_training_that_waited_in_a_file_is_the_unbroken_one(
     spec = TrainSpec(**SPEC.model_dump(exclude={"epochs", "steps"}) | {"batch_size": 512, "ema": 0.9})
     point = DesignPoint.of(f"{networks}:small", "weightnet", 2, 2, resolution=16)
     record = Record("training", point, training_protocol(spec, "cpu", 1, 0))
-    file = tmp_path / "a.state"
-    with workers(1) as at_work:
-        [(_, full)] = at_work.run([Task(spec, record, 3)])
-        [(_, part)] = at_work.run([Task(spec, record, 1, file)])
-        if damaged:
-            file.write_bytes(file.read_bytes()[:1000])
-        [(_, rest)] = at_work.run([Task(spec, record, 3, file)])
-    assert part.figure is not None
-    assert part.figure.tested_epochs == [1]
-    assert full.figure is not None
-    assert rest.figure is not None
-    assert rest.figure.losses == full.figure.losses
-    assert rest.figure.tested_top1 == full.figure.tested_top1
+    (full,) = perform(TrainingTask(spec, record))
+    (part,) = perform(TrainingTask(spec, record, 1, pauses=True))
+    assert part.state is not None
+    assert part.record.samples["tested_epochs"] == [1]
+    (rest,) = perform(TrainingTask(spec, record, state=part.state[:1000] if damaged else part.state))
+    assert rest.record.samples == full.record.samples
+    assert rest.state is full.state is None
 
 
 def test_fewer_tests_leave_what_is_learnt_as_it_is(networks: Path) -> None:
@@ -321,15 +318,12 @@ def test_fewer_tests_leave_what_is_learnt_as_it_is(networks: Path) -> None:
     )
     rarely = TrainSpec(data="digits", device="cpu", epochs=3, batch_size=512, test_every=2)
     assert training_protocol(rarely, "cpu", 1, 0) == record.protocol
-    with workers(1) as at_work:
-        figures = [done.figure for _, done in at_work.run([Task(s, record, 3) for s in (spec, rarely)])]
-    often, few = figures
-    assert often is not None
-    assert few is not None
-    assert (often.tested_epochs, few.tested_epochs) == ([1, 2, 3], [2, 3])
-    assert few.losses == often.losses
-    assert few.tested_top1 == often.tested_top1[1:]
-    assert few.tested_loss == often.tested_loss[1:]
+    (often,), (few,) = (list(perform(TrainingTask(one, record))) for one in (spec, rarely))
+    all_tests, later_tests = often.record.samples, few.record.samples
+    assert (all_tests["tested_epochs"], later_tests["tested_epochs"]) == ([1, 2, 3], [2, 3])
+    assert later_tests["loss"] == all_tests["loss"]
+    assert later_tests["tested_top1"] == all_tests["tested_top1"][1:]
+    assert later_tests["tested_loss"] == all_tests["tested_loss"][1:]
 
 
 def test_halving_tests_after_every_epoch() -> None:

@@ -53,7 +53,7 @@ TaskHours = Annotated[
 
 def with_address(arguments: Sequence[str]) -> list[str]:
     """`arguments` with the address that a bare --ray stands for."""
-    following = [*arguments[1:], "-"]
+    following = [*arguments, "-"][1:]
     return [
         "--ray=auto" if argument == "--ray" and after.startswith("-") else argument
         for argument, after in zip(arguments, following, strict=True)

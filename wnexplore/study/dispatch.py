@@ -130,11 +130,12 @@ class Dispatcher:
         *,
         on_nodes: Callable[[Sequence[AtWork]], None] = lambda nodes: None,
         task_hours: float = TASK_HOURS,
+        attempts: int = ATTEMPTS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._backend, self._clock = backend, clock
         self.on_nodes = on_nodes
-        self._limit_s = 3600 * task_hours
+        self._limit_s, self._attempts = 3600 * task_hours, attempts
         self._running: dict[Handle, _Running] = {}
         self._done: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
@@ -241,10 +242,11 @@ class Dispatcher:
             return [], [(ran.task, ran.attempts - 1)]
         if ended.kind == "out_of_memory":
             return self._failures(ran, "out_of_memory", ended.why), []
-        if ran.attempts < ATTEMPTS:
+        if ran.attempts < self._attempts:
             _warn(f"started again: {where}: {ended.why}")
             return [], [(ran.task, ran.attempts)]
-        found = self._failures(ran, "failed", f"{ended.why} ({ran.attempts} attempts)")
+        often = f" ({ran.attempts} attempts)" if ran.attempts > 1 else ""
+        found = self._failures(ran, "failed", f"{ended.why}{often}")
         return [replace(outcome, died=ended.kind == "died") for outcome in found], []
 
     def _overdue(self) -> Iterator[Outcome]:

@@ -46,7 +46,9 @@ def of_nodes(nodes: Sequence[Node], wanted: str | None) -> Hardware:
 
 def described(on: TimingDevice) -> str:
     """A kind of hardware, for messages."""
-    return on.name if on.threads is None else f"{on.name}, {on.threads} threads"
+    if on.threads is None:
+        return on.name
+    return f"{on.name}, {on.threads} thread{'s' if on.threads > 1 else ''}"
 
 
 def _kind(nodes: Sequence[Node], device: str, wanted: str | None) -> TimingDevice:

@@ -12,7 +12,7 @@ import psutil
 from wnexplore.errors import Notice
 from wnexplore.measure.environment import free_memory
 from wnexplore.results.record import Record
-from wnexplore.study.dispatch import Dispatcher
+from wnexplore.study.dispatch import ATTEMPTS, Dispatcher
 from wnexplore.study.executor import Executor, Inline, LendExecutor, check_context
 from wnexplore.study.processes import Processes
 from wnexplore.study.tasks import OnPart, Outcome, Task, TrainingTask, perform
@@ -99,7 +99,9 @@ class Local:
                 check_context(again)
 
     def _start(self, jobs: int) -> None:
-        self._there = Dispatcher(Processes(jobs, self._device))
+        # What died of memory in a process that nobody asked for has more of it here.
+        attempts = 1 if self._wait_and_see else ATTEMPTS
+        self._there = Dispatcher(Processes(jobs, self._device), attempts=attempts)
 
 
 class _Handed(BaseException):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from wnexplore.study.workers import kept_workers
 
 from tests.sweeps import TRAINED, write_sweep
-from wnexplore.design.point import DesignPoint
 from wnexplore.design.sweep_file import SweepSpec, load_sweep
 from wnexplore.errors import Notice
 from wnexplore.measure.torch_settings import threads_set
 from wnexplore.results.record import Record
-from wnexplore.study import workers as module
+from wnexplore.study import local as module
+from wnexplore.study.local import locally
 from wnexplore.study.sweep import measure, plan
 
 MORTAL = """
@@ -54,7 +53,7 @@ def test_a_process_that_dies_unasked_for_stops_nothing(
     file = write_sweep(tmp_path, TRAINED.replace("own.py:tiny", "own.py:mortal"))
     (tmp_path / "own.py").write_text((tmp_path / "own.py").read_text() + MORTAL, encoding="utf-8")
     begun = _eager(monkeypatch)
-    with pytest.warns(Notice, match="died.*--jobs 1"):
+    with pytest.warns(Notice, match="trained in this process: its process died"):
         records = _trained(load_sweep(file))
     assert begun == [2]
     assert len({record.key for record in records}) == len(records) > 0
@@ -80,13 +79,13 @@ def test_no_more_processes_than_memory_has_room_for(
 def _eager(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let two processes start after the first step; returns how many have been started, each time."""
     begun: list[int] = []
-    start = module.Workers._start
+    start = module.Local._start
 
-    def noted(self: module.Workers, jobs: int) -> None:
+    def noted(self: module.Local, jobs: int) -> None:
         begun.append(jobs)
         start(self, jobs)
 
-    monkeypatch.setattr(module.Workers, "_start", noted)
+    monkeypatch.setattr(module.Local, "_start", noted)
     monkeypatch.setattr(module, "_LOOK_S", 0.0)
     monkeypatch.setattr(module, "_WORTH_S", 0.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -105,25 +104,18 @@ def _told(records: list[Record]) -> dict[str, object]:
     return {record.key: (record.value["top1"], record.samples) for record in records}
 
 
-def test_kept_workers_are_lent_again_and_end_at_the_end() -> None:
-    parts: list[str] = []
-    with kept_workers(lambda: 7) as lend:
-        with lend(2, lambda record, part: parts.append("first")) as first:
+def test_what_is_lent_is_lent_again_and_ends_at_the_end() -> None:
+    with locally(lambda: 7) as lend:
+        with lend(2) as first:
+            assert isinstance(first, module.Local)
             assert first.ahead == 7
-        with lend(2, lambda record, part: parts.append("second")) as second:
+        with lend(2) as second:
             assert second is first
-            second._on_part(Record("training", DesignPoint.of("resnet18"), {}), 0.0)
-        assert parts == ["second"]
         with lend(1) as alone:
-            assert alone is not first
-        pool = first._pool
-        assert pool is not None
+            assert not isinstance(alone, module.Local)
+        there = first._there
+        assert there is not None
         with lend(3) as more:
             assert more is not first
-        with pytest.raises(RuntimeError, match="shutdown"):
-            pool.submit(int)
         with lend(2) as third:
             assert third is not first
-    assert third._pool is not None
-    with pytest.raises(RuntimeError, match="shutdown"):
-        third._pool.submit(int)
