@@ -229,7 +229,10 @@ def test_a_node_with_a_full_disk_gets_no_more_and_the_others_do_its_work() -> No
         records = _records(simulated, [training(number) for number in range(8)])
     assert {(r.status, r.environment["node"], r.environment["attempts"]) for r in records} == {("ok", "b", 1)}
     assert len(records) == 8
-    with pytest.warns(Notice), pytest.raises(RunError, match=r"no node is left for the training of .*; full:"):
+    with (
+        pytest.warns(Notice),
+        pytest.raises(RunError, match=r"no node is left for the training of .*; full:"),
+    ):
         _records(Simulated(lambda now: nodes[:1], fate=lambda task, node: "disk"), [training(0)])
 
 
