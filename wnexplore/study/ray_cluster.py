@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -210,11 +211,8 @@ def connected(address: str) -> Iterator[None]:
         import ray
     except ImportError:
         raise InputError('a cluster needs Ray: pip install "wnexplore[ray]"') from None
-    if address.startswith("ray://"):
-        raise InputError(
-            f"--ray {shown(address)}: expected HOST:PORT of the cluster's head, from a machine that is one"
-            " of its nodes, not Ray Client's address"
-        )
+    if address not in ("auto", "local"):
+        _check_answers(address)
     # What a record says of its machine is measured there; nothing is sent to Ray's makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -235,12 +233,27 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_answers(address: str) -> None:
+    """Raise `InputError` unless something answers there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise InputError(
+            f"--ray {shown(address)}: expected HOST:PORT of the cluster's head, as ray start prints it, and"
+            " a machine that is one of its nodes"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(f"no Ray cluster at {shown(address)}: {error}") from None
+
+
 def _line(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {shown(lines[0].strip() if lines else '', 300)}"
 
 
+_ANSWER_S = 5.0
 _LOOK_S = 2.0
 """Seconds after which the nodes are asked for again."""
 _PATIENCE_S = 120.0
