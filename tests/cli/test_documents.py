@@ -35,6 +35,7 @@ RUNS = {
     "wnexplore published": "",
     "wnexplore sweep quickstart --seeds 5": SWEPT,
     "wnexplore sweep my_sweep.yaml": f"{SWEPT} --resolution 32",
+    "wnexplore sweep my_sweep.yaml --workers 4": f"{SWEPT} --resolution 32 --workers 1",
     "wnexplore sweep shapes": TRAINED,
     "wnexplore sweep shapes_halving": HALVED,
     "wnexplore sweep NAME": "--dry-run",

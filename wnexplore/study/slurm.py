@@ -1,6 +1,8 @@
-"""Tasks as jobs of SLURM by submitit: each takes what its job asks for, a timing with its node to itself.
+"""Tasks as jobs of SLURM by submitit, a timing with its node to itself. A sweep runs so:
 
-Processes, nodes and folder must be as here: the folder is shared, and Python the same.
+jobs = SlurmJobs(Path("shared"), 16, Needs.of(spec), timeout_min=240, slurm_partition="gpu")
+planned = plan(spec, hardware=of_nodes(jobs.nodes(), None))
+run(spec, remaining(planned, store.keys()), store, planned=planned, lend=lends(Dispatcher(jobs)))
 """
 
 from __future__ import annotations
@@ -17,11 +19,10 @@ from wnexplore.study.tasks import Task, TimingTask
 
 
 class SlurmJobs:
-    """A backend of at most `at_once` jobs, whose files are in `folder`, shared by all nodes.
+    """A backend of at most `at_once` jobs, whose files are in `folder`, which all nodes share.
 
-    `parameters` are those of submitit's `AutoExecutor`, such as timeout_min and slurm_partition; `cluster`
-    "local" runs the jobs on this machine. Raises `InputError` if submitit isn't installed, or the nodes lack
-    something.
+    `parameters` are those of submitit's `AutoExecutor`; `cluster` "local" runs the jobs on this machine.
+    Raises `InputError` if submitit isn't installed, or the nodes lack something.
     """
 
     def __init__(
