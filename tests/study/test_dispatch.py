@@ -213,6 +213,18 @@ def test_what_fails_each_time_becomes_a_record_and_the_others_go_on(
     assert kind in first.error
 
 
+@pytest.mark.filterwarnings("ignore::wnexplore.errors.Notice")
+def test_a_node_that_is_gone_does_not_use_up_the_attempts_of_a_task() -> None:
+    """Known to be gone after 2 seconds; what it is given until then dies at once."""
+    simulated = Simulated(
+        lambda now: [a_node("gone")] if now < 2 else [a_node("b")],
+        takes=lambda task: 0.01,
+        fate=lambda task, node: "died" if node.name == "gone" else None,
+    )
+    records = _records(simulated, [training(number) for number in range(4)])
+    assert {record.status for record in records} == {"ok"}
+
+
 def test_a_hung_task_ends_at_its_time_and_is_not_tried_again() -> None:
     hung = Simulated(lambda now: [a_node()], fate=lambda task, node: "hangs" if task == training(1) else None)
     records = {record.point: record for record in _records(hung, [training(1), training(2)], task_hours=0.5)}

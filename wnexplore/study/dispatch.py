@@ -141,6 +141,8 @@ class Dispatcher:
         self._failed: Counter[str] = Counter()
         self._full: dict[str, str] = {}
         """Node -> why it gets no task any more."""
+        self._rests: dict[str, float] = {}
+        """Node -> until when it gets none: it may be gone, and would lose all of a task's attempts at once."""
         self._told: list[AtWork] | None = None
         self._stuck_since: float | None = None
 
@@ -161,12 +163,13 @@ class Dispatcher:
                         timings.extend((part, 0) for part in _parts(task))
                     elif task is not None:
                         others.append((task, 0))
-                nodes = [node for node in self._backend.nodes() if node.name not in self._full]
-                self._start(nodes, timings, others, on_part)
+                nodes = self._backend.nodes()
+                self._start([node for node in nodes if self._may_start(node)], timings, others, on_part)
                 self._tell(nodes)
-                if not self._running and exhausted and not timings and not others:
-                    return
-                self._check_possible([task for task, _ in (*timings, *others)])
+                if not self._running:
+                    if exhausted and not timings and not others:
+                        return
+                    self._check_possible(nodes, [task for task, _ in (*timings, *others)])
                 for handle, ended in self._backend.wait(_LOOK_S):
                     ran = self._running.pop(handle, None)
                     if ran is None:
@@ -212,6 +215,9 @@ class Dispatcher:
                     break
                 used[node.name] += self._begin(*_taken(others, at), node, on_part)
 
+    def _may_start(self, node: Node) -> bool:
+        return node.name not in self._full and self._clock() >= self._rests.get(node.name, 0.0)
+
     def _begin(self, task: Task, attempts: int, node: Node, on_part: OnPart) -> float:
         """Start a task; returns its share of the node."""
         share = 1.0 if isinstance(task, TimingTask) else self._backend.share(task, node)
@@ -224,26 +230,27 @@ class Dispatcher:
         self, ran: _Running, ended: Returned | Fault
     ) -> tuple[list[Outcome], list[tuple[Task, int]]]:
         """The outcomes, and what is to be started again."""
-        if isinstance(ended, Returned):
+        if isinstance(ended, Returned) and ended.outcomes:
             outcomes = [replace(o, record=_placed(o.record, ran), lost=None) for o in ended.outcomes]
             self._done[ran.node.name] += len(outcomes)
             self._failed[ran.node.name] += sum(outcome.record.status != "ok" for outcome in outcomes)
             known = {outcome.record.key for outcome in outcomes}
             left = tuple(record for record in ran.task.records if record.key not in known)
+            if not left or not isinstance(ran.task, TimingTask):
+                return outcomes, []
             # After a network that lost the GPU's context its fellows are timed in another process.
-            again = (
-                [(replace(ran.task, records=left), 0)] if left and isinstance(ran.task, TimingTask) else []
-            )
-            return outcomes, list(again)
-        where = f"{named(ran.task)} on {ran.node.name}"
+            return outcomes, [(replace(ran.task, records=left), 0)]
+        if isinstance(ended, Returned):
+            ended = Fault("raised", "it returned nothing")
         if ended.kind == "disk":
             self._full[ran.node.name] = ended.why
             _warn(f"{ran.node.name} gets no more tasks: {ended.why}")
             return [], [(ran.task, ran.attempts - 1)]
         if ended.kind == "out_of_memory":
             return self._failures(ran, "out_of_memory", ended.why), []
+        self._rests[ran.node.name] = self._clock() + _REST_S
         if ran.attempts < self._attempts:
-            _warn(f"started again: {where}: {ended.why}")
+            _warn(f"started again: {named(ran.task)} on {ran.node.name}: {ended.why}")
             return [], [(ran.task, ran.attempts)]
         often = f" ({ran.attempts} attempts)" if ran.attempts > 1 else ""
         found = self._failures(ran, "failed", f"{ended.why}{often}")
@@ -264,14 +271,16 @@ class Dispatcher:
         failure = Failure(status, shown(why, _LONGEST))
         return [Outcome(_placed(failed(record, failure, {}), ran)) for record in ran.task.records]
 
-    def _check_possible(self, left: Sequence[Task]) -> None:
-        """Raise `RunError` if for a while no node could do any of the tasks `left`, and none runs."""
-        if self._running:
+    def _check_possible(self, nodes: Sequence[Node], left: Sequence[Task]) -> None:
+        """Raise `RunError` if no node can do any of the tasks `left`: at once if full disks are why,
+        otherwise after a while, since a node may join."""
+        usable = [node for node in nodes if node.name not in self._full]
+        if any(node.can(task) for node in usable for task in left):
             self._stuck_since = None
             return
         now = self._clock()
         self._stuck_since = now if self._stuck_since is None else self._stuck_since
-        if now - self._stuck_since < _PATIENCE_S and not self._full:
+        if now - self._stuck_since < _PATIENCE_S and (usable or not self._full):
             return
         why = "".join(f"; {name}: {reason}" for name, reason in self._full.items())
         raise RunError(f"no node is left for {named(left[0])}{why}; all earlier results are kept")
@@ -306,6 +315,8 @@ _LOOK_S = 0.5
 """Seconds after which the nodes are looked at again."""
 _PATIENCE_S = 60.0
 """Seconds for which a node that can go on is waited for."""
+_REST_S = 3.0
+"""Seconds for which a node gets no task after one of its processes died."""
 _LONGEST = 2000
 _TINY = 1e-9
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -57,6 +58,8 @@ class Processes:
 
     def wait(self, seconds: float) -> Iterable[tuple[Future[Returned | Fault], Returned | Fault]]:
         """As `Backend.wait`."""
+        if not self._running:
+            time.sleep(seconds)
         ended, _ = wait(self._running, seconds, FIRST_COMPLETED)
         for future in ended:
             process = self._running.pop(future)

@@ -92,7 +92,11 @@ class RayCluster:
         more, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         for ref in {*ended, *more}:
             del self._running[ref]
-            yield ref, self._result(ref)
+            result = self._result(ref)
+            if isinstance(result, Fault):
+                # Its node may be gone.
+                self._looked = float("-inf")
+            yield ref, result
 
     def cancel(self, handle: Handle) -> None:
         """As `Backend.cancel`."""

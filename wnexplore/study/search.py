@@ -280,7 +280,7 @@ def _search(
 
     with nullcontext(lend) if lend is not None else locally(ahead) as lent:
         while len(known) < min(within.size, wanted.trials):
-            most = min(wanted.at_once, min(within.size, wanted.trials) - len(known))
+            most = min(wanted.at_once, population, min(within.size, wanted.trials) - len(known))
             asked: list[_Asked] = []
             while len({one.function for one in asked}) < most and fruitless < _MAX_FRUITLESS:
                 with reading():
