@@ -142,7 +142,7 @@ class Dispatcher:
         self._full: dict[str, str] = {}
         """Node -> why it gets no task any more."""
         self._rests: dict[str, float] = {}
-        """Node -> until when it gets none: it may be gone, and would lose all of a task's attempts at once."""
+        """Node -> until when it gets none: one that is gone would use up a task's attempts at once."""
         self._told: list[AtWork] | None = None
         self._stuck_since: float | None = None
 
