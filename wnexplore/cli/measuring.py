@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,10 @@ def measure_planned(
             return f"{order[point]}/{len(order)} {point}: {step.measurement}"
 
         with resumable(kept), progress(said, place, more=more) as on_step:
-            report = _log if place.dispatcher is not None else _tell if several else _quiet
+            report = _tell if several else _quiet
+            if place.dispatcher is not None:
+                # A terminal has the table of nodes.
+                report = _quiet if sys.stderr.isatty() else _log
             lend = place.lend
             return len(todo), run(spec, todo, store, on_step, report, planned, lend=lend, together=together)
 

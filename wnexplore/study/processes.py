@@ -6,16 +6,16 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
 
-from wnexplore.errors import print_notices
+from wnexplore.errors import STOPS, print_notices
 from wnexplore.measure.environment import usable_cores
 from wnexplore.study.dispatch import Fault, Node, Returned
 from wnexplore.study.remote import ignore_stops_and_follow_parent, machine_id, perform_there
@@ -100,7 +100,8 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.gpu, self.once = gpu, once
         self.pool = ProcessPoolExecutor(1, context, _begin, (gpu,))
-        self._pid = self.pool.submit(os.getpid)
+        with _stops_blocked():
+            self._pid = self.pool.submit(os.getpid)
 
     def kill(self) -> None:
         """End it at once, or as soon as it has begun."""
@@ -134,14 +135,20 @@ def _begin(gpu: int | None) -> None:
 
 
 def _start_tracker() -> None:
-    """Start multiprocessing's resource tracker such that a closed terminal doesn't end it.
-
-    It inherits the signals blocked here; Python itself only blocks Ctrl-C and SIGTERM.
-    """
-    if not hasattr(signal, "SIGHUP"):
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
+    """Start multiprocessing's resource tracker such that a closed terminal doesn't end it."""
+    with _stops_blocked():
         resource_tracker.ensure_running()
+
+
+@contextmanager
+def _stops_blocked() -> Iterator[None]:
+    """Processes that are started inside don't get Ctrl-C and similar signals, from their first moment on: the
+    main process handles them and ends the others."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS))
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
