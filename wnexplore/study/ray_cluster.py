@@ -167,12 +167,15 @@ class RayCluster:
         return NodeAffinitySchedulingStrategy(number, soft=False)
 
     def _environment(self, number: str, tasks: str) -> dict[str, Any]:
-        """Of a process for some kind of tasks, which does no other kind.
-
-        Ray would let torch have as many threads as the task takes processors.
-        """
-        threads = str(int(self._resources[number]["CPU"]))
-        return {"env_vars": {"OMP_NUM_THREADS": threads, "WNEXPLORE_TASKS": tasks}}
+        """Of a process for some kind of tasks, which does no other kind."""
+        variables = {
+            "WNEXPLORE_TASKS": tasks,
+            # Ray would let torch have as many threads as the task takes processors.
+            "OMP_NUM_THREADS": str(int(self._resources[number]["CPU"])),
+            # A task that takes no GPU may see them: the one that tells what its node has does.
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+        return {"env_vars": variables}
 
     def share(self, task: Task, node: Node) -> float:
         """As `Backend.share`."""
@@ -219,7 +222,6 @@ def connected(address: str) -> Iterator[None]:
         _check_answers(address)
     # What a record says of its machine is measured there; nothing is sent to Ray's makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(
             address=None if address == "local" else address,
