@@ -261,6 +261,53 @@ def test_nodes_that_come_late_take_part_and_lost_ones_are_waited_for() -> None:
         _records(Simulated(lambda now: [] if now < 70 else [a_node()]), [training(0)])
 
 
+@pytest.mark.filterwarnings("ignore::wnexplore.errors.Notice")
+def test_nodes_are_waited_for_again_at_each_outage() -> None:
+    """Two of 50 seconds, with work between them."""
+
+    def nodes(now: float) -> list[Node]:
+        return [] if now < 50 or 60 < now < 110 else [a_node()]
+
+    assert len(_records(Simulated(nodes), [training(number) for number in range(40)])) == 40
+
+
+@pytest.mark.filterwarnings("ignore::wnexplore.errors.Notice")
+@pytest.mark.parametrize("kind", ["died", "out_of_memory"])
+def test_one_network_that_kills_its_process_fails_alone(kind: FaultKind) -> None:
+    simulated = Simulated(
+        lambda now: [a_node()],
+        fate=lambda task, node: kind if POINTS[2] in [record.point for record in task.records] else None,
+    )
+    records = {record.point: record.status for record in _records(simulated, [timing(1, 2, 3)])}
+    failed = "failed" if kind == "died" else "out_of_memory"
+    assert records == {POINTS[1]: "ok", POINTS[2]: failed, POINTS[3]: "ok"}
+
+
+@pytest.mark.filterwarnings("ignore::wnexplore.errors.Notice")
+def test_a_broken_node_does_not_swallow_the_tasks_of_others() -> None:
+    nodes = [a_node("broken"), a_node("b")]
+    simulated = Simulated(
+        lambda now: nodes,
+        takes=lambda task: 0.01 if len(simulated.begun) % 2 else 20.0,
+        fate=lambda task, node: "raised" if node.name == "broken" else None,
+    )
+    records = _records(simulated, [training(number) for number in range(30)])
+    assert sum(record.status == "failed" for record in records) <= 2
+
+
+@pytest.mark.filterwarnings("ignore::wnexplore.errors.Notice")
+def test_what_can_not_be_started_is_tried_again_and_fails_in_the_end() -> None:
+    class Refusing(Simulated):
+        def start(self, task: Task, node: Node) -> Handle:
+            if task.records[0].point == POINTS[1]:
+                raise OSError("no more processes")
+            return super().start(task, node)
+
+    records = {r.point: r for r in _records(Refusing(lambda now: [a_node()]), [training(1), training(2)])}
+    assert records[POINTS[1]].error == "OSError: no more processes (3 attempts)"
+    assert records[POINTS[2]].status == "ok"
+
+
 def test_what_is_under_way_is_cancelled_when_the_caller_stops() -> None:
     simulated = Simulated(lambda now: [a_node()], takes=lambda task: 1 + 9 * (task == training(2)))
     running = dispatcher(simulated).run([training(1), training(2)])

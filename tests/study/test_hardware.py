@@ -13,7 +13,9 @@ from wnexplore.study.hardware import of_nodes
 from wnexplore.study.sweep import plan
 from wnexplore.study.tasks import TimingTask
 
-EPYC, XEON = TimingDevice("cpu", "AMD EPYC 7763", 8), TimingDevice("cpu", "Intel Xeon 8375C", 8)
+EPYC, XEON = (
+    TimingDevice("cpu", name, 8, "adaptive", settles=True) for name in ("AMD EPYC 7763", "Intel Xeon 8375C")
+)
 GPU = TimingDevice("cuda", "NVIDIA H100")
 NODES = [
     Node("a", "a", 8, {"cpu": EPYC}),
@@ -30,6 +32,10 @@ def test_one_kind_measures_latencies_and_has_to_be_named_if_there_are_two() -> N
         InputError, match=r"EPYC 7763, 8 threads \(2 nodes\); Intel .* \(1 node\): --latency-on"
     ):
         of_nodes(NODES, None).timing("cpu")
+    # Passes of a small network on a GPU take as long as its host's processor takes to start them.
+    hosts = [Node(n, n, 8, {"cpu": cpu, "cuda": GPU}) for n, cpu in (("a", EPYC), ("b", XEON))]
+    with pytest.raises(InputError, match=r"NVIDIA H100 with AMD .*; NVIDIA H100 with Intel"):
+        of_nodes(hosts, None).timing("cuda")
     for wanted, count in (("e", 2), ("M1", 0)):
         with pytest.raises(InputError, match=f"--latency-on {wanted} fits {count} kinds"):
             of_nodes(NODES, wanted).timing("cpu")

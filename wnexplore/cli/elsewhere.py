@@ -86,8 +86,8 @@ def elsewhere(
     Raises `InputError` for options that don't fit together, and a cluster that can't be used.
     """
     from wnexplore.study.dispatch import TASK_HOURS, Dispatcher
-    from wnexplore.study.executor import lends
-    from wnexplore.study.hardware import HERE, of_nodes
+    from wnexplore.study.executor import ending, lends
+    from wnexplore.study.hardware import HERE, kind_of, of_nodes
 
     _check(workers, ray, latency_on, task_hours)
     hours = TASK_HOURS if task_hours is None else task_hours
@@ -95,7 +95,7 @@ def elsewhere(
         from wnexplore.study.processes import Processes
 
         device = "cpu" if spec.train is None else HERE.resolve(spec.train.device)
-        with _ended(Dispatcher(Processes(workers, device), task_hours=hours)) as dispatcher:
+        with ending(Dispatcher(Processes(workers, device), task_hours=hours)) as dispatcher:
             yield Elsewhere(HERE, lends(dispatcher), workers, dispatcher)
     elif ray is not None:
         from wnexplore.study.ray_cluster import RayCluster, connected
@@ -106,23 +106,16 @@ def elsewhere(
             cluster = RayCluster(needs)
             nodes = cluster.survey()
             hardware = of_nodes(nodes, latency_on)
-            _say_nodes(spec, nodes, hardware)
-            with _ended(Dispatcher(cluster, task_hours=hours)) as dispatcher:
+            if spec.latency is not None:
+                cluster.measure_latencies_on(
+                    kind_of(nodes, hardware.resolve(spec.latency.device), latency_on)
+                )
+            _say_nodes(cluster.nodes(), times=spec.latency is not None)
+            with ending(Dispatcher(cluster, task_hours=hours)) as dispatcher:
                 at_once = sum(node.cores for node in nodes)
                 yield Elsewhere(hardware, lends(dispatcher), at_once, dispatcher)
     else:
         yield Elsewhere(HERE, None)
-
-
-@contextmanager
-def _ended(dispatcher: Dispatcher) -> Iterator[Dispatcher]:
-    """`dispatcher`, and what it has started ends with it: at once after an error."""
-    try:
-        yield dispatcher
-    except BaseException:
-        dispatcher.end(kill=True)
-        raise
-    dispatcher.end(kill=False)
 
 
 def _check(workers: int | None, ray: str | None, latency_on: str | None, task_hours: float | None) -> None:
@@ -140,17 +133,13 @@ def _check(workers: int | None, ray: str | None, latency_on: str | None, task_ho
 _MOST_HOURS = 100_000
 
 
-def _say_nodes(spec: SweepSpec, nodes: Sequence[Node], hardware: Hardware) -> None:
+def _say_nodes(nodes: Sequence[Node], *, times: bool) -> None:
     """What the nodes are, and which of them measure latencies."""
-    from wnexplore.study.hardware import described
+    from wnexplore.study.hardware import Kind
 
-    on = None
-    if spec.latency is not None:
-        on = hardware.timing(hardware.resolve(spec.latency.device))
     for node in nodes:
-        kinds = ", ".join(described(kind) for kind in node.devices.values())
-        times = on is not None and node.devices.get(on.device) == on
-        notify(f"node {node.name}: {kinds}{'; measures latencies' if times else ''}")
+        kinds = "; ".join(str(Kind.of(node, device)) for device in node.devices)
+        notify(f"node {node.name}: {kinds}{'; measures latencies' if times and node.times else ''}")
 
 
 @contextmanager

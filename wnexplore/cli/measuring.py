@@ -64,10 +64,7 @@ def measure_planned(
             return f"{order[point]}/{len(order)} {point}: {step.measurement}"
 
         with resumable(kept), progress(said, place, more=more) as on_step:
-            report = _tell if several else _quiet
-            if place.dispatcher is not None:
-                # A terminal has the table of nodes.
-                report = _quiet if sys.stderr.isatty() else _log
+            report = _tell if several and place.dispatcher is None else log_of(place)
             lend = place.lend
             return len(todo), run(spec, todo, store, on_step, report, planned, lend=lend, together=together)
 
@@ -133,6 +130,12 @@ def progress(
 
         with nodes_shown(place, on_nodes):
             yield on_step
+
+
+def log_of(place: Elsewhere) -> Callable[[Record], None]:
+    """What says that a record was made at `place`: a line, where neither it is here nor a terminal shows the
+    nodes."""
+    return _quiet if place.dispatcher is None or sys.stderr.isatty() else _log
 
 
 _REDRAW_S = 0.2

@@ -103,6 +103,7 @@ def search(
     Results are saved as they are measured, like a sweep's, and the same command resumes where it was stopped;
     more --trials extend the search. Optuna's dashboard opens DIR/study.db.
     """
+    from wnexplore.cli.measuring import log_of
     from wnexplore.cli.show import keep_sweep
     from wnexplore.design.shipped import find_sweep
     from wnexplore.design.sweep_file import load_sweep
@@ -134,7 +135,7 @@ def search(
         wanted.check()
         with resumable(lambda: f"all measurements are kept in {directory}"):
             with Store.create(directory) as store, _progress(trials, place) as on_step:
-                outcome = run_search(wanted, store, on_step, lend=place.lend)
+                outcome = run_search(wanted, store, on_step, lend=place.lend, on_record=log_of(place))
             keep_sweep(directory, outcome.spec)
             _show(directory, wanted.objectives)
     notify(f"{outcome.points} points measured; {outcome.rejected} proposals were rejected without building")

@@ -41,15 +41,18 @@ class Node:
     cores: int
     devices: Mapping[str, TimingDevice] = field(default_factory=dict)
     """"cpu", and "cuda" where it has a GPU; {}: those of the machine of the command."""
+    times: bool = True
+    """Whether it is of the kind that measures latencies."""
 
     def can(self, task: Task) -> bool:
-        """Whether it has what `task` is for: the kind of hardware whose latency it is, or the device."""
+        """Whether it has what `task` is for: the hardware whose latency it is, or the device and threads."""
         if not self.devices or isinstance(task, CountTask):
             return True
-        on = self.devices.get(task.records[0].protocol["device"])
-        if on is None or isinstance(task, TrainingTask):
-            return on is not None
-        return on.name == task.protocol.device_name and (task.protocol.threads or 0) <= self.cores
+        protocol = task.records[0].protocol
+        on = self.devices.get(protocol["device"])
+        if on is None or (protocol.get("threads") or 0) > self.cores:
+            return False
+        return isinstance(task, TrainingTask) or (self.times and on.name == protocol["device_name"])
 
 
 FaultKind = Literal["died", "out_of_memory", "disk", "raised"]
@@ -137,12 +140,15 @@ class Dispatcher:
         self.on_nodes = on_nodes
         self._limit_s, self._attempts = 3600 * task_hours, attempts
         self._running: dict[Handle, _Running] = {}
+        self._not_begun: list[tuple[_Running, Fault]] = []
         self._done: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._full: dict[str, str] = {}
         """Node -> why it gets no task any more."""
         self._rests: dict[str, float] = {}
         """Node -> until when it gets none: one that is gone would use up a task's attempts at once."""
+        self._faults: Counter[str] = Counter()
+        """Node -> faults since it last returned something."""
         self._told: list[AtWork] | None = None
         self._stuck_since: float | None = None
 
@@ -166,16 +172,18 @@ class Dispatcher:
                 nodes = self._backend.nodes()
                 self._start([node for node in nodes if self._may_start(node)], timings, others, on_part)
                 self._tell(nodes)
-                if not self._running:
+                if not (self._running or self._not_begun):
                     if exhausted and not timings and not others:
                         return
                     self._check_possible(nodes, [task for task, _ in (*timings, *others)])
-                for handle, ended in self._backend.wait(_LOOK_S):
-                    ran = self._running.pop(handle, None)
-                    if ran is None:
-                        continue
-                    outcomes, again = self._received(ran, ended)
-                    (timings if isinstance(ran.task, TimingTask) else others).extendleft(again)
+                else:
+                    self._stuck_since = None
+                ended = [*self._not_begun, *self._ended()]
+                self._not_begun.clear()
+                for ran, result in ended:
+                    outcomes, again = self._received(ran, result)
+                    # Behind the others, which it may be another node's turn for.
+                    (timings if isinstance(ran.task, TimingTask) else others).extend(again)
                     yield from outcomes
                 yield from self._overdue()
         finally:
@@ -215,14 +223,26 @@ class Dispatcher:
                     break
                 used[node.name] += self._begin(*_taken(others, at), node, on_part)
 
+    def _ended(self) -> Iterator[tuple[_Running, Returned | Fault]]:
+        for handle, result in self._backend.wait(_LOOK_S):
+            ran = self._running.pop(handle, None)
+            if ran is not None:
+                yield ran, result
+
     def _may_start(self, node: Node) -> bool:
         return node.name not in self._full and self._clock() >= self._rests.get(node.name, 0.0)
 
     def _begin(self, task: Task, attempts: int, node: Node, on_part: OnPart) -> float:
         """Start a task; returns its share of the node."""
         share = 1.0 if isinstance(task, TimingTask) else self._backend.share(task, node)
-        handle = self._backend.start(as_sent(task), node)
-        self._running[handle] = _Running(task, node, self._clock(), attempts + 1, share)
+        running = _Running(task, node, self._clock(), attempts + 1, share)
+        try:
+            handle = self._backend.start(as_sent(task), node)
+        except (OSError, RuntimeError, ValueError) as error:
+            # No process could be started, or what the task holds not be sent.
+            self._not_begun.append((running, Fault("raised", f"{type(error).__name__}: {error}")))
+            return share
+        self._running[handle] = running
         on_part(task.records[0], 0.0)
         return share
 
@@ -232,6 +252,7 @@ class Dispatcher:
         """The outcomes, and what is to be started again."""
         if isinstance(ended, Returned) and ended.outcomes:
             outcomes = [replace(o, record=_placed(o.record, ran), lost=None) for o in ended.outcomes]
+            self._faults[ran.node.name] = 0
             self._done[ran.node.name] += len(outcomes)
             self._failed[ran.node.name] += sum(outcome.record.status != "ok" for outcome in outcomes)
             known = {outcome.record.key for outcome in outcomes}
@@ -246,10 +267,16 @@ class Dispatcher:
             self._full[ran.node.name] = ended.why
             _warn(f"{ran.node.name} gets no more tasks: {ended.why}")
             return [], [(ran.task, ran.attempts - 1)]
+        again = ended.kind != "out_of_memory" and ran.attempts < self._attempts
+        if not again and len(ran.task.records) > 1 and isinstance(ran.task, TimingTask):
+            # One of its networks may be why: the others are timed without it.
+            alone = [replace(ran.task, records=(record,)) for record in ran.task.records]
+            return [], [(task, self._attempts - 1) for task in alone]
         if ended.kind == "out_of_memory":
             return self._failures(ran, "out_of_memory", ended.why), []
-        self._rests[ran.node.name] = self._clock() + _REST_S
-        if ran.attempts < self._attempts:
+        self._rests[ran.node.name] = self._clock() + _REST_S * 2 ** min(self._faults[ran.node.name], 6)
+        self._faults[ran.node.name] += 1
+        if again:
             _warn(f"started again: {named(ran.task)} on {ran.node.name}: {ended.why}")
             return [], [(ran.task, ran.attempts)]
         often = f" ({ran.attempts} attempts)" if ran.attempts > 1 else ""
@@ -316,7 +343,7 @@ _LOOK_S = 0.5
 _PATIENCE_S = 60.0
 """Seconds for which a node that can go on is waited for."""
 _REST_S = 3.0
-"""Seconds for which a node gets no task after one of its processes died."""
+"""Seconds for which a node gets no task after a fault, doubled for each one that follows."""
 _LONGEST = 2000
 _TINY = 1e-9
 

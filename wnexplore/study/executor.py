@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from wnexplore.measure.failure import ContextLostError
 from wnexplore.study.tasks import OnPart, Outcome, Task, perform
@@ -41,8 +41,12 @@ class Inline:
     def run(self, tasks: Iterable[Task], on_part: OnPart) -> Iterator[Outcome]:
         """As `Executor.run`."""
         for task in tasks:
+            outcomes = []
             for outcome in perform(task, on_part):
+                outcomes.append(outcome)
                 yield outcome
+            # A plain network that loses the context fails all that are timed beside it.
+            for outcome in outcomes:
                 check_context(outcome)
 
 
@@ -52,6 +56,27 @@ def check_context(outcome: Outcome) -> None:
         record = outcome.record
         seed = f", seed {record.protocol['seed']}" if "seed" in record.protocol else ""
         raise ContextLostError(f"{record.point}{seed}", outcome.lost)
+
+
+class Ends(Protocol):
+    """Has started something."""
+
+    def end(self, *, kill: bool) -> None:
+        """End it, at once with `kill`."""
+
+
+Ending = TypeVar("Ending", bound=Ends)
+
+
+@contextmanager
+def ending(executor: Ending) -> Iterator[Ending]:
+    """`executor`, and what it has started ends with the context: at once after an error."""
+    try:
+        yield executor
+    except BaseException:
+        executor.end(kill=True)
+        raise
+    executor.end(kill=False)
 
 
 @contextmanager

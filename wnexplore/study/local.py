@@ -13,7 +13,7 @@ from wnexplore.errors import Notice
 from wnexplore.measure.environment import free_memory
 from wnexplore.results.record import Record
 from wnexplore.study.dispatch import ATTEMPTS, Dispatcher
-from wnexplore.study.executor import Executor, Inline, LendExecutor, check_context
+from wnexplore.study.executor import Executor, Inline, LendExecutor, check_context, ending
 from wnexplore.study.processes import Processes
 from wnexplore.study.tasks import OnPart, Outcome, Task, TrainingTask, perform
 
@@ -84,19 +84,24 @@ class Local:
     def _run_there(self, tasks: list[Task], on_part: OnPart) -> Iterator[Outcome]:
         assert self._there is not None
         by_key = {record.key: task for task in tasks for record in task.records}
+        left = []
         for outcome in self._there.run(tasks, on_part):
-            if not (outcome.died and self._wait_and_see):
+            if outcome.died and self._wait_and_see:
+                left.append(by_key[outcome.record.key])
+            else:
                 yield outcome
-                continue
-            # Nobody asked for several processes: what can be trained in one is.
-            warnings.warn(
-                f"{outcome.record.point} is trained in this process: {outcome.record.error}",
-                Notice,
-                stacklevel=1,
-            )
-            for again in perform(by_key[outcome.record.key], on_part):
-                yield again
-                check_context(again)
+        if not left:
+            return
+        # Nobody asked for several processes: what can be trained in one is, with all memory for itself.
+        self._there.end(kill=False)
+        self._there, self._jobs = None, 1
+        warnings.warn(
+            "a training process died, perhaps out of memory: training goes on in one process, as with"
+            " --jobs 1",
+            Notice,
+            stacklevel=1,
+        )
+        yield from self.run(left, on_part)
 
     def _start(self, jobs: int) -> None:
         # What died of memory in a process that nobody asked for has more of it here.
@@ -143,19 +148,8 @@ def locally(ahead: Callable[[], int] = lambda: 0) -> Iterator[LendExecutor]:
             if wanted not in kept:
                 stack.close()
                 kept.clear()
-                kept[wanted] = stack.enter_context(_ended(Local(jobs, device, wait_and_see=wait_and_see)))
+                kept[wanted] = stack.enter_context(ending(Local(jobs, device, wait_and_see=wait_and_see)))
             kept[wanted].ahead = ahead()
             yield kept[wanted]
 
         yield lend
-
-
-@contextmanager
-def _ended(local: Local) -> Iterator[Local]:
-    """`local`, whose processes end with the context: at once after an error."""
-    try:
-        yield local
-    except BaseException:
-        local.end(kill=True)
-        raise
-    local.end(kill=False)

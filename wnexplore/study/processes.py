@@ -19,7 +19,7 @@ from wnexplore.errors import STOPS, print_notices
 from wnexplore.measure.environment import usable_cores
 from wnexplore.study.dispatch import Fault, Node, Returned
 from wnexplore.study.remote import ignore_stops_and_follow_parent, machine_id, perform_there
-from wnexplore.study.tasks import Task, TimingTask
+from wnexplore.study.tasks import CountTask, Task, TimingTask
 from wnexplore.training.determinism import require_cublas_workspace
 
 HERE = "this machine"
@@ -43,18 +43,25 @@ class Processes:
         return (self._node,)
 
     def share(self, task: Task, node: Node) -> float:
-        """As `Backend.share`."""
-        return 1 / self._count
+        """As `Backend.share`: of the processes, or of the cores if its training asks for more of these."""
+        threads = 1 if isinstance(task, CountTask) else task.records[0].protocol.get("threads") or 1
+        return max(1 / self._count, min(1.0, threads / node.cores) if threads > 1 else 0.0)
 
     def start(self, task: Task, node: Node) -> Future[Returned | Fault]:
         """As `Backend.start`."""
-        if isinstance(task, TimingTask):
-            process = _Process(None, once=True)
-        else:
-            process = self._free.pop() if self._free else _Process(self._numbers.pop(0))
-        future = process.pool.submit(perform_there, task)
-        self._running[future] = process
-        return future
+        while True:
+            if isinstance(task, TimingTask):
+                process = _Process(None, once=True)
+            else:
+                process = self._free.pop() if self._free else _Process(self._numbers.pop(0))
+            try:
+                future = process.pool.submit(perform_there, task)
+            except BrokenProcessPool:
+                # It died while it had nothing to do.
+                self._replace(process)
+                continue
+            self._running[future] = process
+            return future
 
     def wait(self, seconds: float) -> Iterable[tuple[Future[Returned | Fault], Returned | Fault]]:
         """As `Backend.wait`."""
@@ -64,10 +71,11 @@ class Processes:
         for future in ended:
             process = self._running.pop(future)
             result = _result(future)
+            lost = isinstance(result, Returned) and any(outcome.lost for outcome in result.outcomes)
             if process.once:
                 process.pool.shutdown(wait=False)
-            elif isinstance(result, Fault) and result.kind == "died":
-                self._numbers.append(process.gpu)
+            elif lost or (isinstance(result, Fault) and result.kind == "died"):
+                self._replace(process)
             else:
                 self._free.append(process)
             yield future, result
@@ -76,9 +84,7 @@ class Processes:
         """As `Backend.cancel`."""
         process = self._running.pop(handle, None)
         if process is not None:
-            process.kill()
-            if not process.once:
-                self._numbers.append(process.gpu)
+            self._replace(process)
 
     def end(self, *, kill: bool) -> None:
         """As `Backend.end`."""
@@ -89,6 +95,12 @@ class Processes:
                 process.pool.shutdown()
         self._free.clear()
         self._running.clear()
+
+    def _replace(self, process: _Process) -> None:
+        """End a process; another one takes its place when it is needed."""
+        process.kill()
+        if not process.once:
+            self._numbers.append(process.gpu)
 
 
 class _Process:

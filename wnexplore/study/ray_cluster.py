@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 
 from wnexplore.errors import InputError, Notice, shown
 from wnexplore.study.dispatch import Fault, Handle, Node, Returned
+from wnexplore.study.hardware import Kind
 from wnexplore.study.remote import Needs, Survey, perform_there, survey
 from wnexplore.study.tasks import Task, TimingTask, TrainingTask
 
@@ -33,11 +36,12 @@ class RayCluster:
 
         self._ray: Any = ray
         self._perform: Any = ray.remote(max_retries=0)(perform_there)
-        # A timing's process does nothing after it, and by its environment nothing before.
-        self._time: Any = ray.remote(max_retries=0, max_calls=1)(perform_there)
+        # A process that times does nothing after that, and by its environment nothing before; one that has
+        # used a GPU would keep it.
+        self._perform_once: Any = ray.remote(max_retries=0, max_calls=1)(perform_there)
         self._needs = needs
         self._known: dict[str, Node] = {}
-        """Ray's number of each node that can be used -> the node."""
+        """Ray's id of each node that can be used -> the node."""
         self._refused: dict[str, str] = {}
         """Those that can't -> why."""
         self._asked: dict[str, Any] = {}
@@ -45,8 +49,9 @@ class RayCluster:
         self._looked = float("-inf")
         self._alive: tuple[Node, ...] = ()
         self._ids: dict[str, str] = {}
-        self._running: dict[Any, Handle] = {}
+        self._running: set[Any] = set()
         self._lost: set[str] = set()
+        self._times: Kind | None = None
 
     def nodes(self) -> Sequence[Node]:
         """As `Backend.nodes`: those that are alive and have been looked at."""
@@ -55,6 +60,10 @@ class RayCluster:
             self._looked = now
             self._look()
         return self._alive
+
+    def measure_latencies_on(self, kind: Kind) -> None:
+        """Let only nodes of `kind` measure latencies."""
+        self._times, self._looked = kind, float("-inf")
 
     def survey(self) -> list[Node]:
         """All nodes that are there, once each was looked at. Raises `InputError` for one that lacks
@@ -66,21 +75,23 @@ class RayCluster:
             self._look()
         for why in self._refused.values():
             raise InputError(why)
+        for node_id in self._asked:
+            notice = f"node {node_id[:6]} has not answered in {_PATIENCE_S:g} s: it takes part when it does"
+            warnings.warn(notice, Notice, stacklevel=1)
         if not self._alive:
             raise InputError("the Ray cluster has no node with a processor for tasks")
         return list(self._alive)
 
     def start(self, task: Task, node: Node) -> Handle:
         """As `Backend.start`."""
-        number = self._ids[node.name]
-        times = isinstance(task, TimingTask)
-        remote = (self._time if times else self._perform).options(
-            scheduling_strategy=self._on(number),
-            runtime_env=self._environment(number, "timing" if times else "shared"),
-            **self._share(task, number),
+        node_id = self._ids[node.name]
+        share = self._share(task, node_id)
+        tasks = "timing" if isinstance(task, TimingTask) else "gpu" if share["num_gpus"] else "shared"
+        remote = (self._perform if tasks == "shared" else self._perform_once).options(
+            scheduling_strategy=self._on(node_id), runtime_env=self._environment(node_id, tasks), **share
         )
         ref: Handle = remote.remote(task, self._needs.folder)
-        self._running[ref] = ref
+        self._running.add(ref)
         return ref
 
     def wait(self, seconds: float) -> Iterable[tuple[Handle, Returned | Fault]]:
@@ -91,7 +102,7 @@ class RayCluster:
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         more, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         for ref in {*ended, *more}:
-            del self._running[ref]
+            self._running.discard(ref)
             result = self._result(ref)
             if isinstance(result, Fault):
                 # Its node may be gone.
@@ -100,7 +111,7 @@ class RayCluster:
 
     def cancel(self, handle: Handle) -> None:
         """As `Backend.cancel`."""
-        self._running.pop(handle, None)
+        self._running.discard(handle)
         with suppress(Exception):  # its node may be gone
             self._ray.cancel(handle, force=True)
 
@@ -112,40 +123,49 @@ class RayCluster:
     def _look(self) -> None:
         """Ask the nodes that are new what they are, and forget those that are gone."""
         there = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
-        for number, node in there.items():
-            self._resources[number] = node["Resources"]
-            new = number not in self._known and number not in self._refused and number not in self._asked
+        for node_id, node in there.items():
+            self._resources[node_id] = node["Resources"]
+            new = node_id not in self._known and node_id not in self._refused and node_id not in self._asked
             if new and node["Resources"].get("CPU", 0) >= 1:
                 ask = self._ray.remote(survey).options(
                     num_cpus=0,
                     max_retries=0,
-                    scheduling_strategy=self._on(number),
-                    runtime_env=self._environment(number, "survey"),
+                    scheduling_strategy=self._on(node_id),
+                    runtime_env=self._environment(node_id, "survey"),
                 )
-                self._asked[number] = ask.remote(self._needs)
-        for number, ref in list(self._asked.items()):
+                self._asked[node_id] = ask.remote(self._needs)
+        for node_id, ref in list(self._asked.items()):
             ready, _ = self._ray.wait([ref], timeout=0)
             if ready:
-                del self._asked[number]
-                self._take(number, there.get(number, {}).get("NodeManagerAddress", "?"), ref)
-        for number in self._known.keys() - there.keys() - self._lost:
-            self._lost.add(number)
-            warnings.warn(f"node {self._known[number].name} is lost", Notice, stacklevel=1)
-        self._alive = tuple(node for number, node in self._known.items() if number in there)
+                del self._asked[node_id]
+                self._take(node_id, there.get(node_id, {}).get("NodeManagerAddress", "?"), ref)
+        for node_id in self._known.keys() - there.keys() - self._lost:
+            self._lost.add(node_id)
+            warnings.warn(f"node {self._known[node_id].name} is lost", Notice, stacklevel=1)
+        self._alive = tuple(
+            replace(
+                node, times=self._times is None or Kind.of(node, self._times.device.device) == self._times
+            )
+            for node_id, node in self._known.items()
+            if node_id in there
+        )
 
-    def _take(self, number: str, address: str, ref: Any) -> None:
+    def _take(self, node_id: str, address: str, ref: Any) -> None:
         """Take the answer of a node."""
         try:
             found: Survey = self._ray.get(ref)
         except Exception as error:
-            if number in {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}:
-                self._refuse(number, f"node {address} can't run tasks: {_line(error)}")
+            if node_id in {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}:
+                self._refuse(node_id, f"node {address} can't run tasks: {_line(error)}")
             return
-        name = f"{found.host} ({address}, {number[:6]})"
+        name = f"{found.host} ({address}, {node_id[:6]})"
         if found.lacks is not None:
-            self._refuse(number, f"node {name} can't run tasks as this machine would: {found.lacks}")
+            self._refuse(node_id, f"node {name} can't run tasks as this machine would: {found.lacks}")
             return
-        resources = self._resources[number]
+        resources = self._resources[node_id]
+        if resources.get("GPU", 0) >= 1 and "cuda" not in found.devices:
+            self._refuse(node_id, f"node {name} has a GPU for Ray, which torch can't use there")
+            return
         cores = int(resources["CPU"])
         devices = {
             # As many threads as Ray has processors there, which may be fewer than the machine's.
@@ -153,25 +173,25 @@ class RayCluster:
             for device, on in found.devices.items()
             if device == "cpu" or resources.get("GPU", 0) >= 1
         }
-        self._known[number] = Node(name, found.machine, cores, devices)
-        self._ids[name] = number
+        self._known[node_id] = Node(name, found.machine, cores, devices)
+        self._ids[name] = node_id
 
-    def _refuse(self, number: str, why: str) -> None:
-        self._refused[number] = why
+    def _refuse(self, node_id: str, why: str) -> None:
+        self._refused[node_id] = why
         if self._known:
             warnings.warn(why, Notice, stacklevel=1)
 
-    def _on(self, number: str) -> Any:
+    def _on(self, node_id: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return NodeAffinitySchedulingStrategy(number, soft=False)
+        return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
-    def _environment(self, number: str, tasks: str) -> dict[str, Any]:
+    def _environment(self, node_id: str, tasks: str) -> dict[str, Any]:
         """Of a process for some kind of tasks, which does no other kind."""
         variables = {
             "WNEXPLORE_TASKS": tasks,
             # Ray would let torch have as many threads as the task takes processors.
-            "OMP_NUM_THREADS": str(int(self._resources[number]["CPU"])),
+            "OMP_NUM_THREADS": str(int(self._resources[node_id]["CPU"])),
             # A task that takes no GPU may see them: the one that tells what its node has does.
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
@@ -182,9 +202,9 @@ class RayCluster:
         wanted, there = self._share(task, self._ids[node.name]), self._resources[self._ids[node.name]]
         return max(wanted["num_cpus"] / there["CPU"], wanted["num_gpus"] / max(1, there.get("GPU", 0)))
 
-    def _share(self, task: Task, number: str) -> dict[str, float]:
+    def _share(self, task: Task, node_id: str) -> dict[str, float]:
         """What of its node a task takes."""
-        there = self._resources[number]
+        there = self._resources[node_id]
         if isinstance(task, TimingTask):
             return {"num_cpus": there["CPU"], "num_gpus": there.get("GPU", 0)}
         on_gpu = isinstance(task, TrainingTask) and task.record.protocol["device"] == "cuda"
@@ -222,9 +242,11 @@ def connected(address: str) -> Iterator[None]:
         _check_answers(address)
     # What a record says of its machine is measured there; nothing is sent to Ray's makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray sets a handler of its own, which ends the process without a word.
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address=None if address == "local" else address,
+            address=address,
             include_dashboard=False if address == "local" else None,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -233,6 +255,9 @@ def connected(address: str) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         started = "ray start --head starts one" if address == "auto" else "is it there, and of this version?"
         raise InputError(f"no Ray cluster at {shown(address)}: {started} ({_line(error)})") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

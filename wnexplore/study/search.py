@@ -239,17 +239,18 @@ def search(
     *,
     population: int = POPULATION,
     lend: LendExecutor | None = None,
+    on_record: Callable[[Record], None] = lambda record: None,
 ) -> SearchOutcome:
     """Measure points until there are `wanted.trials` distinct ones, including those of earlier calls.
 
     `on_step` is called with the number of the point, from 1, and the progress of its measurement.
-    `population` points are drawn before the sampler proposes any; `lend`: as `run` of a sweep. Raises
+    `population` points are drawn before the sampler proposes any; `lend` and `on_record`: as `run`. Raises
     `InputError` if the store's directory holds another search or no point satisfies the budgets, and
     `RunError` if the sampler stops proposing new points.
     """
     wanted.check()
     with translate_study_errors(store.path.parent / STUDY):
-        return _search(wanted, store, on_step, population, lend)
+        return _search(wanted, store, on_step, population, lend, on_record)
 
 
 def _search(
@@ -258,6 +259,7 @@ def _search(
     on_step: Callable[[int, SweepStep], None],
     population: int,
     lend: LendExecutor | None,
+    on_record: Callable[[Record], None],
 ) -> SearchOutcome:
     from optuna.trial import TrialState
 
@@ -311,7 +313,7 @@ def _search(
             points = {one.function: one.point for one in reversed(asked)}
             rivals = [values for values in known.values() if values is not None]
             measured = _measure(
-                wanted, list(points.values()), store, rivals, threads, on_step, lent, len(known)
+                wanted, list(points.values()), store, rivals, threads, on_step, lent, len(known), on_record
             )
             for function, (values, timed) in zip(points, measured, strict=True):
                 known[function] = values
@@ -481,6 +483,7 @@ def _measure(
     on_step: Callable[[int, SweepStep], None],
     lend: LendExecutor,
     before: int,
+    on_record: Callable[[Record], None],
 ) -> list[tuple[Values, bool]]:
     """The objectives of each of `points`, measured, and whether it was timed where that is asked.
 
@@ -497,6 +500,10 @@ def _measure(
     _check_complete(wanted, store, (key for of_point in keys.values() for key in of_point))
     number = {point: at for at, point in enumerate(points, start=before + 1)}
 
+    def noted(record: Record) -> None:
+        threads.update(threads_before([record]))
+        on_record(record)
+
     def measure(some: Collection[DesignPoint], figures: Collection[str]) -> None:
         every = remaining(planned, store.keys(key for point in some for key in keys[point]))
         todo = [m for m in every if m.figure in figures and m.point in some]
@@ -505,7 +512,7 @@ def _measure(
             todo,
             store,
             lambda step: on_step(number[step.measurement.point], step),
-            lambda record: threads.update(threads_before([record])),
+            noted,
             lend=lend,
         )
 

@@ -40,7 +40,7 @@ class SlurmJobs:
         self._times.update_parameters(**parameters)
         if self._times.cluster == "slurm":
             self._times.update_parameters(slurm_exclusive=True)
-        self._running: dict[Any, Handle] = {}
+        self._running: set[Any] = set()
         found: Survey = self._submits.submit(survey, needs).result()
         if found.lacks is not None:
             raise InputError(f"node {found.host} can't run tasks as this machine would: {found.lacks}")
@@ -62,7 +62,7 @@ class SlurmJobs:
         """As `Backend.start`."""
         executor = self._times if isinstance(task, TimingTask) else self._submits
         job: Any = executor.submit(perform_there, task, self._needs.folder)
-        self._running[job] = job
+        self._running.add(job)
         handle: Handle = job
         return handle
 
@@ -72,12 +72,12 @@ class SlurmJobs:
         while not (ended := [job for job in self._running if job.done()]) and time.monotonic() < until:
             time.sleep(_POLL_S)
         for job in ended:
-            del self._running[job]
+            self._running.discard(job)
             yield job, _result(job)
 
     def cancel(self, handle: Any) -> None:
         """As `Backend.cancel`."""
-        self._running.pop(handle, None)
+        self._running.discard(handle)
         handle.cancel()
 
     def end(self, *, kill: bool) -> None:
@@ -94,4 +94,5 @@ def _result(job: Any) -> Returned | Fault:
     if error is None:
         found: Returned | Fault = job.result()
         return found
-    return Fault("died", f"its job ended: {type(error).__name__}")
+    kind = "out_of_memory" if "OUT_OF_ME" in str(job.state) else "died"
+    return Fault(kind, f"its job ended: {type(error).__name__}, {job.state}")  # type: ignore[arg-type]

@@ -498,7 +498,7 @@ def _trainings(
     for point, source in sources.items():
         plain = point.baseline()
         if device == "cpu" and plain not in chosen:
-            chosen[plain] = threads_of(spec, plain, jobs)
+            chosen[plain] = min(threads_of(spec, plain, jobs), hardware.most_threads or _MAX)
         shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | source
         for seed in range(spec.seeds):
             yield Measurement("training", point, shared | {"seed": seed})

@@ -1,0 +1,67 @@
+"""Processes of this machine: which die, lose their GPU, or take the GPUs in turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.sweeps import OWN
+from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import TrainSpec
+from wnexplore.results.record import Record
+from wnexplore.study import processes as module
+from wnexplore.study.dispatch import Dispatcher
+from wnexplore.study.executor import ending
+from wnexplore.study.processes import Processes
+from wnexplore.study.tasks import TrainingTask
+from wnexplore.training.training_record import training_protocol
+
+POISONED = f"""{OWN}
+
+class Poisoned(nn.Sequential):
+    def forward(self, x):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+def poisoned(num_classes=10):
+    return Poisoned(*tiny(num_classes))
+"""
+SPEC = TrainSpec(data="digits", device="cpu", epochs=1, batch_size=512)
+
+
+def _training(file: Path, network: str, seed: int) -> TrainingTask:
+    point = DesignPoint.of(f"{file}:{network}", resolution=8, num_classes=10)
+    return TrainingTask(SPEC, Record("training", point, training_protocol(SPEC, "cpu", 1, seed)))
+
+
+@pytest.mark.slow
+def test_processes_that_lost_their_gpu_or_died_idle_cost_others_no_attempt(tmp_path: Path) -> None:
+    file = tmp_path / "networks.py"
+    file.write_text(POISONED)
+    processes = Processes(2)
+    with ending(Dispatcher(processes)) as dispatcher:
+        tasks = [_training(file, "poisoned", 0), _training(file, "poisoned", 1), _training(file, "tiny", 0)]
+        records = [outcome.record for outcome in dispatcher.run(tasks)]
+        assert [record.status for record in records].count("ok") == 1
+        (good,) = (record for record in records if record.status == "ok")
+        assert good.environment["attempts"] == 1
+        # One that has nothing to do is killed.
+        (idle,) = processes._free
+        os.kill(idle._pid.result(), signal.SIGKILL)
+        time.sleep(0.5)
+        (outcome,) = dispatcher.run([_training(file, "tiny", 1)])
+        assert (outcome.record.status, outcome.record.environment["attempts"]) == ("ok", 1)
+
+
+def test_processes_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(module, "ignore_stops_and_follow_parent", lambda: None)
+    for gpu in (*Processes(5, "cuda")._numbers, None):
+        module._begin(gpu)
+    assert taken == [0, 1, 2, 0, 1]
