@@ -104,6 +104,12 @@ def unpacked(page: str, name: str) -> dict[str, Any]:
     return content
 
 
+def key_of(path: Path, row: int) -> str:
+    """What the address of a page calls one of its rows."""
+    column = unpacked(path.read_text(), "data")["marks"]["key"]
+    return str(column["all"] if "all" in column else column["cells"][row])
+
+
 @contextmanager
 def opened_browser() -> Iterator[Browser]:
     """Chromium, without a window."""
