@@ -18,11 +18,14 @@ import pytest
 
 from tests.report.pages import (
     CHROMIUM,
+    brush,
+    column,
     drawn_again,
     key_of,
     opened,
     opened_browser,
     sampled,
+    shown,
     small_run,
     write_page,
     write_run,
@@ -88,19 +91,6 @@ def scripts(browser: Browser, *names: str) -> Page:
     for name in names:
         blank.add_script_tag(content=(folder / name).read_text(encoding="utf-8"))
     return blank
-
-
-def shown(page: Page) -> list[list[str]]:
-    """The body of the table, without marks."""
-    found: list[list[str]] = page.eval_on_selector_all(
-        "#table tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
-    )
-    return found
-
-
-def column(page: Page, heading: str) -> list[str]:
-    headings = [text.strip(" ▲▼") for text in page.locator("#table thead th").all_inner_texts()]
-    return [row[headings.index(heading)] for row in shown(page)]
 
 
 def test_numbers_are_those_of_the_terminals_table(page: Page, rows: pd.DataFrame) -> None:
@@ -181,15 +171,8 @@ def test_a_view_can_be_sent(browser: Browser, address: str, rows: pd.DataFrame) 
 
 
 def test_a_brush_in_one_plot_selects_everywhere(page: Page) -> None:
-    plot = page.locator("#headline figure").first
-    plot.scroll_into_view_if_needed()
     before = len(shown(page))
-    box = plot.locator("svg").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=5)
-    drawn_again(page, page.mouse.up)
+    brush(page, 0, 0.25, 0.6)
     page.wait_for_function("() => location.hash.includes('in.flops')")
     page.wait_for_timeout(500)
     assert "in.top1" in page.url

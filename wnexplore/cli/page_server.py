@@ -31,7 +31,7 @@ def serve(page: LivePage) -> None:
     Nothing but 127.0.0.1 can connect, and only who knows the random token in the address gets an answer.
     The stores are only read.
     """
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(page)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(page)) as server:
         server.daemon_threads = True
         say(f"http://127.0.0.1:{server.server_address[1]}{page.address}")
         sys.stdout.flush()
@@ -83,14 +83,9 @@ class LivePage:
         return tuple((s.st_mtime_ns, s.st_size) if (s := _stat(file)) else (0, 0) for file in files)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
+def handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
+    """What answers the requests for a page."""
 
-
-def _handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "wnexplore", ""
 
@@ -141,6 +136,13 @@ def _handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
             """Nothing: the terminal is for problems."""
 
     return Handler
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 _HEADERS = {

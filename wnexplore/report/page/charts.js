@@ -59,7 +59,8 @@ const dark = () => matchMedia("(prefers-color-scheme: dark)").matches && !matchM
 function datumOf(row, look, level, {x, y, color, size}, inside, bars) {
   const bound = (column, end) => (bars && column.interval ? row[column.interval[end]] : null);
   return {
-    id: row.id,
+    // As a text: Vega shows no tooltip for 0.
+    id: String(row.id),
     x: row[x.name], y: row[y.name],
     x1: bound(x, 0), x2: bound(x, 1), y1: bound(y, 0), y2: bound(y, 1),
     c: look === null ? row[color.name] : row[color.name] === null ? null : look.label(row[color.name]),

@@ -137,12 +137,14 @@ async function apply(typing = false) {
   document.documentElement.dataset.shown = String(version);
   drawPoint();
   byId("trade-hint").textContent = hintOf(heads);
-  byId("free-section").hidden = x === undefined;
+  // Axes alone are no figures.
+  const measured = figures.some(({name}) => !page.content.axes.includes(name));
+  byId("free-section").hidden = !measured;
   const pairs = [...heads.map(([across, up]) => ({x: across, y: up, size: "", host: "headline"})),
-    ...(x === undefined ? [] : [{x, y, size, host: "free"}])];
+    ...(measured ? [{x, y, size, host: "free"}] : [])];
   await drawCharts(pairs, page.columns.get(chosen.color), found, version);
   if (version !== page.version) return;
-  await drawHeat(found.chosen, page.columns.get(chosen.heat));
+  await drawHeat(found.chosen, measured ? page.columns.get(chosen.heat) : undefined);
   if (version === page.version) document.documentElement.dataset.drawn = String(version);
 }
 
