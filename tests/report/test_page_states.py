@@ -81,6 +81,12 @@ def test_the_answer_says_what_pairing_shows(browser: Browser, tmp_path: Path) ->
         page.wait_for_selector("#point:not([hidden]) pre")
 
 
+def test_so_it_does_where_plain_is_not_taken(page: Page) -> None:
+    answer = page.inner_text("#answers")
+    assert page.inner_text(".take").startswith("Take WeightNet · M=4 G=4")
+    assert "WeightNet · M=8 G=2 is further above plain than WeightNet · M=4 G=4" in answer
+
+
 def test_a_run_in_which_all_failed(browser: Browser, tmp_path: Path) -> None:
     records = [failure("complexity", point) for point in points()]
     run = write_run(tmp_path / "run", records)

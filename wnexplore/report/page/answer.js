@@ -54,8 +54,11 @@ function certaintyOf({alike, of, unsure}, take, best) {
   if (unsure) return `Not known: ${unsure} of ${of} points have no interval (fewer than 2 seeds).`;
   if (alike === 0) return `No other of the ${of} points can be the best in top-1 within the intervals.`;
   const overlap = `By these intervals ${alike} of the ${of - 1} others can't be told apart from the largest mean in top-1.`;
-  const paired = take.method === "plain" && best.top1_diff_low !== null && best.top1_diff_low > 0
-    ? ` They leave out that all were trained on the same seeds: over these, ${best.title} is above plain. Take it if accuracy is worth its cost.`
+  // What the plain network would have over itself.
+  const most = take.method === "plain" ? 0 : take.top1_diff_high;
+  const parted = most !== null && best.top1_diff_low !== null && best.top1_diff_low > most;
+  const paired = parted
+    ? ` They leave out that all were trained on the same seeds: over these, ${best.title} ${take.method === "plain" ? "is above plain" : `is further above plain than ${take.title}`}. Take it if accuracy is worth its cost.`
     : "";
   return overlap + paired;
 }

@@ -51,10 +51,18 @@ function grouped(rows, names) {
 /** A value of a column as captions say it: "batch 16". */
 const phraseOf = (column, value) => column.phrase.replace("{}", () => formatted(column, value));
 
+/** Distinct values by rows and column: controls and colours ask for the same ones at every step. */
+const DISTINCT = new WeakMap();
+
 /** The distinct values of a column among `rows`, sorted, without missing ones. */
 function distinct(rows, column) {
-  const values = [...new Set(rows.map((row) => row[column.name]))].filter((value) => value !== null);
-  return values.sort((a, b) => orderOf(column, a, b));
+  if (!DISTINCT.has(rows)) DISTINCT.set(rows, new Map());
+  const known = DISTINCT.get(rows);
+  if (!known.has(column.name)) {
+    const values = [...new Set(rows.map((row) => row[column.name]))].filter((value) => value !== null);
+    known.set(column.name, values.sort((a, b) => orderOf(column, a, b)));
+  }
+  return known.get(column.name);
 }
 
 /** Whether `a` comes before `b` (below 0) or after it in a column. */
