@@ -35,6 +35,8 @@ def test_it_writes_one_file_and_prints_its_path(command: Command, run: Path, tmp
     outcome = command("report", run, run, "--out", other, "--where", "batch_size == 1")
     assert (outcome.code, outcome.out.strip()) == (0, str(other))
     assert {path.name for path in tmp_path.iterdir()} == {"run", "both.html"}
+    # A directory given twice is one run.
+    assert len(unpacked(other.read_text(), "data")["runs"]) == 1
 
 
 def test_a_folder_of_any_name(command: Command, tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ def unpacked(page: str, name: str) -> dict[str, Any]:
     return content
 
 
+def key_of(path: Path, row: int) -> str:
+    """What the address of a page calls one of its rows."""
+    column = unpacked(path.read_text(), "data")["marks"]["key"]
+    return str(column["all"] if "all" in column else column["cells"][row])
+
+
 @contextmanager
 def opened_browser() -> Iterator[Browser]:
     """Chromium, without a window."""
@@ -141,6 +147,32 @@ def opened(browser: Browser, address: str, *, expected: str = "\0", **context: o
             }
     finally:
         surroundings.close()
+
+
+def shown(page: Page) -> list[list[str]]:
+    """The body of the table, without marks."""
+    found: list[list[str]] = page.eval_on_selector_all(
+        "#table tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+    )
+    return found
+
+
+def column(page: Page, heading: str) -> list[str]:
+    """The cells under a heading of the table."""
+    headings = [text.strip(" ▲▼") for text in page.locator("#table thead th").all_inner_texts()]
+    return [row[headings.index(heading)] for row in shown(page)]
+
+
+def brush(page: Page, plot: int, left: float, right: float) -> None:
+    """Drag over the upper part of a plot, from and to these shares of its width."""
+    figure = page.locator("figure:has(.view)").nth(plot)
+    figure.scroll_into_view_if_needed()
+    box = figure.locator("svg").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + left * box["width"], box["y"] + 15)
+    page.mouse.down()
+    page.mouse.move(box["x"] + right * box["width"], box["y"] + 0.65 * box["height"], steps=5)
+    drawn_again(page, page.mouse.up)
 
 
 def drawn_again(page: Page, act: object) -> None:

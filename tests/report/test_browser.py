@@ -18,10 +18,14 @@ import pytest
 
 from tests.report.pages import (
     CHROMIUM,
+    brush,
+    column,
     drawn_again,
+    key_of,
     opened,
     opened_browser,
     sampled,
+    shown,
     small_run,
     write_page,
     write_run,
@@ -63,6 +67,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def point(address: str) -> str:
+    """The fragment that opens a point."""
+    return f"#point={key_of(Path(address.removeprefix('file://')), 3)}"
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with opened_browser() as found:
         yield found
@@ -83,19 +93,6 @@ def scripts(browser: Browser, *names: str) -> Page:
     return blank
 
 
-def shown(page: Page) -> list[list[str]]:
-    """The body of the table, without marks."""
-    found: list[list[str]] = page.eval_on_selector_all(
-        "#table tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
-    )
-    return found
-
-
-def column(page: Page, heading: str) -> list[str]:
-    headings = [text.strip(" ▲▼") for text in page.locator("#table thead th").all_inner_texts()]
-    return [row[headings.index(heading)] for row in shown(page)]
-
-
 def test_numbers_are_those_of_the_terminals_table(page: Page, rows: pd.DataFrame) -> None:
     expected = layout(rows)
     headings = ["params", "FLOPs", "latency (ms)", "×plain", "top-1 (%)", "Δ top-1 (points)"]
@@ -108,8 +105,8 @@ def test_numbers_are_those_of_the_terminals_table(page: Page, rows: pd.DataFrame
 
 
 @pytest.mark.parametrize("width", [1600, 1280, 360])
-def test_plots_are_as_wide_as_their_places(browser: Browser, address: str, width: int) -> None:
-    with opened(browser, f"{address}#point=3", viewport={"width": width, "height": 900}) as page:
+def test_plots_are_as_wide_as_their_places(browser: Browser, address: str, point: str, width: int) -> None:
+    with opened(browser, address + point, viewport={"width": width, "height": 900}) as page:
         page.wait_for_selector("#point figure svg")
         found = page.eval_on_selector_all(
             "figure",
@@ -174,15 +171,8 @@ def test_a_view_can_be_sent(browser: Browser, address: str, rows: pd.DataFrame) 
 
 
 def test_a_brush_in_one_plot_selects_everywhere(page: Page) -> None:
-    plot = page.locator("#headline figure").first
-    plot.scroll_into_view_if_needed()
     before = len(shown(page))
-    box = plot.locator("svg").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=5)
-    drawn_again(page, page.mouse.up)
+    brush(page, 0, 0.25, 0.6)
     page.wait_for_function("() => location.hash.includes('in.flops')")
     page.wait_for_timeout(500)
     assert "in.top1" in page.url
@@ -234,8 +224,8 @@ def test_a_click_on_a_point_opens_it(page: Page) -> None:
     page.wait_for_selector("#point:not([hidden]) pre")
 
 
-def test_lines_are_copied(browser: Browser, address: str) -> None:
-    with opened(browser, address + "#point=0", permissions=["clipboard-read", "clipboard-write"]) as page:
+def test_lines_are_copied(browser: Browser, address: str, point: str) -> None:
+    with opened(browser, address + point, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.wait_for_selector("#point:not([hidden]) pre")
         page.click("#point button[data-copy]")
         page.wait_for_selector("#point button:has-text('Copied')")
@@ -244,11 +234,11 @@ def test_lines_are_copied(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 640, 360])
-def test_axe_finds_nothing(browser: Browser, address: str, scheme: str, width: int) -> None:
+def test_axe_finds_nothing(browser: Browser, address: str, point: str, scheme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     look: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
-    with opened(browser, address + "#point=3", **look) as page:
+    with opened(browser, address + point, **look) as page:
         page.wait_for_selector("#point figure svg")
         found = Axe().run(page).response["violations"]
         assert [(v["id"], [node["html"][:100] for node in v["nodes"]][:3]) for v in found] == []
@@ -288,7 +278,7 @@ def test_two_runs(browser: Browser, tmp_path: Path) -> None:
     address = write_page(tmp_path / "page.html", one, other).as_uri()
     with opened(browser, address) as page:
         assert page.is_visible("#compare")
-        assert {str(one), str(other)} == set(column(page, "run"))
+        assert {"a", "b"} == set(column(page, "run"))
         assert "only in A" in page.inner_text("#compare")
 
 
@@ -301,8 +291,8 @@ def test_hostile_texts_are_shown(browser: Browser, tmp_path: Path) -> None:
         replace(r, protocol={**r.protocol, "device_name": name}) if r.figure == "latency" else r
         for r in records
     ]
-    address = write_page(tmp_path / "page.html", write_run(tmp_path / "run", sampled(records))).as_uri()
-    with opened(browser, address + "#all=1&color=dataset&point=1") as page:
+    path = write_page(tmp_path / "page.html", write_run(tmp_path / "run", sampled(records)))
+    with opened(browser, f"{path.as_uri()}#all=1&color=dataset&point={key_of(path, 1)}") as page:
         page.wait_for_selector("#point:not([hidden]) pre")
         assert column(page, "dataset")[0] == name
         assert name in page.inner_text("#swept")

@@ -6,17 +6,25 @@ import http.client
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import pytest
 
 from tests.report.pages import CHROMIUM, opened, opened_browser, sampled, write_run
 from tests.results.records import sweep
+from wnexplore.cli.page_server import LivePage, handler
+from wnexplore.cli.report import known_skeleton, read_run
+from wnexplore.report.page_data import PageRun
 from wnexplore.results.store import Store
 
 
@@ -103,6 +111,35 @@ def test_it_waits_for_the_first_records(tmp_path: Path) -> None:
         process.kill()
 
 
+def test_what_fails_is_said_and_tried_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failing = [MemoryError("no room")]
+
+    def read() -> list[PageRun]:
+        if failing:
+            raise failing.pop()
+        return [read_run(run, None, False, None)]
+
+    page = LivePage("run", [run], read, known_skeleton)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(page)) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        statuses = []
+        for _ in range(2):
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+            connection.request("GET", f"{page.address}data?0", headers={"Host": "127.0.0.1"})
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        # A browser that leaves before its answer.
+        with socket.create_connection(("127.0.0.1", server.server_address[1])) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.sendall(f"GET {page.address} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        time.sleep(0.3)
+        server.shutdown()
+    said = capsys.readouterr().err
+    assert statuses == [500, 200]
+    assert "MemoryError: no room" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.xdist_group("browser")
 def test_the_page_shows_records_as_they_come(run: Path) -> None:
@@ -117,3 +154,33 @@ def test_the_page_shows_records_as_they_come(run: Path) -> None:
             assert page.get_attribute("th:has(button[data-column=params])", "aria-sort") == "descending"
             server.process.kill()
             page.wait_for_function("() => document.getElementById('status').innerText.includes('ended')")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.xdist_group("browser")
+def test_what_a_person_does_outlives_new_records(tmp_path: Path) -> None:
+    """A point stays open while rows come before it, and a filter that is being typed stays as it is."""
+    first = [r for r in sampled(sweep()) if r.point.method != "se" and r.protocol.get("batch_size") != 1]
+    run = write_run(tmp_path / "run", first)
+    with served(run) as server, opened_browser() as browser:
+        address = f"http://127.0.0.1:{server.port}{server.path}"
+        with opened(browser, address) as page:
+            page.locator("#table tbody button[aria-label*='M=4 G=2']").click()
+            page.wait_for_selector("#point:not([hidden]) pre")
+            title, rows = page.inner_text("#point-title"), page.inner_text("#shown")
+            page.locator("#point details summary").first.click()
+            page.focus("#where")
+            page.keyboard.type("params < ")
+            with Store.create(run) as store:
+                for record in sampled(sweep()):
+                    if record.point.method == "se" or record.protocol.get("batch_size") == 1:
+                        store.append(record)
+            page.wait_for_function("b => document.getElementById('shown').innerText !== b", arg=rows)
+            page.wait_for_function(
+                "() => document.querySelectorAll('#headline .role-legend-label text').length === 12"
+            )
+            assert page.input_value("#where") == "params < "
+            assert page.evaluate("document.activeElement.id") == "where"
+            assert page.inner_text("#point-title") == title
+            assert page.locator("#point details[open]").count() == 1
+            assert page.locator("tr.chosen button").get_attribute("aria-label") == "WeightNet · M=4 G=2"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.report.pages import grid, small_run, unpacked, write_page, write_run
-from tests.results.records import SMALL, complexity, latency, sweep, training
+from tests.results.records import SMALL, complexity, failure, latency, sweep, training
 from wnexplore.cli.report import known_skeleton, read_run
 from wnexplore.design.counts import count
 from wnexplore.design.point import AXES, DesignPoint
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> PageRun:
 
 
 def cells_of(data: dict[str, Any], name: str) -> list[Any]:
-    column = data["rows"][name]
+    column = {**data["rows"], **data["marks"]}[name]
     if "all" in column:
         return [column["all"]] * data["count"]
     return list(column["cells"]) if "cells" in column else [column["of"][at] for at in column["at"]]
@@ -65,6 +65,32 @@ def test_the_answer_is_that_of_pick(run: PageRun) -> None:
     assert answer["alike"] == len(found.steps[0].alike) - 1
     assert answer["python"] == found.line
     assert any("batch 1" in line for line in answer["among"])
+
+
+def test_the_answer_names_rows_and_counts_what_is_unsure(run: PageRun) -> None:
+    answer = page_data([run])["runs"][0]["answer"]
+    taken = run.rows.iloc[answer["rows"]["take"]]
+    assert taken["batch_size"] == answer["protocol"]["batch_size"] == 1
+    best = max(value for value in cells(run.rows, "top1") if value is not None)
+    assert run.rows["top1"][answer["rows"]["best"]] == best
+    assert answer["unsure"] == 0
+    single = frame([r for r in run.records if r.figure != "training" or r.protocol["seed"] == 0])
+    answer = page_data([replace(run, rows=single)])["runs"][0]["answer"]
+    assert answer["unsure"] == answer["of"] == 12
+
+
+def test_points_that_were_not_timed_can_be_taken(tmp_path: Path) -> None:
+    untimed = next(r.point for r in sweep() if r.point.M == 8)
+    records = [r for r in sweep() if r.figure != "latency" or r.point != untimed]
+    data = page_data([read_run(write_run(tmp_path / "run", records), None, False, None)])
+    assert data["runs"][0]["answer"]["of"] == 12
+
+
+def test_keys_name_rows_whatever_comes_before_them(run: PageRun) -> None:
+    keys = cells_of(page_data([run]), "key")
+    assert len(set(keys)) == len(keys) == len(run.rows)
+    later = replace(run, rows=run.rows.iloc[::-1].reset_index(drop=True))
+    assert cells_of(page_data([later]), "key") == keys[::-1]
 
 
 def test_a_run_without_trainings_has_no_point_to_take(tmp_path: Path) -> None:
@@ -111,11 +137,22 @@ def test_rows_have_the_samples_of_their_records(run: PageRun) -> None:
         assert found["ms"][0] == pytest.approx(times[0], rel=1e-3)
         assert found["ms"][-1] == pytest.approx(times[-1], rel=1e-3)
         assert len(found["ms"]) == 60
+        # The times stand at the rounds in which they were taken.
+        assert [float(f"{times[at - 1]:.4g}") for at in found["ms_rounds"]] == found["ms"]
         assert found["rounds"] == len(times) == 120
         assert details["environments"][found["environment"]]["torch"] == "2.14.1"
     seeds = details["trainings"][details["rows"][0]["training"]]["seeds"]
     assert [seed["seed"] for seed in seeds] == [0, 1, 2]
     assert all(len(seed["top1_curve"]) == len(seed["epochs"]) == 5 for seed in seeds)
+
+
+def test_a_latency_that_failed_says_how(tmp_path: Path) -> None:
+    point = DesignPoint.of("shufflenet_v2_x0_5", **SMALL)  # type: ignore[arg-type]
+    records = [complexity(point), failure("latency", point, "out_of_memory", "")]
+    details = page_details(
+        [read_run(write_run(tmp_path / "run", records), None, False, None)], known_skeleton
+    )
+    assert details["latencies"][0]["error"] == "out_of_memory"
 
 
 def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wnexplore.cli.output import notify, say
-from wnexplore.errors import WnexploreError
+from wnexplore.errors import WnexploreError, shown
 from wnexplore.report.page_data import page_data, page_details
 from wnexplore.report.page_file import packed, page_file
 from wnexplore.results.store import FILE_NAME
@@ -30,12 +31,21 @@ def serve(page: LivePage) -> None:
     Nothing but 127.0.0.1 can connect, and only who knows the random token in the address gets an answer.
     The stores are only read.
     """
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(page)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(page)) as server:
         server.daemon_threads = True
         say(f"http://127.0.0.1:{server.server_address[1]}{page.address}")
         sys.stdout.flush()
         notify("Ctrl-C ends it")
         server.serve_forever(poll_interval=0.2)
+
+
+class Held(NamedTuple):
+    """One state of the stores, as it is sent."""
+
+    number: int
+    """Counts the states that were read."""
+    page: bytes
+    data: bytes
 
 
 class LivePage:
@@ -52,61 +62,66 @@ class LivePage:
         self._title, self._directories, self._read, self._skeleton_of = title, directories, read, skeleton_of
         self._lock = Lock()
         self._seen: State = ()
-        self.number = 0
-        """Counts the states of the stores that were read."""
-        self.page = b""
-        self.data = b""
+        self.held = Held(0, b"", b"")
 
     def update(self) -> None:
-        """Read the runs again if their stores have changed; `WnexploreError` if they can't be read now."""
+        """Read the runs again if their stores have changed; raises what reading them does."""
         with self._lock:
             state = self._state()
             if state == self._seen:
                 return
             runs = self._read()
             data, details = page_data(runs), page_details(runs, self._skeleton_of)
-            self._seen, self.number = state, self.number + 1
-            self.data = f"{packed(data)} {packed(details)}".encode()
-            self.page = page_file(self._title, data, details, live=f"{self.address}data?{self.number}")
+            number = self.held.number + 1
+            page = page_file(self._title, data, details, live=f"{self.address}data?{number}")
+            # At once: requests read it without the lock.
+            self.held = Held(number, page, f"{packed(data)} {packed(details)}".encode())
+            self._seen = state
 
     def _state(self) -> State:
         files = [directory / f"{FILE_NAME}{end}" for directory in self._directories for end in ("", "-wal")]
         return tuple((s.st_mtime_ns, s.st_size) if (s := _stat(file)) else (0, 0) for file in files)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
+def handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
+    """What answers the requests for a page."""
 
-
-def _handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "wnexplore", ""
+
+        def handle(self) -> None:
+            # A browser may leave before it has its answer.
+            with suppress(ConnectionError):
+                super().handle()
 
         def do_GET(self) -> None:
             path, _, number = self.path.partition("?")
             if self.headers.get("Host", "").partition(":")[0] != "127.0.0.1":
                 # Another name for this address: a page elsewhere may be asking.
                 self._answer(403, b"")
+            elif path not in (pages.address, f"{pages.address}data"):
+                self._answer(404, b"")
+            elif not self._updated():
+                self._answer(500, b"The runs can't be read now; the terminal says why.")
             elif path == pages.address:
-                self._updated()
-                self._answer(200, pages.page, "text/html; charset=utf-8")
-            elif path == f"{pages.address}data":
-                self._updated()
-                if number == str(pages.number):
+                self._answer(200, pages.held.page, "text/html; charset=utf-8")
+            else:
+                held = pages.held
+                if number == str(held.number):
                     self._answer(204, b"")
                 else:
-                    self._answer(200, f"{pages.number} ".encode() + pages.data)
-            else:
-                self._answer(404, b"")
+                    self._answer(200, f"{held.number} ".encode() + held.data)
 
-        def _updated(self) -> None:
+        def _updated(self) -> bool:
+            """Whether there is a state to send: the newest, or the one before if that can't be read."""
             try:
                 pages.update()
             except WnexploreError as error:
                 notify(error)
+            except Exception as error:  # no memory, a library that fails: the next request may be luckier
+                notify(f"{type(error).__name__}: {shown(error)}")
+                return False
+            return True
 
         def _answer(self, status: int, content: bytes, kind: str = "text/plain; charset=utf-8") -> None:
             self.send_response(status)
@@ -121,6 +136,13 @@ def _handler(pages: LivePage) -> type[BaseHTTPRequestHandler]:
             """Nothing: the terminal is for problems."""
 
     return Handler
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 _HEADERS = {

@@ -43,13 +43,17 @@ def report(
     served at an address with a random token and follows the records as they come, until it is stopped.
     """
     from wnexplore.files import check_writable, write_atomically
-    from wnexplore.report.page_data import page_data, page_details
-    from wnexplore.report.page_file import page_file
 
     if watch and out is not None:
         raise InputError("--watch writes no file: leave --out out")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out is '{out}': expected a name that ends in .html")
+
+    # A run beside itself would show each point twice.
+    once: dict[Path, Path] = {}
+    for directory in directories:
+        once.setdefault(directory.resolve(), directory)
+    directories = list(once.values())
 
     def runs() -> list[PageRun]:
         return [
@@ -69,8 +73,16 @@ def report(
         check_writable(out)
     found = runs()
     path = out or directories[0] / "report.html"
-    write_atomically(path, page_file(title, page_data(found), page_details(found, known_skeleton)))
+    write_atomically(path, page_of(title, found))
     say(path)
+
+
+def page_of(title: str, runs: Sequence[PageRun]) -> bytes:
+    """The page of `runs` as a file."""
+    from wnexplore.report.page_data import page_data, page_details
+    from wnexplore.report.page_file import page_file
+
+    return page_file(title, page_data(runs), page_details(runs, known_skeleton))
 
 
 class NoRowsError(InputError):
@@ -132,15 +144,13 @@ def write_report(
     """
     from wnexplore.errors import WnexploreError, shown
     from wnexplore.files import write_atomically
-    from wnexplore.report.page_data import PageRun, page_data, page_details
-    from wnexplore.report.page_file import page_file
+    from wnexplore.report.page_data import PageRun
     from wnexplore.results.store import read_dates
 
     path = directory / "report.html"
     try:
-        runs = [PageRun(str(directory), records, rows, read_dates(directory))]
-        page = page_file(directory.resolve().name, page_data(runs), page_details(runs, known_skeleton))
-        write_atomically(path, page)
+        run = PageRun(str(directory), records, rows, read_dates(directory))
+        write_atomically(path, page_of(directory.resolve().name, [run]))
     except WnexploreError as error:
         return None, str(error)
     except Exception as error:  # no memory, a library that fails: the sweep hasn't

@@ -71,7 +71,7 @@ def page_data(runs: Sequence[PageRun], *, most_rows: int = MOST_ROWS) -> dict[st
         "count": count,
         "run_of": [number for number, length in enumerate(lengths) for _ in range(length)],
         "rows": together([row_columns(run.rows) for run in runs], lengths),
-        "marks": together([row_marks(run.rows) for run in runs], lengths),
+        "marks": together([row_marks(run.rows, run.name) for run in runs], lengths),
         "axes": list(AXES),
         "looks": looks(),
         **words(),

@@ -113,11 +113,14 @@ class Details:
     def _latency(self, record: Record) -> dict[str, Any]:
         found: dict[str, Any] = {"environment": self._environment(record)}
         if record.status != "ok":
-            return found | {"error": record.error}
-        times = record.samples.get("latency_ms", [])
+            return found | {"error": record.error or record.status}
+        for name, sample in (("ms", "latency_ms"), ("plain_ms", "baseline_ms")):
+            times = record.samples.get(sample, [])
+            places = _few(len(times))
+            found[name] = [_rounded(times[place]) for place in places]
+            if len(places) < len(times):
+                found[f"{name}_rounds"] = [place + 1 for place in places]
         found |= {
-            "ms": _few(times),
-            "plain_ms": _few(record.samples.get("baseline_ms", [])),
             "rounds": record.value.get("rounds"),
             "stopped_by": record.value.get("stopped_by"),
             "warnings": [str(warning.get("text", "")) for warning in record.value.get("warnings", ())],
@@ -131,7 +134,7 @@ class Details:
         for record in group.records:
             seed: dict[str, Any] = {"seed": record.protocol.get("seed")}
             if record.status != "ok":
-                seed["error"] = record.error
+                seed["error"] = record.error or record.status
             else:
                 seed |= {name: record.value.get(name) for name in (*TESTED, "seconds")}
                 seed["loss"] = [_rounded(value) for value in record.samples.get("loss", ())]
@@ -168,11 +171,12 @@ def _layers(block: Block, design: StageDesign) -> Iterable[list[Any]]:
         yield [name, words[0] if words else "", part.params, part.flops]
 
 
-def _few(values: Sequence[float]) -> list[float | None]:
-    if len(values) > MOST_SAMPLES:
-        step = (len(values) - 1) / (MOST_SAMPLES - 1)
-        values = [values[round(number * step)] for number in range(MOST_SAMPLES)]
-    return [_rounded(value) for value in values]
+def _few(count: int) -> list[int]:
+    """The places of at most `MOST_SAMPLES` of so many values, evenly spaced."""
+    if count <= MOST_SAMPLES:
+        return list(range(count))
+    step = (count - 1) / (MOST_SAMPLES - 1)
+    return [round(number * step) for number in range(MOST_SAMPLES)]
 
 
 def _rounded(value: Any) -> float | None:

@@ -19,8 +19,8 @@ from wnexplore.files import cache_folder, write_atomically
 from wnexplore.results.escape import one_line
 
 SCRIPTS = (
-    *("format.js", "where.js", "front.js", "data.js", "state.js"),
-    *("charts.js", "table.js", "details.js", "controls.js", "page.js"),
+    *("format.js", "where.js", "data.js", "front.js", "state.js", "table.js", "charts.js"),
+    *("plots.js", "details.js", "answer.js", "controls.js", "page.js"),
 )
 """The page's own scripts, in the order in which each may use those before it."""
 

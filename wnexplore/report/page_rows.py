@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ import pandas as pd
 
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import plain_multiplier
+from wnexplore.design.point import AXES
 from wnexplore.report.layout import ALIKE, FAILED, PREDICTED, STAR, WARNING
 from wnexplore.report.marks import ADVICE, indistinguishable
 from wnexplore.report.series import MORE_LOOKS, method_label
-from wnexplore.results.columns import COLUMNS, WORTHLESS, Column
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, WORTHLESS, Column
 from wnexplore.results.frame import cells
 
 MARKS = {"optimal": STAR, "alike": ALIKE, "predicted": PREDICTED, "warning": WARNING, "failed": FAILED}
@@ -34,9 +36,13 @@ def row_columns(frame: pd.DataFrame) -> dict[str, Any]:
     return {name: _compact(_plain(frame, column)) for name, column in COLUMNS.items()}
 
 
-def row_marks(frame: pd.DataFrame) -> dict[str, Any]:
-    """For each row whether its accuracy is that of the plain network, as far as is known."""
-    return {"alike": _compact([int(alike) for alike in indistinguishable(frame)])}
+def row_marks(frame: pd.DataFrame, run: str) -> dict[str, Any]:
+    """For each row whether its accuracy is that of the plain network, as far as is known, and its key.
+
+    A key names a row of `run` in addresses, whatever rows come before it later: "POINT-PROTOCOL".
+    """
+    alike = [int(alike) for alike in indistinguishable(frame)]
+    return {"alike": _compact(alike), "key": _compact(_keys(frame, run))}
 
 
 def looks() -> dict[str, Any]:
@@ -64,6 +70,23 @@ def together(columns: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dict[
         )
         for name in names
     }
+
+
+def _keys(frame: pd.DataFrame, run: str) -> list[str]:
+    parts = [
+        zip(*(cells(frame, name) for name in names), strict=True)
+        for names in (AXES, (*LATENCY_PROTOCOL, "latency_is", *TRAINING_PROTOCOL))
+    ]
+    found: dict[str, int] = {}
+    for axes, protocol in zip(*parts, strict=True):
+        key = f"{_digest(run, *axes)}-{_digest(*protocol)[:6]}"
+        found[f"{key}-{len(found)}" if key in found else key] = len(found)
+    return list(found)
+
+
+def _digest(*values: Any) -> str:
+    text = "\0".join(map(str, values))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]
 
 
 def _column(column: Column, bound: bool) -> dict[str, Any]:

@@ -32,16 +32,19 @@ function axisOf(column) {
 /** Colours that would be lost on a dark page. */
 const ON_DARK = {"#000000": "#FFFFFF", "#0060A8": "#4C9BE0", "#8A3B12": "#C8703F"};
 
+/** Outlines that would be lost on a light page. */
+const HOLLOW_ON_LIGHT = {"#F2D74E": "#8F7A00"};
+
 /** The colours and shapes of a column's values: {domain, colours, shapes}; null for a scale of numbers. */
 function looksOf(column, rows, looks) {
   const values = distinct(rows, column);
   if (column.kind !== "text" && values.length > looks.others.length) return null;
-  const named = column.name === "method" ? looks.methods : {};
-  const taken = new Set(values.filter((value) => value in named).map((value) => named[value].colour));
+  const named = new Map(column.name === "method" ? Object.entries(looks.methods) : []);
+  const taken = new Set(values.filter((value) => named.has(value)).map((value) => named.get(value).colour));
   const free = looks.others.filter((look) => !taken.has(look.colour));
   let next = 0;
-  const found = values.map((value) => named[value] ?? free[next++ % free.length] ?? looks.others[0]);
-  const label = (value) => named[value]?.label ?? formatted(column, value);
+  const found = values.map((value) => named.get(value) ?? free[next++ % free.length] ?? looks.others[0]);
+  const label = (value) => named.get(value)?.label ?? formatted(column, value);
   return {
     domain: values.map(label),
     colours: found.map((look) => (dark() ? ON_DARK[look.colour] : null) ?? look.colour),
@@ -56,7 +59,8 @@ const dark = () => matchMedia("(prefers-color-scheme: dark)").matches && !matchM
 function datumOf(row, look, level, {x, y, color, size}, inside, bars) {
   const bound = (column, end) => (bars && column.interval ? row[column.interval[end]] : null);
   return {
-    id: row.id,
+    // As a text: Vega shows no tooltip for 0.
+    id: String(row.id),
     x: row[x.name], y: row[y.name],
     x1: bound(x, 0), x2: bound(x, 1), y1: bound(y, 0), y2: bound(y, 1),
     c: look === null ? row[color.name] : row[color.name] === null ? null : look.label(row[color.name]),
@@ -67,8 +71,8 @@ function datumOf(row, look, level, {x, y, color, size}, inside, bars) {
   };
 }
 
-/** The description of a scatter plot of columns `x` and `y`. */
-function scatterSpec({x, y, color, size}, look, data) {
+/** The description of a scatter plot of columns `x` and `y`, with a rectangle where `brush` says its ends. */
+function scatterSpec({x, y, color, size}, look, data, brush) {
   const at = {x: {field: "x", type: "quantitative", scale: {zero: false, padding: 12}, axis: axisOf(x)},
     y: {field: "y", type: "quantitative", scale: {zero: false, padding: 12}, axis: axisOf(y)}};
   const faded = {condition: {test: "datum.inside", value: 1}, value: 0.12};
@@ -83,11 +87,24 @@ function scatterSpec({x, y, color, size}, look, data) {
     ? {size: {field: "s", type: "quantitative", scale: {range: [30, 400]}, legend: {title: size.label, orient: "bottom"}}}
     : {};
   const tooltip = {tooltip: {field: "id", type: "nominal"}};
-  const points = (predicted) => ({
-    transform: [{filter: predicted ? "datum.predicted" : "!datum.predicted"}],
-    mark: {type: "point", filled: !predicted, size: data.length <= 300 ? 70 : 25, strokeWidth: 1.5, cursor: "pointer"},
+  const config = chartConfig();
+  const mark = {type: "point", size: data.length <= 300 ? 70 : 25, cursor: "pointer"};
+  const measured = {
+    params: [{name: "brush", select: {type: "interval", encodings: ["x", "y"]}, ...(brush ? {value: brush} : {})}],
+    transform: [{filter: "!datum.predicted"}],
+    // A thin outline: pale colours are seen on any page.
+    mark: {...mark, filled: true, stroke: config.text.color, strokeWidth: 0.6},
     encoding: {...at, ...coloured, ...sized, ...tooltip, opacity: faded},
-  });
+  };
+  const outlines = look === null || dark() ? {} : {
+    stroke: {field: "c", type: "nominal", legend: null,
+      scale: {domain: look.domain, range: look.colours.map((colour) => HOLLOW_ON_LIGHT[colour] ?? colour)}},
+  };
+  const predicted = {
+    transform: [{filter: "datum.predicted"}],
+    mark: {...mark, filled: false, strokeWidth: 1.5},
+    encoding: {...at, ...coloured, ...outlines, ...sized, ...tooltip, opacity: faded},
+  };
   const bars = (name, other) => ({
     transform: [{filter: `isValid(datum.${name}1) && isValid(datum.${name}2)`}],
     mark: {type: "rule", strokeWidth: 1},
@@ -106,8 +123,6 @@ function scatterSpec({x, y, color, size}, look, data) {
     mark: {type: "point", filled: false, size: 220, strokeWidth: 1, strokeDash: [3, 2]},
     encoding: {...at, opacity: faded},
   };
-  const measured = points(false);
-  measured.params = [{name: "brush", select: {type: "interval", encodings: ["x", "y"]}}];
   return {
     width: "container",
     height: 360,
@@ -118,9 +133,9 @@ function scatterSpec({x, y, color, size}, look, data) {
       ...(y.interval ? [bars("y", "x")] : []),
       ...(x.better && y.better ? [front, rings] : []),
       measured,
-      ...(data.some((datum) => datum.predicted) ? [points(true)] : []),
+      ...(data.some((datum) => datum.predicted) ? [predicted] : []),
     ],
-    config: chartConfig(),
+    config,
   };
 }
 
@@ -161,8 +176,8 @@ function heatSpec(column, Ms, Gs) {
 
 /** Times of a latency, pass by pass. */
 function samplesSpec(latency) {
-  const values = [["network", latency.ms], ["plain network", latency.plain_ms]].flatMap(
-    ([which, times]) => times.map((ms, round) => ({which, round: round + 1, ms})));
+  const values = [["network", "ms"], ["plain network", "plain_ms"]].flatMap(([which, name]) =>
+    latency[name].map((ms, at) => ({which, round: latency[`${name}_rounds`]?.[at] ?? at + 1, ms})));
   const legend = {title: null, orient: "bottom"};
   return lowSpec(values, {type: "point", filled: true, size: 25}, {
     x: {field: "round", type: "quantitative", axis: {title: "Round"}},
@@ -187,12 +202,17 @@ const lowSpec = (values, mark, encoding) =>
 /** A view of `spec` in an element; `data` by name, `said` makes the text of a tooltip from its value. Without a
  * description it would be silent to a screen reader. */
 async function chartIn(element, spec, description, data = {}, {many = false, said = String} = {}) {
-  element.setAttribute("role", "img");
-  element.setAttribute("aria-label", description);
-  const described = {...spec, datasets: data};
   const tooltip = {disableDefaultStyle: true, formatTooltip: (value, sanitize) => sanitize(said(value))};
-  const {view} = await vegaEmbed(element, described, {...EMBED, tooltip, renderer: many ? "canvas" : "svg"});
+  const embedded = {...EMBED, tooltip, renderer: many ? "canvas" : "svg"};
+  const {view} = await vegaEmbed(element, {...spec, datasets: data}, embedded);
   // A screen reader gets the description and the table, not each mark.
   element.querySelector("svg, canvas")?.setAttribute("aria-hidden", "true");
+  describe(element, description);
   return view;
+}
+
+/** Say what a plot shows. After it is drawn: Vega sets a role and a label of its own. */
+function describe(element, description) {
+  element.setAttribute("role", "img");
+  element.setAttribute("aria-label", description);
 }

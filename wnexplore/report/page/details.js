@@ -1,15 +1,14 @@
 // One point: how to build it, its layers, raw latencies, learning curves and environment.
 
 /** Fill the section of a point; its charts come when they are made. */
-function drawDetails(section, row, page) {
-  const {details} = page;
+function drawDetails(section, row, details) {
   const own = details.rows[row.id];
   const point = details.points[own.point];
   const close = element("button", {type: "button", id: "close-point"}, ["Close"]);
   const parts = [
-    element("h2", {id: "point-title"}, [point.title]),
+    element("h2", {id: "point-title"}, [page.runs.length > 1 ? `${row.run}: ${point.title}` : point.title]),
     element("p", {class: "buttons"}, [close]),
-    factsOf(row, page),
+    factsOf(row),
     element("h3", {}, ["Build it"]),
     copied("In Python", point.python),
     copied("On the command line", point.command),
@@ -22,7 +21,7 @@ function drawDetails(section, row, page) {
   for (const {into, spec, description} of charts) chartIn(into, spec, description);
 }
 
-function factsOf(row, page) {
+function factsOf(row) {
   const columns = [...page.columns.values()].filter((column) => !column.bound && row[column.name] !== null);
   return facts(columns.map((column) => {
     const unit = column.unit && column.kind === "number" ? ` ${column.unit}` : "";
@@ -31,10 +30,10 @@ function factsOf(row, page) {
   }));
 }
 
-/** Names and texts. */
-function facts(pairs) {
-  return element("dl", {class: "facts"}, pairs.flatMap(([name, text]) =>
-    [element("dt", {}, [name]), element("dd", {}, [text])]));
+/** Names and texts, cut after so many characters. */
+function facts(pairs, most = Infinity) {
+  return element("dl", {class: "facts"}, pairs.flatMap(([name, text]) => [element("dt", {}, [name]),
+    text.length > most ? element("dd", {title: text}, [`${text.slice(0, most)} …`]) : element("dd", {}, [text])]));
 }
 
 /** A line with a button that copies it. */
@@ -59,13 +58,12 @@ function layersOf(point, details) {
     line(["Network", "", point.rest[0] + stages.reduce((total, {layers}) => total + sum(layers, 2), 0),
       point.rest[1] + stages.reduce((total, {layers}) => total + sum(layers, 3), 0)]),
   ];
-  const scroll = (table, name) => element("div", {class: "scroll", role: "region", "aria-label": name, tabindex: "0"}, [table]);
   return [
     element("h3", {}, ["Parameters and multiply-adds"]),
-    scroll(element("table", {id: "stages"}, [headings(), element("tbody", {}, whole)]), "By stage"),
+    scrolled(element("table", {id: "stages"}, [headings(), element("tbody", {}, whole)]), "By stage"),
     ...stages.map(({stage, layers}) => element("details", {}, [
       element("summary", {}, [`Stage ${stage}, layer by layer`]),
-      scroll(element("table", {}, [headings(), element("tbody", {}, layers.map((layer) => line(layer)))]), `Stage ${stage}`),
+      scrolled(element("table", {}, [headings(), element("tbody", {}, layers.map((layer) => line(layer)))]), `Stage ${stage}`),
     ])),
   ];
 }

@@ -1,40 +1,34 @@
 // The page: one state, in the address; what it says is filtered once and drawn everywhere.
 
-const page = {views: [], version: 0};
-const byId = (id) => document.getElementById(id);
-
 async function begin(dataText, detailsText) {
   page.content = await unpacked(dataText);
   page.detailsText = detailsText;
   page.details = null;
-  page.columns = new Map(page.content.columns.map((column) => [column.name, column]));
+  page.received += 1;
   page.runs = page.content.runs;
+  const several = page.runs.length > 1;
+  page.columns = new Map([...(several ? [RUN] : []), ...page.content.columns].map((column) => [column.name, column]));
   shownCell.worthless = page.content.worthless;
   page.rows = rowsOf(page.content);
   const varying = [...page.columns.values()].filter((column) => page.content.axes.includes(column.name)
     && !["method", "M", "G"].includes(column.name) && distinct(page.rows, column).length > 1);
-  for (const row of page.rows) row.title = titleOf(row, varying);
+  for (const row of page.rows) nameIt(row, varying);
   markOptimal();
-  drawAnswers();
-  drawRuns();
-  drawComparisons();
+  redrawn(byId("answers"), drawAnswers);
+  redrawn(byId("swept"), drawRuns);
+  redrawn(byId("compare"), drawComparisons);
   byId("main").hidden = false;
-  byId("status").textContent = page.runs.map((run) => run.dates
-    ? `${run.name}: ${run.dates[0].slice(0, 10)}${run.dates[1].slice(0, 10) === run.dates[0].slice(0, 10) ? "" : ` to ${run.dates[1].slice(0, 10)}`}`
-    : run.name).join(" · ");
+  byId("status").textContent = page.runs.map(datesOf).join(" · ");
   byId("made").textContent = `Made by wnexplore ${page.content.version}. This file requests nothing.`;
   await apply(true);
 }
 
-function titleOf(row, varying) {
-  const parts = [page.content.looks.methods[row.method]?.label ?? row.method];
-  if (row.M !== null) parts.push(`M=${row.M} G=${row.G}`);
-  for (const column of varying) {
-    if (row[column.name] !== null && row[column.name] !== undefined) {
-      parts.push(column.phrase.replace("{}", formatted(column, row[column.name])));
-    }
-  }
-  return parts.join(" · ");
+/** A row's label, which is its method's, and its title, which tells its point from all others. */
+function nameIt(row, varying) {
+  row.label = page.content.looks.methods[row.method]?.label ?? row.method;
+  const axes = varying.filter((column) => row[column.name] !== null && row[column.name] !== undefined);
+  row.title = [row.label, ...(row.M === null ? [] : [`M=${row.M} G=${row.G}`]),
+    ...axes.map((column) => phraseOf(column, row[column.name]))].join(" · ");
 }
 
 /** Marks as the terminal's table has them: in top-1 and FLOPs, where something was trained. */
@@ -46,83 +40,22 @@ function markOptimal() {
   }
 }
 
-/** Rows in which figures of `columns` can be compared, of one run each, predicted latencies apart. */
-function comparableGroups(rows, columns) {
-  const keys = [...new Set(columns.flatMap((column) => column.within))];
-  const timed = keys.includes("batch_size");
-  const groups = new Map();
-  for (const row of rows) {
-    const key = JSON.stringify([row.run, ...(timed ? [row.latency_is] : []), ...keys.map((name) => row[name])]);
-    if (!groups.has(key)) groups.set(key, []);
-    groups.get(key).push(row);
-  }
-  return [...groups.values()];
-}
-
-function drawAnswers() {
-  const section = byId("answers");
-  section.replaceChildren(byId("answer-title"), ...page.runs.map((run) => {
-    const {answer} = run;
-    const name = page.runs.length > 1 ? [element("h3", {}, [run.name])] : [];
-    if (answer.none) return element("div", {class: "answer"}, [...name, element("p", {}, [answer.none])]);
-    const sure = answer.alike === 0
-      ? `No other of the ${answer.of} points can be the best in top-1 within the intervals.`
-      : `${answer.alike} of the ${answer.of - 1} others can't be told apart from the best in top-1.`;
-    return element("div", {class: "answer"}, [
-      ...name,
-      element("p", {class: "take"}, [answer.title]),
-      element("p", {}, [`Why: ${answer.why}.`]),
-      element("p", {}, [`How sure: ${sure}`]),
-      ...answer.among.map((line) => element("p", {class: "note"}, [line])),
-      copied("In Python", answer.python),
-      element("details", {}, [
-        element("summary", {}, ["The runner-up, and what overlaps"]),
-        textTable(answer.table, "The point to take, the runner-up and their rivals"),
-        ...answer.table.caption.slice(1).map((line) => element("p", {class: "note"}, [line])),
-      ]),
-    ]);
-  }));
-}
-
-function drawRuns() {
-  byId("swept").replaceChildren(byId("swept-title"), ...page.runs.flatMap((run) => [
-    ...(page.runs.length > 1 ? [element("h3", {}, [run.name])] : []),
-    facts(run.facts),
-    element("details", {}, [element("summary", {}, ["Versions"]), facts(run.versions)]),
-    ...run.notes.map((line) => element("p", {class: "note"}, [line])),
-  ]));
-}
-
-function drawComparisons() {
-  const section = byId("compare");
-  section.hidden = page.content.comparisons.length === 0;
-  section.replaceChildren(byId("compare-title"), ...page.content.comparisons.map((part) => {
-    const label = page.columns.get(part.column).label;
-    return element("div", {}, [
-      element("h3", {}, [label]),
-      ...part.title.split("\n").map((line) => element("p", {class: "note"}, [line])),
-      textTable(part, label),
-      ...[...part.caption, ...part.lonely].map((line) => element("p", {class: "note"}, [line])),
-    ]);
-  }));
-}
-
 /** The rows that filter, budgets and protocol leave; and those of them in the selection. */
 function selected() {
   const {state, columns} = page;
   const problem = byId("where-problem");
   let keep = () => true;
-  problem.textContent = "";
-  byId("where").removeAttribute("aria-invalid");
+  let wrong = "";
   if (state.where.trim()) {
     try {
       keep = parseWhere(state.where, columns);
     } catch (error) {
       if (!(error instanceof WhereError)) throw error;
-      problem.textContent = error.message;
-      byId("where").setAttribute("aria-invalid", "true");
+      wrong = error.message;
     }
   }
+  if (problem.textContent !== wrong) problem.textContent = wrong;
+  byId("where").setAttribute("aria-invalid", String(wrong !== ""));
   const limits = [
     ...entriesOf(state, "max").map(([name, text]) => (row) => row[name] !== null && row[name] <= Number(text)),
     ...entriesOf(state, "min").map(([name, text]) => (row) => row[name] !== null && row[name] >= Number(text)),
@@ -136,81 +69,89 @@ function selected() {
   return {shown, chosen, inside: new Set(chosen.map((row) => row.id))};
 }
 
+/** What hides rows, in words. */
+function limitsOf() {
+  const {state, columns} = page;
+  const label = (name) => columns.get(name).label;
+  const text = (name, value) => formatted(columns.get(name), value);
+  const bound = (word, name, end) => (end === null ? "" : ` ${word} ${text(name, end)}`);
+  return [
+    ...(state.where.trim() && byId("where-problem").textContent === "" ? [`filter ${state.where}`] : []),
+    ...entriesOf(state, "max").map(([name, given]) => `${label(name)} at most ${text(name, Number(given))}`),
+    ...entriesOf(state, "min").map(([name, given]) => `${label(name)} at least ${text(name, Number(given))}`),
+    ...entriesOf(state, "at").map(([name, given]) => `${label(name)}: ${given}`),
+    ...selectionOf(state).map(([name, [low, high]]) => `${label(name)}${bound("from", name, low)}${bound("to", name, high)}`),
+  ].join("; ");
+}
+
+const has = (name) => page.rows.some((row) => row[name] !== null);
+
 /** The pairs of columns of the first plots: accuracy, or else latency, over what it costs. */
 function headlines() {
-  const has = (name) => page.rows.some((row) => row[name] !== null);
-  const latency = has("latency_ms") ? ["latency_ms"] : [];
-  if (has("top1")) return ["flops", "params", ...latency].map((x) => [x, "top1"]);
-  if (latency.length) return ["flops", "params"].map((x) => [x, "latency_ms"]);
-  return [["flops", "params"]];
+  const pairs = has("top1") ? ["flops", "params", "latency_ms"].map((x) => [x, "top1"])
+    : has("latency_ms") ? ["flops", "params"].map((x) => [x, "latency_ms"])
+      : [["flops", "params"]];
+  return pairs.filter((pair) => pair.every(has));
 }
 
 const numericColumns = () => [...page.columns.values()].filter((column) => column.kind !== "text"
-  && column.kind !== "multiplier" && !column.bound && page.rows.some((row) => row[column.name] !== null));
+  && column.kind !== "multiplier" && !column.bound && has(column.name));
 
-/** Draw what the state says. */
-async function apply(anew) {
-  const state = page.state = stateOf(location.hash);
+/** The columns that can colour plots, the usual one first. */
+function colourColumns() {
+  const usual = page.columns.get(page.runs.length > 1 ? "run" : "method");
+  return [usual, ...[...page.columns.values()].filter((column) => {
+    if (column === usual || column.bound || column.name === "error") return false;
+    const count = distinct(page.rows, column).length;
+    return (count > 1 || column.name === "method") && (column.kind !== "text" || count <= 40);
+  })];
+}
+
+/** What is chosen for the plots, as far as the address names columns that there are. */
+function chosenOf(figures, colours) {
+  const {state} = page;
+  const names = figures.map((column) => column.name);
+  const first = (given, ...usual) => [given, ...usual].find((name) => names.includes(name)) ?? names[0];
+  return {
+    x: first(state.x, "latency_ratio", "params", "flops"),
+    y: first(state.y, "test_loss", "top1", "latency_ms", "flops", "params"),
+    size: names.includes(state.size) ? state.size : "",
+    heat: first(state.heat, "top1", "latency_ratio"),
+    color: (colours.find(({name}) => name === state.color) ?? colours[0]).name,
+  };
+}
+
+/** Draw what the state says; with `typing` what is being typed stays. */
+async function apply(typing = false) {
+  page.state = stateOf(location.hash, page.columns, page.rows);
   const version = page.version += 1;
   const figures = numericColumns();
-  const names = figures.map((column) => column.name);
+  const colours = colourColumns();
+  const chosen = chosenOf(figures, colours);
   const heads = headlines();
-  const free = {
-    x: names.includes(state.x) ? state.x : ["latency_ratio", "params", "flops"].find((name) => names.includes(name)),
-    y: names.includes(state.y) ? state.y : ["test_loss", "top1", "latency_ms", "flops", "params"].find((name) => names.includes(name)),
-  };
+  const {x, y, size} = chosen;
+  const ranged = new Set([...heads.flat(), x, y, ...selectionOf(page.state).map(([name]) => name)]);
+  drawControls(figures, colours, chosen, ranged, typing);
   const found = selected();
-  if (anew || document.activeElement?.closest("#controls, #axes, #heat-fields") === null || !page.controls) {
-    drawControls(figures, heads, free);
-  }
-  drawRows(found);
+  redrawn(byId("points"), () => drawRows(found));
   document.documentElement.dataset.shown = String(version);
   drawPoint();
-  if (page.refocus !== undefined) {
-    (document.querySelector(`[data-point="${page.refocus}"]`) ?? byId("points")).focus();
-    page.refocus = undefined;
-  }
-  const pairs = [...heads.map(([x, y]) => ({x, y, size: "", host: "headline"})), {...free, size: state.size, host: "free"}];
-  await drawCharts(pairs, found, version);
+  byId("trade-hint").textContent = hintOf(heads);
+  // Axes alone are no figures.
+  const measured = figures.some(({name}) => !page.content.axes.includes(name));
+  byId("free-section").hidden = !measured;
+  const pairs = [...heads.map(([across, up]) => ({x: across, y: up, size: "", host: "headline"})),
+    ...(measured ? [{x, y, size, host: "free"}] : [])];
+  await drawCharts(pairs, page.columns.get(chosen.color), found, version);
   if (version !== page.version) return;
-  await drawHeat(found.chosen, figures);
+  await drawHeat(found.chosen, measured ? page.columns.get(chosen.heat) : undefined);
   if (version === page.version) document.documentElement.dataset.drawn = String(version);
 }
 
-function drawControls(figures, heads, free) {
-  const {state} = page;
-  byId("where").value = state.where;
-  byId("all-columns").checked = state.all === "1";
-  const protocols = [...new Set([...page.columns.values()].flatMap((column) => column.within))]
-    .map((name) => page.columns.get(name))
-    .filter((column) => distinct(page.rows, column).length > 1);
-  byId("protocols").replaceChildren(...protocols.map((column) => choice(`at.${column.name}`, column.label,
-    [["", "all"], ...distinct(page.rows, column).map((value) => [String(value), formatted(column, value)])],
-    state[`at.${column.name}`] ?? "")));
-  const budgets = figures.filter((column) => column.better && column.name !== "fvcore_flops" && distinct(page.rows, column).length > 1);
-  byId("budgets").replaceChildren(byId("budgets").querySelector("legend"), ...budgets.map((c) => budget(c, page.rows, state)));
-  byId("budgets").hidden = budgets.length === 0;
-  const selection = new Map(selectionOf(state));
-  const ranged = new Set([...heads.flat(), free.x, free.y, ...selection.keys()]);
-  byId("ranges").replaceChildren(byId("ranges").querySelector("legend"), ...figures
-    .filter((column) => ranged.has(column.name)).flatMap((column) => range(column, selection.get(column.name))));
-  const options = figures.map((column) => [column.name, column.label]);
-  const colours = [...page.columns.values()].filter((column) => !column.bound && column.name !== "error"
-    && distinct(page.rows, column).length > 1 && (column.kind !== "text" || distinct(page.rows, column).length <= 40));
-  byId("axes").replaceChildren(
-    choice("x", "Horizontal", options, free.x),
-    choice("y", "Vertical", options, free.y),
-    choice("color", "Colour of all plots", [["method", "Method"],
-      ...colours.filter(({name}) => name !== "method").map(({name, label}) => [name, label])], state.color),
-    choice("size", "Size", [["", "equal"], ...options], state.size),
-  );
-  byId("heat-fields").replaceChildren(choice("heat", "Figure", options, heatColumn(figures).name));
-  page.controls = true;
-}
-
-function heatColumn(figures) {
-  return page.columns.get(page.state.heat)
-    ?? figures.find(({name}) => name === "top1") ?? figures.find(({name}) => name === "latency_ratio") ?? figures[0];
+function hintOf(heads) {
+  if (heads.length === 0) return "Nothing to draw: no point has two figures to set against each other. The table says what was measured, and what failed.";
+  const predicted = page.rows.some((row) => row.latency_is === "predicted") ? " Hollow: predicted." : "";
+  return `Bars: 95 % intervals. Line: Pareto front. Dashed ring: may be on it within the intervals.${predicted}`;
 }
 
 function drawRows({shown, chosen}) {
@@ -222,8 +163,10 @@ function drawRows({shown, chosen}) {
   const selection = chosen.length < shown.length ? `, ${points(chosen.length)} in the selection` : "";
   byId("shown").textContent = `${points(shown.length)} of ${page.rows.length.toLocaleString("en")}${selection}`
     + (pages > 1 ? `; page ${number} of ${pages}` : "");
+  const limits = limitsOf();
+  byId("limits").textContent = limits ? `Shown are rows with ${limits}.` : "";
   const turn = (to, text) => {
-    const button = element("button", {type: "button", "data-page": to}, [text]);
+    const button = element("button", {type: "button", "data-page": to, "data-turn": text}, [text]);
     button.disabled = to < 1 || to > pages;
     return button;
   };
@@ -241,161 +184,37 @@ function drawRows({shown, chosen}) {
 
 async function drawPoint() {
   const section = byId("point");
-  const row = page.rows[Number(page.state.point)];
-  if (page.state.point === "" || row === undefined) {
+  const row = rowOf(page.state.point);
+  if (row === undefined) {
+    const held = section.contains(document.activeElement);
     section.hidden = true;
+    if (held) (document.querySelector(`#table [data-point="${page.open}"]`) ?? byId("points")).focus();
     page.open = undefined;
     return;
   }
-  page.details ??= await unpacked(page.detailsText);
-  if (page.open === row.id) return;
-  page.open = row.id;
-  drawDetails(section, row, page);
+  page.details ??= unpacked(page.detailsText);
+  const details = await page.details;
+  // Another one may have been asked for meanwhile.
+  if (rowOf(page.state.point) !== row) return;
+  const look = `${page.received} ${dark()}`;
+  if (page.open === row.key && page.openLook === look) return;
+  const moved = page.open !== row.key;
+  [page.open, page.openLook] = [row.key, look];
+  redrawn(section, () => drawDetails(section, row, details));
   section.hidden = false;
-  section.focus();
-}
-
-/** Draw each plot, or give the one that is there its new data. */
-async function drawCharts(pairs, {shown, inside}, version) {
-  const color = page.columns.get(page.state.color) ?? page.columns.get("method");
-  const look = looksOf(color, page.rows, page.content.looks);
-  // All have their places first: a plot is as wide as its place then.
-  pairs.forEach((pair, at) => plotOf(pair, at) ?? byId(pair.host).append(element("figure", {class: "chart"})));
-  const order = pairs.map((_, place) => place).sort((a, b) => Number(inSight(pairs[b], b)) - Number(inSight(pairs[a], a)));
-  for (const place of order) {
-    const pair = pairs[place];
-    const columns = {x: page.columns.get(pair.x), y: page.columns.get(pair.y), color, size: page.columns.get(pair.size)};
-    const {data, front, note} = dataOf(shown, inside, columns, look);
-    const key = JSON.stringify([pair, color.name, dark(), data.length > MANY, data.some((datum) => datum.predicted)]);
-    const old = page.views[place];
-    if (old?.key === key) {
-      old.caption.textContent = note;
-      await old.view.data("points", data).data("front", front).runAsync();
-    } else {
-      await drawChart(place, pair, columns, look, data, front, note, key);
-    }
-    if (version !== page.version) return;
-    // What is in sight is seen before the rest is drawn.
-    await new Promise((resume) => setTimeout(resume));
-  }
-}
-
-const plotOf = (pair, place) => byId(pair.host).querySelectorAll(":scope > figure")[pair.host === "free" ? 0 : place];
-
-/** Whether a plot is on the screen. */
-function inSight(pair, place) {
-  const box = plotOf(pair, place)?.getBoundingClientRect();
-  return box !== undefined && box.bottom > 0 && box.top < innerHeight;
-}
-
-async function drawChart(place, pair, columns, look, data, front, note, key) {
-  page.views[place]?.view.finalize();
-  const into = element("div", {class: "view"});
-  const caption = element("figcaption", {}, [note]);
-  const figure = plotOf(pair, place);
-  figure.dataset.pair = `${pair.x},${pair.y}`;
-  figure.replaceChildren(into, caption);
-  const description = `${columns.y.label} over ${columns.x.label}, ${data.length} points; the table below has them all`;
-  const view = await chartIn(into, scatterSpec(columns, look, data), description,
-    {points: data, front}, {many: data.length > MANY, said: (id) => tooltipOf(page.rows[id], columns)});
-  page.views[place] = {key, view, caption};
-  let waiting;
-  view.addSignalListener("brush", (name, value) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      const next = withoutSelection();
-      for (const [field, column] of [["x", columns.x], ["y", columns.y]]) {
-        if (value[field]) next[`in.${column.name}`] = value[field].map((end) => Number(end.toPrecision(5))).sort((a, b) => a - b).join("~");
-      }
-      go(next);
-    }, 150);
-  });
-  view.addEventListener("click", (event, item) => {
-    if (item?.datum?.id !== undefined) go({...page.state, point: String(item.datum.id)});
-  });
-}
-
-function tooltipOf(row, {x, y}) {
-  return [row.title, ...[x, y].map((column) => `${column.label}: ${shownCell(row, column)}`)].join("\n");
-}
-
-/** What a plot draws: the rows of the protocol that most have, with their front. */
-function dataOf(shown, inside, columns, look) {
-  const {x, y} = columns;
-  const full = shown.filter((row) => row[x.name] !== null && row[y.name] !== null);
-  const keys = [...new Set([...x.within, ...y.within])].filter((name) => new Set(full.map((row) => row[name])).size > 1);
-  const protocols = new Map();
-  for (const row of full) {
-    const key = JSON.stringify(keys.map((name) => row[name]));
-    if (!protocols.has(key)) protocols.set(key, []);
-    protocols.get(key).push(row);
-  }
-  const rows = [...protocols.values()].reduce((most, some) => (some.length > most.length ? some : most), []);
-  const said = keys.length && rows.length
-    ? `At ${keys.map((name) => page.columns.get(name).phrase.replace("{}", formatted(page.columns.get(name), rows[0][name]))).join(", ")}; choose another above.`
-    : "";
-  const data = [];
-  const front = [];
-  const few = rows.length <= MANY;
-  const both = x.better && y.better;
-  for (const group of comparableGroups(rows, [x, y])) {
-    const levels = both ? optimal(group, x, y) : group.map(() => 0);
-    const drawn = group.map((row, at) => datumOf(row, look, levels[at], columns, inside.has(row.id), few || levels[at] > 0));
-    data.push(...drawn);
-    if (both) front.push(...cornersOf(drawn, `${group[0].run} ${group[0].latency_is}`));
-  }
-  const missing = shown.length - full.length;
-  const left = missing ? ` ${missing.toLocaleString("en")} rows lack one of the figures.` : "";
-  return {data, front, note: `${said}${left}`.trim()};
-}
-
-async function drawHeat(rows, figures) {
-  const column = heatColumn(figures);
-  const whole = page.rows.filter((row) => row.M !== null && !String(row.M).includes(":") && !String(row.G).includes(":"));
-  const section = byId("heat-section");
-  const [M, G] = ["M", "G"].map((name) => page.columns.get(name));
-  section.hidden = new Set(whole.map((row) => `${row.M} ${row.G}`)).size < 2;
-  if (section.hidden) return;
-  const cells = new Map();
-  const there = new Set(whole.map((row) => row.id));
-  for (const row of rows) {
-    if (!there.has(row.id) || row[column.name] === null) continue;
-    const key = `${row.M} ${row.G}`;
-    if (!cells.has(key)) cells.set(key, {M: row.M, G: row.G, values: []});
-    cells.get(key).values.push(row[column.name]);
-  }
-  const means = [...cells.values()].map(({M: m, G: g, values}) => {
-    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-    return {M: m, G: g, mean, text: formatted(column, column.kind === "whole" ? Math.round(mean) : mean),
-      tooltip: `M=${m} G=${g}: mean of ${values.length} row${values.length === 1 ? "" : "s"}`};
-  });
-  const [low, high] = [Math.min(...means.map((cell) => cell.mean)), Math.max(...means.map((cell) => cell.mean))];
-  for (const cell of means) {
-    const share = high > low ? (cell.mean - low) / (high - low) : 0;
-    cell.bright = (column.better === "smaller" ? 1 - share : share) > 0.6;
-  }
-  const into = element("div", {class: "view"});
-  const most = Math.max(0, ...[...cells.values()].map(({values}) => values.length));
-  const caption = element("figcaption", {}, [most > 1 ? "Each cell is the mean over the rows shown." : ""]);
-  byId("heat").replaceChildren(element("figure", {class: "chart"}, [into, caption]));
-  page.heat?.finalize();
-  page.heat = await chartIn(into, heatSpec(column, distinct(whole, M), distinct(whole, G)),
-    `${column.label} over M and G`, {cells: means});
-}
-
-const withoutSelection = () => Object.fromEntries(Object.entries(page.state).filter(([name]) => !name.startsWith("in.")));
-
-/** Show another state; what was shown is a step back. */
-function go(state) {
-  const fragment = fragmentOf(state);
-  if (fragment !== fragmentOf(page.state)) location.hash = fragment;
+  if (moved) section.focus();
 }
 
 function listen() {
-  window.addEventListener("hashchange", () => apply(false));
+  window.addEventListener("hashchange", () => apply());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => apply(true));
+  window.addEventListener("beforeprint", () => onPaper(true));
+  window.addEventListener("afterprint", () => onPaper(false));
   byId("skip").addEventListener("click", () => byId("points").focus());
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !event.target.closest("input, select")) go({...page.state, point: ""});
+  });
   document.addEventListener("change", (event) => {
     const {dataset, id, value, checked} = event.target;
     if (id === "where") go({...page.state, where: value, page: "1"});
@@ -421,11 +240,20 @@ function listen() {
     if (dataset.column) go({...page.state, sort: nextSort(dataset.column), page: "1"});
     else if (dataset.point) go({...page.state, point: dataset.point});
     else if (dataset.page) go({...page.state, page: dataset.page});
+    else if (dataset.focus) byId(dataset.focus).focus();
     else if (dataset.copy) copy(button);
-    else if (id === "close-point") closePoint();
+    else if (id === "close-point") go({...page.state, point: ""});
     else if (id === "reset") reset();
     else if (id === "csv") download();
   });
+}
+
+/** On paper all rows are there and nothing is folded; after it the page is as it was. */
+function onPaper(begins) {
+  page.printing = begins;
+  redrawn(byId("points"), () => drawRows(selected()));
+  if (begins) page.unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const folded of page.unfolded ?? []) folded.open = begins;
 }
 
 /** A column's next order: the better end first, then the other, then as measured. */
@@ -435,22 +263,10 @@ function nextSort(name) {
   return {[first]: second, [second]: ""}[page.state.sort] ?? first;
 }
 
-function closePoint() {
-  page.refocus = page.state.point;
-  go({...page.state, point: ""});
-}
-
 function reset() {
   const kept = Object.entries(withoutSelection()).filter(([name]) => !/^(min|max|at)\./.test(name));
-  // Brushes are drawn by the plots themselves.
-  for (const {view} of page.views) view.finalize();
-  page.views = [];
-  byId("headline").replaceChildren();
-  byId("free").replaceChildren();
-  page.controls = false;
-  const fragment = fragmentOf({...Object.fromEntries(kept), where: "", page: "1"});
-  if (fragment === fragmentOf(page.state)) apply(true);
-  else location.hash = fragment;
+  // Also what was typed and not yet shown.
+  if (!go({...Object.fromEntries(kept), where: "", page: "1"})) apply();
 }
 
 async function copy(button) {
@@ -467,7 +283,7 @@ async function copy(button) {
 }
 
 function download() {
-  const text = csvOf(page.table.rows, page.table.columns, page);
+  const text = csvOf(page.table.rows, page.table.columns);
   const link = element("a", {href: URL.createObjectURL(new Blob([text], {type: "text/csv"})), download: "points.csv"});
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -494,6 +310,8 @@ async function follow(address) {
 
 async function main() {
   listen();
+  // On a phone the bounds would fill the screen.
+  byId("selection").open = innerWidth >= 640;
   await begin(byId("data").textContent, byId("details-data").textContent);
   const {live} = document.body.dataset;
   if (live) follow(live);

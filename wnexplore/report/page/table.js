@@ -17,7 +17,7 @@ function shownCell(row, column) {
 
 /** The columns to show of `rows`: those in which they differ, and the figures; all that aren't empty with `all`. */
 function tableColumns(columns, rows, all) {
-  return [...columns.values()].filter((column) => {
+  const found = [...columns.values()].filter((column) => {
     if (column.bound || column.name === "error") return false;
     if (["warnings", "stopped_by", "rounds", "status", "fvcore_flops", "latency_is"].includes(column.name) && !all) {
       return false;
@@ -27,6 +27,8 @@ function tableColumns(columns, rows, all) {
     const always = column.better !== null || column.difference || ["method", "M", "G"].includes(column.name);
     return all || always || values > 1;
   });
+  // The method comes first: it names the row.
+  return found.sort((a, b) => Number(b.name === "method") - Number(a.name === "method"));
 }
 
 /** `rows` in the order that `sort` ("top1", "-top1") names; missing values come last. */
@@ -51,45 +53,42 @@ function marksOf(row, marks) {
   return found;
 }
 
-/** Fill the table with one page of `rows`. */
-function drawTable(table, rows, shown, page) {
-  const {state} = page;
-  const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
-  const number = Math.min(Math.max(1, Number(state.page) || 1), pages);
-  const several = page.runs.length > 1;
+/** Fill the table with one page of `rows`, or all of them; the method is the name of a row. */
+function drawTable(table, rows, shown, {state, content, printing}) {
+  const size = printing ? Math.max(1, rows.length) : PAGE_ROWS;
+  const pages = Math.max(1, Math.ceil(rows.length / size));
+  const number = Math.min(Math.max(1, Math.floor(Number(state.page)) || 1), pages);
+  const opened = state.point === "" ? undefined : rowOf(state.point);
   const head = element("tr", {}, [
-    element("th", {scope: "col"}, ["Point"]),
-    ...(several ? [element("th", {scope: "col"}, ["run"])] : []),
     ...shown.map((column) => {
       const direction = state.sort === column.name ? "ascending" : state.sort === `-${column.name}` ? "descending" : null;
       const unit = column.unit && column.kind === "number" ? ` (${column.unit})` : "";
       const arrow = {ascending: " ▲", descending: " ▼"}[direction] ?? "";
-      const heading = `${column.heading}${unit}`;
+      const heading = column.name === "method" ? "Point" : `${column.heading}${unit}`;
       const button = element("button", {type: "button", "data-column": column.name, title: `Sort by ${column.label}`},
         [heading, element("span", {"aria-hidden": "true"}, [arrow])]);
       return element("th", {scope: "col", class: column.kind === "text" ? "" : "number",
         ...(direction ? {"aria-sort": direction} : {})}, [button]);
     }),
   ]);
-  const body = rows.slice((number - 1) * PAGE_ROWS, number * PAGE_ROWS).map((row) => {
-    const marks = marksOf(row, page.content.mark_signs);
+  const body = rows.slice((number - 1) * size, number * size).map((row) => {
+    const marks = marksOf(row, content.mark_signs);
     const said = marks.flatMap(([mark, meaning]) => [
       element("span", {"aria-hidden": "true", title: meaning}, [mark]), element("span", {class: "unseen"}, [` (${meaning})`])]);
-    return element("tr", {class: [String(row.id) === state.point ? "chosen" : "", row.status === "ok" ? "" : "failed"].join(" ").trim()}, [
-      element("th", {scope: "row"}, [element("button", {type: "button", "data-point": row.id}, [row.title]), " ", ...said]),
-      ...(several ? [element("td", {}, [page.runs[row.run].name])] : []),
-      ...shown.map((column) => element("td", {class: column.kind === "text" ? "" : "number"}, [shownCell(row, column)])),
-    ]);
+    const name = () => element("th", {scope: "row"}, [
+      element("button", {type: "button", "data-point": row.key, "aria-label": row.title}, [row.label]), " ", ...said]);
+    return element("tr", {class: [row === opened ? "chosen" : "", row.status === "ok" ? "" : "failed"].join(" ").trim()},
+      shown.map((column) => (column.name === "method" ? name()
+        : element("td", {class: column.kind === "text" ? "" : "number"}, [shownCell(row, column)]))));
   });
   table.replaceChildren(element("thead", {}, [head]), element("tbody", {}, body));
   return {pages, number};
 }
 
 /** What is shown as CSV: unrounded, intervals in columns of their own. */
-function csvOf(rows, shown, page) {
-  const all = shown.flatMap((column) => [column.name, ...(column.interval ?? [])]);
-  const names = page.runs.length > 1 ? ["run", ...all] : all;
-  const lines = rows.map((row) => names.map((name) => csvCell(name === "run" ? page.runs[row.run].name : row[name])).join(","));
+function csvOf(rows, shown) {
+  const names = shown.flatMap((column) => [column.name, ...(column.interval ?? [])]);
+  const lines = rows.map((row) => names.map((name) => csvCell(row[name])).join(","));
   return `${[names.join(","), ...lines].join("\n")}\n`;
 }
 
@@ -104,12 +103,33 @@ function element(name, attributes = {}, children = []) {
 /** A table of texts, as a run's answer and a comparison have. */
 function textTable({headings, numeric, rows}, caption) {
   const kind = (at) => ({class: numeric[at] ? "number" : ""});
-  return element("div", {class: "scroll", role: "region", "aria-label": caption, tabindex: "0"}, [
-    element("table", {}, [
-      element("caption", {class: "unseen"}, [caption]),
-      element("thead", {}, [element("tr", {}, headings.map((text, at) =>
-        element(text ? "th" : "td", text ? {scope: "col", ...kind(at)} : {}, [text])))]),
-      element("tbody", {}, rows.map((row) => element("tr", {}, row.map((text, at) => element("td", kind(at), [text]))))),
-    ]),
-  ]);
+  return scrolled(element("table", {}, [
+    element("caption", {class: "unseen"}, [caption]),
+    element("thead", {}, [element("tr", {}, headings.map((text, at) =>
+      element(text ? "th" : "td", text ? {scope: "col", ...kind(at)} : {}, [text])))]),
+    element("tbody", {}, rows.map((row) => element("tr", {}, row.map((text, at) => element("td", kind(at), [text]))))),
+  ]), caption);
+}
+
+/** A table in a box of its own, which scrolls. */
+function scrolled(table, name) {
+  return element("div", {class: "scroll", role: "region", "aria-label": name, tabindex: "0"}, [table]);
+}
+
+/** Draw a section anew: what was unfolded stays so, and what stands for the element with the focus gets it. */
+function redrawn(section, draw) {
+  const usable = () => [...section.querySelectorAll("button, summary, [tabindex]")];
+  const held = section.contains(document.activeElement) ? document.activeElement : null;
+  const place = usable().indexOf(held);
+  const unfolded = new Set([...section.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent));
+  draw();
+  for (const summary of section.querySelectorAll("details > summary")) {
+    if (unfolded.has(summary.textContent)) summary.parentElement.open = true;
+  }
+  if (held === null || (held.isConnected && !held.disabled)) return;
+  const named = ["column", "point", "turn"].filter((name) => held.dataset[name])
+    .map((name) => section.querySelector(`[data-${name}="${held.dataset[name]}"]:enabled`));
+  const other = held.dataset.turn ? section.querySelector("[data-turn]:enabled") : null;
+  const sameKind = named.length === 0 && usable()[place]?.tagName === held.tagName ? usable()[place] : null;
+  (named[0] ?? other ?? sameKind ?? section).focus({preventScroll: true});
 }
