@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wnexplore.design.point import DesignPoint
     from wnexplore.errors import InputError, RunError, WnexploreError
     from wnexplore.models import build, convert, load_published_state_dict
+    from wnexplore.models.detector import build_detector
     from wnexplore.nn import CondConv2d, SqueezeExcite, WeightNetConv2d
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "WeightNetConv2d": "wnexplore.nn",
     "WnexploreError": "wnexplore.errors",
     "build": "wnexplore.models",
+    "build_detector": "wnexplore.models.detector",
     "convert": "wnexplore.models",
     "load_published_state_dict": "wnexplore.models",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "WeightNetConv2d",
     "WnexploreError",
     "build",
+    "build_detector",
     "convert",
     "load_published_state_dict",
 ]

@@ -16,6 +16,7 @@ from wnexplore.models.branch import Branch, activation_vectors, classifier
 from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 from wnexplore.models.mobilenet_v2 import start_scales
 from wnexplore.nn.init import SMALL_GAIN, init_linear_
+from wnexplore.nn.true_pixels import spatial_mean
 
 _norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 
@@ -134,5 +135,5 @@ class HardSqueezeExcite(nn.Module):
             nn.init.zeros_(self.get_parameter(f"{fc}.bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())
+        scale = self.fc2(self.fc1(spatial_mean(x)[:, :, None, None]).relu())
         return x * nn.functional.hardsigmoid(scale)

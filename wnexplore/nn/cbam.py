@@ -15,6 +15,7 @@ from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.gate import Gate
 from wnexplore.nn.generated import at_least
 from wnexplore.nn.init import SMALL_GAIN
+from wnexplore.nn.true_pixels import spatial_max, spatial_mean
 
 
 class ConvBlockAttention(Gate):
@@ -50,7 +51,7 @@ class ConvBlockAttention(Gate):
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""
         self._check(x)
-        pooled = torch.stack((x.mean((2, 3)), x.amax((2, 3))), 1)
+        pooled = torch.stack((spatial_mean(x), spatial_max(x)), 1)
         scale = self.fc2(self.fc1(pooled).relu()).sum(1).sigmoid()
         x = x * scale[:, :, None, None]
         pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wnexplore.design.methods import attention_span
 from wnexplore.nn.gate import Gate
 from wnexplore.nn.init import SMALL_GAIN
+from wnexplore.nn.true_pixels import spatial_mean
 
 
 class EfficientChannelAttention(Gate):
@@ -38,6 +39,6 @@ class EfficientChannelAttention(Gate):
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""
         self._check(x)
-        scale = self.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid().squeeze(1)
+        scale = self.conv(spatial_mean(x).unsqueeze(1)).sigmoid().squeeze(1)
         scaled: Tensor = x * scale[:, :, None, None]
         return scaled

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
+from wnexplore.nn.true_pixels import spatial_mean
 
 
 class CondConv2d(GeneratedConv2d):
@@ -65,7 +66,7 @@ class CondConv2d(GeneratedConv2d):
         return self.weight.flatten(1).t()
 
     def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
-        weights: Tensor = self.routing(x.mean((2, 3)) if context is None else context).sigmoid()
+        weights: Tensor = self.routing(spatial_mean(x) if context is None else context).sigmoid()
         return weights
 
     def extra_repr(self) -> str:

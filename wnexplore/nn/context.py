@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wnexplore.nn.init import init_linear_
 from wnexplore.nn.parameters import parameter
 from wnexplore.nn.precision import is_cast
+from wnexplore.nn.true_pixels import is_padded, spatial_mean
 
 
 def reduced_channels(channels: int, reduction: int) -> int:
@@ -38,8 +39,8 @@ class Context(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The context of a batch: (N, C, H, W) -> (N, R)."""
-        if x.dtype not in _SUMMED or is_cast(x.device.type):
-            return super().forward(x.mean((2, 3)))
+        if is_padded() or x.dtype not in _SUMMED or is_cast(x.device.type):
+            return super().forward(spatial_mean(x))
         # The mean's division is folded into the matrix product: one operator fewer per block.
         pixels = x.shape[2] * x.shape[3]
         weight, bias = parameter(self, "weight"), parameter(self, "bias")

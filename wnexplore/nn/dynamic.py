@@ -15,6 +15,7 @@ from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
+from wnexplore.nn.true_pixels import spatial_mean
 
 
 class DynamicConv2d(GeneratedConv2d):
@@ -70,7 +71,7 @@ class DynamicConv2d(GeneratedConv2d):
         return self.weight.flatten(1).t()
 
     def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
-        z: Tensor = self.fc2(self.fc1(x.mean((2, 3))).relu())
+        z: Tensor = self.fc2(self.fc1(spatial_mean(x)).relu())
         return (z / self.temperature).softmax(1)
 
     def extra_repr(self) -> str:

@@ -14,6 +14,7 @@ from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.gate import Gate
 from wnexplore.nn.generated import at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_
+from wnexplore.nn.true_pixels import spatial_softmax
 
 
 class GlobalContext(Gate):
@@ -51,7 +52,7 @@ class GlobalContext(Gate):
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""
         self._check(x)
-        weights = self.attention(x).flatten(2).softmax(2)  # (N, 1, H·W)
+        weights = spatial_softmax(self.attention(x))  # (N, 1, H·W)
         context = (x.flatten(2) @ weights.transpose(1, 2)).squeeze(2)
         added = self.fc2(self.norm(self.fc1(context)).relu())
         changed: Tensor = x + added[:, :, None, None]

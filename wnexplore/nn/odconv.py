@@ -20,6 +20,7 @@ from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.generated import KernelSum, MethodConv2d, at_least, positive
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
+from wnexplore.nn.true_pixels import spatial_mean
 
 
 class Attentions(NamedTuple):
@@ -114,7 +115,7 @@ class ODConv2d(MethodConv2d):
 
     def attentions(self, x: Tensor) -> Attentions:
         """The attentions for images `x` (N, C_in, H, W)."""
-        z = self.fc2(self.fc1(x.mean((2, 3))).relu()) / self.temperature
+        z = self.fc2(self.fc1(spatial_mean(x)).relu()) / self.temperature
         parts = dict(zip(self._sizes, z.split(list(self._sizes.values()), 1), strict=True))
         experts = parts.pop("experts").softmax(1) if "experts" in parts else None
         weighed = {name: part.sigmoid() for name, part in parts.items()}

@@ -15,6 +15,7 @@ from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import KernelSum, MethodConv2d, at_least, size_pair
 from wnexplore.nn.init import SMALL_GAIN, kaiming_std
+from wnexplore.nn.true_pixels import spatial_mean
 
 
 class SelectiveKernelConv2d(MethodConv2d):
@@ -91,7 +92,7 @@ class SelectiveKernelConv2d(MethodConv2d):
         """Raises `InputError` for a tensor of the wrong shape."""
         self._check_images(x)
         near, far = self.paths[0](x), self.paths[1](x)
-        pooled = near.mean((2, 3)) + far.mean((2, 3))
+        pooled = spatial_mean(near) + spatial_mean(far)
         z = self.fc2(self.norm(self.fc1(pooled)).relu())
         # Under autocast softmax returns float32, which must not change the dtype of the images.
         weights = z.view(-1, 2, self.out_channels, 1, 1).softmax(1).to(near.dtype)

@@ -12,6 +12,7 @@ from wnexplore.nn.context import reduced_channels
 from wnexplore.nn.gate import Gate
 from wnexplore.nn.generated import at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_
+from wnexplore.nn.true_pixels import spatial_mean
 
 
 class SqueezeExcite(Gate):
@@ -38,6 +39,6 @@ class SqueezeExcite(Gate):
     def forward(self, x: Tensor) -> Tensor:
         """Raises `InputError` for a tensor of the wrong shape."""
         self._check(x)
-        scale = self.fc2(self.fc1(x.mean((2, 3))).relu()).sigmoid()
+        scale = self.fc2(self.fc1(spatial_mean(x)).relu()).sigmoid()
         scaled: Tensor = x * scale[:, :, None, None]
         return scaled
