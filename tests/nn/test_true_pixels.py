@@ -45,7 +45,7 @@ def features(network: nn.Module, at: list[str], images: list[Tensor]) -> list[li
         network.get_submodule(name).register_forward_hook(lambda _, __, output: found.append(output))
         for name in at
     ]
-    with torch.inference_mode(), true_pixels([tuple(i.shape[1:]) for i in images], (height, width)):
+    with torch.inference_mode(), true_pixels([(i.shape[1], i.shape[2]) for i in images], (height, width)):
         network(batch)
     for hook in hooks:
         hook.remove()
