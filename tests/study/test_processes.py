@@ -15,13 +15,15 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
 from wnexplore.results.record import Record
 from wnexplore.study import processes as module
-from wnexplore.study.dispatch import Dispatcher
+from wnexplore.study.dispatch import Dispatcher, Fault
 from wnexplore.study.executor import ending
 from wnexplore.study.processes import Processes
-from wnexplore.study.tasks import TrainingTask
+from wnexplore.study.remote import perform_there
+from wnexplore.study.tasks import FullDiskError, TrainingTask, perform
 from wnexplore.training.training_record import training_protocol
 
-POISONED = f"""{OWN}
+NETWORKS = f"""import errno
+{OWN}
 
 class Poisoned(nn.Sequential):
     def forward(self, x):
@@ -29,6 +31,25 @@ class Poisoned(nn.Sequential):
 
 def poisoned(num_classes=10):
     return Poisoned(*tiny(num_classes))
+
+class Hanging(nn.Sequential):
+    def forward(self, x):
+        import time
+        if len(x) > 2:
+            time.sleep(1000)
+        return super().forward(x)
+
+def hanging(num_classes=10):
+    return Hanging(*tiny(num_classes))
+
+class Full(nn.Sequential):
+    def forward(self, x):
+        if len(x) > 2:
+            raise RuntimeError("can't cache") from OSError(errno.ENOSPC, "No space left on device")
+        return super().forward(x)
+
+def full(num_classes=10):
+    return Full(*tiny(num_classes))
 """
 SPEC = TrainSpec(data="digits", device="cpu", epochs=1, batch_size=512)
 
@@ -41,7 +62,7 @@ def _training(file: Path, network: str, seed: int) -> TrainingTask:
 @pytest.mark.slow
 def test_processes_that_lost_their_gpu_or_died_idle_cost_others_no_attempt(tmp_path: Path) -> None:
     file = tmp_path / "networks.py"
-    file.write_text(POISONED)
+    file.write_text(NETWORKS)
     processes = Processes(2)
     with ending(Dispatcher(processes)) as dispatcher:
         tasks = [_training(file, "poisoned", 0), _training(file, "poisoned", 1), _training(file, "tiny", 0)]
@@ -55,6 +76,29 @@ def test_processes_that_lost_their_gpu_or_died_idle_cost_others_no_attempt(tmp_p
         time.sleep(0.5)
         (outcome,) = dispatcher.run([_training(file, "tiny", 1)])
         assert (outcome.record.status, outcome.record.environment["attempts"]) == ("ok", 1)
+
+
+@pytest.mark.slow
+def test_a_hung_task_is_killed_at_its_time_and_its_place_taken_again(tmp_path: Path) -> None:
+    file = tmp_path / "networks.py"
+    file.write_text(NETWORKS)
+    with ending(Dispatcher(Processes(1), task_hours=30 / 3600)) as dispatcher:
+        hung, good = (
+            outcome.record
+            for outcome in dispatcher.run([_training(file, name, 0) for name in ("hanging", "tiny")])
+        )
+    assert (hung.status, hung.error) == ("failed", "not done after 0.00833 hours on this machine")
+    assert good.status == "ok"
+
+
+def test_a_full_disk_is_the_machines_fault_and_no_record(tmp_path: Path) -> None:
+    file = tmp_path / "networks.py"
+    file.write_text(NETWORKS)
+    with pytest.raises(FullDiskError, match="No space left on device"):
+        list(perform(_training(file, "full", 0)))
+    fault = perform_there(_training(file, "full", 0))
+    assert isinstance(fault, Fault)
+    assert fault.kind == "disk"
 
 
 def test_processes_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,8 +289,8 @@ class Dispatcher:
             if now - ran.began > self._limit_s:
                 self._backend.cancel(handle)
                 del self._running[handle]
-                hours = self._limit_s / 3600
-                yield from self._failures(ran, "failed", f"not done after {hours:g} hours on {ran.node.name}")
+                why = f"not done after {self._limit_s / 3600:.3g} hours on {ran.node.name}"
+                yield from self._failures(ran, "failed", why)
 
     def _failures(self, ran: _Running, status: Status, why: str) -> list[Outcome]:
         for counted in (self._done, self._failed):
