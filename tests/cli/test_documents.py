@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -196,13 +197,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, arguments in modules.items():
         (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         (folder / "bin" / name).chmod(0o755)
+    dice = np.random.default_rng(0)
     for part in ("train", "val"):
         for label in ("cat", "dog"):
             (folder / "imagenet" / part / label).mkdir(parents=True)
             for number in range(4):
-                Image.new("RGB", (40, 40), (50 * number, 90, 200)).save(
-                    folder / "imagenet" / part / label / f"{number}.png"
-                )
+                # Of one colour, they would leave a normalisation nothing but rounding errors to go by.
+                pixels = dice.integers(0, 256, (40, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / "imagenet" / part / label / f"{number}.png")
     run(f"wnexplore sweep quickstart {SWEPT}", folder, folder / "bin", ROOT)
     for copy in ("A", "B"):
         shutil.copytree(folder / "runs" / "quickstart", folder / copy)
