@@ -62,7 +62,7 @@ def overhead(count: int) -> None:
     tasks = [
         CountTask(Record("complexity", DesignPoint.of("shufflenet_v2_x0_5", "weightnet", M, G), {}))
         for M, G in itertools.product((1, 2, 4, 8), (1, 2))
-    ]
+    ][:count]
     there = Dispatcher(Processes(1))
     try:
         list(there.run(tasks))
