@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.results.records import complexity, latency, sweep, training
 from wnexplore.cli.report import known_skeleton, read_run
 from wnexplore.design.point import DesignPoint
@@ -29,7 +31,20 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 """The browser, where there is one."""
 
+IN_BROWSER = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.xdist_group("browser"),
+]
+"""The marks of tests that open a page."""
+
 ENVIRONMENT = {"torch": "2.14.1", "python": "3.11.7", "wnexplore": "0.1.0"}
+
+
+def in_browser(test: Any) -> Any:
+    """A test with these marks."""
+    for mark in IN_BROWSER:
+        test = mark(test)
+    return test
 
 
 def sampled(records: Iterable[Record]) -> list[Record]:

@@ -17,13 +17,12 @@ import pandas as pd
 import pytest
 
 from tests.report.pages import (
-    CHROMIUM,
+    IN_BROWSER,
     brush,
     column,
     drawn_again,
     key_of,
     opened,
-    opened_browser,
     sampled,
     shown,
     small_run,
@@ -49,10 +48,7 @@ from wnexplore.results.pareto import pareto
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +66,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 def point(address: str) -> str:
     """The fragment that opens a point."""
     return f"#point={key_of(Path(address.removeprefix('file://')), 3)}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with opened_browser() as found:
-        yield found
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.report.pages import CHROMIUM, opened, opened_browser, sampled, write_run
+from tests.report.pages import in_browser, opened, opened_browser, sampled, write_run
 from tests.results.records import sweep
 from wnexplore.cli.page_server import LivePage, handler
 from wnexplore.cli.report import known_skeleton, read_run
@@ -140,8 +140,7 @@ def test_what_fails_is_said_and_tried_again(run: Path, capsys: pytest.CaptureFix
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-@pytest.mark.xdist_group("browser")
+@in_browser
 def test_the_page_shows_records_as_they_come(run: Path) -> None:
     with served(run) as server, opened_browser() as browser:
         address = f"http://127.0.0.1:{server.port}{server.path}"
@@ -156,8 +155,7 @@ def test_the_page_shows_records_as_they_come(run: Path) -> None:
             page.wait_for_function("() => document.getElementById('status').innerText.includes('ended')")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-@pytest.mark.xdist_group("browser")
+@in_browser
 def test_what_a_person_does_outlives_new_records(tmp_path: Path) -> None:
     """A point stays open while rows come before it, and a filter that is being typed stays as it is."""
     first = [r for r in sampled(sweep()) if r.point.method != "se" and r.protocol.get("batch_size") != 1]

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.report.pages import (
-    CHROMIUM,
+    IN_BROWSER,
     brush,
     column,
     drawn_again,
     key_of,
     opened,
-    opened_browser,
     sampled,
     shown,
     small_run,
@@ -28,18 +27,9 @@ from tests.results.records import failure, latency, points, sweep, training
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = IN_BROWSER
 
 FOCUSED = "document.activeElement.innerText || document.activeElement.id"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with opened_browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,9 @@ def _told(records: list[Record]) -> dict[str, object]:
     return {record.key: (record.value["top1"], record.samples) for record in records}
 
 
-def test_what_is_lent_is_lent_again_and_ends_at_the_end() -> None:
+def test_what_is_lent_is_lent_again_and_ends_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[tuple[module.Local, bool]] = []
+    monkeypatch.setattr(module.Local, "end", lambda self, *, kill: ended.append((self, kill)))
     with locally(lambda: 7) as lend:
         with lend(2) as first:
             assert isinstance(first, module.Local)
@@ -113,9 +115,13 @@ def test_what_is_lent_is_lent_again_and_ends_at_the_end() -> None:
             assert second is first
         with lend(1) as alone:
             assert not isinstance(alone, module.Local)
-        there = first._there
-        assert there is not None
+        assert ended == []
         with lend(3) as more:
             assert more is not first
+        assert ended == [(first, False)]
         with lend(2) as third:
             assert third is not first
+    assert ended == [(first, False), (more, False), (third, False)]
+    with pytest.raises(KeyError), locally() as lend, lend(2) as last:
+        raise KeyError
+    assert ended[-1] == (last, True)

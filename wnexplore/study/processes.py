@@ -22,8 +22,6 @@ from wnexplore.study.remote import ignore_stops_and_follow_parent, machine_id, p
 from wnexplore.study.tasks import CountTask, Task, TimingTask
 from wnexplore.training.determinism import require_cublas_workspace
 
-HERE = "this machine"
-
 
 class Processes:
     """A backend of `count` processes; on a GPU (device "cuda") each takes the next one in turn.
@@ -33,7 +31,7 @@ class Processes:
 
     def __init__(self, count: int, device: str = "cpu") -> None:
         _start_tracker()
-        self._node, self._count = Node(HERE, machine_id(), usable_cores()), count
+        self._node, self._count = Node("this machine", machine_id(), usable_cores()), count
         self._numbers: list[int | None] = list(range(count)) if device == "cuda" else [None] * count
         self._free: list[_Process] = []
         self._running: dict[Future[Returned | Fault], _Process] = {}

@@ -82,6 +82,11 @@ class RayCluster:
             raise InputError("the Ray cluster has no node with a processor for tasks")
         return list(self._alive)
 
+    def share(self, task: Task, node: Node) -> float:
+        """As `Backend.share`."""
+        wanted, there = self._share(task, self._ids[node.name]), self._resources[self._ids[node.name]]
+        return max(wanted["num_cpus"] / there["CPU"], wanted["num_gpus"] / max(1, there.get("GPU", 0)))
+
     def start(self, task: Task, node: Node) -> Handle:
         """As `Backend.start`."""
         node_id = self._ids[node.name]
@@ -196,11 +201,6 @@ class RayCluster:
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
         return {"env_vars": variables}
-
-    def share(self, task: Task, node: Node) -> float:
-        """As `Backend.share`."""
-        wanted, there = self._share(task, self._ids[node.name]), self._resources[self._ids[node.name]]
-        return max(wanted["num_cpus"] / there["CPU"], wanted["num_gpus"] / max(1, there.get("GPU", 0)))
 
     def _share(self, task: Task, node_id: str) -> dict[str, float]:
         """What of its node a task takes."""

@@ -72,10 +72,10 @@ class Survey:
 
 
 def perform_there(task: Task, folder: str | None = None) -> Returned | Fault:
-    """Do a task in this process, which was started for that; paths are read from `folder`, if it is there."""
-    if _lost:
-        # Nothing more can run on the GPU here; whoever started this process starts another.
-        os._exit(1)
+    """Do a task in this process, which was started for that; paths are read from `folder`, if it is there.
+
+    After an outcome that is `lost` this process can do nothing more on its GPU: whoever started it ends it.
+    """
     require_cublas_workspace()
     if folder is not None:
         with suppress(OSError):
@@ -84,10 +84,9 @@ def perform_there(task: Task, folder: str | None = None) -> Returned | Fault:
     try:
         if isinstance(task, TimingTask):
             _check_hardware(task)
+        # One by one: those before a lost context count.
         for outcome in perform(task):
             outcomes.append(outcome)
-            if outcome.lost is not None:
-                _lost.append(True)
     except ContextLostError:
         pass
     except FullDiskError as error:
@@ -95,10 +94,6 @@ def perform_there(task: Task, folder: str | None = None) -> Returned | Fault:
     except Exception as error:
         return Fault("raised", f"{type(error).__name__}: {error}")
     return Returned(tuple(outcomes))
-
-
-_lost: list[bool] = []
-"""Whether this process has lost its GPU's context."""
 
 
 def survey(needs: Needs) -> Survey:
