@@ -70,7 +70,6 @@ class Local:
             if to_come * (1 - 1 / self._jobs) > _WORTH_S:
                 raise _Handed
 
-        on_part(task.record, 0.0)
         try:
             outcomes = list(perform(task, watched))
         except _Handed:

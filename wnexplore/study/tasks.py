@@ -210,6 +210,7 @@ def _train(task: TrainingTask, on_part: OnPart) -> Outcome:
     """Train until the epoch of `task`."""
     surroundings: dict[str, Any] = {}
     record, device = task.record, task.record.protocol["device"]
+    on_part(record, 0.0)
     outcome = failure = None
     try:
         with threads_set(record.protocol["threads"]):
