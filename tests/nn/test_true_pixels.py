@@ -14,7 +14,7 @@ from wnexplore.errors import InputError
 from wnexplore.models import build
 from wnexplore.nn.true_pixels import (
     TruePixels,
-    mask_padding,
+    padding_masked,
     spatial_max,
     spatial_mean,
     spatial_softmax,
@@ -45,7 +45,8 @@ def features(network: nn.Module, at: list[str], images: list[Tensor]) -> list[li
         network.get_submodule(name).register_forward_hook(lambda _, __, output: found.append(output))
         for name in at
     ]
-    with torch.inference_mode(), true_pixels([(i.shape[1], i.shape[2]) for i in images], (height, width)):
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+    with torch.inference_mode(), padding_masked(network), true_pixels(sizes, (height, width)):
         network(batch)
     for hook in hooks:
         hook.remove()
@@ -71,7 +72,6 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, list[str]]:
         for module in made.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.bias.add_(0.3 * torch.randn_like(module.bias))
-    mask_padding(made)
     return made.eval(), STAGES[backbone]
 
 
@@ -101,7 +101,7 @@ def test_without_padding_nothing_changes(network: tuple[nn.Module, list[str]]) -
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         plainly = made(images)
-        with true_pixels([(64, 96)] * 2, (64, 96)):
+        with padding_masked(made), true_pixels([(64, 96)] * 2, (64, 96)):
             torch.testing.assert_close(made(images), plainly, atol=1e-5, rtol=1e-4)
 
 

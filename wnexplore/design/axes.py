@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from wnexplore.design.methods import METHODS, methods_with
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.errors import InputError, shown, unknown
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ ADAPTIVE = "adaptive"
 
 STEMS = {"imagenet": 224, "small": 32}
 """Stem -> its default resolution, in pixels."""
+
+DETECTION_RESOLUTION, PYRAMID_CHANNELS = 800, 256
+"""Of a detector, by default: Lin et al., ICCV 2017, sections 4 and 5."""
+
+LONGEST = 1333 / 800
+"""The longer side of an image to detect in over the shorter one at most, as is usual for COCO."""
 
 ACTIVATIONS = ("sigmoid", "hard_sigmoid", "tanh", "softmax", "identity")
 """Activation functions after fc1: sigmoid is published; softmax runs over the lambda inputs of one group."""
@@ -298,14 +305,15 @@ _DESIGN = (
         "num_classes",
         "network",
         Whole(10_000_000),
-        default=1000,
-        meaning="For counts and latencies; a training has the number of its data set.",
-        help="Number of classes.",
+        meaning="For counts and latencies; a training has the number of its data set. Left out: 1000, of a"
+        " detector 80.",
+        help="Number of classes; 1000, of a detector 80, if left out.",
         help_many="Numbers of classes.",
         heading="classes",
         title="Classes",
         phrase="{} classes",
         early=True,
+        grid=None,
     ),
     Axis(
         "reduction",
@@ -344,6 +352,30 @@ _DESIGN = (
         title="Depthwise layers",
         phrase="depthwise {}",
         usual="published",
+    ),
+    Axis(
+        "task",
+        "network",
+        Choice(TASKS),
+        default="classification",
+        meaning="detection: RetinaNet on the backbone's feature maps (see Detectors).",
+        help="{one_of}: RetinaNet on the backbone.",
+        help_many="Tasks: {list}.",
+        heading="task",
+        title="Task",
+        usual="classification",
+    ),
+    Axis(
+        "pyramid_channels",
+        "network",
+        Whole(4096),
+        meaning="Channels of a detector's feature pyramid and head; left out: 256.",
+        help="Channels of a detector's feature pyramid and head; 256 if left out.",
+        help_many="Channels of a detector's feature pyramid and head.",
+        heading="pyramid",
+        title="Pyramid channels",
+        phrase="pyramid of {} channels",
+        grid=None,
     ),
 )
 

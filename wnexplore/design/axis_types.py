@@ -20,6 +20,9 @@ class NetworkAxes:
     stem: str
     resolution: int
     num_classes: int
+    task: str = "classification"
+    pyramid_channels: int | None = None
+    """None for other tasks than detection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,9 @@ class GivenAxes(TypedDict, total=False):
     temperature: int | None
     stem: str
     resolution: int | None
-    num_classes: int
+    num_classes: int | None
     reduction: int | None
     activation: str | None
     depthwise: str | None
+    task: str
+    pyramid_channels: int | None

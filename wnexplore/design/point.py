@@ -8,9 +8,11 @@ from typing import Any, Unpack
 
 from wnexplore.design.axes import (
     DESIGN_AXES,
+    DETECTION_RESOLUTION,
     LAYER_AXES,
     NETWORK_AXES,
     POINT_AXES,
+    PYRAMID_CHANNELS,
     STEMS,
 )
 from wnexplore.design.axis_types import GivenAxes, LayerAxes, NetworkAxes
@@ -20,6 +22,7 @@ from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Setting, Written, at_stage, parse_setting, plain_multiplier
 from wnexplore.design.stage_design import PLAIN, StageDesign
 from wnexplore.design.stages import has_method, parse_stages, settled
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.errors import InputError, shown, unknown
 
 
@@ -50,9 +53,9 @@ class DesignPoint(NetworkAxes, LayerAxes):
         """The point with these axes, those left out at their defaults (M = G = 2, as published).
 
         `axes` are those of `GivenAxes`, such as stages, experts and resolution, which is in pixels and
-        defaults to what the stem is made for. Raises `InputError` for an unknown name, a value out of range,
-        or an axis that the method doesn't read; `wnexplore.design.legality.check_legal` checks whether (M, G)
-        is legal in every layer.
+        defaults to what the stem is made for, for detection to 800. Raises `InputError` for an unknown name,
+        a value out of range, or an axis that the method or the task doesn't read;
+        `wnexplore.design.legality.check_legal` checks whether (M, G) is legal in every layer.
         """
         given: dict[str, Any] = {"backbone": backbone, "M": M, "G": G, **axes}
         for name in given:
@@ -74,9 +77,7 @@ class DesignPoint(NetworkAxes, LayerAxes):
             )
         written = {axis: given.get(axis) for axis in LAYER_AXES}
         layers = method_axes(method, written, None if is_external(backbone) else backbone)
-        if network["resolution"] is None:
-            network["resolution"] = STEMS[network["stem"]]
-        return cls(method=method, **network, **layers)
+        return cls(method=method, **_with_defaults(network), **layers)
 
     def baseline(self) -> DesignPoint:
         """The plain network of the same backbone, stem, resolution and classes."""
@@ -140,6 +141,19 @@ def stage_design(point: DesignPoint, stage: int) -> StageDesign:
         if axis in axes:
             axes[axis] = at_stage(axes[axis], stage, axis)
     return StageDesign(point.method, **axes)
+
+
+def _with_defaults(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes of a plain network with those defaults that depend on others."""
+    detects = network["task"] == "detection"
+    usual = {
+        "resolution": DETECTION_RESOLUTION if detects else STEMS[network["stem"]],
+        "num_classes": TASKS[network["task"]].classes,
+        "pyramid_channels": PYRAMID_CHANNELS if detects else None,
+    }
+    if network["pyramid_channels"] is not None and not detects:
+        raise InputError(f"task '{network['task']}' has no pyramid_channels: leave pyramid_channels out")
+    return {axis: usual.get(axis) if value is None else value for axis, value in network.items()}
 
 
 def _checked(name: str, value: Any) -> Any:

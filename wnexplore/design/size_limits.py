@@ -130,7 +130,9 @@ def _least_params(point: DesignPoint) -> int:
     if is_external(point.backbone):
         return 8 * point.num_classes
     features = getattr(backbone_spec(point.backbone), "last_width", 512)
-    found = int(features) * point.num_classes
+    found = 0 if point.task == "detection" else int(features) * point.num_classes
+    # Of a detector's head: 3x3 filters for nine anchors.
+    found += 81 * (point.pyramid_channels or 0) * point.num_classes
     for layer in block_convs(point.backbone):
         design = stage_design(point, layer.stage)
         generator = layer_generator(layer, design)

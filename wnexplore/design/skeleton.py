@@ -58,6 +58,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class SkeletonPart:
+    """A part of a network beside its backbone, such as a detector's head."""
+
+    name: str
+    params: int
+    flops: int
+    """Multiply-adds per image."""
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """A plain network for images of one size."""
 
@@ -68,6 +78,8 @@ class Skeleton:
     blocks: tuple[Block, ...]
     uncounted: tuple[str, ...] = ()
     """Operators that may multiply matrices but aren't counted."""
+    parts: tuple[SkeletonPart, ...] = ()
+    """Of a detector: its pyramid and its head, which `params` and `flops` include."""
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -82,7 +94,8 @@ class Skeleton:
     def from_dict(cls, content: Mapping[str, Any]) -> Skeleton:
         """The skeleton from `to_dict`. Raises `KeyError` or `TypeError` for anything else."""
         blocks = tuple(_block(block) for block in content["blocks"])
-        return cls(content["params"], content["flops"], blocks, tuple(content["uncounted"]))
+        parts = tuple(SkeletonPart(**part) for part in content["parts"])
+        return cls(content["params"], content["flops"], blocks, tuple(content["uncounted"]), parts)
 
 
 def _block(content: Mapping[str, Any]) -> Block:

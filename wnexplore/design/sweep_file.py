@@ -29,6 +29,7 @@ from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, par
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE, DEVICES, MAX_VALUES, LatencySpec, Positive, TrainSpec
 from wnexplore.design.stages import parse_stages, settled
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.design.yaml_file import Places, dump_yaml, parse_yaml, read_yaml
 from wnexplore.errors import InputError, shown, unknown
 
@@ -144,7 +145,9 @@ if TYPE_CHECKING:
         M: tuple[Setting, ...] = ()
         G: tuple[Setting, ...] = ()
         per_stage: bool = False
+        num_classes: tuple[int, ...] | None = None
         stages: tuple[str | None, ...] = ()
+        task: tuple[str, ...] = ()
 
 else:
     _points = {axis.name: _one(axis) for axis in DESIGN_AXES.values() if axis.of_point}
@@ -190,6 +193,14 @@ class SweepSpec(_Grid):
     """The latencies, see their table below; false: none."""
     train: Annotated[TrainSpec | None, BeforeValidator(_switch)] = None
     """The trainings, see their table below; left out: none."""
+
+    @model_validator(mode="after")
+    def _has_classes(self) -> SweepSpec:
+        """The default number of classes follows from the task, if there is one."""
+        if self.num_classes is None and len(set(self.task)) == 1:
+            # It stays a default: what was given tells whether there is a grid.
+            self.__dict__["num_classes"] = (TASKS[self.task[0]].classes,)
+        return self
 
     @model_validator(mode="after")
     def _fits_these_backbones(self) -> SweepSpec:
@@ -245,6 +256,9 @@ class SweepSpec(_Grid):
     def to_yaml(self) -> str:
         """This sweep as a sweep file, every default written out."""
         content = self.model_dump(mode="json", include=None if self.has_grid else NO_AXES)
+        if content.get("task") == ["classification"]:
+            # As earlier versions wrote it.
+            del content["task"]
         # null could mean "measure nothing" or the default: false means the former.
         content |= {figure: content[figure] or False for figure in ("latency", "train")}
         if content["train"]:

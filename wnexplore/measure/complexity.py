@@ -19,6 +19,7 @@ with warnings.catch_warnings():
 from wnexplore.measure.failure import Failure, is_context_lost
 from wnexplore.models.conv_calls import one_pass
 from wnexplore.models.copies import images_like
+from wnexplore.models.detector_parts import has_parts, part_counts
 from wnexplore.models.multiply_adds import Products
 from wnexplore.nn import formulation_set
 from wnexplore.results.network_profile import Complexity
@@ -32,13 +33,15 @@ def measure_complexity(model: nn.Module, resolution: int, batch_size: int = 1) -
     """
     products = count_products(model, resolution, batch_size)
     operators, unknown = _by_fvcore(model, resolution, batch_size)
+    params, flops = sum(p.numel() for p in model.parameters()), _per_image(products.total, batch_size)
     return Complexity(
-        params=sum(p.numel() for p in model.parameters()),
-        flops=_per_image(products.total, batch_size),
+        params=params,
+        flops=flops,
         fvcore_flops=None if operators is None else sum(operators.values()),
         operators=dict(operators or {}),
         uncounted=dict(sorted({**unknown, **products.uncounted}.items())),
         uncounted_products=dict(sorted(products.uncounted.items())),
+        parts=_parts(model, products, params, flops, batch_size),
     )
 
 
@@ -48,6 +51,18 @@ def count_products(model: nn.Module, resolution: int, batch_size: int = 1) -> Pr
     with formulation_set(model, "published"):
         seen = one_pass(model, resolution, counted=True, batch_size=batch_size, channels=(3,))
     return seen.products
+
+
+def _parts(
+    model: nn.Module, products: Products, params: int, flops: int, batch_size: int
+) -> dict[str, dict[str, int]]:
+    """The counts of a detector's parts; {} for another network."""
+    if not has_parts(model):
+        return {}
+    found = part_counts(model, products, batch_size)
+    backbone = params - sum(part.params for part in found), flops - sum(part.flops for part in found)
+    counts = {"backbone": backbone, **{part.name: (part.params, part.flops) for part in found}}
+    return {name: {"params": of[0], "flops": of[1]} for name, of in counts.items()}
 
 
 def _by_fvcore(

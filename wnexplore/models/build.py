@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Unpack, overload
 
 import torch
@@ -51,7 +52,8 @@ def build(backbone: DesignPoint | str, *args: Any, init: Init = "default", **axe
     """The network of a design point, or of the axes of one as `DesignPoint.of` takes them.
 
     Maps images (N, 3, H, W) to logits (N, num_classes), in training mode, on PyTorch's default device;
-    its parameters follow from `torch.manual_seed`. `init` "published" starts it as the WeightNet authors do
+    its parameters follow from `torch.manual_seed`. For task "detection" it is a
+    `wnexplore.models.detector.Detector`. `init` "published" starts it as the WeightNet authors do
     (see `wnexplore.models.published_start`). A backbone "timm:NAME", "torchvision:NAME" or
     "path/to/file.py:function" is that network, all its convolutions but the first replaced by the
     method's (see `wnexplore.convert`); with several heads in training, only the main head's logits are
@@ -66,6 +68,8 @@ def build(backbone: DesignPoint | str, *args: Any, init: Init = "default", **axe
     else:
         point = backbone
     check_init(init, point.backbone)
+    if point.task == "detection":
+        return _detector(point, init)
     if torch.get_default_device().type == "cpu":
         check_fits(point)
     if is_external(point.backbone):
@@ -77,6 +81,23 @@ def build(backbone: DesignPoint | str, *args: Any, init: Init = "default", **axe
     if init == "published":
         start_as_published(made)
     return made
+
+
+def _detector(point: DesignPoint, init: Init) -> nn.Module:
+    # torchvision's detection takes a while to import.
+    from wnexplore.models.detector import Detector
+    from wnexplore.models.feature_maps import FeatureMaps
+
+    if torch.get_default_device().type == "cpu":
+        check_fits(point)
+    assert point.pyramid_channels is not None
+    maps = FeatureMaps(build(backbone_of(point), init=init), point.backbone)
+    return Detector(maps, point.num_classes, point.pyramid_channels, point.resolution)
+
+
+def backbone_of(point: DesignPoint) -> DesignPoint:
+    """The classification network of which a detector has all but the classifier."""
+    return replace(point, task="classification", pyramid_channels=None)
 
 
 def network(

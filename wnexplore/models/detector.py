@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,14 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from wnexplore.design.axes import LONGEST
+from wnexplore.design.axis_types import GivenAxes
 from wnexplore.design.multiplier import Written
+from wnexplore.design.point import DesignPoint
 from wnexplore.errors import InputError
 from wnexplore.models.build import build
 from wnexplore.models.feature_maps import FeatureMaps
-from wnexplore.nn.true_pixels import mask_padding, spatial_mask, true_pixels
-
-PYRAMID_CHANNELS = 256
+from wnexplore.nn.true_pixels import is_padded, padding_masked, spatial_mask, true_pixels
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of each channel, by which images are normalised."""
@@ -41,51 +42,63 @@ def build_detector(
     M: Written | None = None,
     G: Written | None = None,
     *,
-    num_classes: int = 80,
-    min_size: int | Sequence[int] = 800,
-    max_size: int = 1333,
-    **axes: Any,
+    min_size: int | Sequence[int] | None = None,
+    max_size: int | None = None,
+    **axes: Unpack[GivenAxes],
 ) -> Detector:
     """The detector of a design point: RetinaNet over the maps of `backbone` at strides 8, 16 and 32.
 
-    The `method` is in the backbone alone; `axes` are further ones of `build`. Classes are numbered from 0 to
-    `num_classes` - 1. An image's shorter side is resized to `min_size`, in training to one of several at
-    random, its longer one to at most `max_size`. Raises `InputError` as `build` does, for a backbone without
-    one of these strides, and for sizes below 1.
+    The `method` is in the backbone alone; `axes` are further ones of `build`, such as num_classes (80 if left
+    out), resolution (800) and pyramid_channels (256). Classes are numbered from 0. An image's shorter side is
+    resized to `min_size`, by default the resolution, in training to one of several at random, its longer one
+    to at most `max_size`, by default `LONGEST` times as much. Raises `InputError` as `build` does, for a
+    backbone without one of these strides, and for sizes below 1.
     """
-    shortest = (min_size,) if isinstance(min_size, int) else tuple(min_size)
-    for name, size in (
-        ("num_classes", num_classes),
-        ("min_size", min(shortest, default=0)),
-        ("max_size", max_size),
-    ):
-        if size < 1:
-            raise InputError(f"{name} is {size}: expected at least 1")
-    network = build(backbone, method, M, G, **axes)
-    return Detector(FeatureMaps(network, backbone), num_classes, shortest, max_size)
+    axes["task"] = "detection"
+    network = build(DesignPoint.of(backbone, method, M, G, **axes))
+    assert isinstance(network, Detector)
+    if min_size is not None or max_size is not None:
+        network.resize_to(network.transform.min_size if min_size is None else min_size, max_size)
+    return network
 
 
 class Detector(RetinaNet):  # type: ignore[misc]  # torchvision has no types
-    """Images of any sizes, (3, H, W) each with values from 0 to 1 -> as torchvision's RetinaNet.
+    """One tensor of images (N, 3, H, W), normalised -> what the head gives, (N, anchors, classes + 4).
 
-    In evaluation mode a list of dicts, one for each image: boxes (K, 4) as x1, y1, x2, y2 in its pixels,
-    scores and labels (K,). In training mode, with targets of boxes and labels, a dict of the two losses.
+    That is what is counted, timed and exported: no boxes are decoded or chosen. Without padding H and W may
+    be any.
+
+    A list of images of any sizes, (3, H, W) each with values from 0 to 1 -> as torchvision's RetinaNet: in
+    evaluation mode a list of dicts, one for each image: boxes (K, 4) as x1, y1, x2, y2 in its pixels, scores
+    and labels (K,); in training mode, with targets of boxes and labels, a dict of the two losses.
     """
 
-    def __init__(self, maps: FeatureMaps, num_classes: int, min_size: Sequence[int], max_size: int) -> None:
-        pyramid = _Pyramid(maps)
-        super().__init__(pyramid, num_classes)
-        self.head = _Head(PYRAMID_CHANNELS, self.anchor_generator.num_anchors_per_location()[0], num_classes)
-        self._padding = ExitStack()
-        self.transform: Any = GeneralizedRCNNTransform(
-            list(min_size), max_size, IMAGENET_MEAN, IMAGENET_STD, CANVAS
-        )
-        self.transform.register_forward_hook(self._padded)
-        mask_padding(self)
+    is_detector = True
+    """How it is known without an import of torchvision's detection."""
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """The detections, or in training mode the losses."""
-        with self._padding:
+    def __init__(self, maps: FeatureMaps, num_classes: int, channels: int, resolution: int) -> None:
+        super().__init__(_Pyramid(maps, channels), num_classes)
+        self.head = _Head(channels, self.anchor_generator.num_anchors_per_location()[0], num_classes)
+        self.num_classes = num_classes
+        self._padding = ExitStack()
+        self.resize_to(resolution)
+
+    def resize_to(self, min_size: int | Sequence[int], max_size: int | None = None) -> None:
+        """Resize the images of lists: as `build_detector`. Raises `InputError` for sizes below 1."""
+        shortest = [min_size] if isinstance(min_size, int) else list(min_size)
+        longest = round(LONGEST * max(shortest, default=0)) if max_size is None else max_size
+        for name, size in (("min_size", min(shortest, default=0)), ("max_size", longest)):
+            if size < 1:
+                raise InputError(f"{name} is {size}: expected at least 1")
+        self.transform: Any = GeneralizedRCNNTransform(shortest, longest, IMAGENET_MEAN, IMAGENET_STD, CANVAS)
+        self.transform.register_forward_hook(self._padded)
+
+    def forward(self, images: Tensor | list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """What the head gives, the detections, or the losses."""
+        if isinstance(images, Tensor):
+            outputs = self.head(list(self.backbone(images).values()))
+            return torch.cat((outputs["cls_logits"], outputs["bbox_regression"]), 2)
+        with padding_masked(self), self._padding:
             return super().forward(images, targets)
 
     def _padded(self, module: nn.Module, inputs: Any, output: tuple[ImageList, Any]) -> None:
@@ -95,17 +108,15 @@ class Detector(RetinaNet):  # type: ignore[misc]  # torchvision has no types
 
 
 class _Pyramid(nn.Module):
-    """(N, 3, H, W) -> the maps of levels 3 to 7, `PYRAMID_CHANNELS` each."""
+    """(N, 3, H, W) -> the maps of levels 3 to 7, `channels` each."""
 
-    def __init__(self, maps: FeatureMaps) -> None:
+    def __init__(self, maps: FeatureMaps, channels: int) -> None:
         super().__init__()
         self.body = maps
         self.fpn = FeaturePyramidNetwork(
-            [one.channels for one in maps.maps],
-            PYRAMID_CHANNELS,
-            LastLevelP6P7(PYRAMID_CHANNELS, PYRAMID_CHANNELS),
+            [one.channels for one in maps.maps], channels, LastLevelP6P7(channels, channels)
         )
-        self.out_channels = PYRAMID_CHANNELS
+        self.out_channels = channels
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         levels: dict[str, Tensor] = self.fpn(self.body(x))
@@ -117,6 +128,8 @@ class _Head(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = super().forward(x)
+        if not is_padded():
+            return outputs
         anchors = outputs["cls_logits"].shape[1] // sum(level.shape[2] * level.shape[3] for level in x)
         self._inside = torch.cat(
             [spatial_mask(level).flatten(1).repeat_interleave(anchors, 1) for level in x], 1

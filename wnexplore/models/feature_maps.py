@@ -38,22 +38,34 @@ class FeatureMaps(nn.Module):
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, nn.Identity())
         self.body = network
-        self._outputs: dict[str, Tensor] = {}
+        # No plain dict: torch.export would replace it by a copy, and the hooks would fill the other one.
+        self._kept = _Kept()
         for found in self.maps:
-            network.get_submodule(found.module).register_forward_hook(self._keeper(found.module))
+            network.get_submodule(found.module).register_forward_hook(_Keeper(found.module, self._kept))
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """The maps, by stride."""
         self.body(x)
-        maps = OrderedDict((str(one.stride), self._outputs[one.module]) for one in self.maps)
-        self._outputs.clear()
+        maps = OrderedDict((str(one.stride), self._kept.outputs[one.module]) for one in self.maps)
+        self._kept.outputs.clear()
         return maps
 
-    def _keeper(self, name: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self._outputs[name] = output
 
-        return keep
+class _Kept:
+    """The outputs of the modules of one pass, by name."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Tensor] = {}
+
+
+class _Keeper:
+    """A hook that keeps an output; no function, so that a copy of the network has a copy of it."""
+
+    def __init__(self, name: str, kept: _Kept) -> None:
+        self._name, self._kept = name, kept
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._kept.outputs[self._name] = output
 
 
 def _found(

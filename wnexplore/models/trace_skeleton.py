@@ -11,7 +11,7 @@ from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.external_names import is_external
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Site, Skeleton
-from wnexplore.models.build import network
+from wnexplore.models.build import backbone_of, network
 from wnexplore.models.method_layers import ConvSizes, Method, plain_conv
 from wnexplore.models.multiply_adds import counted
 from wnexplore.nn import Context, Gate
@@ -22,6 +22,10 @@ def skeleton(point: DesignPoint) -> Skeleton:
 
     Raises `RuntimeError` as torch does if the network can't run on such images.
     """
+    if point.task == "detection":
+        from wnexplore.models.detector_skeleton import detector_skeleton
+
+        return detector_skeleton(point, skeleton(backbone_of(point)))
     if is_external(point.backbone):
         from wnexplore.models.external import external_skeleton
 

@@ -4,14 +4,14 @@ A batch of a detector holds images of several sizes, each padded with zeros at t
 over such a padded image depends on its neighbours in the batch, and so would a kernel that is generated from
 it; and behind a normalisation the padding is no longer zero, and leaks inwards through the next convolution.
 Inside `true_pixels` the layers of this package take means and maxima over each image's own pixels at every
-stride, and the layers that `mask_padding` prepared see zeros around it, as they do around an image alone.
+stride, and inside `padding_masked` a network's layers see zeros around it, as they do around an image alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -121,16 +121,21 @@ def spatial_softmax(x: Tensor) -> Tensor:
     return x.flatten(2).softmax(2)
 
 
-def mask_padding(network: nn.Module) -> None:
-    """Let the layers of `network` that look beyond a pixel see what zeros, or for a maximum nothing, are
-    around an image, inside `true_pixels`. It is done once; the network is otherwise unchanged.
+@contextmanager
+def padding_masked(network: nn.Module) -> Iterator[None]:
+    """Inside, the layers of `network` that look beyond a pixel see what zeros, or for a maximum nothing, are
+    around an image, where `true_pixels` says what its pixels are. Afterwards the network is unchanged.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | MethodConv2d | nn.MaxPool2d | nn.AvgPool2d):
-            kernel = module.kernel_size
-            reach = kernel if isinstance(kernel, int) else max(kernel)
-            if reach > 1:
-                module.register_forward_pre_hook(_masked)
+    with ExitStack() as undo:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | MethodConv2d | nn.MaxPool2d | nn.AvgPool2d):
+                kernel = module.kernel_size
+                reach = kernel if isinstance(kernel, int) else max(kernel)
+                if reach > 1:
+                    undo.callback(module.register_forward_pre_hook(_masked).remove)
+                if isinstance(module, nn.MaxPool2d):
+                    undo.callback(module.register_forward_hook(_finite).remove)
+        yield
 
 
 def _masked(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -139,3 +144,8 @@ def _masked(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | Non
     x, *others = inputs
     outside = -torch.inf if isinstance(module, nn.MaxPool2d) else 0
     return (x.where(_current[-1].mask(x), outside), *others)
+
+
+def _finite(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
+    """The maximum of padding alone, which is -inf, would reach the statistics of batch normalisation."""
+    return output.where(_current[-1].mask(output), 0) if _current else None

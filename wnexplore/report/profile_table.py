@@ -29,6 +29,10 @@ def _counts(counts: Complexity) -> Table:
     table = _table("", "")
     table.add_row("params", f"{prefixed(counts.params)} ({counts.params:,})")
     table.add_row("FLOPs", f"{prefixed(counts.flops)} ({counts.flops:,} multiply-adds per image)")
+    for name, part in counts.parts.items():
+        params, flops = part["params"], part["flops"]
+        shares = f"{params / counts.params:.0%} of the params, {flops / counts.flops:.0%} of the FLOPs"
+        table.add_row(name, f"{prefixed(params)} params, {prefixed(flops)} FLOPs: {shares}")
     if counts.fvcore_flops is None:
         table.add_row("fvcore", "fails on this network")
     else:

@@ -27,10 +27,13 @@ class Complexity:
     """Operators in neither figure -> how often they run: elementwise and pooling work."""
     uncounted_products: dict[str, int] = field(default_factory=dict)
     """Those that may multiply matrices: their work is missing from `flops`."""
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of a detector: backbone, pyramid and head -> params and flops of each."""
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as a record's value."""
-        return asdict(self)
+        content = asdict(self)
+        return content if self.parts else {name: content[name] for name in content if name != "parts"}
 
 
 @dataclass(frozen=True)
