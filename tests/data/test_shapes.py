@@ -221,5 +221,5 @@ def three_convolutions() -> nn.Module:
 def test_a_plain_network_learns_them_and_not_all_of_them() -> None:
     # 16 pixels, of which a linear classifier makes less than 20 %: larger images take minutes.
     data = load_data("shapes", resolution=16)
-    top1 = train(three_convolutions, data, Recipe(epochs=8), seed=0, device="cpu").top1
+    top1 = train(three_convolutions, data, Recipe(epochs=8), seed=0, device="cpu").score
     assert 35 < top1 < 95

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +26,8 @@ from wnexplore.data.splits import (
     mixed_seed,
     shares,
 )
-from wnexplore.errors import STOPS, InputError, RunError, shown
+from wnexplore.data.workers import MAX_WORKERS, Tally, outlive_interrupts, started
+from wnexplore.errors import InputError, RunError, shown
 from wnexplore.measure.environment import usable_cores
 
 # torchvision is imported where it is used: it takes as long to load as torch.
@@ -78,7 +77,7 @@ class FolderSplit:
     augment: Augment = AS_USUAL
     how: Preprocessing = field(kw_only=True)
     """The preprocessing of a test; training uses random crops."""
-    _tally: _Tally = field(default_factory=lambda: _Tally(), init=False, repr=False, compare=False)
+    _tally: Tally = field(default_factory=lambda: Tally(), init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -148,15 +147,15 @@ class FolderSplit:
         loader = DataLoader(
             _Files(self, training),
             batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=min(_MAX_WORKERS, max(1, usable_cores() // here)),
+            num_workers=min(MAX_WORKERS, max(1, usable_cores() // here)),
             collate_fn=_collate,
-            worker_init_fn=_outlive_interrupts,
+            worker_init_fn=outlive_interrupts,
             pin_memory=torch.device(device).type == "cuda",
             # torch draws a seed for the workers, which don't use it: not from the global generator.
             generator=torch.Generator(),
         )
         try:
-            yield from _started(loader)
+            yield from started(loader)
         except Exception as error:  # torch may raise anything, as may the pipe of a dead worker
             # A worker's error arrives as the text of its traceback, whose last line is the message.
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -186,57 +185,6 @@ def _files_of(path: Path, part: str) -> ImageFiles:
             f"data set 'folder': no folder {where}/{part}: expected {where}/train and {where}/val"
         )
     return image_files(path / part)
-
-
-def _outlive_interrupts(worker: int) -> None:
-    """Let the main process decide when worker `worker` ends.
-
-    Terminals and batch systems signal both: the main process may need the worker's images to finish the
-    current step and save the training.
-    """
-
-    def end_later(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.alarm(_SECONDS_LEFT)
-
-    for number in STOPS:
-        signal.signal(number, end_later if number == signal.SIGTERM else signal.SIG_IGN)
-
-
-def _started(loader: DataLoader[_Item]) -> Iterator[_Collated]:
-    """The iterator of `loader`, which reports a dead worker only when the next batch is requested.
-
-    torch also installs a SIGCHLD handler, which raises at an arbitrary place in the main thread.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    iterator: Iterator[_Collated] = iter(loader)
-    if before is not None:
-        signal.signal(signal.SIGCHLD, before)
-    return iterator
-
-
-@dataclass
-class _Tally:
-    """Counts of the images read so far."""
-
-    seen: int = 0
-    unread: int = 0
-    damaged: dict[str, str] = field(default_factory=dict)
-    """Path -> why it can't be read."""
-
-    def add(self, read: int, damaged: list[tuple[str, str]]) -> None:
-        self.seen += read + len(damaged)
-        self.unread += len(damaged)
-        for path, why in damaged:
-            self.damaged.setdefault(path, why)
-        if self.seen >= _ENOUGH_SEEN and self.unread > self.seen / 2:
-            path, why = next(iter(self.damaged.items()))
-            raise RunError(
-                f"{self.unread} of {self.seen} images can't be read, the first of them"
-                f" {shown(path, 300)}: {why}"
-            )
 
 
 _Item = tuple[Tensor, int, int] | tuple[str, str]
@@ -283,10 +231,3 @@ def _crop(split: FolderSplit) -> Callable[[Image.Image], Image.Image]:
         split.resolution, scale=(split.augment.min_crop, 1.0), antialias=True
     )
     return crop
-
-
-_MAX_WORKERS = 16
-_SECONDS_LEFT = 30
-"""Seconds until a worker that got a signal ends in any case."""
-_ENOUGH_SEEN = 20
-"""Images before which the share of damaged ones isn't checked."""

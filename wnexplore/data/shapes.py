@@ -16,7 +16,6 @@ one cue, which is the outline, the texture or the hue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +25,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wnexplore.data.drawing import (
-    ANGLES,
     FINE_OUTLINES,
     FINE_TEXTURES,
     HUES,
     OUTLINES,
     TEXTURES,
     Floats,
-    Texture,
     reaches,
 )
 from wnexplore.data.in_memory import TensorSplit
+from wnexplore.data.painting import (
+    WAVES,
+    Draws,
+    background,
+    edge,
+    grid,
+    mix,
+    paint_clutter,
+    paint_object,
+    placed,
+    polar,
+    textured,
+)
 from wnexplore.data.splits import Augment, Data
 from wnexplore.design.data_source import DataSource
 
@@ -92,8 +102,8 @@ class DrawnImages:
         return torch.from_numpy(np.concatenate(drawn))
 
     def _drawn(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        draw = _Draws(self.seed, index.astype(np.uint64))
-        x, y = _grid(self.resolution)
+        draw = Draws(self.seed, index.astype(np.uint64))
+        x, y = grid(self.resolution)
         kind = np.array(self.kinds)[index % len(self.kinds)].T
         canvas = self._surroundings(draw, x, y, kind)
         self._paint_object(canvas, draw, x, y, kind)
@@ -103,18 +113,18 @@ class DrawnImages:
         pixels = (canvas * 255 + 0.5).clip(0, 255).astype(np.uint8)
         return pixels.reshape(len(index), 3, self.resolution, self.resolution)
 
-    def _surroundings(self, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]) -> Floats:
+    def _surroundings(self, draw: Draws, x: Floats, y: Floats, kind: NDArray[np.int64]) -> Floats:
         """Background and clutter of any class: (N, 3, pixels)."""
-        canvas = _background(draw, x, y)
-        _paint_clutter(canvas, draw, x, y, draw.choice(len(OUTLINES)))
+        canvas = background(draw, x, y)
+        paint_clutter(canvas, draw, x, y, draw.choice(len(OUTLINES)))
         return canvas
 
     def _paint_object(
-        self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
+        self, canvas: Floats, draw: Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
     ) -> None:
         _paint_object(canvas, draw, x, y, *kind)
 
-    def _light(self, canvas: Floats, draw: _Draws) -> None:
+    def _light(self, canvas: Floats, draw: Draws) -> None:
         """Everything is seen as it is."""
 
 
@@ -133,11 +143,11 @@ class FineImages(DrawnImages):
         return f"{HUES[hue]}, {list(FINE_TEXTURES)[texture]} {list(FINE_OUTLINES)[shape]}"
 
     def _paint_object(
-        self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
+        self, canvas: Floats, draw: Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
     ) -> None:
         _paint_fine_object(canvas, draw, x, y, *kind)
 
-    def _light(self, canvas: Floats, draw: _Draws) -> None:
+    def _light(self, canvas: Floats, draw: Draws) -> None:
         """Light of random strength and colour."""
         canvas *= draw.uniform(0.6, 1.2)[:, None] + np.float32(_TINT) * (draw.colour() - np.float32(0.5))
 
@@ -165,14 +175,14 @@ class SuperclassImages(DrawnImages):
         *parts, superclass, _ = kind
         return f"{FineImages.name(tuple(parts))} of superclass {superclass}"
 
-    def _surroundings(self, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]) -> Floats:
+    def _surroundings(self, draw: Draws, x: Floats, y: Floats, kind: NDArray[np.int64]) -> Floats:
         *_, superclass, superclasses = kind
         canvas = _background_of(draw, x, y, superclass, int(superclasses[0]))
-        _paint_clutter(canvas, draw, x, y, (3 * superclass + draw.choice(3)) % len(OUTLINES))
+        paint_clutter(canvas, draw, x, y, (3 * superclass + draw.choice(3)) % len(OUTLINES))
         return canvas
 
     def _paint_object(
-        self, canvas: Floats, draw: _Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
+        self, canvas: Floats, draw: Draws, x: Floats, y: Floats, kind: NDArray[np.int64]
     ) -> None:
         _paint_fine_object(canvas, draw, x, y, *kind[:3])
 
@@ -191,67 +201,8 @@ def _combined(classes: int, parts: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(label // across**part % across for part in range(parts)) for label in range(classes))
 
 
-class _Draws:
-    """Random numbers from a seed and an image's index: a hash of both and a counter."""
-
-    def __init__(self, seed: int, index: NDArray[np.uint64]) -> None:
-        self.key = _hash(index + np.uint64(seed << 40))
-        self.count = 0
-
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> Floats:
-        """One number per image, in [low, high), as (N, 1)."""
-        self.count += 1
-        bits = _hash(self.key + np.uint64(self.count)) >> np.uint64(40)
-        numbers: Floats = (low + (high - low) * (bits.astype(np.float64) / 2**24)).astype(np.float32)[:, None]
-        return numbers
-
-    def choice(self, count: int) -> NDArray[np.int64]:
-        """One whole number below `count` per image: (N,)."""
-        return (self.uniform()[:, 0] * count).astype(np.int64)
-
-    def colour(self) -> Floats:
-        """One colour per image: (N, 3, 1) in [0, 1)."""
-        return np.stack([self.uniform() for _ in range(3)], axis=1)
-
-    def noise(self, pixels: int) -> Floats:
-        """Uniform noise (N, 3, pixels) around 0."""
-        pixel = np.arange(1 << 20, (1 << 20) + pixels).astype(np.uint64)
-        bits = _hash(self.key[:, None] + pixel)
-        mask = np.uint64((1 << 16) - 1)
-        channels = [((bits >> np.uint64(by)) & mask).astype(np.float32) for by in (0, 16, 32)]
-        noise: Floats = (np.stack(channels, axis=1) / np.float32(2**16) - np.float32(0.5)) * np.float32(
-            2 * _NOISE
-        )
-        return noise
-
-
-def _hash(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) of each number."""
-    z = numbers * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def _grid(resolution: int) -> tuple[Floats, Floats]:
-    """x and y of every pixel's centre, from -1 to 1: (resolution²,) each."""
-    along = ((np.arange(resolution, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / resolution)) - 1
-    y, x = np.meshgrid(along.astype(np.float32), along.astype(np.float32), indexing="ij")
-    return x.ravel(), y.ravel()
-
-
-def _background(draw: _Draws, x: Floats, y: Floats) -> Floats:
-    """Two waves of colour over a uniform background: (N, 3, pixels)."""
-    canvas = np.repeat(np.float32(0.2) + np.float32(0.6) * draw.colour(), len(x), axis=2)
-    for _ in range(2):
-        angle, waves, phase = draw.uniform(0, 2 * np.pi), draw.uniform(1, 6), draw.uniform(0, 2 * np.pi)
-        wave = np.sin(waves * np.cos(angle) * x + waves * np.sin(angle) * y + phase)
-        canvas += (draw.colour() - np.float32(0.5)) * np.float32(_WAVES) * wave[:, None]
-    return canvas
-
-
 def _background_of(
-    draw: _Draws, x: Floats, y: Floats, superclass: NDArray[np.int64], superclasses: int
+    draw: Draws, x: Floats, y: Floats, superclass: NDArray[np.int64], superclasses: int
 ) -> Floats:
     """The same with hues, directions and lengths of waves around those of the superclass: (N, 3, pixels)."""
     number = superclass[:, None]
@@ -263,39 +214,21 @@ def _background_of(
         waves = 2 + 2 * ((3 * number + wave) % 5) + draw.uniform(-1, 1)
         phase = draw.uniform(0, 2 * np.pi)
         height = np.sin(waves * np.cos(angle) * x + waves * np.sin(angle) * y + phase)
-        amplitude = (draw.colour() - np.float32(0.5)) * np.float32(2 * _WAVES)
+        amplitude = (draw.colour() - np.float32(0.5)) * np.float32(2 * WAVES)
         canvas += amplitude * height[:, None].astype(np.float32)
     return canvas
 
 
-def _paint_clutter(canvas: Floats, draw: _Draws, x: Floats, y: Floats, shape: NDArray[np.int64]) -> None:
-    """A smaller shape of one colour, with an outline of `OUTLINES` at a random position."""
-    size = draw.uniform(0.15, 0.3)
-    u, v = _placed(draw, x, y, size, reach=1.0)
-    radius, _, reach = _polar(u, v, reaches()[shape], draw.uniform(0, 2 * np.pi))
-    _mix(canvas, draw.colour(), _edge((reach - radius) * size, x))
-
-
 def _paint_object(
-    canvas: Floats, draw: _Draws, x: Floats, y: Floats, shape: NDArray[np.int64], texture: NDArray[np.int64]
+    canvas: Floats, draw: Draws, x: Floats, y: Floats, shape: NDArray[np.int64], texture: NDArray[np.int64]
 ) -> None:
     size = draw.uniform(*_SIZES)
-    u, v = _placed(draw, x, y, size, reach=_REACH)
-    radius, angle, reach = _polar(u, v, reaches()[shape], draw.uniform(0, 2 * np.pi))
-    second = _textured(
-        list(TEXTURES.values()), texture, draw.uniform(0, 2 * np.pi), u, v, radius / reach, angle
-    )
-    # One dark, one light, in random order: neither identifies the class, and both differ from most
-    # backgrounds.
-    light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
-    first, other = (draw.colour() * np.float32(0.4) + np.float32(0.6) * side for side in (light, 1 - light))
-    colour = first + (other - first) * second[:, None]
-    _mix(canvas, colour, _edge((reach - radius) * size, x))
+    paint_object(canvas, draw, placed(draw, x, y, size, reach=_REACH), size, shape, texture)
 
 
 def _paint_fine_object(
     canvas: Floats,
-    draw: _Draws,
+    draw: Draws,
     x: Floats,
     y: Floats,
     shape: NDArray[np.int64],
@@ -303,10 +236,10 @@ def _paint_fine_object(
     hue: NDArray[np.int64],
 ) -> None:
     size = draw.uniform(*_FINE_SIZES)
-    u, v = _placed(draw, x, y, size, reach=_REACH)
-    radius, angle, reach = _polar(u, v, reaches("fine")[shape], draw.uniform(0, 2 * np.pi))
+    u, v = placed(draw, x, y, size, reach=_REACH)
+    radius, angle, reach = polar(u, v, reaches("fine")[shape], draw.uniform(0, 2 * np.pi))
     turn = draw.uniform(0, 2 * np.pi)
-    second = _textured(list(FINE_TEXTURES.values()), texture, turn, u, v, radius / reach, angle)
+    second = textured(list(FINE_TEXTURES.values()), texture, turn, u, v, radius / reach, angle)
     # Within half a step of its hue, so that neighbours touch; one colour light, the other dark.
     pure = _pure((hue[:, None] + draw.uniform(-0.5, 0.5)) / np.float32(len(HUES)))
     light = np.where(draw.uniform() < 0.5, 1.0, 0.0).astype(np.float32)[:, None]
@@ -315,7 +248,7 @@ def _paint_fine_object(
         for side in (light, 1 - light)
     )
     colour = first + (other - first) * second[:, None]
-    _mix(canvas, colour.astype(np.float32), _edge((reach - radius) * size, x))
+    mix(canvas, colour.astype(np.float32), edge((reach - radius) * size, x))
 
 
 def _pure(hue: Floats) -> Floats:
@@ -325,63 +258,15 @@ def _pure(hue: Floats) -> Floats:
     return pure
 
 
-def _textured(
-    textures: Sequence[Texture],
-    kinds: NDArray[np.int64],
-    turn: Floats,
-    u: Floats,
-    v: Floats,
-    rho: Floats,
-    angle: Floats,
-) -> Floats:
-    """The share of the second colour in each pixel of textures rotated by `turn`."""
-    cos, sin = np.cos(turn), np.sin(turn)
-    along, across = cos * u + sin * v, cos * v - sin * u
-    second = np.empty_like(u)
-    for kind in np.unique(kinds):
-        mask = kinds == kind
-        second[mask] = textures[kind](along[mask], across[mask], rho[mask], angle[mask])
-    share: Floats = (second * np.float32(4) + np.float32(0.5)).clip(0, 1)
-    return share
-
-
-def _paint_bar(canvas: Floats, draw: _Draws, x: Floats, y: Floats) -> None:
+def _paint_bar(canvas: Floats, draw: Draws, x: Floats, y: Floats) -> None:
     """A bar across the image, near its centre."""
     angle, offset, width = draw.uniform(0, 2 * np.pi), draw.uniform(-0.5, 0.5), draw.uniform(0.03, _BAR)
     across = np.abs(np.cos(angle) * x + np.sin(angle) * y - offset)
-    _mix(canvas, draw.colour(), _edge(width - across, x))
-
-
-def _placed(draw: _Draws, x: Floats, y: Floats, size: Floats, reach: float) -> tuple[Floats, Floats]:
-    """Coordinates in units of `size` around a centre at most `reach` from the image's centre."""
-    return (x - draw.uniform(-reach, reach)) / size, (y - draw.uniform(-reach, reach)) / size
-
-
-def _polar(u: Floats, v: Floats, shape: Floats, turn: Floats) -> tuple[Floats, Floats, Floats]:
-    """Radius and angle of each pixel around a shape rotated by `turn`, and the shape's radius there.
-
-    `shape` (N, ANGLES) is each shape's row of `reaches`.
-    """
-    radius = np.sqrt(u * u + v * v)
-    angle = np.arctan2(v, u) + turn
-    step = (angle * np.float32(ANGLES / (2 * np.pi))).astype(np.int64) % ANGLES
-    return radius, angle, np.take_along_axis(shape, step, axis=1)
-
-
-def _edge(depth: Floats, x: Floats) -> Floats:
-    """The covered share of each pixel, from its depth inside an edge."""
-    covered: Floats = (depth * np.float32(np.sqrt(len(x)) / 2) + np.float32(0.5)).clip(0, 1)
-    return covered
-
-
-def _mix(canvas: Floats, colour: Floats, covered: Floats) -> None:
-    canvas += (colour - canvas) * covered[:, None]
+    mix(canvas, draw.colour(), edge(width - across, x))
 
 
 _MEAN, _STD = 127.0, 64.0
-_WAVES = 0.15
 _BAR = 0.08
-_NOISE = 0.06
 _SIZES = 0.55, 0.8
 _FINE_SIZES = 0.45, 0.9
 _TINT = 0.4

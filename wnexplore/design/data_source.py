@@ -8,11 +8,14 @@ from pathlib import Path
 
 from wnexplore.errors import InputError, shown, unknown
 
-DATA_SETS = ("digits", "cifar10", "cifar100", "fashion_mnist", "folder", "shapes")
+DATA_SETS = ("digits", "cifar10", "cifar100", "fashion_mnist", "folder", "shapes", "scenes", "coco")
+DETECTION = ("scenes", "coco")
+"""Those of images with boxes."""
 DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")
 
 SHAPES_CLASSES, SHAPES_IMAGES = 10, 2000
 MAX_SHAPES_IMAGES = 10**7
+SCENES_CLASSES = 4
 DRAWINGS = {"coarse": 100, "fine": 1000, "superclasses": 100}
 """Drawing of `shapes` -> its largest number of classes; the first is what a text without one means."""
 
@@ -25,15 +28,20 @@ class DataSource:
     path: Path | None = None
     """Folder of its files, for those that have any."""
     classes: int | None = None
-    """Only for `shapes`, like `images`, the number of training images, and `drawing`."""
+    """Only for `shapes` and `scenes`, like `images`, the number of training images."""
     images: int | None = None
     drawing: str = "coarse"
-    """One of `DRAWINGS`."""
+    """Of `shapes`, one of `DRAWINGS`."""
+
+    @property
+    def task(self) -> str:
+        """What its images are for: a name of `wnexplore.design.vision_tasks.TASKS`."""
+        return "detection" if self.name in DETECTION else "classification"
 
     @property
     def label(self) -> str:
         """Its name in records and tables: `shapes:20x5000`; without its path."""
-        if self in (DataSource(self.name, self.path), _USUAL_SHAPES):
+        if self in (DataSource(self.name, self.path), _USUAL_SHAPES, _USUAL_SCENES):
             return self.name
         images = "" if self.images == SHAPES_IMAGES else f"x{self.images}"
         drawing = "" if self.drawing == _USUAL_SHAPES.drawing else f":{self.drawing}"
@@ -46,22 +54,24 @@ class DataSource:
 
 
 _USUAL_SHAPES = DataSource("shapes", None, SHAPES_CLASSES, SHAPES_IMAGES)
+_USUAL_SCENES = DataSource("scenes", None, SCENES_CLASSES, SHAPES_IMAGES)
 
 
 def parse_data(text: str, path: Path | None = None) -> DataSource:
     """The data set that `text` names; `path` is its folder where `text` has none.
 
     `digits`, `cifar10:PATH`, `cifar100:PATH`, `fashion_mnist:PATH`, `folder:PATH`, `shapes`,
-    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`, the last two also with `:fine` or `:superclasses`. Raises
+    `shapes:CLASSES`, `shapes:CLASSESxIMAGES`, the last two also with `:fine` or `:superclasses`; for
+    detection `scenes`, `scenes:CLASSES`, `scenes:CLASSESxIMAGES` and `coco:PATH`. Raises
     `InputError` for an unknown name, for an argument or path that is missing, superfluous, given twice or
     malformed.
     """
     name, argument = _parts(text)
-    if name in ("digits", "shapes"):
+    if name in ("digits", *_DRAWN):
         if path is not None:
             how = "embedded" if name == "digits" else "made on the fly"
             raise InputError(f"data set '{name}' is {how}: leave path ({path}) out")
-        return DataSource(name) if name == "digits" else _shapes(argument)
+        return DataSource(name) if name == "digits" else _DRAWN[name](argument)
     if argument is not None and path is not None and Path(argument) != path:
         raise InputError(f"data set '{text}' and path {path} name two folders: leave one out")
     if argument is None and path is None:
@@ -74,8 +84,8 @@ def check_data(text: object) -> str:
     if not isinstance(text, str):
         raise unknown("data set", text, DATA_SETS)
     name, argument = _parts(text)
-    if name == "shapes":
-        _shapes(argument)
+    if name in _DRAWN:
+        _DRAWN[name](argument)
     return text
 
 
@@ -88,7 +98,7 @@ def _parts(text: str) -> tuple[str, str | None]:
     if name == "digits":
         raise InputError(f"data set '{text}': 'digits' is embedded and takes nothing after its name")
     if not argument:
-        wanted = "CLASSESxIMAGES" if name == "shapes" else "PATH"
+        wanted = "CLASSESxIMAGES" if name in _DRAWN else "PATH"
         raise InputError(f"data set '{text}': expected '{name}:{wanted}'")
     return name, argument
 
@@ -118,3 +128,27 @@ def _shapes(argument: str | None) -> DataSource:
             f" for {classes} classes"
         )
     return DataSource("shapes", None, classes, images, drawing)
+
+
+def _scenes(argument: str | None) -> DataSource:
+    """The source of `4`, `4x2000` or nothing."""
+    if argument is None:
+        return _USUAL_SCENES
+    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", argument)
+    if found is None:
+        raise InputError(
+            f"data set 'scenes:{shown(argument)}': expected 'scenes:CLASSES' or 'scenes:CLASSESxIMAGES', such"
+            " as scenes:4x2000"
+        )
+    classes, images = int(found[1]), int(found[2] or SHAPES_IMAGES)
+    most = DRAWINGS[_USUAL_SHAPES.drawing]
+    if not 1 <= classes <= most:
+        raise InputError(f"data set 'scenes:{argument}': expected 1 to {most} classes")
+    # The test has half as many.
+    if not 2 <= images <= MAX_SHAPES_IMAGES:
+        raise InputError(f"data set 'scenes:{argument}': expected 2 to {MAX_SHAPES_IMAGES} images")
+    return DataSource("scenes", None, classes, images)
+
+
+_DRAWN = {"shapes": _shapes, "scenes": _scenes}
+"""Data sets that are drawn -> what reads their argument."""
