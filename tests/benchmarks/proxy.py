@@ -142,7 +142,7 @@ def _train(
     return {
         "variant": variant,
         "seed": seed,
-        "top1": trainer.figure.top1,
+        "top1": trainer.figure.score,
         "test_loss": tested.loss,
         "test_loss_median": tested.median,
         "cosine": tested.cosine,

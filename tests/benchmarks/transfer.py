@@ -172,7 +172,7 @@ def _train(setting: Setting, variant: str, rate: float, seed: int) -> dict[str, 
     figure = trainer.figure
     try:
         trainer.advance(setting.epochs)
-        figures = {"loss": figure.losses[-1], "test_loss": figure.test_loss, "top1": figure.top1}
+        figures = {"loss": figure.losses[-1], "test_loss": figure.test_loss, "top1": figure.score}
     except RunError:
         figures = dict.fromkeys(("loss", "test_loss", "top1"), math.nan)
     return {"variant": variant, "kernel_lr": rate, "seed": seed, **figures}

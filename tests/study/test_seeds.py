@@ -81,8 +81,8 @@ def test_a_killed_sweep_goes_on_to_the_same_seeds_and_verdict(tmp_path: Path) ->
     assert 9 <= committed(tmp_path / "run") < 2 + 2 * whole[0].seeds
     shown, _ = ended(*command, "--jobs", "2")
     resumed = verdicts(read_records(tmp_path / "run"))
-    assert [(v.seeds, v.ended_by, v.variant.top1) for v in resumed] == [
-        (v.seeds, v.ended_by, v.variant.top1) for v in whole
+    assert [(v.seeds, v.ended_by, v.variant.scores) for v in resumed] == [
+        (v.seeds, v.ended_by, v.variant.scores) for v in whole
     ]
     assert _seeds(tmp_path / "run") == _seeds(tmp_path / "whole")
     assert any(str(whole[0].point) in line and "seeds" in line for line in shown.splitlines())

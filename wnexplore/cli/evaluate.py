@@ -21,10 +21,11 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Test a checkpoint: top-1, top-5 and test loss on the test images of its data set or another one.
+    """Test a checkpoint on the test images of its data set or another one.
 
-    CHECKPOINT is a .safetensors file of `wnexplore train`, such as runs/train/checkpoints/best.safetensors.
-    All products are float32, without TF32.
+    It prints top-1, top-5 and test loss, or of a detector average precision and recall. CHECKPOINT is a
+    .safetensors file of `wnexplore train`, such as runs/train/checkpoints/best.safetensors. All products are
+    float32, without TF32.
     """
     import json
     import math
@@ -37,9 +38,12 @@ def evaluate(
     from wnexplore.measure.failure import translate_network_errors
     from wnexplore.measure.memory_fit import split_misfit
     from wnexplore.measure.torch_settings import PRECISION
-    from wnexplore.training.accuracy import evaluate as test
+    from wnexplore.models.detector import Detector
+    from wnexplore.results.columns import COLUMNS
+    from wnexplore.training.accuracy import Evaluation
     from wnexplore.training.checkpoint import open_checkpoint
     from wnexplore.training.evaluate import test_data
+    from wnexplore.training.objective import evaluation_of
 
     on = resolve_device(device)
     if resolution is not None:
@@ -49,22 +53,28 @@ def evaluate(
     misfit = split_misfit(trained.metadata.point, [loaded.test], batch_size, on, resolution)
     if misfit is not None:
         raise InputError(misfit)
+    if resolution is not None and isinstance(trained.network, Detector):
+        trained.network.resize_to(resolution)
     with translate_network_errors(trained.metadata.point.backbone):
-        found = test(trained.network.to(on), loaded.test, batch_size, on)
-    if not math.isfinite(found.loss):
+        found = evaluation_of(trained.network.to(on), loaded.test, batch_size, on)
+    if found.loss is not None and not math.isfinite(found.loss):
         raise RunError("the network gives values that are not finite")
     for path in loaded.test.why_damaged:
         notify(f"skipped, as it can't be read: {named_damaged(path, loaded.test.why_damaged)}")
     if as_json:
         # loss: its name of before, for those who read it.
-        figures = asdict(found) | {"test_loss": found.loss}
+        figures = asdict(found)
+        if found.loss is not None:
+            figures["test_loss"] = found.loss
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
         protocol |= {"recipe": dict(trained.metadata.recipe), "seed": trained.metadata.seed}
         typer.echo(json.dumps(figures | protocol, allow_nan=False))
         return
-    say(
-        f"{trained.metadata.point}: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %,"
-        f" test loss {found.loss:.4f} on {found.images} images ({on}, {PRECISION})"
-    )
+    if isinstance(found, Evaluation):
+        said = f"top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %, test loss {found.loss:.4f}"
+    else:
+        known = {name: value for name, value in found.figures.items() if value is not None}
+        said = ", ".join(f"{COLUMNS[name].heading} {value:.2f} %" for name, value in known.items())
+    say(f"{trained.metadata.point}: {said} on {found.images} images ({on}, {PRECISION})")
     recipe, seed = in_words(trained.metadata.recipe), trained.metadata.seed
     say(f"trained on {shown(trained.metadata.data, 300)}: {recipe}, seed {seed}")

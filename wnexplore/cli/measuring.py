@@ -191,4 +191,8 @@ def _tell(record: Record, where: str = "") -> None:
     dropped = "" if value["dropped_at"] is None else ", dropped"
     loss = "" if value["test_loss"] is None else f", test loss {value['test_loss']:.4f}"
     after = f"after {value['epochs']} epochs{dropped}, {value['seconds']:.1f} s"
-    notify(f"{label}: top-1 {value['top1']:.2f} %{loss} {after}{where}")
+    from wnexplore.design.vision_tasks import TASKS
+    from wnexplore.results.columns import COLUMNS
+
+    column = COLUMNS[TASKS[record.point.task].score]
+    notify(f"{label}: {column.heading} {value[column.name]:.2f} %{loss} {after}{where}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wnexplore.cli.axes import Command, make_option, one_of, with_options
+from wnexplore.cli.options import comma_list
 from wnexplore.design.start import INITS
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class TrainingOption:
     """The field, if it has another name."""
     switch: bool = False
     """--name and --no-name."""
+    listed: bool = False
+    """Several values, with commas."""
 
 
 RECIPE_OPTIONS: dict[str, TrainingOption] = {
@@ -35,12 +38,18 @@ RECIPE_OPTIONS: dict[str, TrainingOption] = {
     "lr": TrainingOption("Peak learning rate."),
     "kernel_lr": TrainingOption("Factor of the learning rate for kernels."),
     "lr_parity": TrainingOption("Whether generated kernels learn as fast as ordinary ones.", switch=True),
-    "lr_schedule": TrainingOption("cosine or linear.", ("cosine", "linear")),
+    "lr_schedule": TrainingOption("cosine, linear, or step: see milestones.", ("cosine", "linear", "step")),
+    "milestones": TrainingOption("Epochs after which the rate falls to a tenth: 8,11.", listed=True),
     "warmup_epochs": TrainingOption("Epochs of warm-up."),
     "weight_decay": TrainingOption("Weight decay, except for biases and norms."),
     "label_smoothing": TrainingOption("Label smoothing."),
     "clip_grad_norm": TrainingOption("Largest norm of the gradients."),
     "ema": TrainingOption("Decay of a moving average of the weights: 0.9999."),
+    "scales": TrainingOption("Shorter sides of images for detection, one a batch: 640,800.", listed=True),
+    "start": TrainingOption("Checkpoint with which a detector's backbone starts."),
+    "batch_norm": TrainingOption(
+        "Statistics of tests: refreshed, running or frozen.", ("refreshed", "running", "frozen")
+    ),
     "amp": TrainingOption("off, bfloat16 or float16.", ("off", "bfloat16", "float16")),
 }
 """Of one training. Its length in epochs is an option of each command."""
@@ -50,7 +59,7 @@ SCHEDULE_OPTIONS: dict[str, TrainingOption] = {
     "min_epochs": TrainingOption("Epochs before halving first drops variants."),
     "max_epochs": TrainingOption("Epochs of what halving never drops."),
     "eta": TrainingOption("Halving keeps about one in so many."),
-    "by": TrainingOption("What halving ranks by: top1 or test_loss.", ("top1", "test_loss")),
+    "by": TrainingOption("What halving ranks by: top1, test_loss or ap.", ("top1", "test_loss", "ap")),
     "test_every": TrainingOption("Epochs between two tests."),
     "train_target": TrainingOption(
         "Add seeds until top-1 differences are known to so many points.", (), "target"
@@ -96,7 +105,8 @@ def training_options(*, after: str, only: Collection[str]) -> Callable[[Command]
 def with_replaced(overrides: Overrides) -> Overrides:
     """`overrides` of a sweep file, and without its fields that don't go with them.
 
-    One length replaces the other one, halving both, and the full schedule what is halving's.
+    One length replaces the other one, halving both, and the full schedule what is halving's. Values with
+    commas become lists.
     """
     given = {path[1]: option for path, (option, _) in overrides.items() if path[0] == "train" and path[1:]}
     unset: dict[str, str] = {}
@@ -111,4 +121,13 @@ def with_replaced(overrides: Overrides) -> Overrides:
     left_out: dict[tuple[str, ...], tuple[str, Any]]
     left_out = {("train", name): (option, None) for name, option in unset.items() if name not in given}
     # First: what is given for all trainings (--no-train) comes last.
-    return {**left_out, **overrides}
+    listed = {
+        path: (option, comma_list(value))
+        for path, (option, value) in overrides.items()
+        if path[0] == "train" and isinstance(value, str) and _is_listed(path[-1])
+    }
+    return {**left_out, **overrides, **listed}
+
+
+def _is_listed(field: str) -> bool:
+    return field in RECIPE_OPTIONS and RECIPE_OPTIONS[field].listed

@@ -117,7 +117,7 @@ def _write_results(
     content = export(rows, "csv")
     write_atomically(path, content.encode() if isinstance(content, str) else content)
     written.append(path)
-    if not rows[["flops", "latency_ms", "top1"]].notna().to_numpy().any():
+    if not rows[["flops", "latency_ms", "top1", "ap"]].notna().to_numpy().any():
         return
     from wnexplore.report.figure_files import save
     from wnexplore.report.figures import standard_set

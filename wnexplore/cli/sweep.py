@@ -213,7 +213,7 @@ def _show_results(
     from wnexplore.report.known_differences import seed_lines
     from wnexplore.report.rungs import lines
     from wnexplore.results import filters
-    from wnexplore.results.frame import frame
+    from wnexplore.results.frame import frame, score_of
     from wnexplore.results.store import FILE_NAME, read_records
     from wnexplore.study.sweep import with_added
 
@@ -224,7 +224,7 @@ def _show_results(
     print_table(filters.sort(rows, sort) if sort else rows)
     for line in (*seed_lines(records), *lines(records)):
         say(line)
-    if rows["top1"].isna().all():
+    if rows[score_of(rows)].isna().all():
         notify(
             "nothing was trained, so no row is marked Pareto-optimal; to mark costs:"
             f" wnexplore table {shlex.quote(str(directory))} --objectives params,latency_ms"

@@ -69,7 +69,11 @@ def train(
     if outcome.skipped:
         notify(f"skipped {_of(outcome.skipped, 'step')}: damaged images left too few in a batch")
     if outcome.finished:
-        say(f"best top-1 {outcome.best_top1:.2f} %: {outcome.best}")
+        from wnexplore.design.vision_tasks import TASKS
+        from wnexplore.results.columns import COLUMNS
+
+        score = COLUMNS[TASKS[point.task].score].heading
+        say(f"best {score} {outcome.best_score:.2f} %: {outcome.best}")
         return
     notify(f"stopped at step {outcome.step} of {outcome.steps}; to resume: {called()}")
     raise typer.Exit(STOPPED)
@@ -130,10 +134,12 @@ def _as_table(rows: list[Row], steps: int, height: int) -> Table:
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-    for heading in ("step", "epoch", "lr", "loss", "images/s", "test loss", "top-1 (%)", "top-5 (%)"):
+    detects = any(row.ap is not None for row in rows)
+    tests = ("AP (%)", "AP50 (%)") if detects else ("test loss", "top-1 (%)", "top-5 (%)")
+    for heading in ("step", "epoch", "lr", "loss", "images/s", *tests):
         table.add_column(heading, justify="right")
     for row in shown:
-        tested = (row.test_loss, row.top1, row.top5)
+        tested = (row.ap, row.ap50) if detects else (row.test_loss, row.top1, row.top5)
         table.add_row(
             str(row.step),
             f"{row.epoch:.2f}",
@@ -147,6 +153,7 @@ def _as_table(rows: list[Row], steps: int, height: int) -> Table:
 
 def _line(row: Row, steps: int) -> str:
     tested = "" if row.top1 is None else f", top-1 {row.top1:.2f} %"
+    tested += "" if row.ap is None else f", AP {row.ap:.2f} %"
     tested += "" if row.test_loss is None else f", test loss {row.test_loss:.4f}"
     return (
         f"step {row.step} of {steps}, epoch {row.epoch:.2f}: loss {row.loss:.4f}{tested},"

@@ -25,11 +25,11 @@ from wnexplore.errors import InputError, shown
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[str, ...] = get_args(Device)
 Optimizer = Literal["sgd", "adamw"]
-LrSchedule = Literal["cosine", "linear"]
+LrSchedule = Literal["cosine", "linear", "step"]
 Amp = Literal["off", "bfloat16", "float16"]
-BatchNormStatistics = Literal["refreshed", "running"]
+BatchNormStatistics = Literal["refreshed", "running", "frozen"]
 Schedule = Literal["full", "halving"]
-RankedBy = Literal["top1", "test_loss"]
+RankedBy = Literal["top1", "test_loss", "ap"]
 
 
 def _integer(value: object) -> object:
@@ -165,7 +165,9 @@ class Recipe(_Spec):
     kernel; the rate of each such weight makes up for it.
     """
     lr_schedule: LrSchedule = "cosine"
-    """How the learning rate falls to 0 after the warm-up."""
+    """How the learning rate falls after the warm-up: to 0, or with step to a tenth at each milestone."""
+    milestones: Annotated[tuple[Positive, ...], _Axis] | None = None
+    """Epochs after which it falls, with lr_schedule step."""
     warmup_epochs: Annotated[Real, Field(ge=0, allow_inf_nan=False)] = 0.5
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     nesterov: StrictBool = True
@@ -179,11 +181,17 @@ class Recipe(_Spec):
     amp: Amp = "off"
     """Automatic mixed precision; float16 with its loss scaled."""
     batch_norm: BatchNormStatistics = "refreshed"
-    """Batch-norm statistics of tests: of 512 training images, or the running averages of the training."""
+    """Batch-norm statistics of tests: of 512 training images, or the running averages of the training; or
+    frozen at those that the training starts with, in its steps too."""
     colour_jitter: Annotated[Real, Field(ge=0, le=1)] = 0.0
     """Range of brightness, contrast and saturation jitter in training, for image files."""
     min_crop: Annotated[Real, Field(gt=0, le=1)] = 0.08
-    """Smallest share of an image in a random resized crop, for image files."""
+    """Smallest share of an image in a random resized crop, for image files to be classified."""
+    scales: Annotated[tuple[Positive, ...], _Axis] | None = None
+    """Shorter sides of training images for detection, in pixels, one a batch; left out: the resolution."""
+    start: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """Checkpoint of a classification network whose weights a detector's backbone starts with; {method}, {M}
+    and others in its path stand for the point's axes."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -207,10 +215,19 @@ class Recipe(_Spec):
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise InputError("a training has a length in epochs or in steps: give one of them")
+        if (self.lr_schedule == "step") != (self.milestones is not None):
+            raise InputError(
+                "milestones are for lr_schedule step, and it needs some: give both, such as milestones:"
+                " [8, 11]"
+            )
         return self
 
 
-BEFORE: dict[str, Any] = {"init": "default", "lr_parity": False}
+BEFORE: dict[str, Any] = {
+    "init": "default",
+    "lr_parity": False,
+    **dict.fromkeys(("milestones", "scales", "start")),
+}
 """Fields of a recipe that older versions didn't have, and the values by which these trained."""
 
 
@@ -259,7 +276,8 @@ class TrainSpec(Recipe):
     max_epochs: Positive | None = None
     eta: Annotated[Positive, Field(ge=2)] | None = None
     by: RankedBy | None = None
-    """The figure by which halving ranks: top1, the default, or test_loss, of which less is better."""
+    """The figure by which halving ranks: by default top1, of detectors ap; or test_loss, of which less is
+    better."""
     test_every: Positive = 1
     """Epochs between two tests; there is one after the last epoch too. Fewer tests take less time, the last
     figures are the same, and learning curves have fewer points. Halving tests after every epoch."""
@@ -322,4 +340,4 @@ class TrainSpec(Recipe):
     @property
     def ranked_by(self) -> RankedBy:
         """The figure by which halving ranks."""
-        return self.by or "top1"
+        return self.by or ("ap" if self.source.task == "detection" else "top1")

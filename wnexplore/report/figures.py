@@ -20,6 +20,7 @@ from wnexplore.report.published_order import order_info
 from wnexplore.report.rank_disagreement import can_rank, rank_info
 from wnexplore.report.scatter import scatter_info
 from wnexplore.report.second_process import SecondProcess, attempt
+from wnexplore.results.frame import score_of
 from wnexplore.results.layer_kernels import KernelAnalysis
 from wnexplore.results.published_ranking import PublishedRanking
 from wnexplore.results.record import Record
@@ -146,11 +147,12 @@ def _standard_infos(
 ) -> Iterator[tuple[str, FigureInfo]]:
     """The figures of `standard_set` by name, one after another. Raises `InputError` if there is none."""
     measured = False
-    if _has(frame, "top1", "flops") and _has(frame, "top1", "params"):
+    score = score_of(frame)
+    if _has(frame, score, "flops") and _has(frame, score, "params"):
         yield "accuracy", _accuracy(frame, strict)
         measured = True
-    if _has(frame, "top1", "latency_ms"):
-        yield "accuracy_latency", scatter_info(frame, "latency_ms", "top1", strict=strict)
+    if _has(frame, score, "latency_ms"):
+        yield "accuracy_latency", scatter_info(frame, "latency_ms", score, strict=strict)
         measured = True
     if _has(frame, "latency_ms", "flops"):
         yield "latency_flops", scatter_info(frame, "flops", "latency_ms", pareto=False)
@@ -170,7 +172,7 @@ def _standard_infos(
 
 
 def _accuracy(frame: pd.DataFrame, strict: bool) -> FigureInfo:
-    left, right = (scatter_info(frame, cost, "top1", strict=strict) for cost in ("flops", "params"))
+    left, right = (scatter_info(frame, cost, score_of(frame), strict=strict) for cost in ("flops", "params"))
     panels = [panel for pair in zip(left.panels, right.panels, strict=False) for panel in pair]
     # Accuracies share an axis only within one data set.
     return FigureInfo(tuple(panels), columns=2, note=left.note, share_y=len(panels) == 2)

@@ -46,7 +46,7 @@ def _named(verdict: Verdict) -> str:
     if verdict.mean is None:
         return str(verdict.point)
     low, high = verdict.interval or (None, None)
-    return f"{verdict.point} {difference(verdict.mean, low, high, COLUMNS['top1_diff'])}"
+    return f"{verdict.point} {difference(verdict.mean, low, high, COLUMNS[f'{verdict.variant.score}_diff'])}"
 
 
 def _more(verdict: Verdict) -> str:

@@ -31,7 +31,7 @@ from wnexplore.report.panels import (
 from wnexplore.report.placement import spread
 from wnexplore.report.series import method_label, styles
 from wnexplore.results.columns import COLUMNS, Interval
-from wnexplore.results.frame import groups, shared
+from wnexplore.results.frame import groups, score_of, shared
 from wnexplore.results.intervals import MIN_SEEDS, t_interval
 from wnexplore.results.record import Record
 from wnexplore.results.trainings import TrainingGroup, differing, newest, rungs_of, trainings
@@ -105,7 +105,7 @@ def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, Fig
     looks = _looks(frame, drawn)
     for title, members in zip(names, drawn, strict=True):
         panels += [_panel(kind, title, members, looks) for kind in kinds]
-    rows = frame[frame["top1"].notna()]
+    rows = frame[frame[score_of(frame)].notna()]
     said = (shared(rows, ("backbone", "dataset")), _meaning([len(curve.succeeded) for curve in every]))
     note = " · ".join(text for text in said if text)
     return {"learning_curves": FigureInfo(tuple(panels), columns=len(kinds), note=note)}
@@ -133,7 +133,8 @@ def _tested(name: str, *, newer: bool = False) -> _Kind:
 
 _KINDS = (
     _Kind("Training loss (nats)", lambda training: training.losses, (0.0, math.inf), False),
-    _tested("top1"),
+    _tested("top1", newer=True),
+    _tested("ap", newer=True),
     _tested("test_loss", newer=True),
 )
 
@@ -246,7 +247,7 @@ def _best(families: Iterable[Sequence[TrainingGroup]]) -> list[DesignPoint]:
 
 def _place(training: TrainingGroup) -> tuple[bool, int, float]:
     """Sorts the plain network first, then those trained longest, then the most accurate."""
-    return training.point.method != "plain", -(training.epochs or 0), -fmean(training.top1.values())
+    return training.point.method != "plain", -(training.epochs or 0), -fmean(training.scores.values())
 
 
 def _steps(points: Sequence[DesignPoint]) -> tuple[list[float | None], list[int]]:

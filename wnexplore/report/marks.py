@@ -6,7 +6,8 @@ from collections import Counter
 
 import pandas as pd
 
-from wnexplore.results.frame import cells
+from wnexplore.results.columns import COLUMNS
+from wnexplore.results.frame import cells, score_of
 from wnexplore.results.intervals import ENOUGH, MIN_SEEDS, best_coverage
 from wnexplore.results.sequences import MIN_SEEDS as FEWEST_LOOKED
 
@@ -43,7 +44,8 @@ def indistinguishable(frame: pd.DataFrame) -> list[bool]:
     That is if the interval of the difference contains 0 or is unknown; rows without a difference are not
     marked.
     """
-    bounds = ("top1_diff", "top1_diff_low", "top1_diff_high")
+    score = score_of(frame)
+    bounds = (f"{score}_diff", f"{score}_diff_low", f"{score}_diff_high")
     return [
         value is not None and (low is None or high is None or low <= 0 <= high)
         for value, low, high in zip(*(cells(frame, name) for name in bounds), strict=True)
@@ -53,20 +55,21 @@ def indistinguishable(frame: pd.DataFrame) -> list[bool]:
 def indistinguishable_line(frame: pd.DataFrame) -> str:
     """The meaning of a row that is `indistinguishable`."""
     fewest = FEWEST_LOOKED if frame.attrs.get("looked") else MIN_SEEDS
-    return (
-        "can't be told apart from plain: the interval of Δ top-1 holds 0, or fewer than"
-        f" {fewest} seeds give none"
-    )
+    heading = COLUMNS[f"{score_of(frame)}_diff"].heading
+    few = f"fewer than {fewest} seeds give none"
+    return f"can't be told apart from plain: the interval of {heading} holds 0, or {few}"
 
 
 def difference_line(frame: pd.DataFrame) -> str:
     """The meaning of the difference to plain, and the coverage of its interval; "" without any."""
-    if frame["top1_diff"].isna().all():
+    score = score_of(frame)
+    heading = COLUMNS[score].heading
+    if frame[f"{score}_diff"].isna().all():
         return ""
-    line = "top-1 over plain's on the same seeds, in percentage points"
+    line = f"{heading} over plain's on the same seeds, in percentage points"
     if frame["test_loss_diff"].notna().any():
-        line = "top-1 (percentage points) and test loss (nats) over plain's on the same seeds"
-    known = frame["top1_diff_low"].notna()
+        line = f"{heading} (percentage points) and test loss (nats) over plain's on the same seeds"
+    known = frame[f"{score}_diff_low"].notna()
     if not known.any():
         return line
     if frame.attrs.get("looked"):

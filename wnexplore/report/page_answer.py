@@ -13,12 +13,13 @@ from wnexplore.report.layout import TableLayout
 from wnexplore.report.marks import difference_line
 from wnexplore.report.pick_table import pick_layout, why
 from wnexplore.results.columns import COLUMNS, TRAINING_PROTOCOL
-from wnexplore.results.frame import cells, distinct, groups
+from wnexplore.results.frame import cells, distinct, groups, score_of
 from wnexplore.results.pick import Candidate, pick
 
 
 def answer(frame: pd.DataFrame) -> dict[str, Any]:
-    """The point with the best top-1, ties within the intervals going to the faster one, then the smaller one.
+    """The point with the best top-1, or of detectors average precision, ties within the intervals going to
+    the faster one, then the smaller one.
 
     Of several data sets or lengths of training that which most rows have is taken, and of several latency
     protocols that of most points, and both are said. "rows" has the rows of the point to take, of the
@@ -27,12 +28,13 @@ def answer(frame: pd.DataFrame) -> dict[str, Any]:
     "difference" says what those of the differences to plain are. Where nothing was trained there is no
     accuracy for which costs could be traded: it says so.
     """
-    if frame["top1"].isna().all():
+    score = score_of(frame)
+    if frame[score].isna().all():
         return {"none": _untrained(frame)}
-    rows, said = _of_one_training(frame[frame["top1"].notna()].reset_index(drop=True))
+    rows, said = _of_one_training(frame[frame[score].notna()].reset_index(drop=True))
     prefer = [name for name in ("latency_ratio", "params") if rows[name].notna().any()]
     try:
-        found = pick(rows, "top1", prefer=prefer)
+        found = pick(rows, score, prefer=prefer)
     except InputError as error:
         return {"none": str(error)}
     if found.chosen_from:
@@ -49,7 +51,7 @@ def answer(frame: pd.DataFrame) -> dict[str, Any]:
         "difference": difference_line(rows),
         "alike": len(first.alike) - 1,
         "of": len(first.candidates),
-        "unsure": sum(candidate.figures["top1"].interval is None for candidate in first.candidates),
+        "unsure": sum(candidate.figures[score].interval is None for candidate in first.candidates),
         "python": found.line,
         "title": shown.pop("title"),
         "table": shown,

@@ -19,10 +19,10 @@ from wnexplore.report.page_rows import column_dicts, looks, row_columns, row_mar
 from wnexplore.report.rungs import lines as rung_lines
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL
 from wnexplore.results.compare import software, versus
-from wnexplore.results.frame import distinct, shared
+from wnexplore.results.frame import distinct, score_of, shared
 from wnexplore.results.record import Record
 
-_COMPARED = ("top1", "test_loss", "latency_ratio", "latency_ms", "params", "flops")
+_COMPARED = ("top1", "ap", "test_loss", "latency_ratio", "latency_ms", "params", "flops")
 _VERSIONS = (
     "wnexplore",
     "commit",
@@ -68,6 +68,7 @@ def page_data(runs: Sequence[PageRun], *, most_rows: int = MOST_ROWS) -> dict[st
         "version": __version__,
         "runs": [_run(run) for run in runs],
         "columns": column_dicts(),
+        "score": "ap" if {score_of(run.rows) for run in runs} == {"ap"} else "top1",
         "count": count,
         "run_of": [number for number, length in enumerate(lengths) for _ in range(length)],
         "rows": together([row_columns(run.rows) for run in runs], lengths),
@@ -111,7 +112,7 @@ def _facts(run: PageRun) -> Iterator[tuple[str, str]]:
         if len(distinct(timed, name)) > 1:
             yield COLUMNS[name].label, _listed(timed, name)
     yield "Timed on", shared(timed, LATENCY_PROTOCOL)
-    trained = rows[rows["top1"].notna()]
+    trained = rows[rows[score_of(rows)].notna()]
     yield "Trained on", shared(trained, ("dataset", "epochs", "seeds"))
     for name in ("dataset", "epochs", "seeds"):
         if len(distinct(trained, name)) > 1:

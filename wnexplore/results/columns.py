@@ -132,6 +132,18 @@ def _learned(
     )
 
 
+_PRECISIONS = (
+    ("ap", "AP", "Average precision"),
+    ("ap50", "AP50", "AP at an IoU of 0.5"),
+    ("ap75", "AP75", "AP at an IoU of 0.75"),
+    ("ap_small", "APs", "AP of small objects"),
+    ("ap_medium", "APm", "AP of medium objects"),
+    ("ap_large", "APl", "AP of large objects"),
+    ("ar", "AR", "Average recall"),
+)
+"""Of detectors: name, heading and axis."""
+
+
 def _of_axis(axis: Axis) -> Column:
     return Column(
         axis.name,
@@ -176,6 +188,13 @@ COLUMNS: dict[str, Column] = {
             units=("%", "points"),
             decimals=1,
             bounds=(0.0, 100.0),
+        ),
+        *(
+            column
+            for names in _PRECISIONS
+            for column in _learned(
+                *names, better="larger", units=("%", "points"), decimals=1, bounds=(0.0, 100.0)
+            )
         ),
         *_learned(
             *("test_loss", "test loss", "Test loss"),

@@ -53,6 +53,11 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         return _parts(records).frame()
 
 
+def score_of(frame: pd.DataFrame) -> str:
+    """The column by which trained networks are ranked: "ap" where only detectors are, otherwise "top1"."""
+    return "ap" if frame["top1"].isna().all() and frame["ap"].notna().any() else "top1"
+
+
 def cells(frame: pd.DataFrame, name: str) -> list[Any]:
     """The column called `name` as plain values, None where it is empty."""
     return _plain(frame[name])
@@ -252,7 +257,7 @@ def _training(training: TrainingGroup) -> dict[str, Any]:
     row: dict[str, Any] = {
         "dataset": training.dataset,
         "epochs": training.epochs,
-        "seeds": len(training.top1),
+        "seeds": len(training.scores),
         "dropped_at": training.dropped_at,
     }
     for column in LEARNED:

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import pandas as pd
 
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, comparable_within, direction
-from wnexplore.results.frame import doubts, groups, numbers
+from wnexplore.results.frame import doubts, groups, numbers, score_of
 from wnexplore.results.pareto import pareto
 
 
 def default_objectives(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Accuracy against FLOPs where something was trained, otherwise none.
+    """Accuracy, or average precision, against FLOPs where something was trained, otherwise none.
 
     Without an accuracy there is no trade-off to mark: the plain network is smallest in every cost.
     """
-    trained = frame["top1"].notna() & frame["flops"].notna()
-    return ("top1", "flops") if bool(trained.any()) else ()
+    score = score_of(frame)
+    trained = frame[score].notna() & frame["flops"].notna()
+    return (score, "flops") if bool(trained.any()) else ()
 
 
 def pareto_rows(

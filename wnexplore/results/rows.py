@@ -342,7 +342,7 @@ class _Protocol(_Part):
     min_epochs: Positive | None = None
     max_epochs: Positive | None = None
     eta: Annotated[int, Field(ge=2, le=10**9)] | None = None
-    by: Literal["top1", "test_loss"] | None = None
+    by: Literal["top1", "test_loss", "ap"] | None = None
     seed_target: Annotated[float, Field(gt=0, le=100)] | None = None
     first_seeds: Positive | None = None
     max_seeds: Positive | None = None
@@ -382,6 +382,13 @@ class _Value(_Part):
     stopped_by: Literal["target", "budget"] | None = None
     warnings: list[_Warning] = Field(default_factory=list)
     top1: Percent | None = None
+    ap: Percent | None = None
+    ap50: Percent | None = None
+    ap75: Percent | None = None
+    ap_small: Percent | None = None
+    ap_medium: Percent | None = None
+    ap_large: Percent | None = None
+    ar: Percent | None = None
     test_loss: Number | None = None
     test_images: Count | None = None
     seconds: Number | None = None
@@ -424,7 +431,11 @@ class _Latency(_Value):
 
 
 class _Training(_Value):
-    top1: Percent
+    @model_validator(mode="after")
+    def _has_a_score(self) -> Self:
+        if self.top1 is None and self.ap is None:
+            raise ValueError("a training without top1 or ap")
+        return self
 
 
 class _Seeds(_Value):
@@ -450,6 +461,7 @@ class _Samples(_Part):
     loss: list[Finite] = Field(default_factory=list)
     tested_epochs: list[Annotated[float, Field(gt=0, le=10**9, multiple_of=1)]] = Field(default_factory=list)
     tested_top1: list[Percent] = Field(default_factory=list)
+    tested_ap: list[Percent] = Field(default_factory=list)
     tested_loss: list[Number | None] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -465,16 +477,17 @@ def _unequal(samples: Mapping[str, Sized]) -> list[tuple[str, int, str, int]]:
         (one, first, other, second)
         for one, other, required in _RELATED
         if (first := len(samples.get(one, ()))) != (second := len(samples.get(other, ())))
-        and (required or second)
+        and ((required and not samples.get("tested_ap")) or second)
     ]
 
 
 _RELATED = (
     ("tested_epochs", "tested_top1", True),
+    ("tested_epochs", "tested_ap", False),
     ("latency_ms", "baseline_ms", False),
     ("tested_epochs", "tested_loss", False),
 )
-"""Lists of samples of equal length, and whether the second may not be left out."""
+"""Lists of samples of equal length, and whether the second may not be left out, but for a detector's."""
 
 
 def _quick(model: type[BaseModel], extra: Literal["allow", "forbid"], **more: Any) -> SchemaValidator:

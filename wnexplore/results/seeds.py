@@ -19,7 +19,7 @@ class Until:
     """When a sweep stops adding seeds; kept with each training of it."""
 
     target: float
-    """The half width of an interval, in percentage points of top-1."""
+    """The half width of an interval, in percentage points of the score."""
     seeds: int
     """Seeds before the first look."""
     max_seeds: int
@@ -47,7 +47,7 @@ class Until:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds of a variant tell about its difference to plain in top-1."""
+    """What the seeds of a variant tell about its difference to plain in the score."""
 
     variant: TrainingGroup
     plain: TrainingGroup
@@ -72,7 +72,8 @@ class Verdict:
         if self.ended_by is None:
             return None
         low, high = self.interval or (None, None)
-        figures = {"top1_diff": self.mean, "top1_diff_low": low, "top1_diff_high": high}
+        name = f"{self.variant.score}_diff"
+        figures = {name: self.mean, f"{name}_low": low, f"{name}_high": high}
         protocol = {**self.variant.settings, **self.until.to_value(), "seeds": self.seeds}
         return Record("seeds", self.point, protocol, value={"ended_by": self.ended_by, **figures})
 
@@ -128,12 +129,14 @@ def verdicts(records: Iterable[Record], until: Until | None = None) -> list[Verd
 def _verdict(variant: TrainingGroup, plain: TrainingGroup, until: Until, spent: float) -> Verdict:
     ended = _seeds(variant) & _seeds(plain)
     available = next(seed for seed in range(len(ended) + 1) if seed not in ended)
-    ours, theirs = variant.top1, plain.top1
+    ours, theirs = variant.scores, plain.scores
     looks = range(min(until.seeds, available), available + 1)
     for seeds in looks:
         pairs = [seed for seed in range(seeds) if seed in ours and seed in theirs]
         differences = [ours[seed] - theirs[seed] for seed in pairs]
-        step = _step(variant, plain, (top1[seed] for top1 in (ours, theirs) for seed in pairs))
+        step = 0.0
+        if variant.score == "top1":
+            step = _step(variant, plain, (top1[seed] for top1 in (ours, theirs) for seed in pairs))
         interval = paired_sequence(differences, step)
         ended_by: EndedBy | None = None
         if seeds >= until.seeds and interval is not None:

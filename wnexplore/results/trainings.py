@@ -12,6 +12,7 @@ from typing import Any
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
 
@@ -54,14 +55,19 @@ class TrainingGroup:
 
     @cached_property
     def succeeded(self) -> tuple[Record, ...]:
-        """The records of seeds with a top-1."""
-        top1 = self.top1
-        return tuple(record for record in self.records if record.protocol.get("seed") in top1)
+        """The records of seeds with a score."""
+        scores = self.scores
+        return tuple(record for record in self.records if record.protocol.get("seed") in scores)
+
+    @property
+    def score(self) -> str:
+        """The figure of `LEARNED` by which networks of its task are ranked."""
+        return TASKS[self.point.task].score
 
     @cached_property
-    def top1(self) -> dict[Any, float]:
-        """Seed -> top-1 in percent, for successful seeds."""
-        return self.learned("top1")
+    def scores(self) -> dict[Any, float]:
+        """Seed -> its score in percent, for successful seeds."""
+        return self.learned(self.score)
 
     def learned(self, name: str) -> dict[Any, float]:
         """Seed -> the figure `name` of `LEARNED`, for successful seeds that have it."""
@@ -93,8 +99,8 @@ class TrainingGroup:
 
     @property
     def tested(self) -> dict[int, list[float]]:
-        """Epoch -> the top-1 after it per successful seed, in percent; includes the last epoch."""
-        return self.curve("top1")
+        """Epoch -> the score after it per successful seed, in percent; includes the last epoch."""
+        return self.curve(self.score)
 
     def curve(self, name: str) -> dict[int, list[float]]:
         """Epoch -> the figure `name` of `LEARNED` after it, per successful seed that has it.
@@ -112,7 +118,7 @@ class TrainingGroup:
     def _curve(self, name: str) -> dict[int, list[float]]:
         figures, found = self.learned(name), dict[float, list[float]]()
         for record in self.succeeded:
-            values = record.samples.get(TESTED[name], ())
+            values = record.samples.get(TESTED.get(name, ""), ())
             last = figures.get(record.protocol.get("seed"))
             if not values and last is None:
                 continue
@@ -128,8 +134,8 @@ class TrainingGroup:
 
     @property
     def ranked_by(self) -> str:
-        """The figure of `LEARNED` by which halving ranks; top1 without halving."""
-        return str(self.settings.get("by") or "top1")
+        """The figure of `LEARNED` by which halving ranks; the score without halving."""
+        return str(self.settings.get("by") or self.score)
 
     @property
     def tested_means(self) -> dict[int, float]:
@@ -234,8 +240,8 @@ def _text(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-TESTED = {"top1": "tested_top1", "test_loss": "tested_loss"}
-"""A figure of `LEARNED` -> the sample with its values after `tested_epochs`."""
+TESTED = {"top1": "tested_top1", "ap": "tested_ap", "test_loss": "tested_loss"}
+"""A figure of `LEARNED` -> the sample with its values after `tested_epochs`, if there is one."""
 
 
 def _figure(record: Record, name: str) -> float | None:

@@ -26,7 +26,7 @@ from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE
 from wnexplore.design.sweep_file import PointSpec, SweepSpec, written_before
 from wnexplore.errors import InputError, Notice, RunError, shown, unknown
-from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, LEARNED, TRAINING_PROTOCOL, direction
+from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, direction
 from wnexplore.results.filters import condition, truth
 from wnexplore.results.frame import frame, numbers
 from wnexplore.results.record import Record
@@ -541,8 +541,8 @@ def _objectives(wanted: Search, rows: pd.DataFrame) -> Values:
 
 def _check_complete(wanted: Search, store: Store, keys: Iterable[str]) -> None:
     """Raise `InputError` if a training with one of `keys` is from before an objective's figure was kept."""
-    # Older records have a top-1.
-    names = [column.name for column in LEARNED if column.name in wanted.objectives and column.name != "top1"]
+    # Older records have a top-1; a detector's lack what there is no object for.
+    names = {"test_loss"} & set(wanted.objectives)
     for record in store.records(keys) if names else ():
         for name in names if record.figure == "training" and record.status == "ok" else ():
             if record.value.get(name) is None:

@@ -31,7 +31,7 @@ from wnexplore.measure.saved_rounds import KeptRounds
 from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.results.record import Record, record_key
-from wnexplore.training.setup import load, training_misfit
+from wnexplore.training.setup import load, started, training_misfit
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import trained_record
 
@@ -239,7 +239,7 @@ def _trained(task: TrainingTask, surroundings: dict[str, Any], on_part: OnPart) 
     def make() -> nn.Module:
         # Called with the training's switches set.
         surroundings.update(environment(record.protocol["device"]))
-        return build(network, init=task.spec.init)
+        return started(task.spec, network)
 
     def begun() -> Trainer:
         return Trainer(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -18,6 +19,7 @@ from wnexplore.errors import RunError
 from wnexplore.measure.failure import network_step
 from wnexplore.measure.thread_waiting import yield_to_others
 from wnexplore.measure.torch_settings import PRECISION, precision_set
+from wnexplore.models.detector_parts import has_parts
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import Snapshot
 from wnexplore.training.plain_values import overlaps
@@ -36,6 +38,21 @@ class Evaluation:
     """Mean cross-entropy, in nats, without label smoothing; not finite if an output of the network is not."""
     images: int
     """Number of images, without damaged ones."""
+
+    @property
+    def score(self) -> float:
+        """The figure by which networks are ranked."""
+        return self.top1
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """By column, but for the loss."""
+        return {"top1": self.top1}
+
+    @property
+    def logged(self) -> dict[str, float | None]:
+        """The figures of a log's row, but for the loss."""
+        return {"top1": self.top1, "top5": self.top5}
 
 
 class StoppedError(Exception):
@@ -151,11 +168,11 @@ def refresh_batch_norm(
     batches = split.batches(batch_size, device, images_from)
     stopped = False
     with torch.no_grad():
-        for images, _ in islice(batches, math.ceil(_REFRESH_IMAGES / batch_size)):
+        for images, targets in islice(batches, math.ceil(_REFRESH_IMAGES / batch_size)):
             stopped = stop()
             if stopped:
                 break
-            _forward(model, images)
+            _forward(model, images, targets)
     # Only those that counted batches: a layer may be frozen only during a forward pass.
     found = [(norm, _statistics(norm)) for norm in norms if norm.num_batches_tracked]
     before.put_back()
@@ -178,6 +195,11 @@ def _agree(network: nn.Module) -> None:
             distributed.broadcast(value, 0)
             if value is not buffer:
                 buffer.copy_(value)
+
+
+def run_in_training(network: nn.Module, images: Any, targets: Any) -> Any:
+    """What `network`, in training mode, gives for a batch: logits, or a detector's losses."""
+    return network(images, targets) if has_parts(network) else network(images)
 
 
 def is_too_few(error: Exception) -> bool:
@@ -208,11 +230,11 @@ def _statistics(norm: nn.modules.batchnorm._BatchNorm, *, copies: bool = True) -
     return tuple(tensor.clone() if copies else tensor for tensor in tensors)
 
 
-def _forward(model: nn.Module, images: Tensor) -> None:
+def _forward(model: nn.Module, images: Any, targets: Any) -> None:
     """Run `model` on `images`; ignoring batches that damaged images left too small."""
     with network_step("while batch-norm statistics were recomputed"):
         try:
-            model(images)
+            run_in_training(model, images, targets)
         except ValueError as error:
             if not is_too_few(error):
                 raise

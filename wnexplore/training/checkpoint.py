@@ -59,6 +59,8 @@ class CheckpointMetadata:
     epoch: float
     top1: float | None = None
     """Top-1 accuracy in percent; None if not tested."""
+    ap: float | None = None
+    """Of a detector: average precision in percent; None if not tested."""
     source: str | None = None
     """`source_hash` of the network's Python file; None if there is none, and in old checkpoints."""
 
@@ -86,6 +88,9 @@ def save_checkpoint(
         if isinstance(tensor, Tensor)  # a layer's extra state may have any type, and is in `side_state`
     }
     content = asdict(metadata) | {"point": metadata.point.to_dict(), "version": VERSION}
+    if metadata.ap is None:
+        # Left out, so that earlier versions read what they know.
+        del content["ap"]
     header = {"format": "pt", KEY: json.dumps(content, sort_keys=True)}
     if side_state:
         header[_SIDE_STATE] = _as_text(side_state)
@@ -147,6 +152,7 @@ def read_checkpoint_metadata(path: Path, backbone: str | None = None) -> Checkpo
         step=found.step,
         epoch=found.epoch,
         top1=found.top1,
+        ap=found.ap,
         source=found.source,
     )
 

@@ -25,7 +25,7 @@ class Checkpoints:
 
     @property
     def best(self) -> Path:
-        """The weights with the largest top-1 so far."""
+        """The weights with the best score so far."""
         return self.folder / f"best{SUFFIX}"
 
     @property

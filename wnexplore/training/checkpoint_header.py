@@ -133,7 +133,8 @@ def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
             f"checkpoint {named(path)} is damaged: point: resolution is {point.resolution}: expected at most"
             f" {_LARGEST_TRAINED:,}"
         )
-    if not any(point.num_classes in shape for shape in shapes.values()):
+    outputs = point.num_classes * (ANCHORS if point.task == "detection" else 1)
+    if not any(outputs in shape for shape in shapes.values()):
         raise _unfit(path, f"no tensor has the size of {point.num_classes:,} classes")
     times = _TIMES if is_external(point.backbone) else 1
     bounds = NumbersAtMost(times * sum(map(math.prod, shapes.values())) + _SLACK)
@@ -174,7 +175,11 @@ def try_out(path: Path, network: nn.Module, point: DesignPoint) -> None:
             f" {shown(error)}"
         ) from None
     before.put_back()
-    if not isinstance(logits, Tensor) or logits.shape != (1, point.num_classes):
+    if point.task == "detection":
+        fits = isinstance(logits, Tensor) and logits.dim() == 3 and logits.shape[2] == point.num_classes + 4
+    else:
+        fits = isinstance(logits, Tensor) and logits.shape == (1, point.num_classes)
+    if not fits:
         raise _unfit(path, f"its network doesn't give {point.num_classes:,} values for an image")
 
 
@@ -184,6 +189,8 @@ _TRIED = 640
 _TIMES = 8
 """Largest ratio of elements that an external backbone allocates to those in its file: parts may be built
 twice."""
+ANCHORS = 9
+"""Of a detector at each place of a map."""
 _SLACK = 2**22
 """Elements that a network may allocate beyond those of its file, which are too few to matter."""
 

@@ -85,6 +85,7 @@ class Metadata(_Strict):
     step: _Count
     epoch: Annotated[float, Field(ge=0)]
     top1: Annotated[float, Field(ge=0, le=100)] | None = None
+    ap: Annotated[float, Field(ge=0, le=100)] | None = None
     # Absent from older files.
     source: Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")] | None = None
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from wnexplore.data import Data, FolderSplit, Split, TensorSplit, load_data
+from wnexplore.data.coco import tested_coco
 from wnexplore.data.decoding import (
     USUAL_RANGES,
     Ranges,
@@ -17,8 +20,9 @@ from wnexplore.data.decoding import (
     read_image,
     reason,
 )
-from wnexplore.data.folder import looked_at, tested_folder
-from wnexplore.data.preprocessing import Preprocessing, normalised, tested
+from wnexplore.data.detection import DetectionSplit, Relabelled, check_shape
+from wnexplore.data.folder import IMAGENET_MEAN, IMAGENET_STD, looked_at, tested_folder
+from wnexplore.data.preprocessing import Preprocessing, normalised, tested, to_tensor
 from wnexplore.design.data_source import parse_data
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.torch_settings import PRECISION, precision_set
@@ -26,6 +30,41 @@ from wnexplore.training.checkpoint import Trained
 
 Answer = list[tuple[str, float]]
 """Class names with probabilities, in descending order."""
+
+
+@dataclass(frozen=True)
+class DetectedObject:
+    """One object that a detector found."""
+
+    name: str
+    """Of its class."""
+    score: float
+    """From 0 to 1."""
+    box: tuple[float, ...]
+    """x1, y1, x2, y2 in pixels of the image."""
+
+
+@dataclass(frozen=True)
+class Detected:
+    """An image, and what was found in it."""
+
+    image: Tensor
+    """uint8: (3, H, W)."""
+    objects: Sequence[DetectedObject]
+    """In descending order of their scores."""
+
+    def drawn(self) -> Image.Image:
+        """The image with the boxes, names and scores."""
+        from torchvision.transforms.v2.functional import to_pil_image
+        from torchvision.utils import draw_bounding_boxes
+
+        image = self.image
+        if self.objects:
+            names = [f"{one.name} {100 * one.score:.0f} %" for one in self.objects]
+            boxes = torch.tensor([one.box for one in self.objects])
+            image = draw_bounding_boxes(image, boxes, names, colors="#FFD800", width=2)
+        picture: Image.Image = to_pil_image(image)
+        return picture
 
 
 def test_data(
@@ -56,7 +95,15 @@ def images_for(
     """
     metadata = trained.metadata
     requested = parse_data(source or metadata.data)
+    if requested.task != metadata.point.task:
+        raise InputError(
+            f"data set '{shown(requested.label)}' is for {requested.task}, and this network for"
+            f" {metadata.point.task}: expected another data set"
+        )
     size = resolution or metadata.point.resolution
+    if requested.name == "coco":
+        assert requested.path is not None, "parse_data sees to it"
+        return tested_coco(requested.path)
     if requested.name != "folder":
         data = load_data(requested, resolution=size)
         return replace(data, test=_prepared(data.test, metadata.preparation))
@@ -102,10 +149,37 @@ def predict(
     return answers
 
 
+def detect(
+    trained: Trained, paths: Sequence[Path], device: str, min_score: float
+) -> dict[Path, Detected | str]:
+    """The objects in each image file with a score of at least `min_score`, or why it can't be read."""
+    network, classes = trained.network.to(device), trained.metadata.classes
+    answers: dict[Path, Detected | str] = {}
+    for path in paths:
+        try:
+            image = to_tensor(read_image(str(path), {})).float().round().clamp(0, 255).to(torch.uint8)
+            check_shape(image)
+        except Exception as error:  # a decoder may raise anything on a broken file
+            answers[path] = reason(error)
+            continue
+        with torch.inference_mode(), precision_set(PRECISION):
+            (found,) = network([image.to(device).float() / 255])
+        kept = found["scores"] >= min_score
+        values = (found[name][kept].cpu().tolist() for name in ("labels", "scores", "boxes"))
+        objects = [
+            DetectedObject(classes[label], score, tuple(box))
+            for label, score, box in zip(*values, strict=True)
+        ]
+        answers[path] = Detected(image, objects)
+    return answers
+
+
 def preparation(split: Split) -> Preprocessing:
     """The preprocessing of image files that is equivalent to that of the test split `split`."""
     if isinstance(split, FolderSplit):
         return split.how
+    if isinstance(split, DetectionSplit):
+        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
     assert isinstance(split, TensorSplit)
     mean, std = ((values.flatten() / split.peak).tolist() for values in (split.mean, split.std))
     return Preprocessing(tuple(mean), tuple(std), grey=split.images.shape[1] == 1)
@@ -159,5 +233,7 @@ def _relabelled(split: Split, labels: Sequence[int]) -> Split:
     if isinstance(split, FolderSplit):
         samples = [(path, labels[label]) for path, label in split.folder.samples]
         return replace(split, folder=replace(split.folder, samples=samples))
+    if isinstance(split, DetectionSplit):
+        return replace(split, pictures=Relabelled(split.pictures, tuple(labels)))
     assert isinstance(split, TensorSplit)
     return replace(split, labels=torch.tensor(labels)[split.labels])

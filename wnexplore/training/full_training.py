@@ -19,13 +19,13 @@ from torch import nn
 from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE, TrainSpec
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.errors import STOPS, InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
 from wnexplore.measure.failure import context_watched
 from wnexplore.measure.memory_bound import bound_memory
 from wnexplore.measure.memory_fit import check_fits_somewhere
 from wnexplore.measure.torch_settings import threads_set
-from wnexplore.models import build
 from wnexplore.models.trial_run import try_out
 from wnexplore.results.record import Record
 from wnexplore.results.store import Store
@@ -36,7 +36,7 @@ from wnexplore.training.distributed import Processes, joined
 from wnexplore.training.evaluate import preparation
 from wnexplore.training.log import Row, TrainingLog
 from wnexplore.training.loop import STATE_VERSION
-from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit
+from wnexplore.training.setup import check_trainable, load, started, threads_of, training_misfit
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import trained_record, training_protocol
 
@@ -67,9 +67,10 @@ class TrainingOutcome:
     steps: int
     finished: bool
     """Whether it completed the recipe and its tests; otherwise it was stopped and saved."""
-    best_top1: float | None
+    best_score: float | None
+    """Top-1 accuracy, or a detector's average precision, in percent."""
     best: Path
-    """The weights with that accuracy."""
+    """The weights with that score."""
     damaged: tuple[str, ...]
     """Paths of images that couldn't be read."""
     why_damaged: Mapping[str, str]
@@ -131,7 +132,7 @@ class _RunDirectory(Callbacks):
         self._source = source_hash(self._point.backbone) if external else None
 
         def make() -> nn.Module:
-            network = build(self._point, init=spec.init)
+            network = started(spec, self._point)
             # Random numbers during training (dropout) differ by process.
             seed_generators(run.seed + _PRIME * processes.rank)
             return network
@@ -208,8 +209,8 @@ class _RunDirectory(Callbacks):
 
     def on_test(self) -> None:
         """Save the weights if they are the best so far."""
-        *before, top1 = self.trainer.figure.tested_top1
-        if self._processes.first and top1 > max(before, default=-math.inf):
+        *before, score = self.trainer.figure.tested_scores
+        if self._processes.first and score > max(before, default=-math.inf):
             self._checkpoints.save_best(self.trainer.training.network, self._metadata(), self._side_state())
 
     def on_end(self) -> None:
@@ -256,6 +257,7 @@ class _RunDirectory(Callbacks):
         training, figure, spec = self.trainer.training, self.trainer.figure, self._run.spec
         tested = figure.tested_epochs
         current = bool(tested) and tested[-1] == len(figure.losses) == training.epoch
+        score = {TASKS[self._point.task].score: figure.score} if current else {}
         return CheckpointMetadata(
             self._point,
             spec.source.text,
@@ -265,8 +267,8 @@ class _RunDirectory(Callbacks):
             self._run.seed,
             training.step,
             training.epoch,
-            figure.top1 if current else None,
-            self._source,
+            source=self._source,
+            **score,
         )
 
     def _identity(self) -> str:

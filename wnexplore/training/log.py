@@ -39,6 +39,9 @@ class Row:
     top1: float | None = None
     """Test accuracy in percent; None in rows without a test."""
     top5: float | None = None
+    ap: float | None = None
+    """Of a detector: average precision in percent, and that at an intersection over union of 0.5."""
+    ap50: float | None = None
 
 
 class TrainingLog(AbstractContextManager["TrainingLog"]):
@@ -125,6 +128,7 @@ def _board(folder: Path, step: int) -> SummaryWriter | None:
 
 
 _NAMES = [field.name for field in fields(Row)]
+_LATER = ("ap", "ap50")
 
 
 def _text(rows: list[Row], head: bool = False) -> str:
@@ -137,5 +141,7 @@ def _text(rows: list[Row], head: bool = False) -> str:
 
 
 def _row(found: dict[str, Any]) -> Row:
+    # Older logs lack the last columns.
+    found = dict.fromkeys(_LATER, "") | found
     numbers = {name: None if found[name] == "" else float(found[name]) for name in _NAMES[1:]}
     return Row(int(found["step"]), **numbers)  # type: ignore[arg-type]

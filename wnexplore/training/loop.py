@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
@@ -20,10 +19,12 @@ from wnexplore.design.protocol import Recipe
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.failure import NetworkError, network_step
 from wnexplore.measure.thread_waiting import yield_to_others
+from wnexplore.models.detector_parts import has_parts
 from wnexplore.models.trial_run import changed_parameter
-from wnexplore.training.accuracy import is_too_few
+from wnexplore.training.accuracy import is_too_few, run_in_training
 from wnexplore.training.determinism import generator_states, set_generator_states
 from wnexplore.training.network_state import SideState, Snapshot, load_network_state, network_state
+from wnexplore.training.objective import loss_of
 from wnexplore.training.optimizer import (
     clip_gradients,
     load_optimizer_state,
@@ -35,9 +36,10 @@ from wnexplore.training.weight_average import Average
 
 
 class TrainingLoop:
-    """The training of a network from (N, 3, H, W) to logits (N, classes) on `split`, after `step` steps.
+    """The training of a network from (N, 3, H, W) to logits (N, classes), or of a detector, on `split`, after
+    `step` steps.
 
-    Cross-entropy with label smoothing, under `recipe`. The batch size is that of all `world` processes
+    By `wnexplore.training.objective.loss_of`, under `recipe`. The batch size is that of all `world` processes
     together, of which this is number `rank`; with more than one, torch.distributed is initialised and the
     gradients are averaged over them. The images of each step depend only on `seed` and the step: every
     network of a seed sees the same images. `skips`: some parameters may lack a gradient in a step, which the
@@ -70,6 +72,7 @@ class TrainingLoop:
         self._split, self._rank, self._world = split, rank, world
         # In a run shorter than two warm-ups, the warm-up is half of it.
         self._warmup = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.steps // 2)
+        self._milestones = [epoch * self.steps_per_epoch for epoch in recipe.milestones or ()]
         self._has_run = False
         self._make_optimizer()
         self._scaler = torch.amp.GradScaler(device, enabled=recipe.amp == "float16")
@@ -94,7 +97,11 @@ class TrainingLoop:
     @property
     def lr(self) -> float:
         """The learning rate of the next step, except that of kernels."""
-        return self.recipe.lr * lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule)
+        return self.recipe.lr * self._lr_factor
+
+    @property
+    def _lr_factor(self) -> float:
+        return lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule, self._milestones)
 
     def losses(self, until: int) -> Iterator[Tensor | None]:
         """Train up to step `until`, yielding each step's loss (), in nats, on the device.
@@ -115,10 +122,12 @@ class TrainingLoop:
             if start == 0:
                 # Within an epoch, modules that put themselves into evaluation mode stay so after a stop too.
                 self._called.train()
+                if self.recipe.batch_norm == "frozen":
+                    _freeze_statistics(self.network)
             yield_to_others(at_once=True)
-            for images, labels in islice(batches, last - self.step):
+            for images, targets in islice(batches, last - self.step):
                 yield_to_others()
-                loss = self._advance(images, labels)
+                loss = self._advance(images, targets)
                 self.skipped += loss is None
                 self.step += 1
                 yield loss
@@ -150,15 +159,15 @@ class TrainingLoop:
             self.average.load_state(state["average"])
         set_generator_states(state["generators"])
 
-    def _advance(self, images: Tensor, labels: Tensor) -> Tensor | None:
+    def _advance(self, images: Any, targets: Any) -> Tensor | None:
         """One step of the optimiser; the loss stays on the device, without synchronisation."""
         if len(images) == 0:
             return None
         with network_step(f"in step {self.step + 1} of {self.steps}"):
-            loss = self._gradients(images, labels)
+            loss = self._gradients(images, targets)
         if loss is None:
             return None
-        set_lr(self._optimizer, lr_factor(self.step, self.steps, self._warmup, self.recipe.lr_schedule))
+        set_lr(self._optimizer, self._lr_factor)
         if self.recipe.clip_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
             clip_gradients(self._optimizer, self.recipe.clip_grad_norm)
@@ -168,13 +177,13 @@ class TrainingLoop:
             self.average.update()
         return loss.detach()
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor | None:
-        """The loss, and its gradients at the parameters; None as `_logits`."""
-        logits = self._logits(images)
-        if logits is None:
+    def _gradients(self, images: Any, targets: Any) -> Tensor | None:
+        """The loss, and its gradients at the parameters; None as `_outputs`."""
+        outputs = self._outputs(images, targets)
+        if outputs is None:
             return None
         self._take_in_layers()
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = loss_of(outputs, targets, self.recipe)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         for parameter in self._parameters.values():
@@ -183,14 +192,14 @@ class TrainingLoop:
                 parameter.grad = parameter.grad.to_dense()
         return loss
 
-    def _logits(self, images: Tensor) -> Tensor | None:
-        """Logits (N, classes); None, without side effects, if one image is too few."""
+    def _outputs(self, images: Any, targets: Any) -> Any:
+        """Logits (N, classes), or a detector's losses; None, without a trace, if one image is too few."""
         before = Snapshot(self.network) if len(images) == 1 and not self._is_unmade() else None
         generators = generator_states(self.device) if before is not None else {}
         try:
             with self._precision():
-                logits: Tensor = self._called(images)
-            return logits
+                # A detector's losses are computed in it.
+                return self._called(images, targets) if has_parts(self.network) else self._called(images)
         except ValueError as error:
             if before is None or not is_too_few(error):
                 raise
@@ -204,14 +213,15 @@ class TrainingLoop:
         return None
 
     def _check_one_image(self) -> None:
-        images, _ = next(self._batches_to_try(), (None, None))
-        if images is None or self._is_unmade():
+        batch = next(self._batches_to_try(), None)
+        if batch is None or self._is_unmade():
             return
+        images, targets = batch
         before, generators = Snapshot(self.network), generator_states(self.device)
         self.network.train()
         try:
             with torch.no_grad(), self._precision():
-                self.network(images[:1])
+                run_in_training(self.network, images[:1], targets[:1])
         except ValueError as error:
             if not is_too_few(error):
                 raise
@@ -232,11 +242,11 @@ class TrainingLoop:
     def _run_once(self) -> None:
         """Run the network once, since it may create layers or buffers in its first forward pass."""
         generators = generator_states(self.device)
-        images, _ = next(self._batches_to_try(), (None, None))
+        batch = next(self._batches_to_try(), None)
         self.network.train()
-        if images is not None:
+        if batch is not None:
             with torch.no_grad(), self._precision():
-                self.network(images)
+                run_in_training(self.network, *batch)
             self._take_in_layers()
         set_generator_states(generators)
 
@@ -273,12 +283,19 @@ class TrainingLoop:
         return torch.autocast(self.device, getattr(torch, self.recipe.amp))
 
 
-def check_loss(loss: float, classes: int, place: str, recipe: Recipe) -> None:
+def _freeze_statistics(network: nn.Module) -> None:
+    """Let batch normalisations use their running statistics, and keep them."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def check_loss(loss: float, hopeless: float, place: str, recipe: Recipe) -> None:
     """Raise `RunError` if `loss`, the mean in nats over the steps of `place`, shows that training diverged.
 
-    That is a loss that is not finite, or over ten times that of uniform predictions.
+    That is a loss that is not finite, or over the `hopeless` one.
     """
-    if math.isfinite(loss) and loss <= _HOPELESS * math.log(max(classes, 2)):
+    if math.isfinite(loss) and loss <= hopeless:
         return
     raise diverged(f"the loss is {loss:.4g} {place}", recipe)
 
@@ -302,4 +319,3 @@ def check_trained(losses: int, skipped: int, split: Split) -> None:
 
 STATE_VERSION = 2
 """Version of the format of `TrainingLoop.state`."""
-_HOPELESS = 10.0

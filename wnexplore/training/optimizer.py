@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from wnexplore.design.protocol import LrSchedule, Recipe
 from wnexplore.errors import shown
+from wnexplore.models.detector_parts import PARTS, has_parts
 from wnexplore.nn import Gate, MethodConv2d
 
 
@@ -87,14 +88,18 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
-def lr_factor(step: int, steps: int, warmup: int, schedule: LrSchedule = "cosine") -> float:
+def lr_factor(
+    step: int, steps: int, warmup: int, schedule: LrSchedule = "cosine", milestones: Sequence[int] = ()
+) -> float:
     """The factor of the learning rate in step 0, 1, ..., steps - 1.
 
     It rises linearly to 1 over `warmup` steps, then falls to 0, linearly or along half a cosine
-    (Loshchilov and Hutter, ICLR 2017, without restarts).
+    (Loshchilov and Hutter, ICLR 2017, without restarts), or to a tenth at each of the steps `milestones`.
     """
     if step < warmup:
         return (step + 1) / warmup
+    if schedule == "step":
+        return float(0.1 ** sum(step >= milestone for milestone in milestones))
     passed = (step - warmup) / (steps - warmup)
     return 1 - passed if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * passed))
 
@@ -128,10 +133,13 @@ def parameter_groups(model: nn.Module, recipe: Recipe, *, frozen: bool = False) 
     weight is further multiplied by a factor f after which its kernels move as far in a step as ordinary ones
     (see `KernelSum`): f = 1 / (terms·scale²) for SGD, such as 4/lambda for WeightNet with sigmoid, and
     1 / (terms·scale) for AdamW. Its weight decay is divided by f, so that kernels decay alike. A gate's
-    convolution that no normalisation follows then counts as a linear layer: the higher rate of kernels is for
-    those whose scale a normalisation takes out.
+    convolution that no normalisation follows then counts as a linear layer, as those of a detector's pyramid
+    and head always do: the higher rate of kernels is for those whose scale a normalisation takes out.
     """
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    if has_parts(model):
+        # No normalisation follows theirs.
+        linear |= {id(p) for part in PARTS.values() for p in model.get_submodule(part).parameters()}
     if recipe.lr_parity:
         gates = [module for module in model.modules() if isinstance(module, Gate)]
         linear |= {id(gate.get_parameter(f"{name}.weight")) for gate in gates for name in gate.unnormalised}

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from wnexplore.data import Data
 from wnexplore.design.protocol import Recipe
-from wnexplore.training.accuracy import Evaluation, StoppedError, evaluate, ready_for_test
+from wnexplore.training.accuracy import Evaluation, StoppedError, ready_for_test
+from wnexplore.training.average_precision import DetectionEvaluation
 from wnexplore.training.determinism import generator_states, reproducible, set_generator_states
 from wnexplore.training.distributed import Processes
 from wnexplore.training.log import Row
 from wnexplore.training.loop import TrainingLoop, check_loss, check_trained, diverged
 from wnexplore.training.network_state import Snapshot
+from wnexplore.training.objective import evaluation_of, hopeless_loss
 from wnexplore.training.training_record import TrainingFigure
 
 
@@ -47,7 +49,8 @@ class Callbacks:
 
 
 class Trainer:
-    """Trains a network from (N, 3, resolution, resolution) to logits (N, num_classes) by `recipe`.
+    """Trains a network from (N, 3, resolution, resolution) to logits (N, num_classes), or a detector, by
+    `recipe`.
 
     `make_model` builds it. The same seed on the same machine, with as many threads and processes, gives
     bit-identical results, and the same order and augmentation of the images for every network; torch's
@@ -153,10 +156,11 @@ class Trainer:
             "curves": {
                 "loss": figure.losses,
                 "tested_epochs": figure.tested_epochs,
-                "tested_top1": figure.tested_top1,
+                "tested_top1": figure.tested_scores,
                 "tested_loss": figure.tested_loss,
             },
             "best": figure.best,
+            "figures": figure.figures,
             "untold": self._pending,
             "damaged": damaged,
             "why_damaged": why,
@@ -179,7 +183,8 @@ class Trainer:
         self.figure = TrainingFigure(
             losses=list(curves["loss"]),
             tested_epochs=list(curves["tested_epochs"]),
-            tested_top1=list(curves["tested_top1"]),
+            tested_scores=list(curves["tested_top1"]),
+            figures=dict(state.get("figures", {})),
             # Older states have none: their tests' losses are unknown.
             tested_loss=list(curves.get("tested_loss", [None] * len(curves["tested_epochs"]))),
             test_images=state.get("test_images"),
@@ -255,7 +260,8 @@ class Trainer:
             place = f"in epoch {len(self.figure.losses) + 1} of {self.epochs}"
         else:
             place = f"before step {training.step} of {training.steps}"
-        check_loss(loss, self._data.num_classes, f"{place} (seed {self._seed})", self._recipe)
+        hopeless = hopeless_loss(training.network, self._data.num_classes)
+        check_loss(loss, hopeless, f"{place} (seed {self._seed})", self._recipe)
         rate = (training.step - self._row_step) * self._recipe.batch_size / passed
         self._pending = {"loss": loss, "rate": rate}
         self._window = _Losses(self._device)
@@ -267,7 +273,7 @@ class Trainer:
         """Test if the row is `tested`, and report the row; False if the test was stopped."""
         training, found = self.training, self._pending
         assert found is not None
-        test: dict[str, float | None] = {}
+        figures: dict[str, float | None] = {}
         if tested:
             try:
                 evaluation = self._test(callbacks)
@@ -275,7 +281,7 @@ class Trainer:
                 self._save(callbacks, weights=False)
                 return False
             loss = self.figure.test_loss
-            test = {"test_loss": loss, "top1": evaluation.top1, "top5": evaluation.top5}
+            figures = {"test_loss": loss, **evaluation.logged}
         self._pending = None
         callbacks.on_row(
             Row(
@@ -285,18 +291,18 @@ class Trainer:
                 found["loss"],
                 found["rate"],
                 self.figure.seconds,
-                **test,
+                **figures,
             )
         )
         if tested:
             self._save(callbacks)
         return True
 
-    def _test(self, callbacks: Callbacks) -> Evaluation:
+    def _test(self, callbacks: Callbacks) -> Evaluation | DetectionEvaluation:
         network, processes, figure = self.training.network, self._processes, self.figure
         with self.ready_for_test(callbacks.stop):
             before = Snapshot(network)
-            found = evaluate(
+            found = evaluation_of(
                 network,
                 self._data.test,
                 self._recipe.batch_size,
@@ -306,14 +312,15 @@ class Trainer:
                 stop=callbacks.stop,
             )
             before.put_back()
-            finite, epoch = math.isfinite(found.loss), len(figure.losses)
+            finite, epoch = found.loss is None or math.isfinite(found.loss), len(figure.losses)
             # Earlier ones may recover, such as by better statistics of batch normalisation.
             if not finite and self.training.step == self.training.steps:
                 place = f"after epoch {epoch} of {self.epochs} (seed {self._seed})"
                 raise diverged(f"the test loss is {found.loss:.4g} {place}", self._recipe)
             figure.test_images = found.images
             figure.tested_epochs.append(epoch)
-            figure.tested_top1.append(found.top1)
+            figure.tested_scores.append(found.score)
+            figure.figures = found.figures
             figure.tested_loss.append(found.loss if finite else None)
             callbacks.on_test()
         return found

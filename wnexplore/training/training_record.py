@@ -8,6 +8,7 @@ from typing import Any
 
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.measure.torch_settings import PRECISION
 from wnexplore.results.record import Record
 
@@ -19,8 +20,8 @@ class TrainingFigure:
     losses: list[float] = field(default_factory=list)
     """Mean training loss of each epoch, in nats."""
     tested_epochs: list[int] = field(default_factory=list)
-    tested_top1: list[float] = field(default_factory=list)
-    """Top-1 accuracy after those epochs, in percent."""
+    tested_scores: list[float] = field(default_factory=list)
+    """Top-1 accuracy after those epochs, or a detector's average precision, in percent."""
     tested_loss: list[float | None] = field(default_factory=list)
     """Mean cross-entropy of the test images after those epochs, in nats.
 
@@ -36,11 +37,13 @@ class TrainingFigure:
     """The reason for each of them, where known."""
     skipped: int = 0
     """Skipped steps: damaged images left too few in the batch."""
+    figures: dict[str, float | None] = field(default_factory=dict)
+    """All figures of the last test by column, in percent; {} from a state of an older version."""
 
     @property
-    def top1(self) -> float:
-        """The last of `tested_top1`."""
-        return self.tested_top1[-1]
+    def score(self) -> float:
+        """The last of `tested_scores`."""
+        return self.tested_scores[-1]
 
     @property
     def test_loss(self) -> float | None:
@@ -49,8 +52,8 @@ class TrainingFigure:
 
     @property
     def best(self) -> float | None:
-        """The largest of `tested_top1`; None before the first test."""
-        return max(self.tested_top1, default=None)
+        """The largest of `tested_scores`; None before the first test."""
+        return max(self.tested_scores, default=None)
 
 
 def training_protocol(
@@ -102,8 +105,10 @@ def trained_record(
 
     `dropped_at`: the epochs after which successive halving dropped it; None if it completed the recipe.
     """
+    score = TASKS[record.point.task].score
     value = {
-        "top1": figure.top1,
+        score: figure.score,
+        **figure.figures,
         "test_loss": figure.test_loss,
         "test_images": figure.test_images,
         "seconds": figure.seconds,
@@ -116,7 +121,7 @@ def trained_record(
     samples: dict[str, Any] = {
         "loss": figure.losses,
         "tested_epochs": [float(epoch) for epoch in figure.tested_epochs],
-        "tested_top1": figure.tested_top1,
+        f"tested_{score}": figure.tested_scores,
         "tested_loss": figure.tested_loss,
     }
     return replace(record, value=value, samples=samples, environment=environment)

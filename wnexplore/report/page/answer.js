@@ -31,14 +31,17 @@ function drawAnswers() {
 
 /** A point's name, which opens it, and its figures. */
 function figuresOf(row) {
-  const [top1, diff, ratio] = ["top1", "top1_diff", "latency_ratio"].map((name) => page.columns.get(name));
-  const figures = [`top-1 ${shownCell(row, top1)} %`];
-  if (row.top1_diff !== null) figures.push(`${shownCell(row, diff)} points over plain on the same seeds`);
+  const {score: name} = page.content;
+  const [score, diff, ratio] = [name, `${name}_diff`, "latency_ratio"].map((column) => page.columns.get(column));
+  const figures = [`${score.heading} ${shownCell(row, score)} %`];
+  if (row[diff.name] !== null) figures.push(`${shownCell(row, diff)} points over plain on the same seeds`);
   if (row.latency_ratio !== null) {
     figures.push(`×${formatted(ratio, row.latency_ratio)} plain${row.latency_is === "predicted" ? " (predicted)" : ""}`);
   }
   return [element("button", {type: "button", class: "link", "data-point": row.key}, [row.title]), `: ${figures.join(", ")}`];
 }
+
+const scoreName = () => page.columns.get(page.content.score).heading;
 
 function reasonOf({alike, of, decided_by: decided}) {
   if (of === 1) return "it is the only point that was trained.";
@@ -52,11 +55,12 @@ function reasonOf({alike, of, decided_by: decided}) {
 function certaintyOf({alike, of, unsure}, take, best) {
   if (of === 1) return "There is nothing to compare it with.";
   if (unsure) return `Not known: ${unsure} of ${of} points have no interval (fewer than 2 seeds).`;
-  if (alike === 0) return `No other of the ${of} points can be the best in top-1 within the intervals.`;
-  const overlap = `By these intervals ${alike} of the ${of - 1} others can't be told apart from the largest mean in top-1.`;
+  if (alike === 0) return `No other of the ${of} points can be the best in ${scoreName()} within the intervals.`;
+  const overlap = `By these intervals ${alike} of the ${of - 1} others can't be told apart from the largest mean in ${scoreName()}.`;
   // What the plain network would have over itself.
-  const most = take.method === "plain" ? 0 : take.top1_diff_high;
-  const parted = most !== null && best.top1_diff_low !== null && best.top1_diff_low > most;
+  const [low, high] = ["low", "high"].map((end) => `${page.content.score}_diff_${end}`);
+  const most = take.method === "plain" ? 0 : take[high];
+  const parted = most !== null && best[low] !== null && best[low] > most;
   const paired = parted
     ? ` They leave out that all were trained on the same seeds: over these, ${best.title} ${take.method === "plain" ? "is above plain" : `is further above plain than ${take.title}`}. Take it if accuracy is worth its cost.`
     : "";

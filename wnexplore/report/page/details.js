@@ -97,9 +97,10 @@ function trainingOf(training, details, charts) {
     parts.push(element("p", {class: "problem"}, [`seed ${seed.seed}: ${seed.error}`]));
   }
   const good = training.seeds.filter(({error}) => !error);
+  const score = page.columns.get(page.content.score);
   const kinds = [
     ["Training loss (nats)", (seed) => (seed.loss ?? []).map((value, at) => [at + 1, value])],
-    ["Top-1 accuracy (%)", (seed) => (seed.top1_curve ?? []).map((value, at) => [seed.epochs[at], value])],
+    [score.label, (seed) => (seed[`${score.name}_curve`] ?? []).map((value, at) => [seed.epochs[at], value])],
     ["Test loss (nats)", (seed) => (seed.test_loss_curve ?? []).map((value, at) => [seed.epochs[at], value])],
   ];
   const figures = element("div", {class: "charts"});
@@ -114,9 +115,9 @@ function trainingOf(training, details, charts) {
   }
   const text = (value) => (value === null || value === undefined ? "" : String(value));
   parts.push(figures, textTable({
-    headings: ["Seed", "top-1 (%)", "test loss (nats)", "seconds"],
+    headings: ["Seed", `${score.heading} (%)`, "test loss (nats)", "seconds"],
     numeric: [true, true, true, true],
-    rows: good.map((seed) => [text(seed.seed), text(seed.top1?.toFixed(2)), text(seed.test_loss?.toFixed(4)),
+    rows: good.map((seed) => [text(seed.seed), text(seed[score.name]?.toFixed(2)), text(seed.test_loss?.toFixed(4)),
       text(seed.seconds?.toFixed(1))]),
   }, "Seeds"));
   const settings = Object.entries(training.settings).map(([name, value]) => [name, text(value)]);

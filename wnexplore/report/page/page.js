@@ -31,11 +31,11 @@ function nameIt(row, varying) {
     ...axes.map((column) => phraseOf(column, row[column.name]))].join(" · ");
 }
 
-/** Marks as the terminal's table has them: in top-1 and FLOPs, where something was trained. */
+/** Marks as the terminal's table has them: in the score and FLOPs, where something was trained. */
 function markOptimal() {
-  const [top1, flops] = ["top1", "flops"].map((name) => page.columns.get(name));
-  for (const group of comparableGroups(page.rows, [top1, flops])) {
-    const levels = optimal(group, flops, top1);
+  const [score, flops] = [page.content.score, "flops"].map((name) => page.columns.get(name));
+  for (const group of comparableGroups(page.rows, [score, flops])) {
+    const levels = optimal(group, flops, score);
     group.forEach((row, at) => { row.optimal = levels[at] > 0; });
   }
 }
@@ -88,7 +88,8 @@ const has = (name) => page.rows.some((row) => row[name] !== null);
 
 /** The pairs of columns of the first plots: accuracy, or else latency, over what it costs. */
 function headlines() {
-  const pairs = has("top1") ? ["flops", "params", "latency_ms"].map((x) => [x, "top1"])
+  const {score} = page.content;
+  const pairs = has(score) ? ["flops", "params", "latency_ms"].map((x) => [x, score])
     : has("latency_ms") ? ["flops", "params"].map((x) => [x, "latency_ms"])
       : [["flops", "params"]];
   return pairs.filter((pair) => pair.every(has));
@@ -114,9 +115,9 @@ function chosenOf(figures, colours) {
   const first = (given, ...usual) => [given, ...usual].find((name) => names.includes(name)) ?? names[0];
   return {
     x: first(state.x, "latency_ratio", "params", "flops"),
-    y: first(state.y, "test_loss", "top1", "latency_ms", "flops", "params"),
+    y: first(state.y, "test_loss", page.content.score, "latency_ms", "flops", "params"),
     size: names.includes(state.size) ? state.size : "",
-    heat: first(state.heat, "top1", "latency_ratio"),
+    heat: first(state.heat, page.content.score, "latency_ratio"),
     color: (colours.find(({name}) => name === state.color) ?? colours[0]).name,
   };
 }
@@ -172,10 +173,11 @@ function drawRows({shown, chosen}) {
   };
   byId("pages").replaceChildren(...(pages > 1 ? [turn(number - 1, "Previous"), turn(number + 1, "Next")] : []));
   const {mark_signs: signs, advice} = page.content;
+  const score = page.columns.get(page.content.score).heading;
   const kinds = new Set(rows.flatMap((row) => row.warnings?.split("; ") ?? []));
   byId("legend").replaceChildren(...[
-    rows.some((row) => row.optimal) && `${signs.optimal} Pareto-optimal in top-1 (larger) and FLOPs (smaller)`,
-    rows.some((row) => row.alike) && `${signs.alike} can't be told apart from plain: the interval of Δ top-1 holds 0, or too few seeds give none`,
+    rows.some((row) => row.optimal) && `${signs.optimal} Pareto-optimal in ${score} (larger) and FLOPs (smaller)`,
+    rows.some((row) => row.alike) && `${signs.alike} can't be told apart from plain: the interval of Δ ${score} holds 0, or too few seeds give none`,
     rows.some((row) => row.latency_is === "predicted") && `${signs.predicted} latency predicted from other networks' measured ones`,
     ...[...kinds].map((kind) => `${signs.warning} ${kind.replaceAll("_", " ")}${kind in advice ? `: ${advice[kind]}` : ""}`),
     rows.some((row) => row.status !== "ok") && `${signs.failed} a measurement failed: open the point`,

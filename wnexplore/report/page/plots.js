@@ -132,7 +132,7 @@ function onePerPoint(rows, {x, y, color, size}, inside) {
   if ([x, y, color, size].some(timed)) return {rows, inside};
   const points = new Map();
   for (const row of rows) {
-    const key = JSON.stringify([pointOf(row.key), ...page.columns.get("top1").within.map((name) => row[name])]);
+    const key = JSON.stringify([pointOf(row.key), ...page.columns.get(page.content.score).within.map((name) => row[name])]);
     if (!points.has(key)) points.set(key, []);
     points.get(key).push(row);
   }

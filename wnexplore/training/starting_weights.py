@@ -1,0 +1,59 @@
+"""The start of a detector's backbone: the weights of a classification network that was trained before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from wnexplore.design.axes import LAYER_AXES
+from wnexplore.design.point import DesignPoint
+from wnexplore.errors import InputError, shown
+from wnexplore.training.checkpoint import read_checkpoint_metadata
+from wnexplore.training.checkpoint_header import read_or_explain
+
+_BODY = "backbone.body.body"
+
+
+def start_file(start: str, point: DesignPoint) -> Path:
+    """The checkpoint with which the backbone of `point` starts.
+
+    `start` is its path, in which {method}, {M} and others stand for the point's axes. Raises `InputError` if
+    there is none, if it is of another network or if `point` is no detector.
+    """
+    if point.task != "detection":
+        raise InputError("start is for the backbone of a detector: leave it out")
+    axes: dict[str, Any] = point.to_dict()
+    for axis, value in axes.items():
+        start = start.replace(f"{{{axis}}}", str(value))
+    path = Path(start)
+    metadata = read_checkpoint_metadata(path)
+    other = metadata.point.to_dict()
+    for axis in ("backbone", "stem", "method", *LAYER_AXES):
+        if other[axis] != axes[axis]:
+            raise InputError(
+                f"start {shown(path, 300)} is of {metadata.point}: expected the backbone of {point}, and its"
+                f" {axis} is another"
+            )
+    return path
+
+
+def load_start(network: nn.Module, start: str, point: DesignPoint) -> None:
+    """Load the weights of `start_file` into the backbone of `network`, the detector of `point`.
+
+    The classifier's, which it lacks, are left out. Raises `InputError` as that, and if they don't fit.
+    """
+    path = start_file(start, point)
+    body = network.get_submodule(_BODY)
+    held = read_or_explain(path, "checkpoint", lambda: load_file(path))
+    wanted = body.state_dict()
+    missing = [name for name in wanted if name not in held or held[name].shape != wanted[name].shape]
+    if missing:
+        raise InputError(
+            f"start {shown(path, 300)} doesn't fit the backbone: {len(missing)} tensors, such as {missing[0]}"
+        )
+    with torch.no_grad():
+        body.load_state_dict({name: held[name] for name in wanted})
