@@ -100,6 +100,18 @@ def test_a_loss_is_the_mean_of_those_of_the_images_alone() -> None:
         torch.testing.assert_close(both[name], (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-6)
 
 
+def test_boxes_of_outputs_are_those_that_a_list_of_images_gives() -> None:
+    torch.manual_seed(0)
+    detector = _shaken(build_detector("resnet18", num_classes=3, resolution=128, pyramid_channels=16))
+    image = torch.rand(3, 128, 128)
+    normalise = detector.transform.normalize
+    with torch.inference_mode():
+        (expected,) = detector([image])
+        (found,) = detector.boxes(detector(normalise(image)[None]), (128, 128))
+    assert len(expected["boxes"]) > 10
+    _same(found, expected)
+
+
 def test_padding_leaves_a_training_finite() -> None:
     torch.manual_seed(0)
     detector = build_detector("resnet18", num_classes=3, pyramid_channels=8, min_size=40, max_size=40)

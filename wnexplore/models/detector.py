@@ -101,6 +101,20 @@ class Detector(RetinaNet):  # type: ignore[misc]  # torchvision has no types
         with padding_masked(self), self._padding:
             return super().forward(images, targets)
 
+    def boxes(self, outputs: Tensor, size: tuple[int, int]) -> list[dict[str, Tensor]]:
+        """What is detected where a tensor of images of `size` (height, width) gave `outputs`.
+
+        As a list of images gives it in evaluation mode, in pixels of those images.
+        """
+        maps = [outputs.new_empty(1, 1, *(-(-side // stride) for side in size)) for stride in _STRIDES]
+        images = ImageList(outputs.new_empty(len(outputs), 3, *size), [size] * len(outputs))
+        counts = [one.shape[2] * one.shape[3] * ANCHORS for one in maps]
+        anchors = [list(one.split(counts)) for one in self.anchor_generator(images, maps)]
+        parts = {"cls_logits": outputs[..., :-4], "bbox_regression": outputs[..., -4:]}
+        levels = {name: list(part.split(counts, 1)) for name, part in parts.items()}
+        found: list[dict[str, Tensor]] = self.postprocess_detections(levels, anchors, images.image_sizes)
+        return found
+
     def _padded(self, module: nn.Module, inputs: Any, output: tuple[ImageList, Any]) -> None:
         batch = output[0]
         height, width = batch.tensors.shape[-2:]
@@ -145,5 +159,8 @@ class _Head(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
         return super().compute_loss(targets, head_outputs, anchors, inside)
 
 
+ANCHORS = 9
+"""At each place of a map."""
+_STRIDES = (8, 16, 32, 64, 128)
 _NEITHER = -2
 """torchvision's mark of an anchor that is between an object and background."""

@@ -20,6 +20,10 @@ def render(profile: Profile) -> Iterator[Table | Text]:
     yield _counts(profile.complexity)
     if profile.latencies:
         yield from _latencies(profile.latencies)
+    if profile.post_processing is not None:
+        median, low, high = profile.post_processing
+        said = with_interval(median, low, high, COLUMNS["latency_ms"])
+        yield Text(f"post-processing, not in the latency: {said} ms at most, where all scores are random")
     if profile.table is not None:
         yield _layers(profile.table.layers)
         yield _peaks(profile.table)

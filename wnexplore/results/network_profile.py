@@ -118,6 +118,9 @@ class Profile:
     table: LayerTable | None
     """None if not requested."""
     environment: Mapping[str, Any]
+    post_processing: tuple[float, float, float] | None = None
+    """Of a detector that is timed: milliseconds in which a batch's boxes are chosen, at most, with an
+    interval's bounds, for the first protocol."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON values: the point's axes and the counts at the top level."""
@@ -129,5 +132,13 @@ class Profile:
                 for record in self.latencies
             ],
             **({} if self.table is None else self.table.to_dict()),
+            **(
+                {}
+                if self.post_processing is None
+                else {"post_processing_ms": dict(zip(_ENDS, self.post_processing, strict=True))}
+            ),
             "environment": dict(self.environment),
         }
+
+
+_ENDS = ("median", "low", "high")

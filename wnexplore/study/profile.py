@@ -16,6 +16,7 @@ from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure
 from wnexplore.measure.layer_profile import measure_layers
 from wnexplore.measure.roofline import device_peaks
 from wnexplore.models import build
+from wnexplore.results.intervals import MedianInterval
 from wnexplore.results.network_profile import Complexity, LayerTable, Profile
 from wnexplore.study.sweep import check_sizes, measure, plan
 
@@ -50,7 +51,18 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
                 raise ContextLostError(point, failure, resumes=False) from None
             raise RunError(f"{point}: its layers can't be timed: {failure.error}") from None
     measured_in = (latencies or [complexity])[-1].environment
-    return Profile(point, Complexity(**complexity.value), tuple(latencies), table, measured_in)
+    chosen = _post_processing(point, latency) if timed and point.task == "detection" else None
+    return Profile(point, Complexity(**complexity.value), tuple(latencies), table, measured_in, chosen)
+
+
+def _post_processing(point: DesignPoint, latency: LatencySpec) -> MedianInterval:
+    from wnexplore.measure.post_processing import measure_post_processing
+    from wnexplore.models.detector import Detector
+
+    protocol = next(latency_protocols(latency, timing_device(resolve_device(latency.device))))
+    detector = build(point)
+    assert isinstance(detector, Detector)
+    return measure_post_processing(detector, point, protocol)
 
 
 def _layers(point: DesignPoint, latency: LatencySpec) -> LayerTable:

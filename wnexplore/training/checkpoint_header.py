@@ -133,7 +133,8 @@ def build_held(path: Path, point: DesignPoint, shapes: Mapping[str, _Shape]) -> 
             f"checkpoint {named(path)} is damaged: point: resolution is {point.resolution}: expected at most"
             f" {_LARGEST_TRAINED:,}"
         )
-    outputs = point.num_classes * (ANCHORS if point.task == "detection" else 1)
+    # A detector has nine anchors at each place.
+    outputs = point.num_classes * (9 if point.task == "detection" else 1)
     if not any(outputs in shape for shape in shapes.values()):
         raise _unfit(path, f"no tensor has the size of {point.num_classes:,} classes")
     times = _TIMES if is_external(point.backbone) else 1
@@ -189,8 +190,6 @@ _TRIED = 640
 _TIMES = 8
 """Largest ratio of elements that an external backbone allocates to those in its file: parts may be built
 twice."""
-ANCHORS = 9
-"""Of a detector at each place of a map."""
 _SLACK = 2**22
 """Elements that a network may allocate beyond those of its file, which are too few to matter."""
 
