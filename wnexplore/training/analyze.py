@@ -25,9 +25,14 @@ def analyze(
 
     `layer` is the dotted name of the layer mapped by t-SNE, seeded by `seed`; by default the last one to run.
     `data` has the network's classes, as returned by `evaluate.test_data`. Raises `InputError` if the network
-    has no such layer or none that generates kernels, or another number of classes.
+    has no such layer or none that generates kernels, or another number of classes, and for a detector.
     """
     network, point = trained.network.to(device), trained.metadata.point
+    if point.task != "classification":
+        raise InputError(
+            f"the kernels of {point} belong to images of several classes each: expected a checkpoint of a"
+            " network that classifies"
+        )
     if data.num_classes != point.num_classes:
         raise InputError(
             f"data set '{data.name}' has {data.num_classes} classes, and this network {point.num_classes}:"
