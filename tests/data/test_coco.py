@@ -474,7 +474,8 @@ def test_repeated_ids_and_what_is_no_object(valid: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "field", "value", "told"),
     [(key, field, value, told) for key, field, values, told in BAD_VALUES for value in values],
-    ids=str,
+    # The same in each process of a run.
+    ids=lambda part: "missing" if part is MISSING else str(part),
 )
 def test_bad_values(valid: Path, key: str, field: str, value: Any, told: str) -> None:
     part = content(5, 1)

@@ -50,7 +50,9 @@ def test_several_processes_once_they_are_worth_it_learn_the_same(
 def test_a_process_that_dies_unasked_for_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_sweep(tmp_path, TRAINED.replace("own.py:tiny", "own.py:mortal"))
+    file = write_sweep(
+        tmp_path, TRAINED.replace("own.py:tiny", "own.py:mortal").replace("[plain, weightnet]", "[plain]")
+    )
     (tmp_path / "own.py").write_text((tmp_path / "own.py").read_text() + MORTAL, encoding="utf-8")
     begun = _eager(monkeypatch)
     with pytest.warns(Notice, match="died.*--jobs 1"):

@@ -20,7 +20,7 @@ def test_killed_workers_and_commands_change_no_record(tmp_path: Path) -> None:
     file, alone = unbroken(tmp_path / "sweep", HALVING)
     directory = tmp_path / "run"
     starts, _ = broken(
-        ("sweep", file, "--out", directory, "--workers", 2), [kill_worker, kill_worker, kill_driver], 5
+        ("sweep", file, "--out", directory, "--workers", 2), [kill_worker, kill_worker, kill_driver], 3
     )
     assert starts > 1
     assert told(directory) == alone

@@ -25,7 +25,7 @@ def predict(
         typer.Option(metavar="FOLDER", help="Of a detector: draw each image with its boxes, as NAME.png."),
     ] = None,
     min_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Of a detector: the least score of a box.")
+        float, typer.Option(min=0, max=1, help="Of a detector: the score above which boxes count.")
     ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:

@@ -50,7 +50,7 @@ def train(
     the end, results.sqlite for `wnexplore table`. It can be stopped at any step: the same command resumes
     there, with the same result. On 8 GPUs: torchrun --nproc-per-node 8 -m wnexplore train ...
     """
-    point = legal_point({**context.params, "num_classes": 1000})
+    point = legal_point({**context.params, "num_classes": None})
     spec = _spec(context.params)
     directory = out or Path("runs/train")
 
@@ -92,7 +92,9 @@ def _spec(given: Mapping[str, object]) -> TrainSpec:
         ("train", name): (f"--{name.replace('_', '-')}", value) for name, value in options.items()
     }
     file = None if given["recipe"] is None else find_sweep(str(given["recipe"]))
-    spec = load_sweep(file, {("train",): ("--recipe", True)} | dict(with_replaced(overrides)))
+    # What is wrong with several fields is said of the first.
+    first = "--recipe" if file is not None or not overrides else next(iter(overrides.values()))[0]
+    spec = load_sweep(file, {("train",): (first, True)} | dict(with_replaced(overrides)))
     train = spec.on_device(str(given["device"])).train
     assert train is not None
     return train

@@ -32,8 +32,10 @@ def load_data(
     - shapes: images drawn from their index; training shifts by up to 1/16.
     - scenes: images of several shapes with their boxes, drawn from their index; training flips.
     - coco: path/annotations/instances_train*.json and instances_val*.json, images in path/train* and
-      path/val*; training flips, and resizes each batch's images to a shorter side of `scales`, by default
-      `resolution`, and a longer one of at most 1333/800 of the largest.
+      path/val*; training flips.
+
+    In trainings for detection each batch's images are resized to a shorter side of `scales`, by default
+    `resolution`, and a longer one of at most 1333/800 of the largest.
 
     Images are normalised by mean and standard deviation of the training images, those of folders by
     ImageNet's. Raises `InputError` for an unknown name or a path that is missing, not applicable or holds
@@ -47,7 +49,7 @@ def load_data(
     if source.name == "scenes":
         from wnexplore.data.scenes import scenes
 
-        return scenes(source, resolution, augment)
+        return scenes(source, resolution, augment, scales)
     if source.name == "shapes":
         return shapes(source, resolution, augment)
     assert source.path is not None, "parse_data sees to it"

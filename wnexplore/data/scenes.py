@@ -24,8 +24,11 @@ from wnexplore.data.splits import Augment, Data
 from wnexplore.design.data_source import DataSource
 
 
-def scenes(source: DataSource, resolution: int, augment: Augment) -> Data:
-    """The data set `source`: half as many test images as training images."""
+def scenes(source: DataSource, resolution: int, augment: Augment, scales: tuple[int, ...] = ()) -> Data:
+    """The data set `source`: half as many test images as training images, drawn at `resolution`.
+
+    Training images are resized to one of `scales` if there are any.
+    """
     assert source.classes is not None
     assert source.images is not None
     kinds = DrawnImages.kinds_of(source.classes)
@@ -37,7 +40,7 @@ def scenes(source: DataSource, resolution: int, augment: Augment) -> Data:
         source.label,
         source.classes,
         tuple(DrawnImages.name(kind) for kind in kinds),
-        DetectionSplit(train, flip=augment.flip is not False, colour_jitter=augment.colour_jitter),
+        DetectionSplit(train, scales, flip=augment.flip is not False, colour_jitter=augment.colour_jitter),
         DetectionSplit(test),
     )
 

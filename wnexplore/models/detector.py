@@ -20,7 +20,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from wnexplore.design.axes import LONGEST
+from wnexplore.design.axes import LONGEST, PYRAMID_CHANNELS
 from wnexplore.design.axis_types import GivenAxes
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
@@ -138,7 +138,19 @@ class _Pyramid(nn.Module):
 
 
 class _Head(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's head, for which anchors on padding are neither objects nor background."""
+    """torchvision's head, for which anchors on padding are neither objects nor background.
+
+    Its towers of convolutions start as torchvision's, whose weights are as small at any width: through fewer
+    channels than the published ones hardly any signal would come, and these start at Kaiming's variance.
+    """
+
+    def __init__(self, channels: int, anchors: int, num_classes: int) -> None:
+        super().__init__(channels, anchors, num_classes)
+        if channels < PYRAMID_CHANNELS:
+            for tower in (self.classification_head.conv, self.regression_head.conv):
+                for module in tower.modules():
+                    if isinstance(module, nn.Conv2d):
+                        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = super().forward(x)

@@ -26,6 +26,7 @@ from wnexplore.data.preprocessing import Preprocessing, normalised, tested, to_t
 from wnexplore.design.data_source import parse_data
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.torch_settings import PRECISION, precision_set
+from wnexplore.models.detector import Detector
 from wnexplore.training.checkpoint import Trained
 
 Answer = list[tuple[str, float]]
@@ -152,8 +153,10 @@ def predict(
 def detect(
     trained: Trained, paths: Sequence[Path], device: str, min_score: float
 ) -> dict[Path, Detected | str]:
-    """The objects in each image file with a score of at least `min_score`, or why it can't be read."""
+    """The objects in each image file with a score above `min_score`, or why it can't be read."""
     network, classes = trained.network.to(device), trained.metadata.classes
+    assert isinstance(network, Detector)
+    network.score_thresh = min_score
     answers: dict[Path, Detected | str] = {}
     for path in paths:
         try:
@@ -164,8 +167,7 @@ def detect(
             continue
         with torch.inference_mode(), precision_set(PRECISION):
             (found,) = network([image.to(device).float() / 255])
-        kept = found["scores"] >= min_score
-        values = (found[name][kept].cpu().tolist() for name in ("labels", "scores", "boxes"))
+        values = (found[name].cpu().tolist() for name in ("labels", "scores", "boxes"))
         objects = [
             DetectedObject(classes[label], score, tuple(box))
             for label, score, box in zip(*values, strict=True)
