@@ -108,7 +108,11 @@ class Details:
         except (IllegalPointError, InputError):
             # A record of another version, whose network is not legal any more.
             return found
-        return found | {"rest": [skeleton.params, skeleton.flops]}
+        parts = skeleton.parts
+        rest = skeleton.params - sum(p.params for p in parts), skeleton.flops - sum(p.flops for p in parts)
+        # Named where a network has several parts.
+        found["parts"] = [[part.name.capitalize(), part.params, part.flops] for part in parts]
+        return found | {"rest": list(rest)}
 
     def _latency(self, record: Record) -> dict[str, Any]:
         found: dict[str, Any] = {"environment": self._environment(record)}

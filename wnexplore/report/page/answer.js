@@ -17,7 +17,7 @@ function drawAnswers() {
       element("p", {}, [`How sure: ${certaintyOf(answer, take, best)}`]),
       ...doubtsOf(rows, answer).map((line) => element("p", {}, [line])),
       ...answer.among.map(note),
-      note(`Top-1 accuracy is the mean over seeds ± its 95 % interval.${take.latency_ratio === null ? "" : " ×plain is a latency over the plain network's."}`),
+      note(`${page.columns.get(page.content.score).label.replace(" (%)", "")} is the mean over seeds ± its 95 % interval.${take.latency_ratio === null ? "" : " ×plain is a latency over the plain network's."}`),
       copied("In Python", answer.python),
       element("details", {}, [
         element("summary", {}, ["The same in numbers, and what overlaps"]),

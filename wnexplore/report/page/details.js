@@ -54,9 +54,10 @@ function layersOf(point, details) {
     element("th", {scope: "col", class: at > 1 ? "number" : ""}, [text])))]);
   const whole = [
     ...stages.map(({stage, layers}) => line([`Stage ${stage}`, "", sum(layers, 2), sum(layers, 3)])),
+    ...point.parts.map(([name, ...counts]) => line([name, "", ...counts])),
     line(["Everything else", "", ...point.rest]),
-    line(["Network", "", point.rest[0] + stages.reduce((total, {layers}) => total + sum(layers, 2), 0),
-      point.rest[1] + stages.reduce((total, {layers}) => total + sum(layers, 3), 0)]),
+    line(["Network", "", ...[0, 1].map((at) => point.rest[at] + sum(point.parts, at + 1)
+      + stages.reduce((total, {layers}) => total + sum(layers, at + 2), 0))]),
   ];
   return [
     element("h3", {}, ["Parameters and multiply-adds"]),
