@@ -235,3 +235,33 @@ def test_two_processes_train_and_test_as_one_does(tmp_path: Path) -> None:
     # Both halves of the test's images count.
     tested = [read_records(tmp_path / out)[0].value["test_images"] for out in ("pair", "alone")]
     assert tested == [8, 8]
+
+
+def test_images_of_a_training_are_as_large_as_its_scales_say(scenes: Data) -> None:
+    detector = maker()()
+    seen: list[tuple[int, ...]] = []
+    detector.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    assert isinstance(scenes.train, DetectionSplit)
+    scaled = replace(scenes, train=replace(scenes.train, scales=(40, 200)))
+    trainer = Trainer(lambda: detector, scaled, Recipe(epochs=1, batch_size=4, lr=0.01), seed=0, device="cpu")
+    trainer.advance(1)
+    # Padded to multiples of 128; tests resize to the resolution, 64.
+    assert set(seen) == {(128, 128), (256, 256)}
+
+
+def test_a_state_holds_nothing_of_the_last_batch(scenes: Data) -> None:
+    trainer = Trainer(maker(), scenes, SHORT, seed=0, device="cpu")
+    before = sum(value.numel() for value in _tensors(trainer.training.state()["network"]))
+    trainer.advance(1)
+    assert sum(value.numel() for value in _tensors(trainer.training.state()["network"])) == before
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from _tensors(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _tensors(value)

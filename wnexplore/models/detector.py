@@ -80,6 +80,8 @@ class Detector(RetinaNet):  # type: ignore[misc]  # torchvision has no types
         super().__init__(_Pyramid(maps, channels), num_classes)
         self.head = _Head(channels, self.anchor_generator.num_anchors_per_location()[0], num_classes)
         self.num_classes = num_classes
+        self.resizes_in_training = True
+        """Whether images of lists are resized in training mode too; data sets do it themselves."""
         self._padding = ExitStack()
         self.resize_to(resolution)
 
@@ -98,6 +100,7 @@ class Detector(RetinaNet):  # type: ignore[misc]  # torchvision has no types
         if isinstance(images, Tensor):
             outputs = self.head(list(self.backbone(images).values()))
             return torch.cat((outputs["cls_logits"], outputs["bbox_regression"]), 2)
+        self.transform._skip_resize = self.training and not self.resizes_in_training
         with padding_masked(self), self._padding:
             return super().forward(images, targets)
 
@@ -146,6 +149,7 @@ class _Head(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
 
     def __init__(self, channels: int, anchors: int, num_classes: int) -> None:
         super().__init__(channels, anchors, num_classes)
+        self._last = _Last()
         if channels < PYRAMID_CHANNELS:
             for tower in (self.classification_head.conv, self.regression_head.conv):
                 for module in tower.modules():
@@ -157,18 +161,25 @@ class _Head(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
         if not is_padded():
             return outputs
         anchors = outputs["cls_logits"].shape[1] // sum(level.shape[2] * level.shape[3] for level in x)
-        self._inside = torch.cat(
-            [spatial_mask(level).flatten(1).repeat_interleave(anchors, 1) for level in x], 1
-        )
-        if not self.training:
-            outputs["cls_logits"] = outputs["cls_logits"].where(self._inside[:, :, None], -torch.inf)
+        inside = torch.cat([spatial_mask(level).flatten(1).repeat_interleave(anchors, 1) for level in x], 1)
+        if self.training:
+            self._last.inside = inside
+        else:
+            outputs["cls_logits"] = outputs["cls_logits"].where(inside[:, :, None], -torch.inf)
         return outputs
 
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, matched_idxs: list[Tensor]) -> Any:
-        inside = [
-            matched.where(mask, _NEITHER) for matched, mask in zip(matched_idxs, self._inside, strict=True)
-        ]
+        masks, self._last.inside = self._last.inside, None
+        assert masks is not None
+        inside = [matched.where(mask, _NEITHER) for matched, mask in zip(matched_idxs, masks, strict=True)]
         return super().compute_loss(targets, head_outputs, anchors, inside)
+
+
+class _Last:
+    """What a head's pass leaves for its loss: no attribute of a module, which would be in its state."""
+
+    inside: Tensor | None = None
+    """(N, anchors): whether an anchor lies on the image's own pixels."""
 
 
 ANCHORS = 9

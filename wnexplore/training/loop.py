@@ -61,6 +61,9 @@ class TrainingLoop:
         skips: bool = False,
     ) -> None:
         self.network = network.to(device)
+        if has_parts(network):
+            # Its images are of the size that the recipe says.
+            network.resizes_in_training = False  # type: ignore[assignment]
         self.recipe = recipe
         self.seed = seed
         self.device = device
