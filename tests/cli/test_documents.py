@@ -27,6 +27,7 @@ TRAINED = "--seeds 1 --epochs 1 --jobs 1 --method plain,se --data shapes:10x40 -
 HALVED = "--seeds 1 --jobs 1 --method plain,se --data shapes:10x40 --resolution 8"
 TIMED = "--seconds 0.01"
 PREDICTED = "--backbone shufflenet_v2_x0_5 --stem small --resolution 16 --M 1,2,4 --G 1"
+DETECTED = "--seconds 0.01 --resolution 64 --pyramid-channels 8"
 CALLS = "--seconds 0.1 --resolution 32 --passes 1"
 
 # What is added to a command so that it takes little time, where it takes some.
@@ -55,6 +56,13 @@ RUNS = {
     "wnexplore profile --backbone resnet50 --method weightnet --M 4 --G 1 --layers": (
         f"{TIMED} --resolution 32"
     ),
+    "wnexplore profile --task detection --backbone shufflenet_v2_x0_5 --method weightnet": DETECTED,
+    "wnexplore profile --task detection --backbone resnet18 --method weightnet --resolution 256": DETECTED,
+    "wnexplore train --task detection --backbone shufflenet_v2_x0_5 --resolution 64 --pyramid-channels 16"
+    " --data scenes:2x64 --epochs 1 --kernel-lr 1 --lr 0.01 --out runs/detector": "--data scenes:2x16",
+    "wnexplore evaluate runs/detector/checkpoints/best.safetensors": "",
+    "wnexplore sweep scenes_detection": "--dry-run",
+    "wnexplore predict CHECKPOINT IMAGE --out FOLDER": "",
     'wnexplore pick runs/quickstart --where "params < 1e6" --objective top1 --prefer latency_ms': "",
     "wnexplore report runs/quickstart": "",
     "wnexplore export runs/quickstart > results.csv": "",
@@ -133,7 +141,13 @@ RUNS = {
         "tests/test_reference.py"
     ),
 }
-INSTEAD = {"sweep NAME": "sweep quickstart", "--nproc-per-node 8": "--nproc-per-node 2"}
+INSTEAD = {
+    "sweep NAME": "sweep quickstart",
+    "--nproc-per-node 8": "--nproc-per-node 2",
+    "CHECKPOINT IMAGE --out FOLDER": (
+        "runs/detector/checkpoints/best.safetensors imagenet/val/cat/0.png --out boxes"
+    ),
+}
 
 BENCHMARKS = "python -m tests.benchmarks.NAME"
 """Each of which has a row in the table of tests/README.md."""
