@@ -232,7 +232,7 @@ IMPOSSIBLE: list[tuple[tuple[object, ...], str]] = [
     (("train", *DETECTOR, "--data", "digits", *SHORT), "expected scenes or coco, or --task classification"),
     (("train", *DETECTOR, "--data", "shapes:2x8", *SHORT), "'shapes:2x8' is for task classification"),
     (("train", *DETECTOR[:2], "--data", "scenes:2x16", *SHORT), "or --task detection"),
-    (("train", *DETECTOR, "--data", "scenes:2x1", *SHORT), "expected 2 to 10000000 images"),
+    (("train", *DETECTOR, "--data", "scenes:2x1", *SHORT), "expected 4 to 10000000 images"),
     (("train", *DETECTOR, "--data", "coco:nowhere", *SHORT), "no folder nowhere"),
     (("train", *DETECTOR, "--stem", "small", "--data", "scenes", *SHORT), "no feature map at stride 16"),
     (("train", *DETECTOR, "--scales", "0", "--data", "scenes", *SHORT), "option --scales"),
@@ -244,6 +244,13 @@ IMPOSSIBLE: list[tuple[tuple[object, ...], str]] = [
     (("profile", *DETECTOR[:2], "--task", "detect"), "'detection'"),
     (("sweep", *DETECTOR, "--data", "digits"), "expected scenes or coco, or --task classification"),
     (("sweep", *DETECTOR[:2], "--data", "scenes:2x16"), "or --task detection"),
+    (("sweep", *DETECTOR[:6], "--resolution", 4000, "--data", "scenes:2x900"), "more than the 2.0 GB"),
+    (("train", *DETECTOR, "--batch-norm", "frozen", "--data", "scenes", *SHORT), "or a start"),
+    (
+        ("search", *DETECTOR, "--data", "scenes:2x16", "--objectives", "top1,flops"),
+        "objective 'top1' isn't what every training on 'scenes:2x16' gives: choose from ap, ap50, ap75, ar",
+    ),
+    (("search", *DETECTOR, "--data", "scenes:2x16", "--objectives", "ap_large"), "objective 'ap_large'"),
 ]
 
 
@@ -276,8 +283,11 @@ def test_a_network_that_classifies_draws_no_boxes(command: Command, tmp_path: Pa
     Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
     done = command("predict", best(run), tmp_path / "a.png", "--out", tmp_path / "drawn")
     assert (done.code, done.out) == (2, "")
-    assert "--out is for the boxes of a detector" in done.err
+    assert "--out is for a detector" in done.err
     assert not (tmp_path / "drawn").exists()
+    done = command("predict", best(run), tmp_path / "a.png", "--min-score", 0.1)
+    assert (done.code, done.out) == (2, "")
+    assert "--min-score is for a detector" in done.err
     done = command("evaluate", best(run), "--data", "scenes:2x8")
     assert (done.code, done.out) == (2, "")
     assert "is for detection" in done.err

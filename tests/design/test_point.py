@@ -38,6 +38,15 @@ def test_a_point_survives_json_and_is_hashable(M: Fraction, G: Fraction, backbon
     assert hash(again) == hash(point)
 
 
+def test_a_point_that_classifies_is_stored_as_before_there_was_detection() -> None:
+    axes = "backbone method M G stages experts temperature stem resolution num_classes reduction activation"
+    before = {*axes.split(), "depthwise"}
+    assert DesignPoint.of("resnet18", "weightnet").stored().keys() == before
+    detector = DesignPoint.of("resnet18", "weightnet", task="detection")
+    assert detector.stored().keys() == before | {"task", "pyramid_channels"}
+    assert DesignPoint.from_dict(detector.stored()) == detector
+
+
 def test_the_baseline_is_the_plain_network_of_the_same_images() -> None:
     point = DesignPoint.of("resnet50", "weightnet", 4, 2, stem="small", num_classes=10)
     assert point.baseline() == DesignPoint.of("resnet50", stem="small", num_classes=10)

@@ -16,16 +16,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.commands import ended
-from wnexplore.data import Data, load_data
-from wnexplore.data.detection import DetectionSplit
+from wnexplore.data import Data, EpochPass, load_data
+from wnexplore.data.detection import Boxes, DetectionSplit
+from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import Recipe
+from wnexplore.design.protocol import Recipe, TrainSpec
+from wnexplore.errors import InputError
 from wnexplore.models import build
 from wnexplore.models.detector import Detector
 from wnexplore.results.store import read_records
-from wnexplore.training.checkpoint import read_state, save_state
+from wnexplore.training.checkpoint import CheckpointMetadata, read_state, save_checkpoint, save_state
 from wnexplore.training.log import Row, read_log
 from wnexplore.training.optimizer import lr_factor, parameter_groups
+from wnexplore.training.setup import check_trainable, started
 from wnexplore.training.trainer import Callbacks, Trainer
 
 SHORT = Recipe(epochs=1, batch_size=8, lr=0.01)
@@ -214,11 +217,14 @@ def test_two_processes_train_and_test_as_one_does(tmp_path: Path) -> None:
             *("--backbone", "shufflenet_v2_x0_5", "--task", "detection", "--resolution", 64),
             *("--pyramid-channels", 8, "--data", "scenes:2x16", "--device", "cpu", "--epochs", 2),
             # Frozen: else each process normalises by its own half of a batch.
-            *("--batch-size", 8, "--batch-norm", "frozen", "--lr", 0.01, "--log-every", 1),
-            *("--out", tmp_path / out),
+            *("--batch-size", 8, "--batch-norm", "frozen", "--start", start, "--lr", 1e-4, "--kernel-lr", 1),
+            *("--log-every", 1, "--out", tmp_path / out),
         )
         return ["train", *map(str, options)]
 
+    start = tmp_path / "classifier" / "checkpoints" / "best.safetensors"
+    digits = ("--resolution", "32", "--data", "digits", "--epochs", "1", "--batch-size", "512")
+    ended("train", "--backbone", "shufflenet_v2_x0_5", *digits, "--out", str(tmp_path / "classifier"))
     ended(*command("alone"))
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*together, "-m", "wnexplore", *command("pair")], check=True, capture_output=True)
@@ -235,6 +241,78 @@ def test_two_processes_train_and_test_as_one_does(tmp_path: Path) -> None:
     # Both halves of the test's images count.
     tested = [read_records(tmp_path / out)[0].value["test_images"] for out in ("pair", "alone")]
     assert tested == [8, 8]
+
+
+def test_a_backbone_starts_with_the_weights_of_a_classifier(tmp_path: Path) -> None:
+    def point(method: str = "plain", **axes: Any) -> DesignPoint:
+        return DesignPoint.of("shufflenet_v2_x0_5", method, resolution=64, **axes)
+
+    made = build(point(num_classes=10))
+    how = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    classes = tuple(map(str, range(10)))
+    metadata = CheckpointMetadata(
+        point(num_classes=10), "digits", classes, how, SHORT.model_dump(mode="json"), 0, 1, 1.0
+    )
+    save_checkpoint(tmp_path / "plain.safetensors", made, metadata)
+    spec = TrainSpec(data="scenes:2x16", start=str(tmp_path / "{method}.safetensors"))
+    detector = point(task="detection", pyramid_channels=8, num_classes=2)
+    check_trainable(spec, detector)
+    body = started(spec, detector).get_submodule("backbone.body.body")
+    weights = body.state_dict()
+    assert weights
+    assert all(torch.equal(made.state_dict()[name], value) for name, value in weights.items())
+    with pytest.raises(InputError, match=r"se\.safetensors"):
+        check_trainable(spec, replace(detector, method="se", reduction=16))
+    same = spec.model_copy(update={"start": str(tmp_path / "plain.safetensors")})
+    with pytest.raises(InputError, match="its method is another"):
+        check_trainable(same, replace(detector, method="se", reduction=16))
+    with pytest.raises(InputError, match="start is for detection"):
+        check_trainable(same.model_copy(update={"data": "digits"}), point())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"data": "scenes", "batch_norm": "frozen"}, "'frozen' keeps the statistics"),
+        ({"data": "scenes", "min_crop": 0.5}, "min_crop is for images to be classified"),
+        ({"data": "scenes", "label_smoothing": 0.2}, "label_smoothing is for images to be classified"),
+        ({"data": "digits", "scales": [64]}, "for task classification"),
+    ],
+)
+def test_what_a_recipe_of_detection_can_not_have_is_refused(given: dict[str, Any], said: str) -> None:
+    point = DesignPoint.of("shufflenet_v2_x0_5", task="detection", resolution=64, pyramid_channels=8)
+    with pytest.raises(InputError, match=said):
+        check_trainable(TrainSpec(**given), point)
+
+
+@pytest.mark.parametrize(("data", "by"), [("scenes", "top1"), ("scenes:2x16", "test_loss"), ("digits", "ap")])
+def test_halving_ranks_by_what_a_test_gives(data: str, by: str) -> None:
+    with pytest.raises(ValueError, match=f"by is '{by}', which a test on"):
+        TrainSpec.model_validate({"data": data, "schedule": "halving", "max_epochs": 3, "by": by})
+
+
+def test_a_box_that_rounding_leaves_nothing_of_is_no_target() -> None:
+    thin = torch.tensor([[1e-9, 1.0, 2e-9, 9.0], [3.0, 4.0, 20.0, 30.0]])
+    boxes = Boxes(thin, torch.tensor([0, 1]), torch.ones(2), torch.zeros(2, dtype=torch.bool))
+
+    class Same:
+        sizes, objects, from_files = [(64, 64)] * 8, [boxes] * 8, False
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> Tensor:
+            return torch.zeros(3, 64, 64, dtype=torch.uint8)
+
+        def name(self, index: int) -> str:
+            return str(index)
+
+    batches = DetectionSplit(Same()).batches(8, "cpu", EpochPass(0, 0))
+    targets = [target for _, found in batches for target in found]
+    # A flip moves both sides of the thin one to 64.
+    assert {len(target["boxes"]) for target in targets} == {1, 2}
+    assert all((t["boxes"][:, 2:] > t["boxes"][:, :2]).all() for t in targets)
+    assert all(len(t["labels"]) == len(t["boxes"]) for t in targets)
 
 
 def test_images_of_a_training_are_as_large_as_its_scales_say(scenes: Data) -> None:

@@ -16,7 +16,7 @@ def compare(
     directory_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Run directory to compare.")],
     column: Annotated[
         str,
-        typer.Option(help="What to compare: latency_ratio, params, flops, top1, test_loss, ..."),
+        typer.Option(help="What to compare: latency_ratio, params, flops, top1, ap, test_loss, ..."),
     ] = "latency_ms",
     where: Where = None,
     fail_above: Annotated[

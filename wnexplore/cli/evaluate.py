@@ -64,7 +64,9 @@ def evaluate(
     if as_json:
         # loss: its name of before, for those who read it.
         figures = asdict(found)
-        if found.loss is not None:
+        if found.loss is None:
+            del figures["loss"]
+        else:
             figures["test_loss"] = found.loss
         protocol = {"device": on, "precision": PRECISION, "batch_size": batch_size}
         protocol |= {"recipe": dict(trained.metadata.recipe), "seed": trained.metadata.seed}

@@ -13,7 +13,7 @@ from wnexplore.cli.output import say
 def pick(
     directory: RunDirectory,
     objective: Annotated[
-        str, typer.Option(help="Column to be best in: top1, test_loss, latency_ms, params, flops, ...")
+        str, typer.Option(help="Column to be best in: top1, ap, test_loss, latency_ms, params, flops, ...")
     ],
     where: Where = None,
     prefer: Annotated[

@@ -25,8 +25,9 @@ def predict(
         typer.Option(metavar="FOLDER", help="Of a detector: draw each image with its boxes, as NAME.png."),
     ] = None,
     min_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Of a detector: the score above which boxes count.")
-    ] = 0.5,
+        float | None,
+        typer.Option(min=0, max=1, help="Of a detector: the score above which boxes count; by default 0.5."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """The five most probable classes of each image; of a detector the boxes, with names and scores.
@@ -45,13 +46,16 @@ def predict(
     trained = open_checkpoint(checkpoint, backbone)
     on = resolve_device(device)
     detects = trained.metadata.point.task == "detection"
-    if out is not None and not detects:
-        raise InputError("--out is for the boxes of a detector, and this network classifies: leave it out")
+    for option, value in (("--out", out), ("--min-score", min_score)):
+        if value is not None and not detects:
+            raise InputError(f"{option} is for a detector, and this network classifies: leave {option} out")
     if out is not None:
         _check_names(images)
     with translate_network_errors(trained.metadata.point.backbone):
         answers: Mapping[Path, Any] = (
-            detect(trained, images, on, min_score) if detects else classify(trained, images, on, notify)
+            detect(trained, images, on, 0.5 if min_score is None else min_score)
+            if detects
+            else classify(trained, images, on, notify)
         )
     readable = {path: found for path, found in answers.items() if not isinstance(found, str)}
     if as_json:

@@ -62,7 +62,7 @@ SCHEDULE_OPTIONS: dict[str, TrainingOption] = {
     "by": TrainingOption("What halving ranks by: top1, test_loss or ap.", ("top1", "test_loss", "ap")),
     "test_every": TrainingOption("Epochs between two tests."),
     "train_target": TrainingOption(
-        "Add seeds until top-1 differences are known to so many points.", (), "target"
+        "Add seeds until differences in top-1 or AP are known to so many points.", (), "target"
     ),
     "max_seeds": TrainingOption("Most seeds of a network, with --train-target."),
     "hours": TrainingOption("Hours of training after which no seed is added, with --train-target."),

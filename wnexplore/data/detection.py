@@ -194,9 +194,12 @@ class DetectionSplit:
         objects = self.pictures.objects[index]
         image = image.float() / 255
         boxes = objects.boxes[~objects.crowd].to(image.device)
+        labels = objects.labels[~objects.crowd].to(image.device)
         if epoch is not None:
             image, boxes = self._augmented(image, boxes, epoch.images[:, index], epoch.batches[batch])
-        labels = objects.labels[~objects.crowd].to(image.device)
+            # Of the thinnest boxes rounding may leave nothing.
+            kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            boxes, labels = boxes[kept], labels[kept]
         return image, {"boxes": boxes, "labels": labels, "image": torch.tensor(index)}
 
     def _augmented(self, image: Tensor, boxes: Tensor, draws: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

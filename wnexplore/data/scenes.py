@@ -22,6 +22,7 @@ from wnexplore.data.painting import Draws, background, grid, paint_clutter, pain
 from wnexplore.data.shapes import DrawnImages
 from wnexplore.data.splits import Augment, Data
 from wnexplore.design.data_source import DataSource
+from wnexplore.errors import InputError
 
 
 def scenes(source: DataSource, resolution: int, augment: Augment, scales: tuple[int, ...] = ()) -> Data:
@@ -31,6 +32,12 @@ def scenes(source: DataSource, resolution: int, augment: Augment, scales: tuple[
     """
     assert source.classes is not None
     assert source.images is not None
+    needed = 3 * resolution**2 * (source.images + source.images // 2)
+    if needed > _MOST_BYTES:
+        raise InputError(
+            f"data set '{source.text}' takes {needed / 1e9:,.1f} GB at {resolution} pixels, more than the"
+            f" {_MOST_BYTES / 1e9:,.1f} GB of drawn scenes: expected fewer images, or a smaller resolution"
+        )
     kinds = DrawnImages.kinds_of(source.classes)
     train, test = (
         DrawnScenes(kinds, resolution, count, seed)
@@ -63,7 +70,7 @@ class DrawnScenes:
         """Image `index`, uint8: (3, resolution, resolution)."""
         return self._drawn[0][index]
 
-    @property
+    @cached_property
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of each image."""
         return [(self.resolution, self.resolution)] * self.count
@@ -136,6 +143,8 @@ def _seen(owner: NDArray[np.int64], whole: NDArray[np.int64], labels: NDArray[np
     )
 
 
+_MOST_BYTES = 2 * 10**9
+"""Of all images, which are kept."""
 _MOST = 6
 """Most objects of an image."""
 _RADII = 0.1, 0.5

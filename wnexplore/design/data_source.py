@@ -144,9 +144,9 @@ def _scenes(argument: str | None) -> DataSource:
     most = DRAWINGS[_USUAL_SHAPES.drawing]
     if not 1 <= classes <= most:
         raise InputError(f"data set 'scenes:{argument}': expected 1 to {most} classes")
-    # The test has half as many.
-    if not 2 <= images <= MAX_SHAPES_IMAGES:
-        raise InputError(f"data set 'scenes:{argument}': expected 2 to {MAX_SHAPES_IMAGES} images")
+    # The test has half as many, the second of which has an object.
+    if not 4 <= images <= MAX_SHAPES_IMAGES:
+        raise InputError(f"data set 'scenes:{argument}': expected 4 to {MAX_SHAPES_IMAGES} images")
     return DataSource("scenes", None, classes, images)
 
 

@@ -88,9 +88,16 @@ class DesignPoint(NetworkAxes, LayerAxes):
         axes = {name: getattr(self, name) for name in AXES}
         return {k: plain_multiplier(v) if isinstance(v, Setting) else v for k, v in axes.items()}
 
+    def stored(self) -> dict[str, str | int | None]:
+        """As `to_dict`, without those of detection where it doesn't detect: as earlier versions wrote it."""
+        axes = self.to_dict()
+        if self.task == "classification":
+            del axes["task"], axes["pyramid_channels"]
+        return axes
+
     @classmethod
     def from_dict(cls, axes: Mapping[str, Any]) -> DesignPoint:
-        """The point that `to_dict` described."""
+        """The point that `to_dict` or `stored` described."""
         return cls.of(**axes)
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from wnexplore.design.axes import TIMING_AXES, Axis, Number, Whole
-from wnexplore.design.data_source import DataSource, check_data, parse_data
+from wnexplore.design.data_source import DETECTION, DataSource, check_data, parse_data
 from wnexplore.design.start import Init
 from wnexplore.errors import InputError, shown
 
@@ -258,8 +258,9 @@ class TrainSpec(Recipe):
     seeds: Seeds = 3
     """How many: the seeds are 0, 1, ..., seeds - 1; with `target` those before the first look."""
     target: Annotated[Real, Field(gt=0, le=100)] | None = None
-    """Seeds are added until a variant's difference to plain in top-1 is known to so many percentage points
-    (the half width of its interval), or certainly not 0, or the budget ends; left out: none is added."""
+    """Seeds are added until a variant's difference to plain in top-1 or AP is known to so many percentage
+    points (the half width of its interval), or certainly not 0, or the budget ends; left out: none is added.
+    """
     max_seeds: Seeds | None = None
     """Most seeds of a network, with `target`; by default 30."""
     hours: Annotated[Real, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -319,6 +320,12 @@ class TrainSpec(Recipe):
             return self
         if self.max_epochs is None or self.epochs != self.max_epochs:
             raise InputError("epochs and steps are for 'schedule: full': 'halving' ends at max_epochs")
+        figures = ("ap",) if self.data.partition(":")[0] in DETECTION else ("top1", "test_loss")
+        if self.by is not None and self.by not in figures:
+            raise InputError(
+                f"by is '{self.by}', which a test on '{shown(self.data)}' doesn't give: expected"
+                f" {' or '.join(figures)}"
+            )
         if self.test_every != 1:
             raise InputError("test_every is for 'schedule: full': 'halving' tests after every epoch")
         if self.first_rung > self.max_epochs:

@@ -13,8 +13,8 @@ _ENDED = {"max_seeds": "max_seeds", "hours": "the budget of hours", "failed": "f
 
 
 def seed_lines(records: Iterable[Record]) -> list[str]:
-    """Lines on a run's differences in top-1 to plain: those known, those small, and the seeds that the rest
-    needs; nothing for a run without a target.
+    """Lines on a run's differences in the score to plain: those known, those small, and the seeds that the
+    rest needs; nothing for a run without a target.
     """
     found = verdicts(records)
     if not found:
@@ -23,7 +23,7 @@ def seed_lines(records: Iterable[Record]) -> list[str]:
     small = [verdict for verdict in found if verdict.ended_by == "target" and verdict.smaller]
     known = [verdict for verdict in found if verdict.ended_by == "target" and not verdict.smaller]
     lines = [
-        *_line("certainly not plain's top-1", apart),
+        *_line(f"certainly not plain's {COLUMNS[found[0].variant.score].heading}", apart),
         *_line("known to be smaller than the target", small),
         *_line("known to the target", known),
     ]

@@ -68,7 +68,7 @@ def page_data(runs: Sequence[PageRun], *, most_rows: int = MOST_ROWS) -> dict[st
         "version": __version__,
         "runs": [_run(run) for run in runs],
         "columns": column_dicts(),
-        "score": "ap" if {score_of(run.rows) for run in runs} == {"ap"} else "top1",
+        "score": score_of(pd.concat([run.rows[["top1", "ap"]] for run in runs])),
         "count": count,
         "run_of": [number for number, length in enumerate(lengths) for _ in range(length)],
         "rows": together([row_columns(run.rows) for run in runs], lengths),

@@ -39,17 +39,18 @@ class Record:
       throttle_reasons (a bit mask).
     - training: protocol dataset, path, device, threads, the recipe (its epochs are those planned), seed,
       and with halving schedule ("halving"), min_epochs, max_epochs, eta and by (left out: top1); value top1
-      (percent), test_loss (mean cross-entropy of the test images in nats; None or left out: unknown),
-      test_images (how many; None or left out: unknown), seconds, epochs (those trained; left out: as
-      planned), dropped_at (the epoch after which halving dropped it, None or left out: never), damaged
+      (percent), or of a detector ap, ap50, ap75, ap_small, ap_medium, ap_large and ar (percent; None where
+      there is no such object), test_loss (mean cross-entropy of the test images in nats; None or left out:
+      unknown), test_images (how many; None or left out: unknown), seconds, epochs (those trained; left out:
+      as planned), dropped_at (the epoch after which halving dropped it, None or left out: never), damaged
       (images skipped; left out: none), why_damaged {path: reason}; in a sweep with a target also
       seed_target, first_seeds, max_seeds and seed_hours, as below; samples loss (one mean per epoch) and,
-      side by side, tested_epochs, tested_top1 (percent after these epochs) and tested_loss (nats; None where
-      unknown, left out in older records).
+      side by side, tested_epochs, tested_top1 or tested_ap (percent after these epochs) and tested_loss
+      (nats; None where unknown, left out in older records).
     - seeds: what ended the seeds of a variant. Protocol: its training's, without seed, and seed_target
       (percentage points), first_seeds, max_seeds, seed_hours (None: no limit) and seeds, after which it was
-      decided; value ended_by ("target", "difference", "max_seeds", "hours" or "failed"), and top1_diff with
-      its _low and _high (None: no interval).
+      decided; value ended_by ("target", "difference", "max_seeds", "hours" or "failed"), and top1_diff or
+      ap_diff with its _low and _high (None: no interval).
     """
 
     figure: Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec
-from wnexplore.errors import InputError, RunError, WnexploreError
+from wnexplore.errors import InputError, Notice, RunError, WnexploreError
 from wnexplore.measure.environment import resolve_device, timing_device
 from wnexplore.measure.failure import NETWORK_ERRORS, ContextLostError, Failure
 from wnexplore.measure.layer_profile import measure_layers
@@ -51,7 +52,13 @@ def profile(point: DesignPoint, latency: LatencySpec, *, timed: bool, layers: bo
                 raise ContextLostError(point, failure, resumes=False) from None
             raise RunError(f"{point}: its layers can't be timed: {failure.error}") from None
     measured_in = (latencies or [complexity])[-1].environment
-    chosen = _post_processing(point, latency) if timed and point.task == "detection" else None
+    chosen = None
+    if point.task == "detection" and latencies and latencies[0].error is None:
+        try:
+            chosen = _post_processing(point, latency)
+        except NETWORK_ERRORS as error:
+            reason = Failure.of(error).error
+            warnings.warn(f"post-processing can't be timed: {reason}", Notice, stacklevel=1)
     return Profile(point, Complexity(**complexity.value), tuple(latencies), table, measured_in, chosen)
 
 

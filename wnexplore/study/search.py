@@ -23,7 +23,7 @@ from wnexplore.design.counts import count
 from wnexplore.design.latency_protocol import latency_protocols
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import BEFORE
+from wnexplore.design.protocol import BEFORE, TrainSpec
 from wnexplore.design.sweep_file import PointSpec, SweepSpec, written_before
 from wnexplore.errors import InputError, Notice, RunError, shown, unknown
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, TRAINING_PROTOCOL, direction
@@ -164,6 +164,8 @@ class Search:
             trained = COLUMNS[name].within == TRAINING_PROTOCOL
             if trained and self.spec.train is None:
                 raise InputError(f"objective '{name}' needs a training: add --train")
+            if trained and self.spec.train is not None:
+                _check_given(name, self.spec.train)
             if COLUMNS[name].within and not trained and self.spec.latency is None:
                 raise InputError(f"objective '{name}' needs the latency measured: leave out --no-latency")
         for name in (axis.sweep_key for axis in TIMING_AXES.values() if axis.listed):
@@ -208,6 +210,20 @@ class Search:
             spec = self.spec.model_copy(update={"train": train.model_copy(update=unsaid)})
             wanted = replace(self, spec=spec)
         return wanted if _as_text(wanted.spec) == _as_text(begun) else None
+
+
+def _check_given(name: str, train: TrainSpec) -> None:
+    """Raise `InputError` unless each training gives the figure `name`."""
+    given = {"top1", "test_loss"}
+    if train.source.task == "detection":
+        # Data may lack objects of one size.
+        given = {"ap", "ap50", "ap75", "ar"}
+    figure = name.partition("_diff")[0]
+    if figure not in given:
+        raise InputError(
+            f"objective '{name}' isn't what every training on '{shown(train.source.label)}' gives: choose"
+            f" from {', '.join(sorted(given))}"
+        )
 
 
 def _as_text(spec: SweepSpec) -> str:

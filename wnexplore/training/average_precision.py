@@ -7,9 +7,10 @@ its evaluation, of which faster-coco-eval is an implementation.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -42,8 +43,8 @@ class DetectionEvaluation:
     """Average recall, of at most 100 boxes an image."""
     images: int
     """Number of images, without damaged ones."""
-    loss: ClassVar[None] = None
-    """Detectors have no loss in a test."""
+    loss: float | None = None
+    """Detectors have no loss in a test; NaN where the network isn't finite, which finds nothing."""
 
     @property
     def score(self) -> float:
@@ -110,12 +111,14 @@ def evaluate_detector(
         raise RunError("no test image could be read")
     seen = sorted(found)
     classes = range(int(getattr(model, "num_classes", 1)))
-    return average_precision(
+    result = average_precision(
         [split.pictures.objects[image] for image in seen],
         [found[image] for image in seen],
         classes,
         [split.pictures.sizes[image] for image in seen],
     )
+    finite = all(tensor.isfinite().all() for tensor in (*model.parameters(), *model.buffers()))
+    return result if finite else replace(result, loss=math.nan)
 
 
 def average_precision(

@@ -87,7 +87,7 @@ def save_checkpoint(
         for name, tensor in network.state_dict().items()
         if isinstance(tensor, Tensor)  # a layer's extra state may have any type, and is in `side_state`
     }
-    content = asdict(metadata) | {"point": metadata.point.to_dict(), "version": VERSION}
+    content = asdict(metadata) | {"point": metadata.point.stored(), "version": VERSION}
     if metadata.ap is None:
         # Left out, so that earlier versions read what they know.
         del content["ap"]

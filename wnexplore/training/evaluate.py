@@ -26,7 +26,6 @@ from wnexplore.data.preprocessing import Preprocessing, normalised, tested, to_t
 from wnexplore.design.data_source import parse_data
 from wnexplore.errors import InputError, shown
 from wnexplore.measure.torch_settings import PRECISION, precision_set
-from wnexplore.models.detector import Detector
 from wnexplore.training.checkpoint import Trained
 
 Answer = list[tuple[str, float]]
@@ -154,6 +153,9 @@ def detect(
     trained: Trained, paths: Sequence[Path], device: str, min_score: float
 ) -> dict[Path, Detected | str]:
     """The objects in each image file with a score above `min_score`, or why it can't be read."""
+    # Its import takes seconds.
+    from wnexplore.models.detector import Detector
+
     network, classes = trained.network.to(device), trained.metadata.classes
     assert isinstance(network, Detector)
     network.score_thresh = min_score

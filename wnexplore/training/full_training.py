@@ -274,7 +274,7 @@ class _RunDirectory(Callbacks):
     def _identity(self) -> str:
         """The identity of a training, as text."""
         run = self._run
-        content = {"point": self._point.to_dict(), "seed": run.seed, "data": run.spec.source.text}
+        content = {"point": self._point.stored(), "seed": run.seed, "data": run.spec.source.text}
         return json.dumps(content | run.spec.recipe.identity, sort_keys=True)
 
     def _check_same(self, state: Mapping[str, Any]) -> None:

@@ -52,8 +52,15 @@ def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
         require_coco_eval()
         if spec.start is not None:
             start_file(spec.start, point)
-        if spec.scales is None and spec.min_crop != Recipe.model_fields["min_crop"].default:
-            raise InputError("min_crop is for images to be classified: leave it out")
+        for name in ("min_crop", "label_smoothing"):
+            if getattr(spec, name) != Recipe.model_fields[name].default:
+                raise InputError(f"{name} is for images to be classified: leave it out")
+    if spec.batch_norm == "frozen" and spec.start is None:
+        raise InputError(
+            "batch_norm 'frozen' keeps the statistics that a training starts with, which random weights have"
+            " none of: expected refreshed or running, or a start"
+        )
+    if point.task == "detection":
         return
     for name in ("scales", "start"):
         if getattr(spec, name) is not None:

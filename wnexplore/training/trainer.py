@@ -156,6 +156,7 @@ class Trainer:
             "curves": {
                 "loss": figure.losses,
                 "tested_epochs": figure.tested_epochs,
+                # Its name in states of earlier versions; of a detector average precision.
                 "tested_top1": figure.tested_scores,
                 "tested_loss": figure.tested_loss,
             },
