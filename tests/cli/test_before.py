@@ -16,7 +16,7 @@ from tests.cli.conftest import Command
 from wnexplore.design.protocol import in_words
 
 BEFORE = Path(__file__).parent / "before"
-THEN = {"baseline": "trained", "allocator": "as_is", "latency_is": "measured"}
+THEN = {"task": "classification", "baseline": "trained", "allocator": "as_is", "latency_is": "measured"}
 """The only values of axes that there were not."""
 NAME = "Intel(R) Xeon(R) Processor"
 """Of its processor, as it was called then."""

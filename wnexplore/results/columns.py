@@ -243,12 +243,15 @@ def direction(name: str) -> Direction:
 def point_title(axes: Mapping[str, Any], without: Collection[str] = ()) -> str:
     """A design point in one line, its axes in the form of `DesignPoint.to_dict`.
 
-    The methods' axes are included if not at their defaults; M, G, stages and experts always.
+    The methods' axes are included if not at their defaults, the task if it isn't the usual one; M, G, stages
+    and experts always.
     """
     said = []
     for name, axis in DESIGN_AXES.items():
         value = axes.get(name) if axis.of_point and name not in without else None
-        if value is not None and (axis.part != "layer" or axis.always or value != axis.default):
+        if value is None or (axis.part == "network" and value == axis.usual):
+            continue
+        if axis.part != "layer" or axis.always or value != axis.default:
             said.append(COLUMNS[name].say(value))
     return " · ".join(said)
 
