@@ -245,7 +245,7 @@ IMPOSSIBLE: list[tuple[tuple[object, ...], str]] = [
     (("sweep", *DETECTOR, "--data", "digits"), "expected scenes or coco, or --task classification"),
     (("sweep", *DETECTOR[:2], "--data", "scenes:2x16"), "or --task detection"),
     (("sweep", *DETECTOR[:6], "--resolution", 4000, "--data", "scenes:2x900"), "more than the 2.0 GB"),
-    (("train", *DETECTOR, "--batch-norm", "frozen", "--data", "scenes", *SHORT), "or a start"),
+    (("train", *DETECTOR, "--batch-norm", "frozen", "--data", "scenes", *SHORT), "or start_from"),
     (
         ("search", *DETECTOR, "--data", "scenes:2x16", "--objectives", "top1,flops"),
         "objective 'top1' isn't what every training on 'scenes:2x16' gives: choose from ap, ap50, ap75, ar",

@@ -217,14 +217,26 @@ def test_two_processes_train_and_test_as_one_does(tmp_path: Path) -> None:
             *("--backbone", "shufflenet_v2_x0_5", "--task", "detection", "--resolution", 64),
             *("--pyramid-channels", 8, "--data", "scenes:2x16", "--device", "cpu", "--epochs", 2),
             # Frozen: else each process normalises by its own half of a batch.
-            *("--batch-size", 8, "--batch-norm", "frozen", "--start", start, "--lr", 1e-4, "--kernel-lr", 1),
+            *(
+                "--batch-size",
+                8,
+                "--batch-norm",
+                "frozen",
+                "--start-from",
+                start,
+                "--lr",
+                1e-4,
+                "--kernel-lr",
+                1,
+            ),
             *("--log-every", 1, "--out", tmp_path / out),
         )
         return ["train", *map(str, options)]
 
     start = tmp_path / "classifier" / "checkpoints" / "best.safetensors"
-    digits = ("--resolution", "32", "--data", "digits", "--epochs", "1", "--batch-size", "512")
-    ended("train", "--backbone", "shufflenet_v2_x0_5", *digits, "--out", str(tmp_path / "classifier"))
+    # Of images alike, for which its statistics hold.
+    shapes = ("--resolution", "64", "--data", "shapes:2x64", "--epochs", "1", "--lr", "0.001")
+    ended("train", "--backbone", "shufflenet_v2_x0_5", *shapes, "--out", str(tmp_path / "classifier"))
     ended(*command("alone"))
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*together, "-m", "wnexplore", *command("pair")], check=True, capture_output=True)
@@ -254,7 +266,7 @@ def test_a_backbone_starts_with_the_weights_of_a_classifier(tmp_path: Path) -> N
         point(num_classes=10), "digits", classes, how, SHORT.model_dump(mode="json"), 0, 1, 1.0
     )
     save_checkpoint(tmp_path / "plain.safetensors", made, metadata)
-    spec = TrainSpec(data="scenes:2x16", start=str(tmp_path / "{method}.safetensors"))
+    spec = TrainSpec(data="scenes:2x16", start_from=str(tmp_path / "{method}.safetensors"))
     detector = point(task="detection", pyramid_channels=8, num_classes=2)
     check_trainable(spec, detector)
     body = started(spec, detector).get_submodule("backbone.body.body")
@@ -263,10 +275,10 @@ def test_a_backbone_starts_with_the_weights_of_a_classifier(tmp_path: Path) -> N
     assert all(torch.equal(made.state_dict()[name], value) for name, value in weights.items())
     with pytest.raises(InputError, match=r"se\.safetensors"):
         check_trainable(spec, replace(detector, method="se", reduction=16))
-    same = spec.model_copy(update={"start": str(tmp_path / "plain.safetensors")})
+    same = spec.model_copy(update={"start_from": str(tmp_path / "plain.safetensors")})
     with pytest.raises(InputError, match="its method is another"):
         check_trainable(same, replace(detector, method="se", reduction=16))
-    with pytest.raises(InputError, match="start is for detection"):
+    with pytest.raises(InputError, match="start_from is for detection"):
         check_trainable(same.model_copy(update={"data": "digits"}), point())
 
 

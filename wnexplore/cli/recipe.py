@@ -46,7 +46,7 @@ RECIPE_OPTIONS: dict[str, TrainingOption] = {
     "clip_grad_norm": TrainingOption("Largest norm of the gradients."),
     "ema": TrainingOption("Decay of a moving average of the weights: 0.9999."),
     "scales": TrainingOption("Shorter sides of images for detection, one a batch: 640,800.", listed=True),
-    "start": TrainingOption("Checkpoint with which a detector's backbone starts."),
+    "start_from": TrainingOption("Checkpoint with which a detector's backbone starts."),
     "batch_norm": TrainingOption(
         "Statistics of tests: refreshed, running or frozen.", ("refreshed", "running", "frozen")
     ),

@@ -189,7 +189,7 @@ class Recipe(_Spec):
     """Smallest share of an image in a random resized crop, for image files to be classified."""
     scales: Annotated[tuple[Positive, ...], _Axis] | None = None
     """Shorter sides of training images for detection, in pixels, one a batch; left out: the resolution."""
-    start: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    start_from: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """Checkpoint of a classification network whose weights a detector's backbone starts with; {method}, {M}
     and others in its path stand for the point's axes."""
 
@@ -226,7 +226,7 @@ class Recipe(_Spec):
 BEFORE: dict[str, Any] = {
     "init": "default",
     "lr_parity": False,
-    **dict.fromkeys(("milestones", "scales", "start")),
+    **dict.fromkeys(("milestones", "scales", "start_from")),
 }
 """Fields of a recipe that older versions didn't have, and the values by which these trained."""
 

@@ -50,19 +50,19 @@ def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
         )
     if point.task == "detection":
         require_coco_eval()
-        if spec.start is not None:
-            start_file(spec.start, point)
+        if spec.start_from is not None:
+            start_file(spec.start_from, point)
         for name in ("min_crop", "label_smoothing"):
             if getattr(spec, name) != Recipe.model_fields[name].default:
                 raise InputError(f"{name} is for images to be classified: leave it out")
-    if spec.batch_norm == "frozen" and spec.start is None:
+    if spec.batch_norm == "frozen" and spec.start_from is None:
         raise InputError(
             "batch_norm 'frozen' keeps the statistics that a training starts with, which random weights have"
-            " none of: expected refreshed or running, or a start"
+            " none of: expected refreshed or running, or start_from"
         )
     if point.task == "detection":
         return
-    for name in ("scales", "start"):
+    for name in ("scales", "start_from"):
         if getattr(spec, name) is not None:
             raise InputError(f"{name} is for detection: leave {name} out")
     if is_external(point.backbone):
@@ -85,6 +85,6 @@ def threads_of(spec: TrainSpec, plain: DesignPoint, jobs: int = 1) -> int:
 def started(spec: TrainSpec, point: DesignPoint) -> nn.Module:
     """The network of `point` as its training by `spec` starts. Raises `InputError` as `load_start`."""
     network = build(point, init=spec.init)
-    if spec.start is not None:
-        load_start(network, spec.start, point)
+    if spec.start_from is not None:
+        load_start(network, spec.start_from, point)
     return network

@@ -25,7 +25,7 @@ def start_file(start: str, point: DesignPoint) -> Path:
     there is none, if it is of another network or if `point` is no detector.
     """
     if point.task != "detection":
-        raise InputError("start is for the backbone of a detector: leave it out")
+        raise InputError("start_from is for the backbone of a detector: leave it out")
     axes: dict[str, Any] = point.to_dict()
     for axis, value in axes.items():
         start = start.replace(f"{{{axis}}}", str(value))
@@ -35,8 +35,8 @@ def start_file(start: str, point: DesignPoint) -> Path:
     for axis in ("backbone", "stem", "method", *LAYER_AXES):
         if other[axis] != axes[axis]:
             raise InputError(
-                f"start {shown(path, 300)} is of {metadata.point}: expected the backbone of {point}, and its"
-                f" {axis} is another"
+                f"start_from {shown(path, 300)} is of {metadata.point}: expected the backbone of {point}, and"
+                f" its {axis} is another"
             )
     return path
 
@@ -53,7 +53,8 @@ def load_start(network: nn.Module, start: str, point: DesignPoint) -> None:
     missing = [name for name in wanted if name not in held or held[name].shape != wanted[name].shape]
     if missing:
         raise InputError(
-            f"start {shown(path, 300)} doesn't fit the backbone: {len(missing)} tensors, such as {missing[0]}"
+            f"start_from {shown(path, 300)} doesn't fit the backbone: {len(missing)} tensors, such as"
+            f" {missing[0]}"
         )
     with torch.no_grad():
         body.load_state_dict({name: held[name] for name in wanted})
