@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from wnexplore.data.detection import Boxes, DetectionSplit
+from wnexplore.design.vision_tasks import TASKS
 from wnexplore.errors import InputError, RunError
 from wnexplore.measure.failure import network_step
 from wnexplore.measure.thread_waiting import yield_to_others
@@ -54,10 +55,7 @@ class DetectionEvaluation:
     @property
     def figures(self) -> dict[str, float | None]:
         """By column."""
-        return {
-            name: getattr(self, name)
-            for name in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar")
-        }
+        return {name: getattr(self, name) for name in TASKS["detection"].figures}
 
     @property
     def logged(self) -> dict[str, float | None]:
