@@ -79,6 +79,8 @@ ALTERED = [
     (1, "value", b"\xff\xfe", "expected text"),
     (1, "value", 5, "value is '5'"),
     (3, "value", '{"top1": 101}', "value.top1 is '101'"),
+    (3, "value", "{}", "a training without top1 or ap"),
+    (3, "value", '{"top1": null, "test_loss": 1}', "a training without top1 or ap"),
     (3, "value", '{"top1": 50, "test_loss": -0.5}', "value.test_loss is '-0.5'"),
     (3, "value", '{"top1": 50, "test_loss": NaN}', "value holds NaN"),
     (3, "value", '{"top1": 50, "dropped_at": "x"}', "value.dropped_at is 'x'"),

@@ -430,11 +430,15 @@ class _Latency(_Value):
     latency_ms: Number
 
 
+_SCORES = ("top1", "ap")
+"""A training has one of them."""
+
+
 class _Training(_Value):
     @model_validator(mode="after")
     def _has_a_score(self) -> Self:
-        if self.top1 is None and self.ap is None:
-            raise ValueError("a training without top1 or ap")
+        if all(getattr(self, name) is None for name in _SCORES):
+            raise ValueError(f"a training without {' or '.join(_SCORES)}")
         return self
 
 
@@ -508,22 +512,27 @@ def _quick(model: type[BaseModel], extra: Literal["allow", "forbid"], **more: An
     return validator
 
 
-_REQUIRED: dict[str, list[str]] = {
-    figure: [name for name, field in model.model_fields.items() if field.is_required()]
+_REQUIRED: dict[str, list[tuple[str, ...]]] = {
+    figure: [(name,) for name, field in model.model_fields.items() if field.is_required()]
     for figure, model in _VALUES.items()
 }
+_REQUIRED["training"].append(_SCORES)
+"""One figure of each group stands in a successful measurement."""
 _QUICK_VALUE = _quick(_Value, "allow")
 _READINGS = ("sm_clock_mhz", "temperature_c", "power_w", "throttle_reasons")
 _QUICK_SAMPLES = _quick(_Samples, "forbid", **dict.fromkeys(_READINGS, list[Finite | None]))
 
 
-def _valid_value(text: str, required: Iterable[str]) -> dict[str, Any] | None:
-    """What `_checked` returns for a value that is certainly valid; None for others."""
+def _valid_value(text: str, required: Iterable[Iterable[str]]) -> dict[str, Any] | None:
+    """What `_checked` returns for a value that is certainly valid; None for others.
+
+    It has one figure of each group in `required`.
+    """
     content = _valid_object(text)
     if content is None or not _QUICK_VALUE.isinstance_python(content) or _out_of_order(content):
         return None
-    for name in required:
-        if content.get(name) is None:
+    for names in required:
+        if all(content.get(name) is None for name in names):
             return None
     return content
 
