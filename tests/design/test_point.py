@@ -61,6 +61,25 @@ def test_stages_have_one_spelling(written: object) -> None:
     assert str(point) == "resnet18 se stages=3+4"
 
 
+@pytest.mark.parametrize(
+    ("written", "stages"),
+    [
+        ("all+head", "all+head"),
+        (["head", "all"], "all+head"),
+        ("1+2+3+4+pyramid", "all+pyramid"),
+        ("head+pyramid", "pyramid+head"),
+        ([4, "pyramid"], "4+pyramid"),
+        ("all", None),
+    ],
+)
+def test_the_stages_of_a_detector_have_one_spelling(written: object, stages: str | None) -> None:
+    for backbone in ("resnet18", "torchvision:resnet18"):
+        named = stages and stages.replace("all", "1+2+3+4") if written == "1+2+3+4+pyramid" else stages
+        point = DesignPoint.of(backbone, "se", stages=written, task="detection")  # type: ignore[arg-type]
+        assert point.stages == (stages if backbone == "resnet18" else named)
+        assert DesignPoint.from_dict(point.to_dict()) == point
+
+
 def test_all_stages_are_none_left_out() -> None:
     assert DesignPoint.of("resnet18", "se", stages=[1, 2, 3, 4]) == DesignPoint.of("resnet18", "se")
     assert DesignPoint.of("shufflenet_v2_x1_0", "se", stages=3).stages == "3"

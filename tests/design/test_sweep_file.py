@@ -64,6 +64,7 @@ def test_a_written_sweep_reads_back(tmp_path: Path) -> None:
         ("3+4", {"3+4"}),
         ("4", {"4"}),
         ("['3+4', 4, null]", {"3+4", "4", None}),
+        ("[all, 4, '4+2+4', 2+4+3+1]", {None, "4", "2+4"}),
     ],
 )
 def test_stages_are_one_choice_or_several(tmp_path: Path, written: str, found: set[str | None]) -> None:

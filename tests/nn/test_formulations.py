@@ -180,6 +180,28 @@ def test_every_formulation_has_the_same_gradients(
                 assert relative_error(actual, true) < 1e-11, f"{name}: {of}"
 
 
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3)])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_next_layer_may_work_in_place(
+    kernel_size: tuple[int, int], groups: int, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+    layer = LayerShape(4, 4, kernel_size, (1, 1), padding, (1, 1), groups, 4, 2)
+    inputs = (*tensors(layer, 3, channels_last), torch.randn(4, dtype=DOUBLE))
+    expected = gradients(
+        lambda x, a, w, shift: functional.relu(naive(x, a, w, layer) + shift[:, None, None]), inputs
+    )
+    for name in ("auto", *legal_formulations(layer)):
+        found = gradients(
+            lambda x, a, w, shift, name=name: functional.relu_(apply_generated(x, a, w, layer, name, shift)),
+            inputs,
+        )
+        for actual, true in zip(found, expected, strict=True):
+            assert relative_error(actual, true) < 1e-11, name
+
+
 @pytest.mark.parametrize("wanted", ["x", "alpha", "weight", "shift"])
 @pytest.mark.parametrize("name", ["kernel", "shared"])
 @pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3)])

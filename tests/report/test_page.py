@@ -14,6 +14,7 @@ import pytest
 from tests.report.pages import grid, small_run, unpacked, write_page, write_run
 from tests.results.records import SMALL, complexity, failure, latency, sweep, training
 from wnexplore.cli.report import known_skeleton, read_run
+from wnexplore.design.axis_types import GivenAxes
 from wnexplore.design.counts import count
 from wnexplore.design.point import AXES, DesignPoint
 from wnexplore.errors import InputError
@@ -118,6 +119,30 @@ def test_layers_add_up_to_the_network(run: PageRun) -> None:
         names = [layer[0] for layer in layers]
         assert "stage2.0.branch1.0" in names
     assert legal > 20
+
+
+@pytest.mark.parametrize("stages", [None, "all+head", "3+pyramid+head"])
+def test_the_parts_of_a_detector_add_up_to_it(tmp_path: Path, stages: str | None) -> None:
+    axes: GivenAxes = {
+        "stages": stages,
+        "task": "detection",
+        "resolution": 128,
+        "num_classes": 2,
+        "pyramid_channels": 8,
+    }
+    point = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", 2, 2, **axes)
+    run = read_run(write_run(tmp_path / "run", [complexity(point)]), None, False, None)
+    details = page_details([run], known_skeleton)
+    (described,) = details["points"]
+    found = {details["stages"][stage]["stage"]: details["stages"][stage] for stage in described["stages"]}
+    layers = [layer for stage in found.values() for layer in stage["layers"]]
+    for at, expected in enumerate(count(point, skeleton_of(point))):
+        parts = sum(part[1 + at] for part in described["parts"])
+        assert described["rest"][at] + parts + sum(layer[2 + at] for layer in layers) == expected
+    assert ("Head" in found) is (stages is not None)
+    assert ("Pyramid" in found) is (stages == "3+pyramid+head")
+    names = [part[0] for part in described["parts"]]
+    assert names == [name if name not in found else f"{name}, other layers" for name in ("Pyramid", "Head")]
 
 
 def test_rows_have_the_samples_of_their_records(run: PageRun) -> None:

@@ -100,6 +100,27 @@ def test_points_that_are_one_function_are_those_whose_networks_read_the_same() -
     assert (space.first_like[~space.legal] == -1).all()
 
 
+def test_a_detectors_pyramid_and_head_are_stages_where_they_are_named() -> None:
+    space = _space(
+        methods=["weightnet"],
+        stem=["imagenet"],
+        task=["detection"],
+        resolution=[128],
+        num_classes=[2],
+        pyramid_channels=[8],
+        M=[1, 2],
+        G=[1],
+        stages=[None, "4+head", "all+pyramid"],
+        per_stage=True,
+    )
+    assert len(space) == 2**3 + 2**2 + 2**4
+    points = [space.point(index) for index in range(len(space))]
+    assert len(set(map(str, points))) == len(space)
+    for index, point in enumerate(points):
+        assert (space.params[index], space.flops[index]) == count(point, skeleton_of(point))
+    assert "M=4:1+head:2 G=1 stages=4+head" in str(points[9])
+
+
 def test_each_stage_is_crossed_independently() -> None:
     space = _space(methods=["weightnet"], M=[1, 2], G=[1], per_stage=True)
     assert [str(space.point(index)) for index in range(len(space))] == [

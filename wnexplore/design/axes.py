@@ -240,9 +240,10 @@ _DESIGN = (
         "layer",
         "stages",
         meaning='Each one choice of stages that get the method, "3+4" or [3, 4]; a list of numbers is one of'
-        " them, and null stands for all stages.",
-        help="Stages with the method: 3+4; all if left out.",
-        help_many="Stages with the method: 3+4,4 for two choices.",
+        " them, and null stands for all stages of the backbone. A detector's pyramid and head are two more:"
+        ' "all+head", "pyramid+head".',
+        help="Stages with the method: 3+4, of a detector all+pyramid+head; the backbone's if left out.",
+        help_many="Stages with the method: 3+4,4 for two choices; of detectors all+head.",
         heading="stages",
         title="Stages",
         phrase="stages {}",

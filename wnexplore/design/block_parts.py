@@ -15,6 +15,8 @@ class Part(NamedTuple):
     params: int
     flops: int
     """Multiply-adds for one sample."""
+    again: bool = False
+    """Whether its parameters are those of a part before."""
 
 
 def ordinary(site: Site) -> Part:

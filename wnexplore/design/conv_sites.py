@@ -1,4 +1,4 @@
-"""The convolutions of a backbone that a method may replace: those of its blocks, by name."""
+"""The convolutions of a network that a method may replace, by name: in a backbone those of its blocks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wnexplore.design.backbones import (
     ShuffleNetV2Spec,
     backbone_spec,
 )
+from wnexplore.design.part_stages import PART_STAGES
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,26 @@ def block_convs(backbone: str) -> tuple[ConvShape, ...]:
             return tuple(_mobilenet(spec))
 
 
+def known_convs(backbone: str, pyramid_channels: int | None) -> tuple[ConvShape, ...]:
+    """`block_convs` and, with `pyramid_channels`, the 3x3 convolutions of a detector's pyramid and head.
+
+    Those between the backbone's maps and the pyramid are left out: they depend on the maps.
+    """
+    parts = () if pyramid_channels is None else _pyramid_and_head(pyramid_channels)
+    return (*block_convs(backbone), *parts)
+
+
 def stages_of(backbone: str) -> tuple[int, ...]:
     """The stages of a backbone, in order, numbered as in its spec."""
     return backbone_spec(backbone).stages
+
+
+def _pyramid_and_head(channels: int) -> Iterator[ConvShape]:
+    levels = [f"layer_blocks.{level}.0" for level in range(3)] + ["extra_blocks.p6", "extra_blocks.p7"]
+    towers = [f"{kind}_head.conv.{at}.0" for kind in ("classification", "regression") for at in range(4)]
+    for part, module, names in (("pyramid", "backbone.fpn", levels), ("head", "head", towers)):
+        for name in names:
+            yield ConvShape(f"{module}.{name}", PART_STAGES[part], channels, channels, 3)
 
 
 def _shufflenet_v2(spec: ShuffleNetV2Spec) -> Iterator[ConvShape]:

@@ -49,7 +49,7 @@ def function_of(point: DesignPoint, skeleton: Skeleton) -> tuple[object, ...]:
 def parts(block: Block, design: StageDesign) -> Iterator[Part]:
     """The parts of a block under `design`: its sites and additional layers."""
     for part in METHODS[design.method].count(block, design):
-        yield part._replace(flops=part.flops * block.samples)
+        yield part._replace(flops=part.flops * block.samples, again=block.again)
 
 
 def site_of(part: Part, left: Sequence[Site], block: Block) -> Site | None:
@@ -61,6 +61,7 @@ def site_of(part: Part, left: Sequence[Site], block: Block) -> Site | None:
     return None
 
 
-def total(parts: list[Part]) -> Counts:
+def total(parts: Sequence[Part]) -> Counts:
     """The counts of `parts` together."""
-    return Counts(sum(part.params for part in parts), sum(part.flops for part in parts))
+    params = sum(part.params for part in parts if not part.again)
+    return Counts(params, sum(part.flops for part in parts))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache, total_ordering
 
+from wnexplore.design.part_stages import NUMBER_OR_NAME, PART_STAGES, stage_name, stage_number
 from wnexplore.errors import InputError, shown
 
 Multiplier = Fraction | int | float | str
@@ -61,13 +62,13 @@ class PerStage(_Ordered):
 
     @cached_property
     def _text(self) -> str:
-        return "+".join(f"{stage}:{value}" for stage, value in self.stages)
+        return "+".join(f"{stage_name(stage)}:{value}" for stage, value in self.stages)
 
 
 Setting = Fraction | OverChannels | PerStage
 """An M or G of a network."""
 
-Written = Multiplier | Setting | Mapping[int, Multiplier]
+Written = Multiplier | Setting | Mapping[int | str, Multiplier] | Mapping[int, Multiplier]
 """How users write the M or G of a network: also "4/C", {2: 1, 3: 2, 4: 8} or "2:1+3:2+4:8"."""
 
 LARGEST = 10**9
@@ -79,7 +80,7 @@ _NUMBER = re.compile(
     rf"|[0-9]{{1,{_DIGITS}}}/[0-9]{{1,{_DIGITS}}}"
 )
 _OVER_CHANNELS = re.compile(r"([1-9][0-9]{0,9}) */ *C")
-_STAGE = re.compile(r" *([0-9]{1,3}) *:([^:+]+)")
+_STAGE = re.compile(rf" *({NUMBER_OR_NAME}) *:([^:+]+)")
 
 
 def parse_multiplier(value: object, name: str) -> Fraction:
@@ -111,7 +112,7 @@ def _parse_setting(value: object, name: str) -> Setting:
                 raise InputError(
                     f"{name} is '{shown(value)}': expected a value for each stage, such as 2:1+3:2+4:8"
                 )
-            return _per_stage(((int(part[1]), part[2]) for part in parts if part), name)
+            return _per_stage(((stage_number(part[1]), part[2]) for part in parts if part), name)
         found = _OVER_CHANNELS.fullmatch(value.strip())
         if found and int(found[1]) <= LARGEST:
             return OverChannels(int(found[1]))
@@ -127,7 +128,7 @@ def at_stage(setting: Setting, stage: int, name: str = "M or G") -> Fraction | O
     for number, value in setting.stages:
         if number == stage:
             return value
-    raise InputError(f"{name} is '{shown(setting)}': it has no value for stage {stage}")
+    raise InputError(f"{name} is '{shown(setting)}': it has no value for stage {stage_name(stage)}")
 
 
 def at_layer(value: Fraction | OverChannels, out_channels: int) -> Fraction:
@@ -142,14 +143,17 @@ def plain_multiplier(value: Setting) -> int | str:
 
 def _per_stage(values: Iterable[tuple[object, object]], name: str) -> PerStage:
     found: dict[int, Fraction | OverChannels] = {}
-    for stage, value in values:
+    for written, value in values:
+        stage = PART_STAGES.get(written, written) if isinstance(written, str) else written
         if isinstance(stage, bool) or not isinstance(stage, int) or stage < 0:
             raise InputError(f"{name} has a value for stage '{shown(stage)}': expected a stage's number")
         if stage in found:
-            raise InputError(f"{name} has two values for stage {stage}")
+            raise InputError(f"{name} has two values for stage {stage_name(stage)}")
         parsed = parse_setting(value, name)
         if isinstance(parsed, PerStage):
-            raise InputError(f"{name} is '{shown(parsed)}' in stage {stage}: expected one number there")
+            raise InputError(
+                f"{name} is '{shown(parsed)}' in stage {stage_name(stage)}: expected one number there"
+            )
         found[stage] = parsed
     if not found:
         raise InputError(f"{name} is empty: expected a value for each stage, such as 2:1+3:2+4:8")

@@ -20,6 +20,7 @@ from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.external_names import check_name, is_external, settled_name
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Setting, Written, at_stage, parse_setting, plain_multiplier
+from wnexplore.design.part_stages import PART_STAGES
 from wnexplore.design.stage_design import PLAIN, StageDesign
 from wnexplore.design.stages import has_method, parse_stages, settled
 from wnexplore.design.vision_tasks import TASKS
@@ -77,6 +78,9 @@ class DesignPoint(NetworkAxes, LayerAxes):
             )
         written = {axis: given.get(axis) for axis in LAYER_AXES}
         layers = method_axes(method, written, None if is_external(backbone) else backbone)
+        parts = [name for name, stage in PART_STAGES.items() if has_method(layers["stages"], stage)]
+        if parts and network["task"] != "detection":
+            raise InputError(f"stages is '{layers['stages']}': task '{network['task']}' has no {parts[0]}")
         return cls(method=method, **_with_defaults(network), **layers)
 
     def baseline(self) -> DesignPoint:

@@ -9,7 +9,7 @@ import psutil
 
 from wnexplore.design.axes import DESIGN_AXES
 from wnexplore.design.backbones import backbone_spec
-from wnexplore.design.conv_sites import block_convs
+from wnexplore.design.conv_sites import known_convs
 from wnexplore.design.external_names import is_external
 from wnexplore.design.generator import layer_generator
 from wnexplore.design.point import DesignPoint, stage_design
@@ -133,7 +133,7 @@ def _least_params(point: DesignPoint) -> int:
     found = 0 if point.task == "detection" else int(features) * point.num_classes
     # Of a detector's head: 3x3 filters for nine anchors.
     found += 81 * (point.pyramid_channels or 0) * point.num_classes
-    for layer in block_convs(point.backbone):
+    for layer in known_convs(point.backbone, point.pyramid_channels):
         design = stage_design(point, layer.stage)
         generator = layer_generator(layer, design)
         times = design.experts or (1 if generator is None else generator.inputs_per_group)

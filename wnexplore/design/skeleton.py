@@ -55,11 +55,24 @@ class Block:
     sites: tuple[Site, ...]
     samples: int = 1
     """Samples per image in its layers: more than one where heads or frames are folded into the batch."""
+    again: bool = False
+    """Whether it is a further call of a block before, with the same weights: of a detector's head, which runs
+    once a level."""
+
+    @property
+    def weights(self) -> int:
+        """The elements of its sites' kernels that no block before has."""
+        return 0 if self.again else sum(site.weights for site in self.sites)
+
+    @property
+    def flops(self) -> int:
+        """Multiply-adds per image of its sites, as ordinary convolutions."""
+        return self.samples * sum(site.weights * site.pixels for site in self.sites)
 
 
 @dataclass(frozen=True)
 class SkeletonPart:
-    """A part of a network beside its backbone, such as a detector's head."""
+    """A part of a plain network beside its backbone, such as a detector's head."""
 
     name: str
     params: int
@@ -79,7 +92,7 @@ class Skeleton:
     uncounted: tuple[str, ...] = ()
     """Operators that may multiply matrices but aren't counted."""
     parts: tuple[SkeletonPart, ...] = ()
-    """Of a detector: its pyramid and its head, which `params` and `flops` include."""
+    """Of a detector: its pyramid and its head, whole."""
 
     @property
     def stages(self) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from wnexplore.design.legality import check_legal
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.size_limits import check_fits
+from wnexplore.design.stages import of_backbone, settled, without_parts
 from wnexplore.design.start import Init, check_init
 from wnexplore.errors import InputError
 from wnexplore.models.method_layers import Method, method_of
@@ -86,18 +87,29 @@ def build(backbone: DesignPoint | str, *args: Any, init: Init = "default", **axe
 def _detector(point: DesignPoint, init: Init) -> nn.Module:
     # torchvision's detection takes a while to import.
     from wnexplore.models.detector import Detector
+    from wnexplore.models.detector_method import put_method
     from wnexplore.models.feature_maps import FeatureMaps
 
     if torch.get_default_device().type == "cpu":
         check_fits(point)
     assert point.pyramid_channels is not None
     maps = FeatureMaps(build(backbone_of(point), init=init), point.backbone)
-    return Detector(maps, point.num_classes, point.pyramid_channels, point.resolution)
+    detector = Detector(maps, point.num_classes, point.pyramid_channels, point.resolution)
+    put_method(detector, point)
+    return detector
 
 
 def backbone_of(point: DesignPoint) -> DesignPoint:
     """The classification network of which a detector has all but the classifier."""
-    return replace(point, task="classification", pyramid_channels=None)
+    stages = without_parts(point.stages)
+    if stages == "":
+        return replace(point.baseline(), task="classification", pyramid_channels=None)
+    known = None if is_external(point.backbone) else point.backbone
+    M, G = (
+        setting and settled(of_backbone(setting), known, stages, name)
+        for name, setting in (("M", point.M), ("G", point.G))
+    )
+    return replace(point, task="classification", pyramid_channels=None, stages=stages, M=M, G=G)
 
 
 def network(

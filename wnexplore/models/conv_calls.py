@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from wnexplore.design.skeleton import Site
 from wnexplore.errors import InputError
 from wnexplore.models.copies import evaluating, images_like, uncompiled, without_numbers
 from wnexplore.models.input_sizes import CONVOLUTIONS, likely_channels, sought_size, stated_sizes
@@ -158,6 +159,12 @@ def give_sizes(model: nn.Module, resolution: int) -> None:
             f"the network can't run on images of {resolution} pixels, which would initialise its lazy"
             f" layers: {_reason(error)}"
         ) from None
+
+
+def conv_site(name: str, conv: nn.Conv2d, pixels: int) -> Site:
+    """The site of the convolution `conv`, called `name`, with `pixels` = H_out·W_out."""
+    high, wide = conv.kernel_size
+    return Site(name, conv.in_channels, conv.out_channels, (high, wide), conv.groups, pixels)
 
 
 _Look = Callable[[nn.Module, int, int, bool, int], ForwardPass]

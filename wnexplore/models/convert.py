@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wnexplore.design.legality import IllegalPointError
 from wnexplore.design.multiplier import Written
 from wnexplore.design.point import DesignPoint, method_axes
-from wnexplore.design.stages import Stages, has_method, parse_stages
+from wnexplore.design.stages import ALL, Stages, has_method, parse_stages
 from wnexplore.errors import InputError
 from wnexplore.models.conv_calls import ConvLayout, SeenConv, layout
 from wnexplore.models.method_layers import Method, MethodByStage, method_of
@@ -114,7 +114,7 @@ def convert_seen(
     replaced, left = [], []
     for seen in found.convs:
         reason = why_never.get(seen.name) or why_not(seen)
-        new = None if reason else _replacement(seen, chosen_method.at(seen.stage))
+        new = None if reason else replacement(seen.name, _conv(seen), chosen_method.at(seen.stage))
         if new is None:
             kind = type(seen.module).__name__
             left.append(Change(seen.name, kind, reason or "the method leaves it as it is"))
@@ -125,6 +125,30 @@ def convert_seen(
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer)
     return Conversion(model, tuple(replaced), tuple(left))
+
+
+def replacement(name: str, old: nn.Conv2d, method: Method) -> tuple[nn.Module, str] | None:
+    """What replaces the convolution `old`, called `name`, and whether its weights were kept; None: it stays.
+
+    Raises `InputError` and `IllegalPointError` as `convert` does.
+    """
+    try:
+        new, gate = _made(method, old)
+    except IllegalPointError as error:
+        raise IllegalPointError(f"layer {name}: {error}", error.rule) from None
+    except InputError as error:
+        raise InputError(f"layer {name}: {error}") from None
+    if type(new) is nn.Conv2d:
+        if gate is None:
+            return None
+        gated = Gated(old, gate.to(old.weight)).train(old.training)
+        return gated, "kernel kept, the gate is new"
+    new.to(old.weight)
+    kept = isinstance(new, MethodConv2d) and new.keep_kernel(old.weight)
+    made = new if old.bias is None else Biased(new, old)
+    # As it was written ("same"): the network may read it.
+    take_settings(made, old)
+    return made.train(old.training), "kernel kept" if kept else "kernels drawn anew"
 
 
 class Gated(nn.Module):
@@ -203,31 +227,9 @@ def _check_stages(method: Method, where: Where, known: set[int]) -> None:
     if isinstance(method, MethodByStage):
         requested.append(method.point.stages)
     for stages in requested:
-        if stages is not None and not set(map(int, stages.split("+"))) <= known:
+        if stages is not None and not set(stages.split("+")) <= {ALL, *map(str, known)}:
             has = ", ".join(map(str, sorted(known))) or "none that can be converted"
             raise InputError(f"stages is '{stages}': the network has {has}")
-
-
-def _replacement(seen: SeenConv, method: Method) -> tuple[nn.Module, str] | None:
-    """The replacement of a convolution, and whether its weights were kept; None if it is left unchanged."""
-    old = _conv(seen)
-    try:
-        new, gate = _made(method, old)
-    except IllegalPointError as error:
-        raise IllegalPointError(f"layer {seen.name}: {error}", error.rule) from None
-    except InputError as error:
-        raise InputError(f"layer {seen.name}: {error}") from None
-    if type(new) is nn.Conv2d:
-        if gate is None:
-            return None
-        gated = Gated(old, gate.to(old.weight)).train(old.training)
-        return gated, "kernel kept, the gate is new"
-    new.to(old.weight)
-    kept = isinstance(new, MethodConv2d) and new.keep_kernel(old.weight)
-    made = new if old.bias is None else Biased(new, old)
-    # As it was written ("same"): the network may read it.
-    take_settings(made, old)
-    return made.train(old.training), "kernel kept" if kept else "kernels drawn anew"
 
 
 def _kind(new: nn.Module) -> str:

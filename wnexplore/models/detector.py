@@ -48,8 +48,9 @@ def build_detector(
 ) -> Detector:
     """The detector of a design point: RetinaNet over the maps of `backbone` at strides 8, 16 and 32.
 
-    The `method` is in the backbone alone; `axes` are further ones of `build`, such as num_classes (80 if left
-    out), resolution (800) and pyramid_channels (256). Classes are numbered from 0. An image's shorter side is
+    The `method` is in the backbone alone, or in the `stages`, such as "all+head" and "4+pyramid". `axes` are
+    further ones of `build`, such as num_classes (80 if left out), resolution (800) and pyramid_channels
+    (256). Classes are numbered from 0. An image's shorter side is
     resized to `min_size`, by default the resolution, in training to one of several at random, its longer one
     to at most `max_size`, by default `LONGEST` times as much. Raises `InputError` as `build` does, for a
     backbone without one of these strides, and for sizes below 1.

@@ -1,4 +1,4 @@
-"""The parts of a detector beside its backbone: what they are called, and their counts."""
+"""The parts of a detector beside its backbone: what they are called, their convolutions and their counts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ def has_parts(network: nn.Module) -> bool:
     return getattr(network, "is_detector", False) is True
 
 
+def method_convs(detector: nn.Module, part: str) -> list[tuple[str, nn.Conv2d]]:
+    """The convolutions of a part of a plain `detector` that a method may replace, with their names.
+
+    These are all of the pyramid, and those of the head but the last ones, which give classes and boxes.
+    """
+    return [
+        (f"{PARTS[part]}.{name}", module)
+        for name, module in detector.get_submodule(PARTS[part]).named_modules()
+        if isinstance(module, nn.Conv2d) and not name.endswith(_LAST)
+    ]
+
+
 def part_counts(detector: nn.Module, products: Products, batch_size: int = 1) -> tuple[SkeletonPart, ...]:
     """The counts of the pyramid and the head of `detector`, whose pass of a batch had `products`."""
     return tuple(
@@ -26,3 +38,6 @@ def part_counts(detector: nn.Module, products: Products, batch_size: int = 1) ->
         )
         for name, module in PARTS.items()
     )
+
+
+_LAST = ("cls_logits", "bbox_reg")

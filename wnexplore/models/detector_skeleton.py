@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import nn
 
 from wnexplore.design.external_names import is_external
+from wnexplore.design.part_stages import PART_STAGES
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Skeleton
+from wnexplore.design.skeleton import Block, Skeleton
 from wnexplore.models.build import build
-from wnexplore.models.conv_calls import one_pass
-from wnexplore.models.detector_parts import part_counts
+from wnexplore.models.conv_calls import Call, conv_site, one_pass
+from wnexplore.models.detector_parts import method_convs, part_counts
 
 
 def detector_skeleton(point: DesignPoint, backbone: Skeleton) -> Skeleton:
@@ -24,19 +27,30 @@ def detector_skeleton(point: DesignPoint, backbone: Skeleton) -> Skeleton:
         # A network from elsewhere may need values.
         with torch.device("cpu" if is_external(point.backbone) else "meta"):
             detector = build(point.baseline())
-    products = one_pass(detector, point.resolution, counted=True, channels=(3,)).products
+    seen = one_pass(detector, point.resolution, counted=True, channels=(3,))
     kept = dict(detector.get_submodule("backbone.body.body").named_modules())
     # What is left out comes last, block by block.
-    blocks = tuple(
+    blocks = [
         block
         for block in backbone.blocks
         if all(isinstance(kept.get(site.name), nn.Conv2d) for site in block.sites)
-    )
-    pairs = [(site, block.samples) for block in blocks for site in block.sites]
+    ]
+    for part, stage in PART_STAGES.items():
+        for name, conv in method_convs(detector, part):
+            blocks += _blocks(name, conv, stage, seen.calls[name])
     return Skeleton(
-        params=sum(p.numel() for p in detector.parameters()) - sum(site.weights for site, _ in pairs),
-        flops=products.total - sum(site.weights * site.pixels * samples for site, samples in pairs),
-        blocks=blocks,
-        uncounted=tuple(sorted(products.uncounted)),
-        parts=part_counts(detector, products),
+        params=sum(p.numel() for p in detector.parameters()) - sum(block.weights for block in blocks),
+        flops=seen.products.total - sum(block.flops for block in blocks),
+        blocks=tuple(blocks),
+        uncounted=tuple(sorted(seen.products.uncounted)),
+        parts=part_counts(detector, seen.products),
     )
+
+
+def _blocks(name: str, conv: nn.Conv2d, stage: int, calls: Sequence[Call]) -> Iterator[Block]:
+    """A convolution of the pyramid or the head: a block for each call."""
+    for number, call in enumerate(calls):
+        pixels = call.output[2] * call.output[3]
+        site = conv_site(name, conv, pixels)
+        again = number > 0
+        yield Block(name, stage, conv.in_channels, conv.out_channels, pixels, (site,), again=again)

@@ -17,9 +17,17 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from wnexplore.design.external_names import LIBRARIES, check_name
-from wnexplore.design.skeleton import Block, Site, Skeleton
+from wnexplore.design.skeleton import Block, Skeleton
 from wnexplore.errors import InputError, shown
-from wnexplore.models.conv_calls import ConvLayout, SeenConv, give_sizes, is_unsized, layout, one_pass
+from wnexplore.models.conv_calls import (
+    ConvLayout,
+    SeenConv,
+    conv_site,
+    give_sizes,
+    is_unsized,
+    layout,
+    one_pass,
+)
 from wnexplore.models.convert import Where, convert_seen
 from wnexplore.models.copies import as_written
 from wnexplore.models.fingerprint import fingerprint
@@ -103,15 +111,14 @@ def model_skeleton(model: nn.Module, resolution: int, found: ConvLayout, left: C
         # A replaceable convolution is called once.
         (call,) = seen.calls[conv.name]
         samples, pixels = call.output[0], call.output[2] * call.output[3]
-        site = _site(conv, pixels)
+        assert isinstance(conv.module, nn.Conv2d)
+        site = conv_site(conv.name, conv.module, pixels)
         return Block(conv.name, conv.stage, site.in_channels, site.out_channels, pixels, (site,), samples)
 
     blocks = tuple(block(conv) for conv in found.convs if conv.name not in left)
-    sites = [site for block in blocks for site in block.sites]
     return Skeleton(
-        params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
-        flops=seen.products.total
-        - sum(block.samples * site.weights * site.pixels for block in blocks for site in block.sites),
+        params=sum(p.numel() for p in model.parameters()) - sum(block.weights for block in blocks),
+        flops=seen.products.total - sum(block.flops for block in blocks),
         blocks=blocks,
         uncounted=tuple(sorted(seen.products.uncounted)),
     )
@@ -194,13 +201,6 @@ def _images(model: nn.Module, resolution: int) -> tuple[int, bool]:
     """The channels of its images, and whether its first forward pass creates layers."""
     seen = one_pass(model, resolution)
     return seen.channels, seen.made
-
-
-def _site(seen: SeenConv, pixels: int) -> Site:
-    conv = seen.module
-    assert isinstance(conv, nn.Conv2d)
-    high, wide = conv.kernel_size
-    return Site(seen.name, conv.in_channels, conv.out_channels, (high, wide), conv.groups, pixels)
 
 
 def _from_torchvision(network: str, num_classes: int) -> nn.Module:

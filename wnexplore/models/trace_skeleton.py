@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from wnexplore.design.backbones import backbone_spec
 from wnexplore.design.external_names import is_external
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.skeleton import Block, Site, Skeleton
+from wnexplore.design.skeleton import Block, Skeleton
 from wnexplore.models.build import backbone_of, network
+from wnexplore.models.conv_calls import conv_site
 from wnexplore.models.method_layers import ConvSizes, Method, plain_conv
 from wnexplore.models.multiply_adds import counted
 from wnexplore.nn import Context, Gate
@@ -45,10 +46,9 @@ def skeleton(point: DesignPoint) -> Skeleton:
         model(images)
     names = {module: name for name, module in model.named_modules()}
     blocks = tuple(_block(record, names, pixels) for record in recorder.blocks)
-    sites = [site for block in blocks for site in block.sites]
     return Skeleton(
-        params=sum(p.numel() for p in model.parameters()) - sum(site.weights for site in sites),
-        flops=products.total - sum(site.weights * site.pixels for site in sites),
+        params=sum(p.numel() for p in model.parameters()) - sum(block.weights for block in blocks),
+        flops=products.total - sum(block.flops for block in blocks),
         blocks=blocks,
     )
 
@@ -100,7 +100,7 @@ class _Recorder(Method):
 
 
 def _block(record: _Record, names: dict[nn.Module, str], pixels: dict[nn.Module, int]) -> Block:
-    sites = tuple(_site(conv, names[conv], pixels[conv]) for conv in record.convs)
+    sites = tuple(conv_site(names[conv], conv, pixels[conv]) for conv in record.convs)
     return Block(
         _common([site.name for site in sites]),
         record.stage,
@@ -117,8 +117,3 @@ def _common(names: list[str]) -> str:
     return ".".join(
         levels[0] for levels in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*parts, strict=False))
     )
-
-
-def _site(conv: nn.Conv2d, name: str, pixels: int) -> Site:
-    high, wide = conv.kernel_size
-    return Site(name, conv.in_channels, conv.out_channels, (high, wide), conv.groups, pixels)

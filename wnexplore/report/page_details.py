@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from wnexplore.design.counts import parts, site_of
+from wnexplore.design.counts import Counts, parts, site_of
 from wnexplore.design.legality import IllegalPointError
+from wnexplore.design.part_stages import PART_STAGES, stage_name
 from wnexplore.design.point import AXES, DesignPoint, stage_design
-from wnexplore.design.skeleton import Block, Skeleton
+from wnexplore.design.skeleton import Block, Skeleton, SkeletonPart
 from wnexplore.design.stage_design import StageDesign
+from wnexplore.design.stages import has_method
 from wnexplore.errors import InputError
 from wnexplore.results.columns import COLUMNS, LATENCY_PROTOCOL, point_title
 from wnexplore.results.frame import cells
@@ -98,7 +100,9 @@ class Details:
         if skeleton is None:
             return found
         try:
-            designs = {stage: stage_design(point, stage) for stage in skeleton.stages}
+            # Those of a detector's pyramid and head are shown as parts unless they have the method.
+            stages = [s for s in skeleton.stages if s not in _PARTS or has_method(point.stages, s)]
+            designs = {stage: stage_design(point, stage) for stage in stages}
             found["stages"] = [
                 self._once(
                     self.stages, (point.baseline(), stage, design), partial(_stage, skeleton, stage, design)
@@ -108,11 +112,11 @@ class Details:
         except (IllegalPointError, InputError):
             # A record of another version, whose network is not legal any more.
             return found
-        parts = skeleton.parts
-        rest = skeleton.params - sum(p.params for p in parts), skeleton.flops - sum(p.flops for p in parts)
         # Named where a network has several parts.
-        found["parts"] = [[part.name.capitalize(), part.params, part.flops] for part in parts]
-        return found | {"rest": list(rest)}
+        named = [_part(part, skeleton, of_method=PART_STAGES[part.name] in stages) for part in skeleton.parts]
+        others = [_others(part, skeleton) for part in skeleton.parts]
+        rest = (getattr(skeleton, of) - sum(getattr(o, of) for o in others) for of in ("params", "flops"))
+        return found | {"parts": named, "rest": list(rest)}
 
     def _latency(self, record: Record) -> dict[str, Any]:
         found: dict[str, Any] = {"environment": self._environment(record)}
@@ -158,10 +162,28 @@ def _protocol(record: Record) -> Sequence[Any]:
     return [record.protocol.get(name, COLUMNS[name].usual) for name in LATENCY_PROTOCOL]
 
 
+def _part(part: SkeletonPart, skeleton: Skeleton, *, of_method: bool) -> list[Any]:
+    """Name and counts of a part: whole, or without the layers that the method may have, which are a stage."""
+    name = part.name.capitalize()
+    return (
+        [f"{name}, other layers", *_others(part, skeleton)] if of_method else [name, part.params, part.flops]
+    )
+
+
+def _others(part: SkeletonPart, skeleton: Skeleton) -> Counts:
+    """The counts of the layers of a part that no method replaces."""
+    blocks = [block for block in skeleton.blocks if block.stage == PART_STAGES[part.name]]
+    params = part.params - sum(block.weights for block in blocks)
+    return Counts(params, part.flops - sum(block.flops for block in blocks))
+
+
 def _stage(skeleton: Skeleton, stage: int, design: StageDesign) -> dict[str, Any]:
     """One stage: its layers in order, each with parameters and multiply-adds for one image."""
     layers = [layer for block in skeleton.blocks if block.stage == stage for layer in _layers(block, design)]
-    return {"stage": stage, "layers": layers}
+    return {
+        "stage": stage_name(stage).capitalize() if stage in _PARTS else f"Stage {stage}",
+        "layers": layers,
+    }
 
 
 def _layers(block: Block, design: StageDesign) -> Iterable[list[Any]]:
@@ -172,7 +194,10 @@ def _layers(block: Block, design: StageDesign) -> Iterable[list[Any]]:
             del left[: left.index(site) + 1]
         words = [word for word in part.what if isinstance(word, str)]
         name = block.name if site is None else site.name
-        yield [name, words[0] if words else "", part.params, part.flops]
+        yield [name, words[0] if words else "", 0 if part.again else part.params, part.flops]
+
+
+_PARTS = tuple(PART_STAGES.values())
 
 
 def _few(count: int) -> list[int]:

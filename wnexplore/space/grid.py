@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from wnexplore.design.counts import parts, total
 from wnexplore.design.legality import IllegalPointError
+from wnexplore.design.part_stages import stage_name
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.skeleton import Block, Skeleton
 from wnexplore.design.stage_design import StageDesign
+from wnexplore.design.stages import ALL
 from wnexplore.errors import InputError
 from wnexplore.space.cells import Cell
 
@@ -323,9 +325,9 @@ def _blocks(skeleton: Skeleton, stage: int) -> list[Block]:
 
 def _check_stages(cell: Cell, skeleton: Skeleton) -> None:
     stages = cell.axes.get("stages")
-    missing = set(stages.split("+")) - {str(stage) for stage in skeleton.stages} if stages else set()
-    if missing:
-        known = ", ".join(map(str, skeleton.stages))
+    names = [stage_name(stage) for stage in skeleton.stages]
+    if stages and not set(stages.split("+")) <= {*names, ALL}:
+        known = ", ".join(names)
         raise InputError(f"stages is '{stages}': {cell.baseline.backbone} has {known}")
 
 

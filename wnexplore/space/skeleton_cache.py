@@ -76,7 +76,8 @@ def _cache_key(baseline: DesignPoint) -> list[Any] | None:
 def _code() -> str:
     """A hash of the code that makes skeletons."""
     here = Path(__file__).parents[1]
-    files = [*sorted((here / "models").glob("*.py")), here / "design" / "skeleton.py"]
+    design = here / "design"
+    files = [*sorted((here / "models").glob("*.py")), design / "skeleton.py", design / "part_stages.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from wnexplore.design.counts import parts, site_of
+from wnexplore.design.counts import parts, site_of, total
 from wnexplore.design.skeleton import Skeleton
 from wnexplore.design.stage_design import PLAIN, StageDesign
 
@@ -62,10 +62,10 @@ def stage_features(skeleton: Skeleton, stage: int, design: StageDesign) -> Stage
             replaced += 1
             over_image += (part.params / site.weights - 1) * site.weights * site.pixels * block.samples
             numbers.append(tuple(math.log2(1 + value) for value in part.what if isinstance(value, int)))
+    counts, of_plain = total([part for _, made in found for part in made]), total(plain)
     costs = (
-        (sum(part.params for _, made in found for part in made) - sum(part.params for part in plain))
-        / params,
-        (sum(part.flops for _, made in found for part in made) - sum(part.flops for part in plain)) / flops,
+        (counts.params - of_plain.params) / params,
+        (counts.flops - of_plain.flops) / flops,
         replaced / sites,
         further / sites,
         over_image / flops,
@@ -93,9 +93,8 @@ _SHARE = 4.0
 def _of_network(skeleton: Skeleton) -> tuple[int, int, int]:
     """Parameters, multiply-adds and number of sites of the plain network."""
     plain = [part for block in skeleton.blocks for part in parts(block, PLAIN)]
-    params = skeleton.params + sum(part.params for part in plain)
-    flops = skeleton.flops + sum(part.flops for part in plain)
-    return max(1, params), max(1, flops), max(1, len(plain))
+    params, flops = total(plain)
+    return max(1, skeleton.params + params), max(1, skeleton.flops + flops), max(1, len(plain))
 
 
 def _of_word(word: str) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wnexplore.design.axes import NETWORK_AXES
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import at_stage, plain_multiplier
+from wnexplore.design.part_stages import stage_name
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.stages import has_method
 from wnexplore.design.sweep_file import SweepSpec
@@ -77,7 +78,7 @@ def _names(
         return [(0, f"{method}.{axis}")]
     plain = DesignPoint.of(**{**network, "method": "plain"})
     return [
-        (stage, f"{method}.{axis}.{stage}")
+        (stage, f"{method}.{axis}.{stage_name(stage)}")
         for stage in skeleton_of(plain).stages
         if has_method(stages, stage)
     ]

@@ -25,7 +25,10 @@ class Scaled(torch.autograd.Function):
         y = functional.conv2d(x, kernels, None, *_options(layer))
         ctx.save_for_backward(x, scales, kernels, y)
         ctx.layer = layer
-        return _by_scale(y, scales).mul(scales[:, :, None, None, None]).flatten(1, 2)
+        # No view: the next layer may work in place.
+        scaled = torch.empty_like(y)
+        torch.mul(_by_scale(y, scales), scales[:, :, None, None, None], out=_by_scale(scaled, scales))
+        return scaled
 
     @staticmethod
     @once_differentiable

@@ -39,9 +39,15 @@ class Product(torch.autograd.Function):
         ctx.layer = layer
         height, width = layer.output_size(*x.shape[2:])
         channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-        sizes = (x.shape[0], layer.out_channels, height * width)
+        # No view: the next layer may work in place.
+        result = torch.empty(
+            (len(x), layer.out_channels, height, width),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        )
         # (N, C_out, H_out·W_out), in memory as the image is.
-        y = x.new_empty(sizes[0], *sizes[:0:-1]).mT if channels_last else x.new_empty(sizes)
+        y = result.permute(0, 2, 3, 1).flatten(1, 2).mT if channels_last else result.flatten(2)
         images, scratch = images_at_a_time(x), Scratch(x)
         tiles, blocks = tiles_of(x, layer, images)
         vectors, weights = by_part(alpha, weight, layer)
@@ -53,9 +59,7 @@ class Product(torch.autograd.Function):
                     kernels = make_tile(vectors[part], weights, tile, filters, scratch)
                     begin = None if shift is None else shift[filters].view(-1, 1)
                     _multiply(kernels, columns, y[part, filters], begin, anew=tile.columns.start == 0)
-        if channels_last:
-            return y.mT.view(-1, height, width, layer.out_channels).permute(0, 3, 1, 2)
-        return y.view(-1, layer.out_channels, height, width)
+        return result
 
     @staticmethod
     @once_differentiable

@@ -53,7 +53,7 @@ function layersOf(point, details) {
   const headings = () => element("thead", {}, [element("tr", {}, head.map((text, at) =>
     element("th", {scope: "col", class: at > 1 ? "number" : ""}, [text])))]);
   const whole = [
-    ...stages.map(({stage, layers}) => line([`Stage ${stage}`, "", sum(layers, 2), sum(layers, 3)])),
+    ...stages.map(({stage, layers}) => line([stage, "", sum(layers, 2), sum(layers, 3)])),
     ...point.parts.map(([name, ...counts]) => line([name, "", ...counts])),
     line(["Everything else", "", ...point.rest]),
     line(["Network", "", ...[0, 1].map((at) => point.rest[at] + sum(point.parts, at + 1)
@@ -63,8 +63,8 @@ function layersOf(point, details) {
     element("h3", {}, ["Parameters and multiply-adds"]),
     scrolled(element("table", {id: "stages"}, [headings(), element("tbody", {}, whole)]), "By stage"),
     ...stages.map(({stage, layers}) => element("details", {}, [
-      element("summary", {}, [`Stage ${stage}, layer by layer`]),
-      scrolled(element("table", {}, [headings(), element("tbody", {}, layers.map((layer) => line(layer)))]), `Stage ${stage}`),
+      element("summary", {}, [`${stage}, layer by layer`]),
+      scrolled(element("table", {}, [headings(), element("tbody", {}, layers.map((layer) => line(layer)))]), stage),
     ])),
   ];
 }

@@ -211,15 +211,19 @@ function rational(text) {
   return shift < 0 ? {n, d: scale, float} : {n: n * scale, d: 1n, float};
 }
 
+/** The stages of a detector's pyramid and head, which come after a backbone's. */
+const PARTS = new Map([["pyramid", 101], ["head", 102]]);
+
 /** An M or G as written in the table: a number, a count over channels, or one for each stage. */
 function setting(text) {
   if (text.includes(":")) {
     const stages = new Map();
     for (const part of text.split("+")) {
-      const match = /^ *([0-9]{1,3}) *:([^:+]+)$/.exec(part);
+      const match = /^ *([0-9]{1,3}|pyramid|head) *:([^:+]+)$/.exec(part);
       const value = match === null ? null : setting(match[2].trim());
-      if (value === null || value.stages || stages.has(Number(match[1]))) return null;
-      stages.set(Number(match[1]), value);
+      const stage = match === null ? null : PARTS.get(match[1]) ?? Number(match[1]);
+      if (value === null || value.stages || stages.has(stage)) return null;
+      stages.set(stage, value);
     }
     return {stages};
   }
@@ -242,7 +246,8 @@ function canonical(text) {
 function settingName(value) {
   if (value.stages) {
     const stages = [...value.stages].sort(([a], [b]) => a - b);
-    return stages.map(([stage, at]) => `${stage}:${settingName(at)}`).join("+");
+    const names = new Map([...PARTS].map(([name, number]) => [number, name]));
+    return stages.map(([stage, at]) => `${names.get(stage) ?? stage}:${settingName(at)}`).join("+");
   }
   if (value.over) return `${value.over}/C`;
   const divisor = gcd(value.n, value.d);
