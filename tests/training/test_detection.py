@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from wnexplore.data.detection import Boxes, DetectionSplit
 from wnexplore.data.preprocessing import Preprocessing
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe, TrainSpec
+from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.errors import InputError
 from wnexplore.models import build
 from wnexplore.models.detector import Detector
 from wnexplore.results.store import read_records
+from wnexplore.study.sweep import plan
 from wnexplore.training.checkpoint import CheckpointMetadata, read_state, save_checkpoint, save_state
 from wnexplore.training.log import Row, read_log
 from wnexplore.training.optimizer import lr_factor, parameter_groups
@@ -259,13 +262,7 @@ def test_a_backbone_starts_with_the_weights_of_a_classifier(tmp_path: Path) -> N
     def point(method: str = "plain", **axes: Any) -> DesignPoint:
         return DesignPoint.of("shufflenet_v2_x0_5", method, resolution=64, **axes)
 
-    made = build(point(num_classes=10))
-    how = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    classes = tuple(map(str, range(10)))
-    metadata = CheckpointMetadata(
-        point(num_classes=10), "digits", classes, how, SHORT.model_dump(mode="json"), 0, 1, 1.0
-    )
-    save_checkpoint(tmp_path / "plain.safetensors", made, metadata)
+    made = _classifier(tmp_path / "plain.safetensors")
     spec = TrainSpec(data="scenes:2x16", start_from=str(tmp_path / "{method}.safetensors"))
     detector = point(task="detection", pyramid_channels=8, num_classes=2)
     check_trainable(spec, detector)
@@ -280,6 +277,50 @@ def test_a_backbone_starts_with_the_weights_of_a_classifier(tmp_path: Path) -> N
         check_trainable(same, replace(detector, method="se", reduction=16))
     with pytest.raises(InputError, match="start_from is for detection"):
         check_trainable(same.model_copy(update={"data": "digits"}), point())
+    for stages in ("head", "pyramid+head"):
+        # The method isn't in the backbone.
+        check_trainable(same, replace(detector, method="se", reduction=16, stages=stages))
+    with pytest.raises(InputError, match="its method is another"):
+        check_trainable(same, replace(detector, method="se", reduction=16, stages="4+head"))
+
+
+def test_trainings_that_start_from_other_weights_are_others(tmp_path: Path) -> None:
+    sweep = {
+        "task": ["detection"],
+        "methods": ["plain", "se"],
+        "resolution": [64],
+        "pyramid_channels": [8],
+        "latency": False,
+        "train": {"data": "scenes:2x16", "start_from": str(tmp_path / "{method}.safetensors"), "seeds": 1},
+    }
+    spec = SweepSpec.model_validate(sweep)
+
+    def planned() -> dict[str, tuple[str, str]]:
+        trainings = [m for m in plan(spec).measurements if m.figure == "training"]
+        return {m.point.method: (m.protocol["start"], m.key) for m in trainings}
+
+    _classifier(tmp_path / "plain.safetensors")
+    with pytest.raises(InputError, match=r"se\.safetensors"):
+        planned()
+    _classifier(tmp_path / "se.safetensors", "se")
+    before = planned()
+    digest = hashlib.sha256((tmp_path / "se.safetensors").read_bytes()).hexdigest()
+    assert before["se"][0] == digest[:12] != before["plain"][0]
+    _classifier(tmp_path / "se.safetensors", "se")
+    after = planned()
+    assert after["plain"] == before["plain"]
+    assert after["se"][0] != before["se"][0]
+    assert after["se"][1] != before["se"][1]
+
+
+def _classifier(path: Path, method: str = "plain") -> nn.Module:
+    """A checkpoint of a network that wasn't trained."""
+    point = DesignPoint.of("shufflenet_v2_x0_5", method, resolution=64, num_classes=10)
+    made = build(point)
+    how, classes = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), tuple(map(str, range(10)))
+    recipe = SHORT.model_dump(mode="json")
+    save_checkpoint(path, made, CheckpointMetadata(point, "digits", classes, how, recipe, 0, 1, 1.0))
+    return made
 
 
 @pytest.mark.parametrize(

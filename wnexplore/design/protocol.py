@@ -231,6 +231,13 @@ BEFORE: dict[str, Any] = {
 """Fields of a recipe that older versions didn't have, and the values by which these trained."""
 
 
+START = "start"
+"""The field of a training's protocol with the hash of the checkpoint that it starts from."""
+
+OF_NETWORK = ("source", "threads", START)
+"""Fields of a training's protocol that depend on its network: others are compared with it all the same."""
+
+
 def in_words(recipe: Mapping[str, Any]) -> str:
     """The fields of a recipe that decide what is learnt: its length, start and rates, what isn't usual."""
     length = "steps" if recipe.get("steps") is not None else "epochs"

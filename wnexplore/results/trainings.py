@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import BEFORE
+from wnexplore.design.protocol import BEFORE, OF_NETWORK
 from wnexplore.design.vision_tasks import TASKS
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
@@ -51,7 +51,7 @@ class TrainingGroup:
     @cached_property
     def family(self) -> str:
         """The common settings of one sweep's trainings, independent of the network and its threads."""
-        return _text({key: value for key, value in self.settings.items() if key not in ("source", "threads")})
+        return _text({key: value for key, value in self.settings.items() if key not in OF_NETWORK})
 
     @cached_property
     def succeeded(self) -> tuple[Record, ...]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import RankedBy, TrainSpec
+from wnexplore.design.protocol import OF_NETWORK, START, RankedBy, TrainSpec
 from wnexplore.errors import InputError
 from wnexplore.files import make_folder, remove_unfinished, write_atomically
 from wnexplore.results.columns import direction
@@ -26,6 +26,7 @@ from wnexplore.results.record import Record
 from wnexplore.results.trainings import TESTED
 from wnexplore.study.executor import Executor
 from wnexplore.study.tasks import WHOLE, OnPart, TrainingTask
+from wnexplore.training.starting_weights import start_hash
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ class Variant:
 def variants_of(records: Sequence[Record], done: Mapping[str, Record]) -> list[Variant]:
     """All variants of one halving: those of `records` to train, and those of `done`, by key, that have ended.
 
-    Trainings of an earlier version of a network's file are excluded: that was another network.
+    Trainings of an earlier version of a network's file, or of the checkpoint that it starts from, are
+    excluded: that was another network.
     """
     shared = _shared(records[0])
     by_point: dict[DesignPoint, list[Record]] = {}
     for record in (*done.values(), *records):
-        if _shared(record) == shared and record.protocol.get("source") == _source_now(record.point):
+        if _shared(record) == shared and _is_of_files_now(record):
             by_point.setdefault(record.point, []).append(record)
     return [Variant(point, tuple(records_of)) for point, records_of in by_point.items()]
 
@@ -98,16 +100,18 @@ def train_by_halving(
 
 
 def _shared(record: Record) -> dict[str, Any]:
-    """The shared protocol of one halving, without threads, which depend on the network."""
-    private = ("seed", "source", "threads")
-    return {key: value for key, value in record.protocol.items() if key not in private}
+    """The shared protocol of one halving, without what depends on the network."""
+    return {key: value for key, value in record.protocol.items() if key not in ("seed", *OF_NETWORK)}
 
 
-def _source_now(point: DesignPoint) -> str | None:
+def _is_of_files_now(record: Record) -> bool:
+    point, protocol = record.point, record.protocol
     try:
-        return source_hash(point.backbone) if is_external(point.backbone) else None
-    except InputError:  # the file is gone
-        return None
+        source = source_hash(point.backbone) if is_external(point.backbone) else None
+        start = start_hash(protocol.get("start_from"), point).get(START)
+    except InputError:  # a file is gone
+        source = start = None
+    return (source, start) == (protocol.get("source"), protocol.get(START))
 
 
 def check_optuna() -> None:

@@ -37,6 +37,7 @@ from wnexplore.study.hardware import HERE, Hardware
 from wnexplore.study.local import locally
 from wnexplore.study.tasks import CountTask, OnPart, Task, TimingTask, TrainingTask
 from wnexplore.training.setup import check_trainable, load, threads_of, training_misfit
+from wnexplore.training.starting_weights import start_hash
 from wnexplore.training.training_record import training_protocol
 
 
@@ -500,6 +501,7 @@ def _trainings(
         if device == "cpu" and plain not in chosen:
             chosen[plain] = min(threads_of(spec, plain, jobs), hardware.most_threads or _MAX)
         shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | source
+        shared |= start_hash(spec.start_from, point)
         for seed in range(spec.seeds):
             yield Measurement("training", point, shared | {"seed": seed})
 

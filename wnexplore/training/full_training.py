@@ -18,7 +18,7 @@ from torch import nn
 
 from wnexplore.design.external_names import is_external, source_hash
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import BEFORE, TrainSpec
+from wnexplore.design.protocol import BEFORE, START, TrainSpec
 from wnexplore.design.vision_tasks import TASKS
 from wnexplore.errors import STOPS, InputError, shown
 from wnexplore.measure.environment import environment, resolve_device
@@ -37,6 +37,7 @@ from wnexplore.training.evaluate import preparation
 from wnexplore.training.log import Row, TrainingLog
 from wnexplore.training.loop import STATE_VERSION
 from wnexplore.training.setup import check_trainable, load, started, threads_of, training_misfit
+from wnexplore.training.starting_weights import start_hash
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import trained_record, training_protocol
 
@@ -130,6 +131,7 @@ class _RunDirectory(Callbacks):
         # The hash of the file as it is run.
         external = is_external(self._point.backbone)
         self._source = source_hash(self._point.backbone) if external else None
+        self._start = start_hash(spec.start_from, run.point)
 
         def make() -> nn.Module:
             network = started(spec, self._point)
@@ -197,6 +199,7 @@ class _RunDirectory(Callbacks):
         run, device = self._run, self._device
         listing = self._data.listing
         protocol = training_protocol(run.spec, device, torch.get_num_threads(), run.seed, listing)
+        protocol |= self._start
         with reproducible(run.seed, device):
             surroundings = environment(device)
         return trained_record(Record("training", run.point, protocol), self.trainer.figure, surroundings)
@@ -228,6 +231,7 @@ class _RunDirectory(Callbacks):
             run = {
                 "identity": self._identity(),
                 "source": self._source,
+                **self._start,
                 "images": self._data.listing,
                 "threads": torch.get_num_threads(),
             }
@@ -293,6 +297,13 @@ class _RunDirectory(Callbacks):
                 f"the file of backbone '{shown(self._point.backbone)}' has changed since"
                 f" {directory} was trained (SHA-256 {shown(source)}, now {self._source}): put it"
                 " back, or give another folder by --out"
+            )
+        # Older states don't have this hash either.
+        if state.get(START) is not None and {START: state[START]} != self._start:
+            raise InputError(
+                f"the checkpoint of start_from has changed since {directory} was trained (SHA-256"
+                f" {shown(state[START])}, now {self._start.get(START)}): put it back, or give another folder"
+                " by --out"
             )
         if state["training"].get("version") != STATE_VERSION:
             raise InputError(

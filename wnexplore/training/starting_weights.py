@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from torch import nn
 
 from wnexplore.design.axes import LAYER_AXES
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.protocol import START
 from wnexplore.errors import InputError, shown
+from wnexplore.models.build import backbone_of
 from wnexplore.training.checkpoint import read_checkpoint_metadata
 from wnexplore.training.checkpoint_header import read_or_explain
 
@@ -31,14 +35,31 @@ def start_file(start: str, point: DesignPoint) -> Path:
         start = start.replace(f"{{{axis}}}", str(value))
     path = Path(start)
     metadata = read_checkpoint_metadata(path)
-    other = metadata.point.to_dict()
+    found, expected = metadata.point.to_dict(), backbone_of(point).to_dict()
     for axis in ("backbone", "stem", "method", *LAYER_AXES):
-        if other[axis] != axes[axis]:
+        if found[axis] != expected[axis]:
             raise InputError(
                 f"start_from {shown(path, 300)} is of {metadata.point}: expected the backbone of {point}, and"
                 f" its {axis} is another"
             )
     return path
+
+
+def start_hash(start: str | None, point: DesignPoint) -> dict[str, str]:
+    """What the protocol of a training says of its `start_file`: the first 12 hex digits of its SHA-256.
+
+    {} without one. Raises `InputError` as that.
+    """
+    if start is None:
+        return {}
+    path = start_file(start, point)
+    return {START: _hash(path, path.stat().st_mtime_ns)}
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def load_start(network: nn.Module, start: str, point: DesignPoint) -> None:
