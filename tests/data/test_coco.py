@@ -196,6 +196,16 @@ def test_images_are_decoded(folder: Path) -> None:
     assert (found[0].dtype, found[0].shape, found[0].unique().tolist()) == (torch.uint8, (3, 32, 48), [101])
 
 
+@pytest.mark.parametrize("upright", [True, False])
+def test_an_image_lies_as_its_annotations_say(folder: Path, upright: bool) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (32, 48, 3) if not upright else (48, 32, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(stored).save(folder / "val2017" / "000000.png", exif=exif)
+    found = pictures(for_evaluation(folder).test)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(found, np.rot90(stored, -1) if upright else stored)
+
+
 def test_damaged_images_are_tallied(folder: Path) -> None:
     data = for_evaluation(folder)
     Image.new("RGB", (32, 48)).save(folder / "val2017" / "000000.png")

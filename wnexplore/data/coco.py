@@ -76,8 +76,8 @@ class CocoPictures:
 
     def __getitem__(self, index: int, /) -> Tensor:
         """As `Pictures`; `ValueError` if the image hasn't the size that the annotations say."""
-        image = read_image(self.name(index), {})
         height, width = self.sizes[index]
+        image = read_image(self.name(index), {}, (width, height))
         if image.size != (width, height):
             raise ValueError(
                 f"it is {image.width}x{image.height} pixels, and the annotations say {width}x{height}"

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from wnexplore.errors import shown
 
@@ -25,8 +25,10 @@ USUAL_RANGES: Ranges = {"uint16": (0.0, 65535.0), "int32": (0.0, 65535.0), "floa
 """The ranges of kinds of samples that a data set lacks."""
 
 
-def read_image(path: str, ranges: Ranges) -> Image.Image:
+def read_image(path: str, ranges: Ranges, size: tuple[int, int] | None = None) -> Image.Image:
     """The image in the file `path`, rotated upright by its EXIF data.
+
+    It stays as it is stored if only so it has `size`, its width and height where something else says them.
 
     - Up to 8 bits a sample, of any mode: "RGB", as Pillow converts to it; transparency is dropped, as in
       torchvision and timm.
@@ -46,7 +48,7 @@ def read_image(path: str, ranges: Ranges) -> Image.Image:
         kind = sample_kind(image)
         if (deep or kind is not None) and image.width * image.height > _MAX_DEEP_PIXELS:
             raise ValueError(f"more than {_MAX_DEEP_PIXELS:,} pixels of over 8 bits")
-        _make_upright(image)
+        _make_upright(image, size)
         if kind is not None:
             within = stated_range(image) or ranges.get(kind) or USUAL_RANGES[kind]
             grey = _scaled(sample_values(image), within)
@@ -207,12 +209,18 @@ def _scaled(values: np.ndarray[Any, Any], within: Range) -> np.ndarray[Any, Any]
     return scaled
 
 
-def _make_upright(image: Image.Image) -> None:
-    """Decode `image` and rotate it by its EXIF data."""
+def _make_upright(image: Image.Image, size: tuple[int, int] | None = None) -> None:
+    """Decode `image` and rotate it by its EXIF data, unless only without that it has `size`."""
     image.load()
     if image.format != "TIFF":  # which Pillow rotates itself
         with suppress(Exception):  # broken metadata is no reason to lose an image
-            ImageOps.exif_transpose(image, in_place=True)
+            as_stored = image.size == size != (image.height, image.width)
+            if not (as_stored and image.getexif().get(ExifTags.Base.Orientation) in _SIDES_TURNED):
+                ImageOps.exif_transpose(image, in_place=True)
+
+
+_SIDES_TURNED = (5, 6, 7, 8)
+"""Orientations, as EXIF numbers them, that exchange width and height."""
 
 
 def _is_negative(image: Image.Image) -> bool:
