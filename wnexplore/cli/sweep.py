@@ -69,7 +69,7 @@ def sweep(
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured.")] = False,
 ) -> None:
-    """Measure every point of a sweep: parameters, FLOPs, latency, top-1 after a short training.
+    """Measure every point of a sweep: parameters, FLOPs, latency, top-1 or AP after a short training.
 
     FILE_OR_NAME is a sweep file or a shipped sweep (quickstart, published, shufflenet_grid,
     resnet50_grid); options override it, or define a sweep without one. Results are saved in a run directory

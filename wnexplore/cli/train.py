@@ -60,7 +60,7 @@ def train(
     run = TrainRun(point, spec, directory, seed, log_every, save_every, test_every or spec.test_every)
     # During training it ends after the current step; this handles stops before that, or a second one.
     stopped = resumable(lambda: f"checkpoints in {directory} are kept") if _speaks() else nullcontext()
-    with stopped, _table() as show, translate_network_errors(point.backbone):
+    with stopped, _table(point.task) as show, translate_network_errors(point.backbone):
         outcome = train_fully(run, show)
     if not _speaks():
         return
@@ -101,7 +101,7 @@ def _spec(given: Mapping[str, object]) -> TrainSpec:
 
 
 @contextmanager
-def _table() -> Iterator[Callable[[Row, int], None]]:
+def _table(task: str) -> Iterator[Callable[[Row, int], None]]:
     """Rows of the log as they are written: a live table in a terminal, one line per row elsewhere."""
     from rich.live import Live
 
@@ -116,12 +116,12 @@ def _table() -> Iterator[Callable[[Row, int], None]]:
 
         def show(row: Row, steps: int) -> None:
             rows.append(row)
-            live.update(_as_table(rows, steps, console.height), refresh=True)
+            live.update(_as_table(rows, steps, console.height, task), refresh=True)
 
         yield show
 
 
-def _as_table(rows: list[Row], steps: int, height: int) -> Table:
+def _as_table(rows: list[Row], steps: int, height: int, task: str) -> Table:
     """The newest rows that fit into `height` lines."""
     from rich.table import Table
 
@@ -136,7 +136,7 @@ def _as_table(rows: list[Row], steps: int, height: int) -> Table:
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-    detects = any(row.ap is not None for row in rows)
+    detects = task == "detection"
     tests = ("AP (%)", "AP50 (%)") if detects else ("test loss", "top-1 (%)", "top-5 (%)")
     for heading in ("step", "epoch", "lr", "loss", "images/s", *tests):
         table.add_column(heading, justify="right")

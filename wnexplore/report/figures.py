@@ -65,7 +65,7 @@ def published_order(rankings: Sequence[PublishedRanking]) -> Figure:
 
 
 def learning_curves(frame: pd.DataFrame, records: Iterable[Record]) -> Figure:
-    """Training loss, top-1 and test loss over the epochs of the trainings behind the rows of `frame`.
+    """Training loss, top-1 or AP, and test loss over the epochs of the trainings behind the rows of `frame`.
 
     One line per variant, the mean over its seeds with a band; `records` are those that `frame` was made from.
     Raises `InputError` where no training has a curve of 2 epochs or more.

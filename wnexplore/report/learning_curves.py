@@ -1,4 +1,4 @@
-"""Learning curves: training loss, top-1 and test loss over the epochs, data and drawing."""
+"""Learning curves: training loss, top-1 or AP, and test loss over the epochs, data and drawing."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Rung:
     epochs: int
     entered: int
     dropped: tuple[tuple[DesignPoint, float], ...]
-    """Variants with the mean of the figure that halving ranks by: top-1 in percent, or the test loss."""
+    """Variants with the mean of the figure that halving ranks by: top-1 or AP in percent, or test loss."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RankCorrelation:
     variants: int
     """Number of variants with both."""
     tau: float
-    """Kendall's tau-b between the means of both (top-1, or what halving ranks by); NaN if all values of one
+    """Kendall's tau-b between the means of both (of what halving ranks by); NaN if all values of one
     are equal."""
 
 
