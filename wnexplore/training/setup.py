@@ -74,7 +74,8 @@ def check_trainable(spec: TrainSpec, point: DesignPoint) -> None:
 def training_misfit(spec: TrainSpec, point: DesignPoint, device: str, world: int = 1) -> str | None:
     """Why one of `world` processes can't train the network of `point` on `device`; None if it can."""
     data = load(spec, point.resolution)
-    return split_misfit(point, (data.train, data.test), -(-spec.batch_size // world), device)
+    largest = max((point.resolution, *(spec.scales or ())))
+    return split_misfit(point, (data.train, data.test), -(-spec.batch_size // world), device, largest)
 
 
 def threads_of(spec: TrainSpec, plain: DesignPoint, jobs: int = 1) -> int:
