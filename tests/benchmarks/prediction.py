@@ -8,8 +8,10 @@ Cai et al., ICLR 2019, do).
 
 Prints for both the median error of the ratio to plain and Kendall's tau-b with the measured order, among
 pairs of networks whose measured intervals part; and for the fit how many of the networks lie within their
-interval, and how wide that is. Writes OUT/prediction.csv, a row for each network that was held out, and
-OUT/prediction.png. Everything measured is kept: the same command resumes, after --limit minutes too.
+interval, and how wide that is. "Both weighted" tells what a fit that knew the layers' sums could gain.
+
+Writes OUT/prediction.csv, a row for each network that was held out, and OUT/prediction.png. Everything
+measured is kept: the same command resumes, after --limit minutes too. --print prints what OUT has.
 """
 
 from __future__ import annotations
@@ -90,7 +92,15 @@ def main() -> None:
     options.add_argument(
         "--limit", type=float, help="minutes after which this ends; the same command resumes"
     )
+    options.add_argument("--print", action="store_true", help="print what is known; nothing is measured")
     requested = options.parse_args()
+    if requested.print:
+        known = itertools.groupby(
+            _read(requested.out / "prediction.csv"), lambda row: (row["backbone"], row["batch_size"])
+        )
+        for (backbone, batch), found in known:
+            print("\n".join(report(f"{backbone}, batch {batch}", list(found))))
+        return
     requested.out.mkdir(parents=True, exist_ok=True)
     end = None if requested.limit is None else time.monotonic() + 60 * requested.limit
     table = requested.out / "prediction.csv"
@@ -262,7 +272,8 @@ def report(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         f"  {int(within.sum())} within their intervals, of ±{100 * np.median(half):.1f} % in the median and"
         f" ±{100 * half.max():.1f} % at most"
     )
-    for name, values in (("the fit", fitted), ("layers summed up", layers)):
+    both = _by_the_others(np.column_stack([np.ones(len(rows)), fitted, layers]), measured)
+    for name, values in (("the fit", fitted), ("layers summed up", layers), ("both weighted", both)):
         off = np.abs(values / measured - 1)
         tau = _tau_b(parts, values) if pairs else float("nan")
         lines.append(
@@ -270,6 +281,13 @@ def report(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
             f" tau-b {tau:.3f}"
         )
     return lines
+
+
+def _by_the_others(known: Any, measured: Any) -> Any:
+    """Each network's ratio by the linear function of what is `known` that fits those of all others best."""
+    others = [np.arange(len(measured)) != at for at in range(len(measured))]
+    weights = [np.linalg.lstsq(known[kept], measured[kept], rcond=None)[0] for kept in others]
+    return (known * np.array(weights)).sum(1)
 
 
 def _tau_b(parts: Any, values: Any) -> float:
