@@ -120,6 +120,7 @@ RUNS = {
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --networks 19 --held-out 3 --seconds 0.02"
         " --layer-seconds 0.01 --stem small --resolution 16 --M 1 2 4 --G 1"
     ),
+    "python -m tests.benchmarks.prediction OUT --print": "",
     "python -m tests.benchmarks.scale --ray": "--tasks 50 --workers 2 --counted 1",
     # tests/study has shorter ones of its kind.
     "python -m tests.benchmarks.faults": "--help",
