@@ -36,10 +36,19 @@ class Notice(UserWarning):
     """A one-line warning about a run that continues."""
 
 
-def print_notices() -> None:
-    """From now on print each `Notice` like errors, on one line and once; other warnings as before."""
+def print_notices(printed: Iterable[str] = ()) -> None:
+    """From now on print each `Notice` like errors, on one line and once; other warnings as before.
+
+    Those `printed` by the process that started this one are not printed again.
+    """
     if not isinstance(warnings.showwarning, _Notices):
         warnings.showwarning = _Notices()
+    warnings.showwarning.printed.update(printed)
+
+
+def printed_notices() -> frozenset[str]:
+    """The notices that this process has printed."""
+    return frozenset(warnings.showwarning.printed if isinstance(warnings.showwarning, _Notices) else ())
 
 
 def unknown(what: str, value: object, valid: Iterable[str]) -> InputError:
@@ -78,7 +87,7 @@ class _Notices:
 
     def __init__(self) -> None:
         self._before = warnings.showwarning
-        self._printed: set[str] = set()
+        self.printed: set[str] = set()
 
     def __call__(
         self,
@@ -94,8 +103,8 @@ class _Notices:
             return
         text = shown(message, _LINE)
         # Python repeats a warning whenever a library has changed the filters.
-        if text not in self._printed:
-            self._printed.add(text)
+        if text not in self.printed:
+            self.printed.add(text)
             with suppress(OSError):
                 print(f"wnexplore: {text}", file=sys.stderr)
 

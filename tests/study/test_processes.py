@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from tests.sweeps import OWN
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import TrainSpec
+from wnexplore.errors import Notice, print_notices
 from wnexplore.results.record import Record
 from wnexplore.study import processes as module
 from wnexplore.study.dispatch import Dispatcher, Fault
@@ -107,5 +109,25 @@ def test_processes_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(module, "ignore_stops_and_follow_parent", lambda: None)
     for gpu in (*Processes(5, "cuda")._numbers, None):
-        module._begin(gpu)
+        module._begin(gpu, frozenset())
     assert taken == [0, 1, 2, 0, 1]
+
+
+def test_a_notice_is_printed_by_one_process(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back in the end
+    print_notices()
+    _warn("3 images without boxes")
+    process = module._Process(None)
+    for text in ("3 images without boxes", "4 images without boxes"):
+        process.pool.submit(_warn, text).result()
+    process.pool.shutdown()
+    assert capfd.readouterr().err.splitlines() == [
+        "wnexplore: 3 images without boxes",
+        "wnexplore: 4 images without boxes",
+    ]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, Notice, stacklevel=1)

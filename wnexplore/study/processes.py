@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from wnexplore.errors import STOPS, print_notices
+from wnexplore.errors import STOPS, print_notices, printed_notices
 from wnexplore.measure.environment import usable_cores
 from wnexplore.study.dispatch import Fault, Node, Returned
 from wnexplore.study.remote import ignore_stops_and_follow_parent, machine_id, perform_there
@@ -109,7 +109,7 @@ class _Process:
         # Not forked: torch's threads and a GPU's context don't survive that.
         context = multiprocessing.get_context("spawn")
         self.gpu, self.once = gpu, once
-        self.pool = ProcessPoolExecutor(1, context, _begin, (gpu,))
+        self.pool = ProcessPoolExecutor(1, context, _begin, (gpu, printed_notices()))
         with _stops_blocked():
             self._pid = self.pool.submit(os.getpid)
 
@@ -134,11 +134,11 @@ def _result(future: Future[Returned | Fault]) -> Returned | Fault:
         return Fault("raised", f"{type(error).__name__}: {error}")
 
 
-def _begin(gpu: int | None) -> None:
-    """Prepare a process, for the GPU in turn if it has a number."""
+def _begin(gpu: int | None, printed: frozenset[str]) -> None:
+    """Prepare a process, for the GPU in turn if it has a number; the notices `printed` are known."""
     # The main process handles Ctrl-C and similar signals and ends this one.
     ignore_stops_and_follow_parent()
-    print_notices()
+    print_notices(printed)
     if gpu is not None:
         require_cublas_workspace()
         torch.cuda.set_device(gpu % torch.cuda.device_count())
