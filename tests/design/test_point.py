@@ -106,6 +106,11 @@ def test_all_stages_are_none_left_out() -> None:
         ({"method": "se", "stages": []}, r"stages is '\[\]'"),
         ({"method": "se", "stages": "3,4"}, "stages is '3,4'"),
         ({"method": "se", "stages": True}, "stages is 'True'"),
+        ({"method": "se", "stages": 101}, "stages is '101'.*resnet18.*1, 2, 3, 4"),
+        ({"method": "se", "stages": "102"}, "stages is '102'.*resnet18.*1, 2, 3, 4"),
+        ({"method": "se", "stages": "3+haed"}, r"a detector also has pyramid and head, as in all\+head"),
+        ({"method": "weightnet", "M": {"haed": 2}}, "M has a value for stage 'haed'.*pyramid or head"),
+        ({"method": "weightnet", "M": "102:2"}, "M is '102:2'"),
     ],
 )
 def test_a_wrong_axis_is_named(axes: dict[str, object], message: str) -> None:
@@ -119,6 +124,15 @@ def test_one_network_has_one_point_however_its_stages_are_written() -> None:
     some = DesignPoint.of("shufflenet_v2_x0_5", "weightnet", {3: 2, 4: 4}, 1, stages=[3, 4])
     assert str(some) == "shufflenet_v2_x0_5 weightnet M=3:2+4:4 G=1 stages=3+4"
     assert DesignPoint.from_dict(json.loads(json.dumps(some.to_dict()))) == some
+
+
+@pytest.mark.parametrize("M", ["4:2", "head:2", "4:2+pyramid:2", "4:2+head:2+pyramid:2"])
+def test_the_values_for_the_parts_of_a_detector_are_known_of_any_backbone(M: str) -> None:
+    for backbone in ("resnet18", "torchvision:resnet18"):
+        with pytest.raises(InputError, match=r"M is '.*': expected a value"):
+            DesignPoint.of(backbone, "weightnet", M, 1, stages="4+head", task="detection")
+    with pytest.raises(InputError, match=r"M is '.*': expected a value"):
+        DesignPoint.of("torchvision:resnet18", "weightnet", "4:2+head:2", 1)
 
 
 @pytest.mark.parametrize("M", [{2: 1, 3: 1}, {2: 1, 3: 1, 4: 1, 5: 1}, "3:1"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from typing import TypedDict
 
 import pytest
@@ -9,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.design.axis_types import GivenAxes
+from wnexplore.design.legality import check_legal
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import Multiplier
 from wnexplore.design.point import DesignPoint
+from wnexplore.design.size_limits import check_fits
 from wnexplore.errors import InputError
+from wnexplore.measure.distinct_layers import distinct_layers
 from wnexplore.models import build
 from wnexplore.models.deploy import deploy
 from wnexplore.models.detector import Detector, build_detector
@@ -110,8 +115,22 @@ def test_m_and_g_by_stage_have_values_for_the_parts() -> None:
 def test_a_classifier_has_no_head_and_an_illegal_layer_is_named() -> None:
     with pytest.raises(InputError, match=r"stages is '3\+head': task 'classification' has no head"):
         DesignPoint.of("shufflenet_v2_x0_5", "se", stages="3+head")
-    with pytest.raises(InputError, match=r"layer head\.classification_head\.conv\.0\.0: M"):
-        build_detector("shufflenet_v2_x0_5", "weightnet", "1/3", "1/3", stages="head", **SMALL)
+    for backbone in ("shufflenet_v2_x0_5", "torchvision:resnet18"):
+        point = DesignPoint.of(
+            backbone, "weightnet", "1/3", "1/3", task="detection", stages="head", pyramid_channels=8
+        )
+        for refuse in (check_legal, build):
+            with pytest.raises(InputError, match=r"layer head\.classification_head\.conv\.0\.0: M"):
+                refuse(point)
+        large = replace(point, M=Fraction(10**9), G=Fraction(1))
+        with pytest.raises(InputError, match=r"weights of .* GB at least"):
+            check_fits(large)
+
+
+def test_a_layer_that_runs_once_a_level_is_timed_at_each_size() -> None:
+    detector = build_detector("shufflenet_v2_x0_5", "weightnet", stages="head", **SMALL)
+    found = {(layer.height, layer.width): layer.count for layer in distinct_layers(detector, 128)}
+    assert found == {(side, side): 8 for side in (16, 8, 4, 2, 1)}
 
 
 def test_a_deployed_one_has_the_same_outputs() -> None:

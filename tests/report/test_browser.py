@@ -362,7 +362,22 @@ def _plain(rows: pd.DataFrame, name: str) -> list[Any]:
 
 def test_settings_by_stage_compare_as_in_python(browser: Browser) -> None:
     blank = scripts(browser, "where.js")
-    texts = ["1", "2", "1/2", "0.5", "4/C", "8/C", "2:1+3:2", "2:2+3:2", "2:1+3:4/C", "3:2"]
+    texts = [
+        "1",
+        "2",
+        "1/2",
+        "0.5",
+        "4/C",
+        "8/C",
+        "2:1+3:2",
+        "2:2+3:2",
+        "2:1+3:4/C",
+        "3:2",
+        "3:2+head:1",
+        "pyramid:4",
+    ]
+    for text in texts:
+        assert blank.evaluate("canonical", text) == str(parse_setting(text, "M"))
     for left in texts:
         for right in texts:
             for sign in get_args(Sign):

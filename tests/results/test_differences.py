@@ -53,6 +53,19 @@ def test_seeds_are_paired_whatever_their_order() -> None:
     assert differences(plain + better, PLAIN) == (None, None, None)
 
 
+def test_trainings_are_paired_whatever_weights_they_start_from() -> None:
+    plain, other = _from("a", PLAIN, [80.0, 90.0, 70.0]), _from("b", SE, [81.0, 92.0, 73.0])
+    assert differences(plain + other) == (2, 1, 3)
+    # The newest of several starts of the plain network.
+    later = _from("c", PLAIN, [79.0, 90.0, 69.0])
+    assert differences(plain + later + other) == (pytest.approx(8 / 3), 2, 4)
+
+
+def _from(hashed: str, point: DesignPoint, top1: list[float]) -> list[Record]:
+    protocol = {"start_from": "{method}.safetensors", "start": hashed}
+    return [replace(one, protocol={**one.protocol, **protocol}) for one in seeds(point, top1)]
+
+
 def test_only_seeds_that_both_have_are_paired() -> None:
     plain, other = seeds(PLAIN, [80.0, 90.0, 70.0, 10.0]), seeds(SE, [82.0, 91.0, 73.0, 99.0], start=1)
     assert differences(plain + other) == (pytest.approx((-8 + 21 + 63) / 3), -8, 63)

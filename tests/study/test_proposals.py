@@ -31,3 +31,15 @@ def test_every_point_of_a_space_can_be_proposed(tmp_path: Path, backbones: str, 
     for point in points:
         study.enqueue_trial(encode(spec, point))
         assert decode(spec, study.ask()) == point
+
+
+def test_every_detector_of_a_space_can_be_proposed(tmp_path: Path) -> None:
+    axes = "task: [detection]\nmethods: [plain, se, weightnet]\nresolution: [64]\npyramid_channels: [8]\n"
+    pairs = "M: [1, 2]\nG: [1]\nstages: [all, [3, 4, head], pyramid+head]\nper_stage: true\n"
+    spec = load_sweep(write_sweep(tmp_path, f"backbones: [shufflenet_v2_x0_5]\n{axes}{pairs}"))
+    points = expand(spec).points
+    assert len(points) == 1 + 3 + 2**3 + 2**3 + 2**2
+    study = optuna.create_study()
+    for point in points:
+        study.enqueue_trial(encode(spec, point))
+        assert decode(spec, study.ask()) == point

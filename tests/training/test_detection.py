@@ -29,9 +29,11 @@ from wnexplore.models.detector import Detector
 from wnexplore.results.store import read_records
 from wnexplore.study.sweep import plan
 from wnexplore.training.checkpoint import CheckpointMetadata, read_state, save_checkpoint, save_state
+from wnexplore.training.full_training import TrainRun, train_fully
 from wnexplore.training.log import Row, read_log
 from wnexplore.training.optimizer import lr_factor, parameter_groups
 from wnexplore.training.setup import check_trainable, started
+from wnexplore.training.starting_weights import check_start, start_file
 from wnexplore.training.trainer import Callbacks, Trainer
 
 SHORT = Recipe(epochs=1, batch_size=8, lr=0.01)
@@ -311,6 +313,31 @@ def test_trainings_that_start_from_other_weights_are_others(tmp_path: Path) -> N
     assert after["plain"] == before["plain"]
     assert after["se"][0] != before["se"][0]
     assert after["se"][1] != before["se"][1]
+    assert spec.train is not None
+    (squeezed,) = (point for point in plan(spec).points if point.method == "se")
+    check_start(spec.train.start_from, squeezed, after["se"][0])
+    with pytest.raises(InputError, match="has changed since this was planned"):
+        check_start(spec.train.start_from, squeezed, before["se"][0])
+    # The backbone is plain.
+    assert (
+        start_file(str(spec.train.start_from), replace(squeezed, stages="head")).name == "plain.safetensors"
+    )
+
+
+def test_a_training_goes_on_from_the_weights_that_it_started_from(tmp_path: Path) -> None:
+    _classifier(tmp_path / "plain.safetensors")
+    point = DesignPoint.of("shufflenet_v2_x0_5", task="detection", resolution=64, pyramid_channels=8)
+    start = str(tmp_path / "{method}.safetensors")
+    spec = TrainSpec(data="scenes:2x16", start_from=start, epochs=1, batch_size=8, device="cpu")
+    run = TrainRun(point, spec, tmp_path / "run")
+    train_fully(run)
+    (record,) = read_records(run.directory)
+    digest = hashlib.sha256((tmp_path / "plain.safetensors").read_bytes()).hexdigest()
+    assert record.protocol["start"] == digest[:12]
+    assert train_fully(run).finished
+    _classifier(tmp_path / "plain.safetensors")
+    with pytest.raises(InputError, match=r"the checkpoint of start_from has changed since .*run was trained"):
+        train_fully(run)
 
 
 def _classifier(path: Path, method: str = "plain") -> nn.Module:

@@ -117,15 +117,12 @@ def legal_point(given: Mapping[str, Any]) -> DesignPoint:
 
     Raises `InputError` if there is no such point.
     """
-    from wnexplore.design.external_names import is_external
     from wnexplore.design.legality import check_legal
     from wnexplore.design.point import DesignPoint
     from wnexplore.design.size_limits import check_fits
 
     point = DesignPoint.of(**{axis: given[axis] for axis in POINT_AXES})
-    # The layers of an external backbone are known when it is built.
-    if not is_external(point.backbone):
-        check_legal(point)
+    check_legal(point)
     check_fits(point)
     return point
 

@@ -28,7 +28,7 @@ USUAL_RANGES: Ranges = {"uint16": (0.0, 65535.0), "int32": (0.0, 65535.0), "floa
 def read_image(path: str, ranges: Ranges, size: tuple[int, int] | None = None) -> Image.Image:
     """The image in the file `path`, rotated upright by its EXIF data.
 
-    It stays as it is stored if only so it has `size`, its width and height where something else says them.
+    It is not rotated if its stored width and height are `size`, and its rotated ones are not.
 
     - Up to 8 bits a sample, of any mode: "RGB", as Pillow converts to it; transparency is dropped, as in
       torchvision and timm.

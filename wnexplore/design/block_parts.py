@@ -16,7 +16,7 @@ class Part(NamedTuple):
     flops: int
     """Multiply-adds for one sample."""
     again: bool = False
-    """Whether its parameters are those of a part before."""
+    """Whether an earlier part has the same parameters, which count once."""
 
 
 def ordinary(site: Site) -> Part:

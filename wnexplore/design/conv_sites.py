@@ -13,6 +13,7 @@ from wnexplore.design.backbones import (
     ShuffleNetV2Spec,
     backbone_spec,
 )
+from wnexplore.design.external_names import is_external
 from wnexplore.design.part_stages import PART_STAGES
 
 
@@ -52,12 +53,13 @@ def block_convs(backbone: str) -> tuple[ConvShape, ...]:
 
 
 def known_convs(backbone: str, pyramid_channels: int | None) -> tuple[ConvShape, ...]:
-    """`block_convs` and, with `pyramid_channels`, the 3x3 convolutions of a detector's pyramid and head.
+    """The convolutions that are known before a network is built: none of an external backbone.
 
-    Those between the backbone's maps and the pyramid are left out: they depend on the maps.
+    They are `block_convs` and, with `pyramid_channels`, the 3x3 ones of a detector's pyramid and head. Those
+    between the backbone's maps and the pyramid depend on the maps.
     """
-    parts = () if pyramid_channels is None else _pyramid_and_head(pyramid_channels)
-    return (*block_convs(backbone), *parts)
+    own = () if is_external(backbone) else block_convs(backbone)
+    return (*own, *(() if pyramid_channels is None else _pyramid_and_head(pyramid_channels)))
 
 
 def stages_of(backbone: str) -> tuple[int, ...]:

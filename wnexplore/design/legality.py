@@ -13,8 +13,7 @@ from wnexplore.design.point import DesignPoint, stage_design
 def check_legal(point: DesignPoint, layers: Iterable[tuple[int, Layer]] | None = None) -> None:
     """Raise `IllegalPointError` naming the first layer of `point` in which (M, G) is illegal.
 
-    `layers` are the network's with their stages; by default those of the registered backbone, and of a
-    detector's pyramid and head (see `known_convs`).
+    `layers` are the network's with their stages; by default `known_convs`.
     """
     if point.M is None or point.G is None:
         return

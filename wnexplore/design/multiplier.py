@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache, total_ordering
 
-from wnexplore.design.part_stages import NUMBER_OR_NAME, PART_STAGES, stage_name, stage_number
+from wnexplore.design.part_stages import NUMBER_OR_NAME, stage_name, stage_number
 from wnexplore.errors import InputError, shown
 
 Multiplier = Fraction | int | float | str
@@ -144,9 +144,13 @@ def plain_multiplier(value: Setting) -> int | str:
 def _per_stage(values: Iterable[tuple[object, object]], name: str) -> PerStage:
     found: dict[int, Fraction | OverChannels] = {}
     for written, value in values:
-        stage = PART_STAGES.get(written, written) if isinstance(written, str) else written
+        stage = written
+        if isinstance(written, str) and re.fullmatch(NUMBER_OR_NAME, written):
+            stage = stage_number(written)
         if isinstance(stage, bool) or not isinstance(stage, int) or stage < 0:
-            raise InputError(f"{name} has a value for stage '{shown(stage)}': expected a stage's number")
+            raise InputError(
+                f"{name} has a value for stage '{shown(stage)}': expected a stage's number, pyramid or head"
+            )
         if stage in found:
             raise InputError(f"{name} has two values for stage {stage_name(stage)}")
         parsed = parse_setting(value, name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 PART_STAGES = {"pyramid": 101, "head": 102}
 """Name -> number, above those of any backbone's stages."""
 
-NUMBER_OR_NAME = rf"[0-9]{{1,3}}|{'|'.join(PART_STAGES)}"
-"""A regular expression of how a stage is written."""
+NUMBER_OR_NAME = rf"[0-9]{{1,2}}|{'|'.join(PART_STAGES)}"
+"""A regular expression of how a stage is written: a backbone has fewer than a hundred."""
 
 
 def stage_name(stage: int) -> str:

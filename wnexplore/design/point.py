@@ -40,7 +40,7 @@ class DesignPoint(NetworkAxes, LayerAxes):
     """One number, "4/C" (in every layer over its channels), or a value for each stage."""
     G: Setting | None
     stages: str | None
-    """The stages with the method, "3+4"; None: all."""
+    """The stages with the method, "3+4"; None: all of the backbone."""
 
     @classmethod
     def of(

@@ -22,7 +22,7 @@ _BYTES = 4
 def check_fits(point: DesignPoint) -> None:
     """Raise `InputError` if the weights of `point` exceed this machine's memory.
 
-    For an external backbone only the classifier is known. Checked before allocating: an operating system may
+    Of an external backbone only the classifier is known. Checked before allocating: an operating system may
     overcommit memory and kill the process later.
     """
     memory = machine_memory()
@@ -126,10 +126,9 @@ def _integer(path: Path) -> int | None:
 
 
 def _least_params(point: DesignPoint) -> int:
+    spec = None if is_external(point.backbone) else backbone_spec(point.backbone)
     # Every classifier here has at least 8 features.
-    if is_external(point.backbone):
-        return 8 * point.num_classes
-    features = getattr(backbone_spec(point.backbone), "last_width", 512)
+    features = 8 if spec is None else getattr(spec, "last_width", 512)
     found = 0 if point.task == "detection" else int(features) * point.num_classes
     # Of a detector's head: 3x3 filters for nine anchors.
     found += 81 * (point.pyramid_channels or 0) * point.num_classes

@@ -56,12 +56,12 @@ class Block:
     samples: int = 1
     """Samples per image in its layers: more than one where heads or frames are folded into the batch."""
     again: bool = False
-    """Whether it is a further call of a block before, with the same weights: of a detector's head, which runs
-    once a level."""
+    """Whether it is a repeated call of an earlier block, with the same weights: a detector's head runs once a
+    level."""
 
     @property
     def weights(self) -> int:
-        """The elements of its sites' kernels that no block before has."""
+        """The elements of its sites' kernels, without those of an earlier block."""
         return 0 if self.again else sum(site.weights for site in self.sites)
 
     @property
@@ -92,7 +92,7 @@ class Skeleton:
     uncounted: tuple[str, ...] = ()
     """Operators that may multiply matrices but aren't counted."""
     parts: tuple[SkeletonPart, ...] = ()
-    """Of a detector: its pyramid and its head, whole."""
+    """Of a detector: its pyramid and its head, with the sites that are in `blocks`."""
 
     @property
     def stages(self) -> tuple[int, ...]:

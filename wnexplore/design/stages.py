@@ -32,6 +32,8 @@ def parse_stages(value: Stages, backbone: str | None) -> str | None:
         if known is None
         else f"{backbone} has {', '.join(map(str, known))}: name some, such as {known[-2]}+{known[-1]}"
     )
+    if re.search("[a-z]", str(value)):
+        expected += f"; a detector also has {' and '.join(PART_STAGES)}, as in {ALL}+head"
     wrong = InputError(f"stages is '{shown(value)}': {expected}")
     if isinstance(value, int):
         value = [value]
@@ -74,9 +76,16 @@ def settled(setting: Setting, backbone: str | None, stages: str | None, name: st
     """The canonical `setting` of M or G: one value if it is equal in every stage.
 
     Raises `InputError` naming `name` if it has no value for a stage that gets the method, or one for
-    another stage. Those of an external backbone (None) are checked when it is built.
+    another stage. The own stages of an external backbone (None) are checked when it is built.
     """
-    if not isinstance(setting, PerStage) or backbone is None:
+    if not isinstance(setting, PerStage):
+        return setting
+    if backbone is None:
+        parts = {stage for stage in PART_STAGES.values() if has_method(stages, stage)}
+        given_parts = {stage for stage, _ in setting.stages if stage in PART_STAGES.values()}
+        if parts != given_parts or (len(parts) == len(setting.stages) and without_parts(stages) != ""):
+            which = "that gets the method" if stages is None else f"of {stages}"
+            raise InputError(f"{name} is '{shown(setting)}': expected a value for each stage {which}")
         return setting
     every = (*stages_of(backbone), *PART_STAGES.values())
     wanted = [stage for stage in every if has_method(stages, stage)]
@@ -106,6 +115,6 @@ def _stage(written: object) -> int | str:
         return stage_number(text)
     if not _is_number(written):
         raise TypeError(written)
-    if written < 0:
+    if not 0 <= written < 100:
         raise ValueError(written)
     return written

@@ -26,10 +26,9 @@ from wnexplore.design.backbone_family import at_width
 from wnexplore.design.backbones import BACKBONES, FAMILIES, backbone_spec
 from wnexplore.design.external_names import check_name, is_external
 from wnexplore.design.multiplier import PerStage, Setting, parse_multiplier, parse_setting, plain_multiplier
-from wnexplore.design.part_stages import PART_STAGES
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import BEFORE, DEVICES, MAX_VALUES, LatencySpec, Positive, TrainSpec
-from wnexplore.design.stages import ALL, parse_stages, settled
+from wnexplore.design.stages import parse_stages, settled
 from wnexplore.design.vision_tasks import TASKS
 from wnexplore.design.yaml_file import Places, dump_yaml, parse_yaml, read_yaml
 from wnexplore.errors import InputError, shown, unknown
@@ -67,7 +66,7 @@ def _switch(value: object) -> object:
 def _stages_text(value: object) -> object:
     """[3, 4, "head"] as "3+4+head"; checked against the backbone later."""
     if isinstance(value, (list, tuple)) and value and all(type(stage) in (int, str) for stage in value):
-        return "+".join(map(str, value))
+        value = "+".join(map(str, value))
     return str(value) if type(value) is int else value
 
 
@@ -75,10 +74,8 @@ def _one_choice(value: object) -> object:
     """`stages: [3, 4]` is one choice of stages, `stages: [[3, 4], [4], null]` three."""
     if value is None or isinstance(value, (int, str)):
         return (value,)
-    if isinstance(value, list) and any(type(stage) is int for stage in value):
-        # A text may be a choice of several.
-        one = all(type(stage) is int or stage in (ALL, *PART_STAGES) for stage in value)
-        return (value,) if one else value
+    if isinstance(value, list) and value and all(type(stage) is int for stage in value):
+        return (value,)
     return value
 
 

@@ -18,12 +18,12 @@ from wnexplore.results.formulation_timings import BenchmarkedLayer, ConvNumbers,
 
 @dataclass(frozen=True)
 class DistinctLayer:
-    """A layer with generated kernels, standing for all of the same shape and input size."""
+    """A call of a layer with generated kernels, standing for all of the same shape and input size."""
 
     name: str
     """Of the first such layer."""
     count: int
-    """How many such layers the network has."""
+    """How many such calls a pass of the network has: one a layer, but for those of a detector's head."""
     shape: LayerShape
     height: int
     width: int
@@ -48,26 +48,27 @@ def distinct_layers(network: nn.Module, resolution: int, layer: str | None = Non
     sizes = _input_sizes(network, layers, resolution)
     alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, module in layers.items():
-        alike[(*_numbers(module.shape).values(), sizes[name])].append(name)
+        for size in sizes[name]:
+            alike[(size, *_numbers(module.shape).values())].append(name)
     found = []
-    for names in alike.values():
+    for ((height, width), *_), names in alike.items():
         if layer is None or layer in names:
             name = layer or names[0]
             weight = layers[name].generator_weight.detach()
-            found.append(DistinctLayer(name, len(names), layers[name].shape, *sizes[name], weight))
+            found.append(DistinctLayer(name, len(names), layers[name].shape, height, width, weight))
     return found
 
 
 def _input_sizes(
     network: nn.Module, layers: Mapping[str, nn.Module], resolution: int
-) -> dict[str, tuple[int, int]]:
-    """(H, W) of each layer's input for images of `resolution` pixels."""
-    sizes: dict[str, tuple[int, int]] = {}
+) -> dict[str, list[tuple[int, int]]]:
+    """(H, W) of the input of each call of a layer for images of `resolution` pixels."""
+    sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
     with ExitStack() as undo, torch.no_grad():
         for name, layer in layers.items():
 
             def note(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                sizes[name] = (inputs[0].shape[2], inputs[0].shape[3])
+                sizes[name].append((inputs[0].shape[2], inputs[0].shape[3]))
 
             undo.callback(layer.register_forward_pre_hook(note).remove)
         device = next(network.parameters()).device

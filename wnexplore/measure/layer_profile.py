@@ -163,6 +163,8 @@ class _Seen:
 
     bytes: int = 0
     formulation: str | None = None
+    largest: int = 0
+    """The numbers of the largest input, whose `formulation` it is."""
 
 
 def _seen(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict[str, _Seen]:
@@ -181,7 +183,8 @@ def _seen(model: nn.Module, units: dict[str, nn.Module], images: Tensor) -> dict
                 found[name].bytes += _bytes(
                     *inputs, *named.values(), *outputs, *_read(module, "alpha" in named)
                 )
-                if isinstance(module, GeneratedConv2d):
+                if isinstance(module, GeneratedConv2d) and inputs[0].numel() > found[name].largest:
+                    found[name].largest = inputs[0].numel()
                     found[name].formulation = module.formulation_of(inputs[0])
 
             undo.callback(unit.register_forward_hook(note, with_kwargs=True).remove)

@@ -100,7 +100,7 @@ def curve_infos(frame: pd.DataFrame, records: Iterable[Record]) -> dict[str, Fig
     if not usual or not drawn:
         return {}
     kinds = [kind for kind in kinds if all(_has(family, kind) for family in drawn)]
-    names = differing([{"backbone": members[0].point.backbone, **members[0].settings} for members in drawn])
+    names = differing([{"backbone": members[0].point.backbone, **members[0].common} for members in drawn])
     panels = []
     looks = _looks(frame, drawn)
     for title, members in zip(names, drawn, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -179,7 +180,14 @@ def _others(part: SkeletonPart, skeleton: Skeleton) -> Counts:
 
 def _stage(skeleton: Skeleton, stage: int, design: StageDesign) -> dict[str, Any]:
     """One stage: its layers in order, each with parameters and multiply-adds for one image."""
-    layers = [layer for block in skeleton.blocks if block.stage == stage for layer in _layers(block, design)]
+    layers: list[list[Any]] = []
+    levels: Counter[str] = Counter()
+    for block in skeleton.blocks:
+        if block.stage == stage:
+            # A layer of a detector's head runs once a level, of which the first is P3.
+            at = f" at P{3 + levels[block.name]}" if stage == PART_STAGES["head"] else ""
+            levels[block.name] += 1
+            layers += ([f"{name}{at}", *rest] for name, *rest in _layers(block, design))
     return {
         "stage": stage_name(stage).capitalize() if stage in _PARTS else f"Stage {stage}",
         "layers": layers,

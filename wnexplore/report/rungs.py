@@ -91,7 +91,7 @@ def lines(records: Iterable[Record]) -> list[str]:
     families: dict[str, list[TrainingGroup]] = {}
     for one in trainings(records):
         families.setdefault(one.family, []).append(one)
-    heads = differing([family[0].settings for family in families.values()])
+    heads = differing([family[0].common for family in families.values()])
     return [
         f"{head}: {line}" if head else line
         for head, members in zip(heads, families.values(), strict=True)

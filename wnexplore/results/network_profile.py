@@ -66,7 +66,7 @@ class LayerProfile:
     kind: str
     """Class of the module; followed by `OWN_WORK` in the row of a composite module's own work."""
     formulation: str | None
-    """The formulation that ran; None for a layer without formulations."""
+    """The formulation that ran, of several calls on the largest input; None for a layer without."""
     depthwise: bool
     """Whether it is a depthwise convolution."""
     params: int

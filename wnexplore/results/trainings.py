@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import BEFORE, OF_NETWORK
+from wnexplore.design.protocol import BEFORE, OF_NETWORK, START
 from wnexplore.design.vision_tasks import TASKS
 from wnexplore.results.numbered import Numbered
 from wnexplore.results.record import Record
@@ -45,13 +45,18 @@ class TrainingGroup:
 
     @cached_property
     def identity(self) -> tuple[str, int | None]:
-        """The parts in which comparable trainings agree."""
-        return _text(self.settings), self.epochs
+        """The parts in which comparable trainings agree, whatever weights they start from."""
+        return _text({key: value for key, value in self.settings.items() if key != START}), self.epochs
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Its settings without what depends on the network."""
+        return {key: value for key, value in self.settings.items() if key not in OF_NETWORK}
 
     @cached_property
     def family(self) -> str:
         """The common settings of one sweep's trainings, independent of the network and its threads."""
-        return _text({key: value for key, value in self.settings.items() if key not in OF_NETWORK})
+        return _text(self.common)
 
     @cached_property
     def succeeded(self) -> tuple[Record, ...]:

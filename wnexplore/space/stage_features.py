@@ -57,7 +57,7 @@ def stage_features(skeleton: Skeleton, stage: int, design: StageDesign) -> Stage
                 continue
             if site is None:
                 further += 1
-                further_params += part.params
+                further_params += 0 if part.again else part.params
                 continue
             replaced += 1
             over_image += (part.params / site.weights - 1) * site.weights * site.pixels * block.samples

@@ -135,7 +135,7 @@ def _result(future: Future[Returned | Fault]) -> Returned | Fault:
 
 
 def _begin(gpu: int | None, printed: frozenset[str]) -> None:
-    """Prepare a process, for the GPU in turn if it has a number; the notices `printed` are known."""
+    """Prepare a process, for the GPU in turn if it has a number; `printed` notices are not repeated."""
     # The main process handles Ctrl-C and similar signals and ends this one.
     ignore_stops_and_follow_parent()
     print_notices(printed)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from wnexplore.design.axes import NETWORK_AXES
+from wnexplore.design.external_names import is_external
 from wnexplore.design.methods import METHODS
 from wnexplore.design.multiplier import at_stage, plain_multiplier
 from wnexplore.design.part_stages import stage_name
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.stages import has_method
+from wnexplore.design.stages import has_method, parse_stages
 from wnexplore.design.sweep_file import SweepSpec
 from wnexplore.space.skeleton_cache import skeleton_of
 
@@ -55,6 +56,10 @@ def encode(spec: SweepSpec, point: DesignPoint) -> dict[str, Any]:
             setting = getattr(point, axis)
             for stage, name in _names(spec, network, point.method, axis, point.stages):
                 found[name] = plain_multiplier(at_stage(setting, stage) if spec.per_stage else setting)
+        elif axis == "stages":
+            backbone = None if is_external(point.backbone) else point.backbone
+            written = {one and parse_stages(one, backbone): one for one in spec.choices(axis)}
+            found[f"{point.method}.{axis}"] = written[point.stages]
         else:
             found[f"{point.method}.{axis}"] = axes[axis]
     return found

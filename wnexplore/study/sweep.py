@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -98,9 +98,13 @@ def plan(
     spec: SweepSpec,
     threads: Mapping[DesignPoint, int] = MappingProxyType({}),
     hardware: Hardware = HERE,
+    *,
+    check_starts: bool = True,
 ) -> Plan:
     """All measurements of `spec` on `hardware`; `InputError` if its device or data set is missing.
 
+    So it is, with `check_starts`, if the checkpoint is wrong from which a training starts; without, that
+    training will fail.
     `threads` maps plain networks to the CPU threads of trainings compared with them; for other networks the
     number depends on their size and on the free cores (`training_threads`).
     """
@@ -123,7 +127,7 @@ def plan(
             for protocol in latencies
             for point, source in sources.items()
         ),
-        *_trainings(spec.train, sources, threads, images, hardware),
+        *_trainings(spec.train, sources, threads, images, hardware, check_starts),
     )
     return Plan(expansion, measurements)
 
@@ -490,6 +494,7 @@ def _trainings(
     threads: Mapping[DesignPoint, int],
     images: str | None,
     hardware: Hardware,
+    check_starts: bool,
 ) -> Iterator[Measurement]:
     if spec is None:
         return
@@ -501,7 +506,8 @@ def _trainings(
         if device == "cpu" and plain not in chosen:
             chosen[plain] = min(threads_of(spec, plain, jobs), hardware.most_threads or _MAX)
         shared = training_protocol(spec, device, chosen.get(plain, 1), 0, images) | source
-        shared |= start_hash(spec.start_from, point)
+        with nullcontext() if check_starts else suppress(InputError):
+            shared |= start_hash(spec.start_from, point)
         for seed in range(spec.seeds):
             yield Measurement("training", point, shared | {"seed": seed})
 

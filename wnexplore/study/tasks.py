@@ -19,7 +19,7 @@ from torch import nn
 
 from wnexplore.design.latency_protocol import LatencyProtocol
 from wnexplore.design.point import DesignPoint
-from wnexplore.design.protocol import TrainSpec
+from wnexplore.design.protocol import START, TrainSpec
 from wnexplore.errors import RunError
 from wnexplore.measure.complexity import measure_complexity
 from wnexplore.measure.environment import environment
@@ -32,6 +32,7 @@ from wnexplore.measure.torch_settings import precision_set, threads_set
 from wnexplore.models import build
 from wnexplore.results.record import Record, record_key
 from wnexplore.training.setup import load, started, training_misfit
+from wnexplore.training.starting_weights import check_start
 from wnexplore.training.trainer import Callbacks, Trainer
 from wnexplore.training.training_record import trained_record
 
@@ -231,6 +232,7 @@ def _train(task: TrainingTask, on_part: OnPart) -> Outcome:
 def _trained(task: TrainingTask, surroundings: dict[str, Any], on_part: OnPart) -> Outcome:
     record = task.record
     data = load(task.spec, record.point.resolution)
+    check_start(task.spec.start_from, record.point, record.protocol.get(START))
     misfit = training_misfit(task.spec, record.point, record.protocol["device"])
     if misfit is not None:
         raise MemoryError(misfit)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wnexplore.design.data_source import parse_data
-from wnexplore.design.external_names import is_external
 from wnexplore.design.legality import check_legal
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import Recipe
@@ -100,9 +99,7 @@ class Metadata(_Strict):
         """The network. Raises `DamagedError` if it is invalid."""
         try:
             point = DesignPoint.from_dict(self.point)
-            # The layers of an external backbone are known when it is built.
-            if not is_external(point.backbone):
-                check_legal(point)
+            check_legal(point)
             return point
         except TypeError:
             raise DamagedError("point", "its axes are not those of a network") from None

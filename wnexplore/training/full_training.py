@@ -131,7 +131,7 @@ class _RunDirectory(Callbacks):
         # The hash of the file as it is run.
         external = is_external(self._point.backbone)
         self._source = source_hash(self._point.backbone) if external else None
-        self._start = start_hash(spec.start_from, run.point)
+        self._start = start_hash(spec.start_from, self._point)
 
         def make() -> nn.Module:
             network = started(spec, self._point)

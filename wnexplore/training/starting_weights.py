@@ -25,19 +25,21 @@ _BODY = "backbone.body.body"
 def start_file(start: str, point: DesignPoint) -> Path:
     """The checkpoint with which the backbone of `point` starts.
 
-    `start` is its path, in which {method}, {M} and others stand for the point's axes. Raises `InputError` if
-    there is none, if it is of another network or if `point` is no detector.
+    `start` is its path, in which {method}, {M} and others stand for the axes of the point's backbone:
+    {method} is plain where the method is in the head alone. Raises `InputError` if there is none, if it is
+    of another network or if `point` is no detector.
     """
     if point.task != "detection":
         raise InputError("start_from is for the backbone of a detector: leave it out")
-    axes: dict[str, Any] = point.to_dict()
+    backbone: dict[str, Any] = backbone_of(point).to_dict()
+    axes = point.to_dict() | {axis: backbone[axis] for axis in ("method", *LAYER_AXES)}
     for axis, value in axes.items():
         start = start.replace(f"{{{axis}}}", str(value))
     path = Path(start)
     metadata = read_checkpoint_metadata(path)
-    found, expected = metadata.point.to_dict(), backbone_of(point).to_dict()
+    found = metadata.point.to_dict()
     for axis in ("backbone", "stem", "method", *LAYER_AXES):
-        if found[axis] != expected[axis]:
+        if found[axis] != axes[axis]:
             raise InputError(
                 f"start_from {shown(path, 300)} is of {metadata.point}: expected the backbone of {point}, and"
                 f" its {axis} is another"
@@ -54,6 +56,16 @@ def start_hash(start: str | None, point: DesignPoint) -> dict[str, str]:
         return {}
     path = start_file(start, point)
     return {START: _hash(path, path.stat().st_mtime_ns)}
+
+
+def check_start(start: str | None, point: DesignPoint, planned: str | None) -> None:
+    """Raise `InputError` unless the `start_file` has the hash that was `planned`."""
+    now = start_hash(start, point).get(START)
+    if planned is not None and now != planned:
+        raise InputError(
+            f"the checkpoint of start_from has changed since this was planned (SHA-256 {shown(planned)}, now"
+            f" {now}): put it back, or start the command again"
+        )
 
 
 @lru_cache(maxsize=256)

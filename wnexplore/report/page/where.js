@@ -219,7 +219,7 @@ function setting(text) {
   if (text.includes(":")) {
     const stages = new Map();
     for (const part of text.split("+")) {
-      const match = /^ *([0-9]{1,3}|pyramid|head) *:([^:+]+)$/.exec(part);
+      const match = /^ *([0-9]{1,2}|pyramid|head) *:([^:+]+)$/.exec(part);
       const value = match === null ? null : setting(match[2].trim());
       const stage = match === null ? null : PARTS.get(match[1]) ?? Number(match[1]);
       if (value === null || value.stages || stages.has(stage)) return null;
