@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,14 +10,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from wnexplore.data.augment import jitter_factors, jittered
 from wnexplore.data.decoding import reason
 from wnexplore.data.splits import EpochPass, batches_per_pass, shares
-from wnexplore.data.workers import MAX_WORKERS, Tally, outlive_interrupts, started
+from wnexplore.data.workers import Tally, read_by_workers
 from wnexplore.errors import RunError, shown
-from wnexplore.measure.environment import usable_cores
 
 # torchvision is imported where it is used: it takes as long to load as torch.
 
@@ -171,23 +169,8 @@ class DetectionSplit:
             for batch in batches:
                 yield [readable[index] for index in batch.tolist()]
             return
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # set by torchrun: processes on this machine
-        loader = DataLoader(
-            _Readable(self.pictures),
-            batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=min(MAX_WORKERS, max(1, usable_cores() // here)),
-            collate_fn=_packed,
-            worker_init_fn=outlive_interrupts,
-            # torch draws a seed for the workers, which don't use it: not from the global generator.
-            generator=torch.Generator(),
-        )
-        try:
-            for packed in started(loader):
-                yield _unpacked(*packed)
-        except Exception as error:  # torch may raise anything, as may the pipe of a dead worker
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            why = lines[-1] if "Traceback" in str(error) else lines[0]
-            raise RunError(f"reading images failed: {shown(why, 300)}") from None
+        for packed in read_by_workers(_Readable(self.pictures), batches, _packed, world=world):
+            yield _unpacked(*packed)
 
     def _prepared(self, index: int, image: Tensor, epoch: _Epoch | None, batch: int) -> tuple[Tensor, Target]:
         """An image as the network gets it, and its target."""

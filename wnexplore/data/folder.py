@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from wnexplore.data.augment import jitter_factors, jittered, mirrored
 from wnexplore.data.decoding import Ranges, range_of, ranges_of, read_image, reason
@@ -26,9 +26,8 @@ from wnexplore.data.splits import (
     mixed_seed,
     shares,
 )
-from wnexplore.data.workers import MAX_WORKERS, Tally, outlive_interrupts, started
+from wnexplore.data.workers import Tally, read_by_workers
 from wnexplore.errors import InputError, RunError, shown
-from wnexplore.measure.environment import usable_cores
 
 # torchvision is imported where it is used: it takes as long to load as torch.
 
@@ -143,27 +142,14 @@ class FolderSplit:
     def _read(
         self, batches: Iterator[Tensor], training: EpochPass | None, device: str, world: int
     ) -> Iterator[_Collated]:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # set by torchrun: processes on this machine
-        loader = DataLoader(
+        return read_by_workers(
             _Files(self, training),
-            batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=min(MAX_WORKERS, max(1, usable_cores() // here)),
-            collate_fn=_collate,
-            worker_init_fn=outlive_interrupts,
-            pin_memory=torch.device(device).type == "cuda",
-            # torch draws a seed for the workers, which don't use it: not from the global generator.
-            generator=torch.Generator(),
+            batches,
+            _collate,
+            world=world,
+            of=f" of {shown(self.folder.root, 300)}",
+            pinned=torch.device(device).type == "cuda",
         )
-        try:
-            yield from started(loader)
-        except Exception as error:  # torch may raise anything, as may the pipe of a dead worker
-            # A worker's error arrives as the text of its traceback, whose last line is the message.
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            in_worker = "Traceback" in str(error)
-            why = lines[-1] if in_worker else lines[0]
-            raise RunError(
-                f"reading images of {shown(self.folder.root, 300)} failed: {shown(why, 300)}"
-            ) from None
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from wnexplore.errors import STOPS, RunError, shown
+from wnexplore.measure.environment import usable_cores
 
-MAX_WORKERS = 16
+
+def read_by_workers(
+    files: Dataset[Any],
+    batches: Iterable[Tensor],
+    collate: Callable[[list[Any]], Any],
+    *,
+    world: int,
+    of: str = "",
+    pinned: bool = False,
+) -> Iterator[Any]:
+    """What `collate` makes of each of `batches` (indices) of `files`, read by worker processes.
+
+    Each of the `world` processes of a training has its share of the machine's cores. Raises `RunError`, which
+    says `of` what the images are, if a worker ends or memory runs out.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # set by torchrun: processes on this machine
+    loader = DataLoader(
+        files,
+        batch_sampler=[batch.tolist() for batch in batches],
+        num_workers=min(_MOST_WORKERS, max(1, usable_cores() // here)),
+        collate_fn=collate,
+        worker_init_fn=_outlive_interrupts,
+        pin_memory=pinned,
+        # torch draws a seed for the workers, which don't use it: not from the global generator.
+        generator=torch.Generator(),
+    )
+    try:
+        yield from _started(loader)
+    except Exception as error:  # torch may raise anything, as may the pipe of a dead worker
+        # A worker's error arrives as the text of its traceback, whose last line is the message.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = lines[-1] if "Traceback" in str(error) else lines[0]
+        raise RunError(f"reading images{of} failed: {shown(why, 300)}") from None
 
 
-def outlive_interrupts(worker: int) -> None:
+def _outlive_interrupts(worker: int) -> None:
     """Let the main process decide when worker `worker` ends.
 
     Terminals and batch systems signal both: the main process may need the worker's images to finish the
@@ -30,7 +66,7 @@ def outlive_interrupts(worker: int) -> None:
         signal.signal(number, end_later if number == signal.SIGTERM else signal.SIG_IGN)
 
 
-def started(loader: DataLoader[Any]) -> Iterator[Any]:
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
     """The iterator of `loader`, which reports a dead worker only when the next batch is requested.
 
     torch also installs a SIGCHLD handler, which raises at an arbitrary place in the main thread.
@@ -66,6 +102,7 @@ class Tally:
             )
 
 
+_MOST_WORKERS = 16
 _SECONDS_LEFT = 30
 """Seconds until a worker that got a signal ends in any case."""
 _ENOUGH_SEEN = 20
