@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wnexplore.data import Augment, Data
+from wnexplore.data.coco import CocoPictures, coco
+from wnexplore.data.coco import tested_coco as for_evaluation  # else pytest takes it for a test
+from wnexplore.data.detection import DetectionSplit
+
 Content = dict[str, Any]
 """What a file of annotations holds."""
 
@@ -83,3 +88,32 @@ def drawn(width: int, height: int, boxes: list[list[float]]) -> Image.Image:
     for x, y, w, h in np.array(boxes).reshape(-1, 4).round().astype(int).tolist():
         pixels[max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)] = 255
     return Image.fromarray(pixels)
+
+
+def loaded(folder: Path, scales: tuple[int, ...] = (), longest: int = 100, **augment: Any) -> Data:
+    """The data set in `folder`."""
+    return coco(folder, scales, longest, Augment(**augment))
+
+
+def pictures(split: object) -> CocoPictures:
+    """Those of a split of `loaded`."""
+    assert isinstance(split, DetectionSplit)
+    assert isinstance(split.pictures, CocoPictures)
+    return split.pictures
+
+
+def in_val(folder: Path, part: object) -> CocoPictures:
+    """The pictures of `part`, written in place of the test's annotations."""
+    write_annotations(folder, part)
+    return pictures(for_evaluation(folder).test)
+
+
+def varied() -> Content:
+    """Gaps in the ids, several objects in an image, crowds, an image with crowds alone, one without boxes."""
+    part = content(6)
+    del part["annotations"][3], part["annotations"][4]
+    add_object(part, 2, [1.25, 2.5, 10.75, 20.5], 30)
+    add_object(part, 0, [3, 4, 5, 6], 7, iscrowd=1, segmentation={"counts": [9, 9], "size": [32, 48]})
+    add_object(part, 0, [0, 0, 48, 32], 2, area=17.5, segmentation=[[0, 0, 48, 0, 48, 32]])
+    add_object(part, 3, [3, 4, 5, 6], 30, iscrowd=1, area=11)
+    return part
