@@ -121,6 +121,14 @@ RUNS = {
         " --layer-seconds 0.01 --stem small --resolution 16 --M 1 2 4 --G 1"
     ),
     "python -m tests.benchmarks.prediction OUT --print": "",
+    "wnexplore sweep scenes_detection --workers 2": "--dry-run",
+    "wnexplore train --recipe scenes_detection --task detection --backbone shufflenet_v2_x0_5"
+    " --resolution 128 --pyramid-channels 64 --method weightnet --M 8 --G 2 --seed 2 --out runs/statistics": (
+        "--resolution 64 --data scenes:4x16 --epochs 1"
+    ),
+    "python -m tests.benchmarks.batch_statistics runs/statistics/checkpoints/best.safetensors": (
+        "--data scenes:4x16 --batches 8"
+    ),
     "python -m tests.benchmarks.scale --ray": "--tasks 50 --workers 2 --counted 1",
     # tests/study has shorter ones of its kind.
     "python -m tests.benchmarks.faults": "--help",
