@@ -45,7 +45,14 @@ class Served(NamedTuple):
 @contextmanager
 def served(run: Path) -> Iterator[Served]:
     command = [sys.executable, "-m", "wnexplore", "report", str(run), "--watch"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has SIGINT ignored, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         try:
             assert process.stdout is not None
             found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/[\w-]{20,}/)\n", process.stdout.readline())
