@@ -210,7 +210,7 @@ def _scaled(values: np.ndarray[Any, Any], within: Range) -> np.ndarray[Any, Any]
 
 
 def _make_upright(image: Image.Image, size: tuple[int, int] | None = None) -> None:
-    """Decode `image` and rotate it by its EXIF data, unless only without that it has `size`."""
+    """Decode `image` and rotate it by its EXIF data, unless its stored size is `size` and the other isn't."""
     image.load()
     if image.format != "TIFF":  # which Pillow rotates itself
         with suppress(Exception):  # broken metadata is no reason to lose an image
