@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from wnexplore.nn import ActivationVectors, GeneratedConv2d, WeightNetConv2d, normalised
+from wnexplore.nn import ActivationVectors, Context, GeneratedConv2d, WeightNetConv2d, normalised
 
 Alphas = Mapping[nn.Module, Tensor]
 """The activation vectors (N, M·C_out) of the layers of a block that read its context."""
@@ -45,6 +45,14 @@ def activation_vectors(block: nn.Module) -> ActivationVectors | None:
     """
     layers = [module for module in block.modules() if isinstance(module, WeightNetConv2d)]
     return ActivationVectors(layers) if layers else None
+
+
+def alphas_of(context: Context | None, alphas: ActivationVectors | None, x: Tensor) -> Alphas:
+    """The activation vectors of the layers of a block that read its context, from its input `x`."""
+    if context is None or alphas is None:
+        return _NO_ALPHAS
+    known = alphas.of_images(x)
+    return alphas(context(x)) if known is None else known
 
 
 def classifier(features: int, num_classes: int) -> nn.Linear:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from wnexplore.models.branch import Branch
 from wnexplore.models.copies import evaluating, uncompiled
+from wnexplore.nn import ActivationVectors, Context
 from wnexplore.nn.generated import GeneratedConv2d, MethodConv2d
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -27,13 +28,17 @@ CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def deploy(network: nn.Module, images: Tensor) -> None:
     """Make `network`, in place, what runs where only inference matters: the same function in evaluation mode.
 
-    Batch normalisations are folded (`fold_batch_norms`, which see for `images` and what is raised), and
-    generated layers store their weights as inference reads them. It can't be trained or saved after it.
+    Batch normalisations are folded (`fold_batch_norms`, which see for `images` and what is raised), contexts
+    merged with the linear layers that read them, and generated layers store their weights as inference reads
+    them. It can't be trained or saved after it.
     """
     fold_batch_norms(network, images)
-    for module in network.modules():
+    for module in list(network.modules()):
         if isinstance(module, GeneratedConv2d):
             module.settle_for_inference()
+        context, alphas = module._modules.get("reduce"), module._modules.get("alphas")
+        if isinstance(context, Context) and isinstance(alphas, ActivationVectors) and not _hooked(context):
+            alphas.settle_for_inference(context)
 
 
 def fold_batch_norms(network: nn.Module, images: Tensor) -> int:

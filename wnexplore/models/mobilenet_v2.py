@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import InvertedResidualSpec, MobileNetV2Spec
-from wnexplore.models.branch import Branch, activation_vectors, classifier
+from wnexplore.models.branch import Branch, activation_vectors, alphas_of, classifier
 from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 from wnexplore.nn import normalised
 
@@ -87,7 +87,7 @@ class MobileNetV2Block(nn.Module):
         nn.init.constant_(norm.weight, scale if self.se is None else scale / self.se.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(x))
+        alphas = alphas_of(self.reduce, self.alphas, x)
         *branches, project, norm = self.conv
         y = x
         for branch in branches:

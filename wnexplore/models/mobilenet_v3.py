@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import InvertedResidualSpec, MobileNetV3Spec
-from wnexplore.models.branch import Branch, activation_vectors, classifier
+from wnexplore.models.branch import Branch, activation_vectors, alphas_of, classifier
 from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 from wnexplore.models.mobilenet_v2 import start_scales
 from wnexplore.nn.init import SMALL_GAIN, init_linear_
@@ -108,7 +108,7 @@ class MobileNetV3Block(nn.Module):
         nn.init.constant_(norm.weight, scale if self.se is None else scale / self.se.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(x))
+        alphas = alphas_of(self.reduce, self.alphas, x)
         y = x
         for layer in self.block:
             y = layer(y, alphas) if isinstance(layer, Branch) else layer(y)

@@ -11,7 +11,7 @@ import math
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import ResNetSpec
-from wnexplore.models.branch import Branch, activation_vectors, classifier
+from wnexplore.models.branch import Branch, activation_vectors, alphas_of, classifier
 from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 from wnexplore.nn import normalised
 
@@ -90,7 +90,7 @@ class ResNetBlock(nn.Module):
         self.alphas = activation_vectors(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(x))
+        alphas = alphas_of(self.reduce, self.alphas, x)
         y = x
         for index, names in enumerate(self._pairs):
             conv, norm = (getattr(self, name) for name in names)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wnexplore.design.backbones import ShuffleNetV2Spec
-from wnexplore.models.branch import Branch, activation_vectors, classifier
+from wnexplore.models.branch import Branch, activation_vectors, alphas_of, classifier
 from wnexplore.models.method_layers import Method, PlainMethod, plain_conv
 
 
@@ -133,7 +133,7 @@ class ShuffleNetV2Block(nn.Module):
             kept, main = x[:, 0::2], x[:, 1::2]
         else:
             kept, main = x.chunk(2, dim=1)
-        alphas = {} if self.reduce is None or self.alphas is None else self.alphas(self.reduce(main))
+        alphas = alphas_of(self.reduce, self.alphas, main)
         if self.branch1 is not None:
             kept = self.branch1(kept, alphas)
         y = torch.cat((kept, self.branch2(main, alphas, self.se)), dim=1)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wnexplore.nn.context import Context
 from wnexplore.nn.packed_linear import PackedLinear, SplitVectors
 from wnexplore.nn.parameters import parameter
+from wnexplore.nn.pooled_linear import PooledLinear, pooled_linear
 from wnexplore.nn.weightnet import WeightNetConv2d
 
 
@@ -37,6 +39,7 @@ class ActivationVectors(nn.Module):
             layer for layer in self._layers if (layer.shape.slices or 0) * layer.shape.inputs_per_group == 1
         ]
         self._apart = self._layers[0].activation == "softmax"
+        self.pooled: PooledLinear | None = None
         self._pack()
 
     def parameters_read(self) -> list[nn.Parameter]:
@@ -53,6 +56,29 @@ class ActivationVectors(nn.Module):
         z = self._packed_linear(context) if trains else None
         if z is None:
             z = _linear(context, self._joined("weight"), self._joined("bias"))
+        return self._of_layers(z, trains)
+
+    def of_images(self, x: Tensor) -> dict[nn.Module, Tensor] | None:
+        """The activation vectors of a block's input `x` (N, C, H, W), without a context in between.
+
+        None if the context has to be computed: before `settle_for_inference`, and where that is faster.
+        """
+        pooled = self.pooled
+        return None if pooled is None or not pooled.runs(x) else self._of_layers(pooled.forward(x), False)
+
+    def settle_for_inference(self, context: Context) -> None:
+        """Know how to compute the vectors from the images of which `context` is; not to be trained then."""
+        ordinary = all(type(fc1) is nn.Linear for fc1 in self._fc1s)
+        published = any(layer.formulation == "published" for layer in self._layers)
+        if ordinary and not published and type(context) is Context:
+            weight, bias = (
+                torch.cat([parameter(fc1, name).detach() for fc1 in self._fc1s])
+                for name in ("weight", "bias")
+            )
+            self.pooled = pooled_linear(context, weight, bias)
+
+    def _of_layers(self, z: Tensor, trains: bool) -> dict[nn.Module, Tensor]:
+        """fc1's outputs (N, sum of M·C_out) -> each layer's activation vectors."""
         parts: Sequence[Tensor]
         if self._apart:
             parts = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,15 @@ from wnexplore.design.methods import FORMULATIONS, METHODS
 from wnexplore.errors import InputError, unknown
 from wnexplore.nn.formulations import (
     LayerShape,
+    Prepared,
     apply_generated,
     check_formulation,
     choose_formulation,
     generate_kernels,
+    prepared,
 )
 from wnexplore.nn.formulations.layer_shape import Size2d, pair
+from wnexplore.nn.precision import is_cast
 
 
 class KernelSum(NamedTuple):
@@ -158,6 +161,7 @@ class GeneratedConv2d(MethodConv2d):
         if context_features is not None:
             at_least(1, "context_features", context_features)
         self.context_features = context_features
+        self._prepared: dict[torch.Size, Prepared] = {}
 
     @property
     def activation_range(self) -> tuple[float, float] | None:
@@ -195,10 +199,21 @@ class GeneratedConv2d(MethodConv2d):
         if alpha is None:
             self._check(x, context)
             alpha = self.activations(x, context)
-        absorbed = self.absorbed
+        absorbed = self._buffers.get("absorbed_shift")
         if absorbed is not None:
             shift = absorbed if shift is None else absorbed + shift
-        return apply_generated(x, alpha, self.generator_weight, self.shape, self.formulation, shift)
+        weight, formulation = self.generator_weight, self.formulation
+        if torch.is_grad_enabled() or not _is_ordinary(x):
+            return apply_generated(x, alpha, weight, self.shape, formulation, shift)
+        # Small layers are bound by Python, which decides nothing in the next pass.
+        kept = self._prepared.get(x.shape)
+        if kept is None or not kept.fits(x, alpha, weight, formulation, shift):
+            kept = prepared(x, alpha, weight, self.shape, formulation, shift)
+            if len(self._prepared) >= MAX_SIZES or x.shape in self._prepared:
+                # Other weights, of which those of other sizes know nothing either.
+                self._prepared.clear()
+            self._prepared[x.shape] = kept
+        return kept.run(x, alpha)
 
     def absorb(self, scale: Tensor, shift: Tensor) -> bool:
         """As every kernel is linear in the generator's weight, filter by filter, that takes the scale."""
@@ -218,6 +233,14 @@ class GeneratedConv2d(MethodConv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, context_features={self.context_features}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": {}}
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        # Otherwise they would keep the memory of weights that are moved.
+        self._prepared.clear()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def _set_generator(self, groups: int, inputs_per_group: int, formulation: str) -> None:
         """Set the generator: P groups of lambda inputs."""
@@ -250,6 +273,21 @@ class GeneratedConv2d(MethodConv2d):
         elif context.shape != (x.shape[0], self.context_features):
             expected = (x.shape[0], self.context_features)
             raise InputError(f"context has shape {tuple(context.shape)}: expected {expected}")
+
+
+MAX_SIZES = 8
+"""Image sizes for which a layer remembers how it runs."""
+
+
+def _is_ordinary(x: Tensor) -> bool:
+    """Whether operators on `x` simply run: nothing records, traces or casts them."""
+    return (
+        type(x) is Tensor
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+        and not is_cast(x.device.type)
+    )
 
 
 def generated_layers(model: nn.Module, wanted: str | None = None) -> dict[str, GeneratedConv2d]:

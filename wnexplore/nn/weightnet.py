@@ -23,6 +23,7 @@ from wnexplore.nn.formulations.layer_shape import Size2d
 from wnexplore.nn.generated import GeneratedConv2d, KernelSum, at_least
 from wnexplore.nn.init import SMALL_GAIN, init_linear_, kaiming_std
 from wnexplore.nn.parameters import parameter
+from wnexplore.nn.pooled_linear import PooledLinear, pooled_linear
 
 
 class WeightNetConv2d(GeneratedConv2d):
@@ -73,6 +74,7 @@ class WeightNetConv2d(GeneratedConv2d):
         shape = generator_shape(self.M, self.G, out_channels, self.fan_in)
 
         self.reduce: Context | None = None
+        self.pooled: PooledLinear | None = None
         if context_features is None:
             self.reduce = Context(in_channels, reduction)
             context_features = self.reduce.out_features
@@ -102,7 +104,11 @@ class WeightNetConv2d(GeneratedConv2d):
         return parameter(self._modules["fc2"] or self.fc2, "weight")
 
     def activations(self, x: Tensor, context: Tensor | None) -> Tensor:
-        z: Tensor = self.fc1(context if self.reduce is None else self.reduce(x))
+        z: Tensor
+        if self.pooled is not None and self.pooled.runs(x):
+            z = self.pooled(x)
+        else:
+            z = self.fc1(context if self.reduce is None else self.reduce(x))
         return self.activate(z)
 
     def activate(self, z: Tensor) -> Tensor:
@@ -122,6 +128,8 @@ class WeightNetConv2d(GeneratedConv2d):
         return (KernelSum(self.fc2.weight, terms, alpha0),)
 
     def settle_for_inference(self) -> None:
+        if type(self.reduce) is Context and type(self.fc1) is nn.Linear and self.formulation != "published":
+            self.pooled = pooled_linear(self.reduce, self.fc1.weight, self.fc1.bias)
         weight, groups = self.fc2.weight, self.shape.generator_groups
         several = self.shape.inputs_per_group > 1 and groups % self.out_channels == 0
         if several and weight.dim() == 2 and weight.device.type == "cpu" and self.formulation != "published":

@@ -7,6 +7,7 @@ time and memory. `why_not` says which are legal for a layer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -23,7 +24,7 @@ from wnexplore.nn.formulations.kernel_space import kernel, needs_gradient
 from wnexplore.nn.formulations.layer_shape import Formulation
 from wnexplore.nn.formulations.layer_shape import LayerShape as LayerShape
 from wnexplore.nn.formulations.published import published
-from wnexplore.nn.formulations.single_image import Run, runs_single, single
+from wnexplore.nn.formulations.single_image import Prepare, Run, runs_single, single
 from wnexplore.nn.formulations.whole_batch import whole_batch
 from wnexplore.nn.precision import is_cast
 
@@ -71,8 +72,52 @@ def apply_generated(
     if training and not contiguous:
         # For a view, such as half of the channels, backward would keep the full tensor alive.
         x = x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
-    run = _plan(layer, formulation, x.shape, alpha.shape, training, device, x.dtype, contiguous)
-    return run(x, alpha, weight, shift)
+    prepare = _plan(layer, formulation, x.shape, alpha.shape, training, device, x.dtype, contiguous)
+    return prepare(weight, shift)(x, alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How a layer with these weights runs images of one size where nothing needs a gradient."""
+
+    run: Run
+    vectors: torch.Size
+    dtype: torch.dtype
+    contiguous: bool
+    formulation: str
+    weight: Tensor
+    address: int
+    shift: Tensor | None
+
+    def fits(self, x: Tensor, alpha: Tensor, weight: Tensor, formulation: str, shift: Tensor | None) -> bool:
+        """Whether it is for these, `x` being of its size."""
+        return (
+            # In the same memory: a parameter may get other data, and a layer return a new view each time.
+            weight.data_ptr() == self.address
+            and (weight is self.weight or _is_laid_as(weight, self.weight))
+            and shift is self.shift
+            and formulation is self.formulation
+            and alpha.shape == self.vectors
+            and x.dtype is self.dtype
+            and x.is_contiguous() is self.contiguous
+        )
+
+
+def prepared(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, formulation: str, shift: Tensor | None
+) -> Prepared:
+    """As `apply_generated`, for many passes over images as `x`, without gradients and autocast.
+
+    Raises `InputError` as that does.
+    """
+    contiguous = x.is_contiguous()
+    prepare = _plan(layer, formulation, x.shape, alpha.shape, False, x.device.type, x.dtype, contiguous)
+    run, address = prepare(weight, shift), weight.data_ptr()
+    return Prepared(run, alpha.shape, x.dtype, contiguous, formulation, weight, address, shift)
+
+
+def _is_laid_as(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.stride() == other.stride() and one.dtype is other.dtype
 
 
 def choose_formulation(x: Tensor, weight: Tensor, layer: LayerShape) -> str:
@@ -129,7 +174,7 @@ def _plan(
     device: str,
     dtype: torch.dtype,
     contiguous: bool,
-) -> Run:
+) -> Prepare:
     """What to run for tensors of these shapes, decided once."""
     if len(x) != 4 or x[1] != layer.in_channels:
         raise InputError(f"x has shape {tuple(x)}: expected (N, {layer.in_channels}, H, W)")
@@ -143,11 +188,18 @@ def _plan(
         return single(layer, height, width, device, dtype)
     function = _FUNCTIONS[name]
     planned = None if training or device != "cpu" else whole_batch(name, layer, x, dtype.itemsize)
-    if planned is not None and contiguous:
-        return planned
-    if planned is not None:
-        # Some of a batch's channels, or channels_last, which the output keeps.
-        return lambda x, alpha, weight, shift: (
-            function(x, alpha, weight, layer, shift) if x.stride(1) == 1 else planned(x, alpha, weight, shift)
+    if planned is None:
+        return lambda weight, shift: lambda x, alpha: function(x, alpha, weight, layer, shift)
+    return planned if contiguous else _unless_last(planned, function, layer)
+
+
+def _unless_last(planned: Prepare, function: Formulation, layer: LayerShape) -> Prepare:
+    """`planned` for some of a batch's channels, `function` for channels_last, which the output keeps."""
+
+    def prepare(weight: Tensor, shift: Tensor | None) -> Run:
+        run = planned(weight, shift)
+        return lambda x, alpha: (
+            function(x, alpha, weight, layer, shift) if x.stride(1) == 1 else run(x, alpha)
         )
-    return lambda x, alpha, weight, shift: function(x, alpha, weight, layer, shift)
+
+    return prepare

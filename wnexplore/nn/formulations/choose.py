@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from wnexplore.nn.formulations.feature_space import as_matrices
 from wnexplore.nn.formulations.fused import DTYPES, fuses, is_available
 from wnexplore.nn.formulations.im2col import MAX_COLUMNS
 from wnexplore.nn.formulations.layer_shape import LayerShape
-from wnexplore.nn.formulations.single_image import SINGLE_NUMBERS
+from wnexplore.nn.formulations.single_image import MAX_WINDOWS, SINGLE_NUMBERS, windows_of
 
 
 def choose(
@@ -149,6 +150,9 @@ def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool, costs
     if layer.groups == 1 and (layer.pointwise or pixels <= MAX_COLUMNS):
         columns = 0 if layer.pointwise else batch * layer.fan_in * pixels
         return calls + made + applied * costs.product + columns * costs.moved
+    if single and layer.depthwise and (windows := _of_windows(layer, pixels)) <= MAX_WINDOWS:
+        # Copied row by row, and no convolution.
+        return calls + 2 * costs.call + made + applied * costs.product + windows * costs.moved / 4
     applied_ms = costs.begun + applied * costs.convolution
     reordered = _reordered(layer, batch, pixels)
     if single:
@@ -156,6 +160,12 @@ def _kernel_ms(layer: LayerShape, batch: int, pixels: int, training: bool, costs
     # Each image's kernel is also reordered for the convolution.
     made += batch * layer.weights * costs.stacked
     return calls + made + applied_ms + reordered * costs.folded
+
+
+def _of_windows(layer: LayerShape, pixels: int) -> int:
+    """What `windows_of` says of about square images."""
+    rows = max(1, math.isqrt(pixels))
+    return windows_of(layer, rows, pixels // rows)
 
 
 def _shared_ms(layer: LayerShape, batch: int, pixels: int, costs: Costs) -> float:

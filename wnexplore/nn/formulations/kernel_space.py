@@ -44,7 +44,8 @@ def kernel(
         y: Tensor = Product.apply(x, alpha, weight, layer, shift)
         return y
     at_once = needs_gradient(x, alpha, weight, shift) or x.device.type != "cpu"
-    images = len(x) if at_once else _images_at_a_time(x, layer)
+    height, width = x.shape[2:]
+    images = len(x) if at_once else _images_at_a_time(layer, len(x), height, width, x.element_size())
     if images >= len(x):
         return _folded(x, alpha, weight, layer, shift)
     y = x.new_empty(len(x), layer.out_channels, *layer.output_size(*x.shape[2:]))
@@ -58,12 +59,17 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _images_at_a_time(x: Tensor, layer: LayerShape) -> int:
+def fits_at_once(layer: LayerShape, batch: int, height: int, width: int, element_bytes: int) -> bool:
+    """Whether all images of a batch are folded into one convolution on a CPU."""
+    return _images_at_a_time(layer, batch, height, width, element_bytes) >= batch
+
+
+def _images_at_a_time(layer: LayerShape, batch: int, height: int, width: int, element_bytes: int) -> int:
     """Images folded into one convolution."""
-    rows, columns = layer.output_size(*x.shape[2:])
-    outputs = layer.out_channels * rows * columns * x.element_size()
-    kernels = layer.weights * x.element_size()
-    return chunk_size(len(x), min(CHUNK_BYTES // kernels, FOLDED_BYTES // max(1, outputs)))
+    rows, columns = layer.output_size(height, width)
+    outputs = layer.out_channels * rows * columns * element_bytes
+    kernels = layer.weights * element_bytes
+    return chunk_size(batch, min(CHUNK_BYTES // kernels, FOLDED_BYTES // max(1, outputs)))
 
 
 def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:

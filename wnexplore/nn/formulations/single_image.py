@@ -11,8 +11,14 @@ from torch.nn import functional
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.tiles import REGISTER, Scratch, pieces
 
-Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""A `Formulation` specialised to a layer and image size."""
+Run = Callable[[Tensor, Tensor], Tensor]
+"""x (N, C_in, H, W), alpha (N, P·lambda) -> (N, C_out, H_out, W_out), for given weights and image sizes."""
+
+Prepare = Callable[[Tensor, Tensor | None], Run]
+"""A `Formulation` specialised to a layer and image size: weight (C_out·F, lambda), shift -> what a pass runs.
+
+What follows from these is computed once. A view of them stays one: it changes with them.
+"""
 
 SINGLE_NUMBERS = 2**18
 """Larger kernels are faster in tiles."""
@@ -26,46 +32,51 @@ def runs_single(layer: LayerShape, device: str) -> bool:
     return device != "cpu" or layer.weights < SINGLE_NUMBERS or _in_tiles(layer, device)
 
 
-def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch.dtype) -> Run:
-    """`layer` for one contiguous image (1, C_in, height, width) without a backward pass.
-
-    Everything that depends only on the arguments is computed here, once.
-    """
+def single(layer: LayerShape, height: int, width: int, device: str, dtype: torch.dtype) -> Prepare:
+    """`layer` for one contiguous image (1, C_in, height, width) without a backward pass."""
     if layer.pointwise and layer.stride == (1, 1):
         return _matrix(layer, height, width)
     if layer.depthwise and device == "cpu" and dtype in _EXACT and _has_few_windows(layer, height, width):
         return _windows(layer, height, width)
     if device == "cpu" and layer.weights >= SINGLE_NUMBERS:
         return _tiled(layer, dtype)
-    make = _maker(layer, layer.kernel_shape)
+    return _convolution(layer)
+
+
+def _convolution(layer: LayerShape) -> Prepare:
     options = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    return lambda x, alpha, weight, shift: functional.conv2d(x, make(alpha, weight), shift, *options)
+
+    def prepare(weight: Tensor, shift: Tensor | None) -> Run:
+        make = _maker(layer, layer.kernel_shape, weight)
+        return lambda x, alpha: functional.conv2d(x, make(alpha), shift, *options)
+
+    return prepare
 
 
-def _maker(layer: LayerShape, shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
+def _maker(layer: LayerShape, shape: tuple[int, ...], weight: Tensor) -> Callable[[Tensor], Tensor]:
     """A function that generates the kernel, C_out·F elements as `shape`, whose first size is C_out."""
     groups, terms = layer.generator_groups, layer.inputs_per_group
     if terms == 1 and groups == layer.out_channels:
-        broadcast = (groups, *(1 for _ in shape[1:]))
-        return lambda alpha, weight: weight.view(shape) * alpha.view(broadcast)
+        broadcast, whole = (groups, *(1 for _ in shape[1:])), weight.view(shape)
+        return lambda alpha: torch.mul(whole, alpha.view(broadcast))
     if terms == 1:
-        return lambda alpha, weight: (weight.view(groups, -1) * alpha.view(groups, 1)).view(shape)
-    return lambda alpha, weight: torch.bmm(
-        alpha.view(groups, 1, terms), weight.view(groups, -1, terms).transpose(1, 2)
-    ).view(shape)
+        by_group = weight.view(groups, -1)
+        return lambda alpha: torch.mul(by_group, alpha.view(groups, 1)).view(shape)
+    vectors, rows = (groups, 1, terms), weight.view(groups, -1, terms).transpose(1, 2)
+    return lambda alpha: torch.bmm(alpha.view(vectors), rows).view(shape)
 
 
-def _matrix(layer: LayerShape, height: int, width: int) -> Run:
-    make = _maker(layer, (layer.out_channels, layer.in_channels))
+def _matrix(layer: LayerShape, height: int, width: int) -> Prepare:
     image, output = (layer.in_channels, height * width), (1, layer.out_channels, height, width)
 
-    def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
-        kernel = make(alpha, weight)
+    def prepare(weight: Tensor, shift: Tensor | None) -> Run:
+        make = _maker(layer, (layer.out_channels, layer.in_channels), weight)
         if shift is None:
-            return torch.mm(kernel, x.view(image)).view(output)
-        return torch.addmm(shift.view(-1, 1), kernel, x.view(image)).view(output)
+            return lambda x, alpha: torch.mm(make(alpha), x.view(image)).view(output)
+        added = shift.view(-1, 1)
+        return lambda x, alpha: torch.addmm(added, make(alpha), x.view(image)).view(output)
 
-    return run
+    return prepare
 
 
 _EXACT = (torch.float32, torch.float64)
@@ -78,30 +89,39 @@ _PIECE = 32
 """Overhead per row of a window, in elements."""
 
 
+def windows_of(layer: LayerShape, rows: int, columns: int) -> int:
+    """Elements of the windows of a depthwise layer's image, whose outputs have `rows` and `columns`.
+
+    Short rows count as longer ones, which take as long.
+    """
+    return layer.weights * rows * (columns + _PIECE)
+
+
 def _has_few_windows(layer: LayerShape, height: int, width: int) -> bool:
-    rows, columns = layer.output_size(height, width)
-    return layer.weights * rows * (columns + _PIECE) <= MAX_WINDOWS
+    return windows_of(layer, *layer.output_size(height, width)) <= MAX_WINDOWS
 
 
-def _windows(layer: LayerShape, height: int, width: int) -> Run:
+def _windows(layer: LayerShape, height: int, width: int) -> Prepare:
     """A depthwise kernel as rows, each times the windows of its channel (im2col)."""
     channels, taps = layer.out_channels, layer.fan_in
-    make = _maker(layer, (channels, 1, taps))
     (high, wide), (down, across), (below, right) = layer.padding, layer.stride, layer.dilation
     padding, row = (wide, wide, high, high), width + 2 * wide
     output = (1, channels, *layer.output_size(height, width))
     sizes = (channels, *layer.kernel_size, *output[2:])
     strides = ((height + 2 * high) * row, below * row, right, down * row, across)
 
-    def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
+    def seen(x: Tensor) -> Tensor:
         padded = torch.constant_pad_nd(x, padding)
-        seen = padded.as_strided(sizes, strides).reshape(channels, taps, -1)
-        kernel = make(alpha, weight)
-        if shift is None:
-            return torch.bmm(kernel, seen).view(output)
-        return torch.baddbmm(shift.view(-1, 1, 1), kernel, seen).view(output)
+        return padded.as_strided(sizes, strides).reshape(channels, taps, -1)
 
-    return run
+    def prepare(weight: Tensor, shift: Tensor | None) -> Run:
+        make = _maker(layer, (channels, 1, taps), weight)
+        if shift is None:
+            return lambda x, alpha: torch.bmm(make(alpha), seen(x)).view(output)
+        added = shift.view(-1, 1, 1)
+        return lambda x, alpha: torch.baddbmm(added, make(alpha), seen(x)).view(output)
+
+    return prepare
 
 
 def _in_tiles(layer: LayerShape, device: str) -> bool:
@@ -109,7 +129,7 @@ def _in_tiles(layer: LayerShape, device: str) -> bool:
     return device == "cpu" and layer.groups == 1 and not layer.pointwise and parts
 
 
-def _tiled(layer: LayerShape, dtype: torch.dtype) -> Run:
+def _tiled(layer: LayerShape, dtype: torch.dtype) -> Prepare:
     """Groups of filters one after another in the same buffer."""
     per_filter, terms = layer.generator_groups // layer.out_channels, layer.inputs_per_group
     largest = max(1, TILE_BYTES // (layer.fan_in * dtype.itemsize))
@@ -120,13 +140,19 @@ def _tiled(layer: LayerShape, dtype: torch.dtype) -> Run:
     options = (layer.stride, layer.padding, layer.dilation)
     product = torch.mul if terms == 1 else torch.bmm
 
-    def run(x: Tensor, alpha: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
-        vectors = alpha.view(layer.generator_groups, 1, terms)
-        rows, scratch, parts = weight.view(layer.generator_groups, -1, terms).mT, Scratch(x), []
-        for filters, groups in tiles:
-            room = scratch.take(groups.stop - groups.start, 1, layer.outputs_per_group)
-            kernel = product(vectors[groups], rows[groups], out=room).view(-1, *layer.kernel_shape[1:])
-            parts.append(functional.conv2d(x, kernel, None if shift is None else shift[filters], *options))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    def prepare(weight: Tensor, shift: Tensor | None) -> Run:
+        rows = weight.view(layer.generator_groups, -1, terms).mT
 
-    return run
+        def run(x: Tensor, alpha: Tensor) -> Tensor:
+            vectors, scratch, parts = alpha.view(layer.generator_groups, 1, terms), Scratch(x), []
+            for filters, groups in tiles:
+                room = scratch.take(groups.stop - groups.start, 1, layer.outputs_per_group)
+                kernel = product(vectors[groups], rows[groups], out=room).view(-1, *layer.kernel_shape[1:])
+                parts.append(
+                    functional.conv2d(x, kernel, None if shift is None else shift[filters], *options)
+                )
+            return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+        return run
+
+    return prepare
