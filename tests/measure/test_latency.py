@@ -215,7 +215,9 @@ def test_progress_is_reported_for_each_network_and_each_round() -> None:
 
 def test_the_summary_is_made_of_the_samples() -> None:
     samples = [10.0, 20.0, 30.0, 20.0, 20.0] * 4
-    latency = Latency(samples, [s / 2 for s in samples], "budget", 12.5, None, None, [], {"power_w": [1.0]})
+    latency = Latency(
+        samples, [s / 2 for s in samples], "budget", 12.5, None, None, [], [0.5] * 20, {"power_w": [1.0]}
+    )
     value = latency.to_dict()
     assert (value["latency_ms"], value["latency_ratio"], value["rounds"]) == (20, 2, 20)
     assert (value["latency_ratio_low"], value["latency_ratio_high"]) == (2, 2)
@@ -224,6 +226,7 @@ def test_the_summary_is_made_of_the_samples() -> None:
     assert latency.samples() == {
         "latency_ms": samples,
         "baseline_ms": [s / 2 for s in samples],
+        "round_s": [0.5] * 20,
         "power_w": [1.0],
     }
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from wnexplore.measure.failure import ContextLostError, Failure
 from wnexplore.measure.rounds import (
+    AT_ONCE,
     MAX_ROUNDS,
     MIN_ROUNDS,
     MIN_SETTLED,
@@ -78,6 +80,45 @@ def test_every_network_is_timed_once_a_round_in_an_order_that_changes() -> None:
         seen = [one[place] for one in rounds]
         assert all(seen.count(name) > len(rounds) / 8 for name in names), "each network at each place"
     assert len(set(rounds)) > 12
+
+
+def test_many_networks_are_timed_a_few_at_a_time_each_beside_the_baseline() -> None:
+    names = [f"n{number}" for number in range(40)]
+    bench, rounds = Bench(), list[RawRound[str]]()
+
+    # The machine halves its speed now and then, within rounds: a round takes longer than half a second.
+    def slowed(mean: float, seed: int) -> Callable[[float], float]:
+        noise = _noise(mean, 0.001, seed)
+        return lambda now: noise(now) * (1 if int(now / 0.7) % 2 else 2)
+
+    samplers = {name: bench.network(name, slowed(12.0 + at, at)) for at, name in enumerate(names)}
+    samplers["plain"] = bench.network("plain", slowed(10.0, 40))
+    found = dict(
+        time_in_rounds(
+            samplers,
+            "plain",
+            tuple(names),
+            target=1e-9,
+            seconds=60.0,
+            clock=bench.clock,
+            on_raw_round=rounds.append,
+        )
+    )
+    for taken in rounds:
+        assert [len(part) for part in taken.parts] == [15, 14, 14]
+        assert all("plain" in part and len(part) <= AT_ONCE + 1 for part in taken.parts)
+        assert sorted(name for part in taken.parts for name in part if name != "plain") == sorted(names)
+    beside = {frozenset(part) for taken in rounds for part in taken.parts if "n0" in part}
+    assert len(beside) == len(rounds), "always beside others"
+    for at, name in enumerate(names):
+        timing = _ok(found[name])
+        assert np.median(timing.deciding) == pytest.approx(1.2 + at / 10, rel=0.003)
+        # What else they share: the same rounds, from the first to the last.
+        assert len(timing.samples_ms) == len(rounds)
+        own = [part for taken in rounds for part in taken.parts if name in part]
+        assert timing.samples_ms == [part[name] for part in own]
+        assert timing.baseline_ms == [part["plain"] for part in own]
+        assert timing.seconds == [taken.seconds for taken in rounds]
 
 
 LOST = "CUDA error: device-side assert triggered"
@@ -265,19 +306,23 @@ def test_rounds_kept_and_resumed_from_are_those_of_an_unbroken_run(
     kept = min(kept, len(rounds))
     wanted = tuple(name for name in sigmas if not (recorded and full[name][0] <= kept))
     resumed, rest, passes_after = timed(rounds[:kept], wanted)
-    assert {name: result for name, (_, result) in resumed.items()} == {name: full[name][1] for name in wanted}
+    assert resumed.keys() == set(wanted)
+    for name, (_, outcome) in resumed.items():
+        again, before = _ok(outcome), _ok(full[name][1])
+        assert again.seconds == pytest.approx(before.seconds), "to the clock's rounding"
+        assert replace(again, seconds=[]) == replace(before, seconds=[])
     if wanted:
         assert len(rest) == len(rounds) - kept, "what is kept is not measured again"
     if not recorded:
         assert passes_after == passes[len(passes) - len(passes_after) :], "the same dice"
-        assert [raw.samples_ms for raw in rest] == [raw.samples_ms for raw in rounds[kept:]]
+        assert [raw.parts for raw in rest] == [raw.parts for raw in rounds[kept:]]
 
 
 def test_a_kept_round_that_lacks_a_network_is_measured() -> None:
     bench = Bench()
     samplers = {name: bench.network(name, lambda now: 10.0) for name in ("plain", "a")}
-    full = RawRound[str](0.02, {"plain": 11.0, "a": 12.0}, 2)
-    lacking = RawRound[str](0.04, {"plain": 11.0, "a": None}, 2)
+    full = RawRound[str](0.02, ({"plain": 11.0, "a": 12.0},))
+    lacking = RawRound[str](0.04, ({"plain": 11.0, "a": None},))
     rounds = time_in_rounds(
         samplers, "plain", ("a",), target=1e-9, seconds=0.1, clock=bench.clock, kept=[full, lacking, full]
     )

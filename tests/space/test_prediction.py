@@ -175,8 +175,25 @@ def test_a_machine_whose_speed_changed_is_told_by_the_plain_networks_times(recor
     assert speed_line(*calibration(steady, "RUN").plain_times(plain)) == ""
     changed = [with_times(record, 8 if number < 20 else 11) for number, record in enumerate(records)]
     assert "8 to 11 ms" in speed_line(*calibration(changed, "RUN").plain_times(plain))
+    # In one group, whose rounds tell it from others: what changed in between.
+    times = [8 + number % 3 / 10 for number in range(50)] + [11 - number % 3 / 10 for number in range(50)]
+    seconds = [2.0 * number for number in range(100)]
+    together = [replace(r, samples={"baseline_ms": times, "round_s": seconds}) for r in records]
+    assert calibration(together, "RUN").plain_times(plain) == pytest.approx((8.1, 10.9))
     # Without samples nothing is known, and nothing said.
     assert speed_line(*calibration(records, "RUN").plain_times(plain)) == ""
+
+
+def test_networks_of_the_same_rounds_are_a_group_whatever_was_timed_beside_them(
+    records: list[Record],
+) -> None:
+    def timed_at(record: Record, number: int) -> Record:
+        # Two groups, in parts of their rounds with other passes of the plain network.
+        seconds = [1.0 + number % 2, 2.0 + number % 2, 3.0 + number % 2]
+        return replace(record, samples={"baseline_ms": [8.0 + number] * 3, "round_s": seconds})
+
+    (found,) = calibration([timed_at(r, n) for n, r in enumerate(records)], "RUN").timed.values()
+    assert len({network.group for network in found}) == 2
 
 
 def test_one_protocol_is_chosen_by_a_condition(records: list[Record]) -> None:

@@ -17,7 +17,7 @@ from wnexplore.design.latency_protocol import TimingDevice, latency_protocols
 from wnexplore.design.point import DesignPoint
 from wnexplore.design.protocol import LatencySpec, TrainSpec
 from wnexplore.errors import Notice, RunError
-from wnexplore.measure.latency import MAX_RESIDENT
+from wnexplore.measure.rounds import AT_ONCE
 from wnexplore.results.record import Record
 from wnexplore.study.dispatch import ATTEMPTS, Dispatcher, Fault, FaultKind, Handle, Node, Returned
 from wnexplore.study.tasks import CountTask, Outcome, Task, TimingTask, TrainingTask
@@ -162,7 +162,7 @@ def test_each_record_comes_once_and_nothing_runs_beside_a_timing(
         for moment in {begun.at for begun in simulated.begun}:
             at_once = [b for b in simulated.begun if b.node == node and b.at <= moment < b.until]
             assert len(at_once) * share <= 1 or len(at_once) == 1
-    assert all(len(begun.task.records) <= MAX_RESIDENT for begun in simulated.begun)
+    assert all(len(begun.task.records) <= AT_ONCE for begun in simulated.begun)
 
 
 def _check_alone(begun: Sequence[Begun]) -> None:

@@ -30,8 +30,8 @@ from wnexplore.measure.torch_settings import DTYPES, MEMORY_FORMATS, place, prec
 from wnexplore.models.deploy import deploy
 from wnexplore.results.intervals import MedianInterval
 
-MAX_RESIDENT = 16
-"""Networks timed in the same rounds: with more, the machine's speed may change within a round."""
+MAX_RESIDENT = 64
+"""Networks timed in the same rounds: with more, the first figure would come late."""
 
 Key = TypeVar("Key", bound=Hashable)
 Build = Callable[[], nn.Module]
@@ -51,6 +51,8 @@ class Latency:
     energy_j: float | None
     """Joules per image."""
     warnings: list[Warning]
+    seconds: list[float] = field(default_factory=list)
+    """When each sample's round was over: the same numbers for networks timed in the same rounds."""
     readings: Mapping[str, list[float]] = field(default_factory=dict)
     """Clock, temperature, power and throttle reasons of the GPU during the timing."""
 
@@ -87,7 +89,8 @@ class Latency:
     def samples(self) -> dict[str, list[float]]:
         """The raw times as a record's samples."""
         baseline = {} if self.baseline_ms is None else {"baseline_ms": self.baseline_ms}
-        return {"latency_ms": self.samples_ms, **baseline, **self.readings}
+        rounds = {"round_s": self.seconds} if self.seconds else {}
+        return {"latency_ms": self.samples_ms, **baseline, **rounds, **self.readings}
 
 
 Progress = Callable[[Any, float], None]
@@ -125,7 +128,7 @@ def measure_latencies(
     """Time `networks` together with the plain network `baseline`, which may be one of them, under `protocol`.
 
     Each is yielded as soon as it is precise enough; one that can't be built, runs out of memory or fails is
-    yielded as a `Failure`, and the others continue. At most 16 networks are on the device together, with the
+    yielded as a `Failure`, and the others continue. At most 64 networks are on the device together, with the
     baseline throughout, as long as they leave half of the initially free memory; the rest follow in further
     rounds. Images (batch_size, 3, resolution, resolution) are made on the device beforehand.
 
@@ -299,5 +302,6 @@ class _Bench:
             compile_s=ready.work.prepared_s,
             energy_j=ready.energy_j,
             warnings=warnings_of(timing, protocol.target, watch.conditions()),
+            seconds=timing.seconds,
             readings=watch.readings(),
         )

@@ -1,7 +1,8 @@
-"""Timing in rounds: every network and the baseline once per round, in a newly shuffled order."""
+"""Timing in rounds: every network once per round, in a newly shuffled order, each beside the baseline."""
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -19,6 +20,9 @@ Clock = Callable[[], float]
 
 StoppedBy = Literal["target", "budget"]
 
+AT_ONCE = 16
+"""Networks timed beside one pass of the baseline: with more, the machine's speed may change in between."""
+
 MIN_ROUNDS = 10
 """Of every measurement, whatever its budget."""
 MIN_SETTLED = 20
@@ -34,16 +38,22 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class Timing:
-    """The samples of one network, in milliseconds, in the order of their rounds."""
+    """The samples of one network, in milliseconds, in the order of their rounds.
+
+    The baseline, which is in every part of a round, has several of a round.
+    """
 
     samples_ms: list[float] = field(default_factory=list)
     baseline_ms: list[float] | None = None
-    """The baseline's samples of the same rounds; None if this is the baseline."""
+    """The baseline's samples of the same parts of rounds; None if this is the baseline."""
+    seconds: list[float] = field(default_factory=list)
+    """When each sample's round was over, in seconds of the rounds: one number for all networks of a round."""
     stopped_by: StoppedBy = "budget"
 
-    def add(self, sample_ms: float, baseline_ms: float) -> None:
-        """Add one round."""
+    def add(self, sample_ms: float, baseline_ms: float, seconds: float) -> None:
+        """Add one sample."""
         self.samples_ms.append(sample_ms)
+        self.seconds.append(seconds)
         if self.baseline_ms is not None:
             self.baseline_ms.append(baseline_ms)
 
@@ -67,10 +77,8 @@ class RawRound(Generic[Key]):
 
     seconds: float
     """Seconds of the time budget spent at its end."""
-    samples_ms: Mapping[Key, float | None]
-    """Milliseconds by network; None for those that failed."""
-    size: int
-    """How many networks took part, including those no longer requested."""
+    parts: tuple[Mapping[Key, float | None], ...]
+    """Milliseconds by network, the baseline in each part; None for those that failed."""
 
 
 def warm_up(sampler: Sampler, seconds: float, clock: Clock = time.perf_counter) -> int:
@@ -100,18 +108,20 @@ def time_in_rounds(
     target: float,
     seconds: float,
     clock: Clock = time.perf_counter,
-    dice: random.Random | None = None,
     on_round: Callable[[Round[Key]], None] = lambda at: None,
     kept: Sequence[RawRound[Key]] = (),
     on_raw_round: Callable[[RawRound[Key]], None] = lambda taken: None,
 ) -> Iterator[tuple[Key, Timing | Failure]]:
     """Time the `wanted` of `samplers` round by round; each is yielded as soon as it is done.
 
+    In each round the networks are dealt anew to parts of at most 16, and the baseline is timed in each part,
+    wanted or not. So all networks are timed in the same minutes, whatever the machine's speed is in these,
+    and each is compared with a baseline that is seconds away at most.
+
     A network is done, and leaves the rounds, when the 95 % interval of its latency ratio (the baseline: of
     its latency) has a relative half-width under `target` at two checks in a row, or when `seconds` are over
-    or 2000 rounds done. At least 10 rounds in any case, 20 to stop early. The baseline takes part in every
-    round, wanted or not. A sampler that raises is a `Failure`; if the baseline fails, all fail. `on_round` is
-    called after every round.
+    or 2000 rounds done. At least 10 rounds in any case, 20 to stop early. A sampler that raises is a
+    `Failure`; if the baseline fails, all fail. `on_round` is called after every round.
 
     `on_raw_round` is called first with each round's raw times. Those of an interrupted run are `kept` of the
     next one: these rounds are not run again, and are evaluated as before; neither callback is called for
@@ -121,7 +131,6 @@ def time_in_rounds(
     `ContextLostError` once its `Failure` is yielded. If it is a baseline that isn't wanted, all fail, as
     nothing can be compared with it.
     """
-    dice = dice or random.Random(0)
     timings = {key: Timing(baseline_ms=None if key == baseline else []) for key in wanted}
     next_check = MIN_SETTLED
     narrow: set[Key] = set()
@@ -129,35 +138,41 @@ def time_in_rounds(
     begun = clock()
     while timings:
         keys = tuple(dict.fromkeys((*timings, baseline)))
-        again = _replayed(kept[rounds], keys) if rounds < len(kept) else None
-        taken: Mapping[Key, float | Failure]
+        again = _replayed(kept[rounds], keys, baseline) if rounds < len(kept) else None
+        parts: list[dict[Key, float | Failure]] = []
         if again is None:
             kept = ()
-            taken = _one_round({key: samplers[key] for key in keys}, dice)
+            # Numbered dice: those of a resumed run fall as they would have fallen.
+            for dealt in _deal(keys, baseline, random.Random(rounds)):
+                parts.append(_one_part({key: samplers[key] for key in dealt}))
+                if _fails(parts[-1], baseline):
+                    break
             elapsed = clock() - begun
         else:
-            taken, elapsed = again, kept[rounds].seconds
+            parts, elapsed = again, kept[rounds].seconds
             begun = clock() - elapsed
-            # Restores the state of the shuffling.
-            dice.shuffle(list(range(kept[rounds].size)))
-        lost = next((key for key, sample in taken.items() if _is_lost(sample)), None)
+        failures = {
+            key: sample for part in parts for key, sample in part.items() if isinstance(sample, Failure)
+        }
+        lost = next((key for key, failure in failures.items() if failure.context_lost), None)
         if lost is not None:
-            failure = taken[lost]
-            assert isinstance(failure, Failure)
             for key in (lost,) if lost in wanted else tuple(timings):
                 if key in timings:
-                    yield key, failure
-            raise ContextLostError(lost, failure)
-        if again is None and not isinstance(taken[baseline], Failure):
-            samples = {key: None if isinstance(sample, Failure) else sample for key, sample in taken.items()}
-            on_raw_round(RawRound(elapsed, samples, len(samples)))
-        for key in list(timings):
-            sample, plain = taken[key], taken[baseline]
-            if isinstance(plain, Failure) or isinstance(sample, Failure):
-                del timings[key]
-                yield key, plain if isinstance(plain, Failure) else sample  # type: ignore[misc]
-            else:
-                timings[key].add(sample, plain)
+                    yield key, failures[lost]
+            raise ContextLostError(lost, failures[lost])
+        if baseline in failures:
+            yield from ((key, failures[baseline]) for key in timings)
+            return
+        if again is None:
+            on_raw_round(RawRound(elapsed, tuple(_raw(part) for part in parts)))
+        for part in parts:
+            plain = part[baseline]
+            for key, sample in part.items():
+                if key in timings and not isinstance(sample, Failure) and not isinstance(plain, Failure):
+                    timings[key].add(sample, plain, elapsed)
+        for key in [key for key in timings if key in failures]:
+            del timings[key]
+            yield key, failures[key]
         rounds += 1
         spent = elapsed / seconds
         if timings and again is None:
@@ -177,19 +192,34 @@ def time_in_rounds(
         yield key, timing
 
 
-def _replayed(kept: RawRound[Key], keys: tuple[Key, ...]) -> dict[Key, float | Failure] | None:
-    """The samples of `keys` in a kept round; None if it lacks one and must be run again."""
-    found = {key: sample for key in keys if (sample := kept.samples_ms.get(key)) is not None}
-    return {**found} if len(found) == len(keys) else None
+def _replayed(
+    kept: RawRound[Key], keys: tuple[Key, ...], baseline: Key
+) -> list[dict[Key, float | Failure]] | None:
+    """The parts of a kept round, `keys` alone; None if it lacks one and must be run again."""
+    parts: list[dict[Key, float | Failure]] = [
+        {key: sample for key, sample in part.items() if key in keys and sample is not None}
+        for part in kept.parts
+    ]
+    found = {key for part in parts for key in part}
+    return parts if found >= set(keys) and all(baseline in part for part in parts) else None
 
 
-def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key, float | Failure]:
-    order = list(samplers)
-    dice.shuffle(order)
+def _deal(keys: tuple[Key, ...], baseline: Key, dice: random.Random) -> list[list[Key]]:
+    """The networks of each part of a round, in order."""
+    others = [key for key in keys if key != baseline]
+    dice.shuffle(others)
+    number = max(1, math.ceil(len(others) / AT_ONCE))
+    parts = [[baseline, *others[at::number]] for at in range(number)]
+    for part in parts:
+        dice.shuffle(part)
+    return parts
+
+
+def _one_part(samplers: Mapping[Key, Sampler]) -> dict[Key, float | Failure]:
     taken: dict[Key, float | Failure] = {}
-    for key in order:
+    for key, sampler in samplers.items():
         try:
-            taken[key] = samplers[key]()
+            taken[key] = sampler()
         except NETWORK_ERRORS as error:
             taken[key] = failure = Failure.of(error)
             if failure.context_lost:
@@ -198,8 +228,14 @@ def _one_round(samplers: Mapping[Key, Sampler], dice: random.Random) -> dict[Key
     return taken
 
 
-def _is_lost(outcome: float | Failure) -> bool:
-    return isinstance(outcome, Failure) and outcome.context_lost
+def _fails(part: Mapping[Key, float | Failure], baseline: Key) -> bool:
+    """Whether a part leaves nothing to go on for."""
+    lost = any(isinstance(sample, Failure) and sample.context_lost for sample in part.values())
+    return lost or isinstance(part[baseline], Failure)
+
+
+def _raw(part: Mapping[Key, float | Failure]) -> dict[Key, float | None]:
+    return {key: None if isinstance(sample, Failure) else sample for key, sample in part.items()}
 
 
 def _is_narrow(timing: Timing, target: float) -> bool:

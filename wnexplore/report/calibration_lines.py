@@ -26,17 +26,17 @@ def fit_line(foretold: Sequence[Foretold], half_widths: Sequence[float]) -> str:
 
 
 def speed_line(fastest: float, slowest: float) -> str:
-    """What a plain network's milliseconds in groups of rounds tell of the machine; "" if they agree."""
+    """What a plain network's milliseconds in parts of the rounds tell of the machine; "" if they agree."""
     if not slowest > CHANGED * fastest:
         return ""
     return (
-        f"the machine's speed changed: the plain network took {fastest:.3g} to {slowest:.3g} ms in different"
-        " groups, and ratios may differ between them; on a quiet machine intervals are narrower"
+        f"the machine's speed changed: the plain network took {fastest:.3g} to {slowest:.3g} ms at different"
+        " times, and ratios may differ between them; on a quiet machine intervals are narrower"
     )
 
 
 CHANGED = 1.1
-"""The slowest group's time over the fastest one's, from which on the machine's speed is said to change."""
+"""The slowest part's time over the fastest one's, from which on the machine's speed is said to change."""
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:

@@ -489,6 +489,7 @@ _RELATED = (
     ("tested_epochs", "tested_top1", True),
     ("tested_epochs", "tested_ap", False),
     ("latency_ms", "baseline_ms", False),
+    ("latency_ms", "round_s", False),
     ("tested_epochs", "tested_loss", False),
 )
 """Lists of samples of equal length, and whether the second may not be left out, but for a detector's."""

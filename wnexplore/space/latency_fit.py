@@ -395,8 +395,9 @@ _REACHES = (1.0, 2.0, 4.0)
 _ERRORS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 """Relative errors of the model: no additive one is exact."""
 _GROUP_ERRORS = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
-_ONE_GROUP = 0.01
-"""Relative error of a group where only one was timed."""
+_ONE_GROUP = 0.02
+"""Relative error of a group where only one was timed: between runs of the same networks on shared machines
+ratios moved by 1 to 4 %."""
 _LEAST = 0.01
 """Smallest ratio that is predicted."""
 _BEYOND = 1.1

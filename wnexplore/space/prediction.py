@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -99,16 +98,22 @@ class Calibration:
         return PlainLatency(middle, (high - low) / 2 / middle)
 
     def plain_times(self, plain: DesignPoint) -> tuple[float, float]:
-        """The plain network's milliseconds in the fastest and in the slowest group of rounds that have them.
+        """The plain network's milliseconds in the fastest and in the slowest part of the rounds.
 
-        Far apart, the machine's speed changed between groups, and ratios of different groups with it.
+        A group of networks timed in the same rounds has up to four parts. Far apart, the machine's speed
+        changed, and ratios with it.
         """
-        times = {
-            _group(record): median(record.samples["baseline_ms"])
-            for record in self._newest
-            if record.point.baseline() == plain and record.samples.get("baseline_ms")
-        }
-        return min(times.values(), default=math.nan), max(times.values(), default=math.nan)
+        longest: dict[object, Sequence[float]] = {}
+        for record in self._newest:
+            times = record.samples.get("baseline_ms", ())
+            if record.point.baseline() == plain and len(times) > len(longest.get(_group(record), ())):
+                longest[_group(record)] = times
+        middles = [
+            float(np.median(part))
+            for times in longest.values()
+            for part in np.array_split(np.array(times), max(1, min(_PARTS, len(times) // _PART)))
+        ]
+        return min(middles, default=math.nan), max(middles, default=math.nan)
 
     def predict(self, space: Space, among: NDArray[np.intp] | None = None) -> Predictions:
         """The latencies of all points of `space`; if `among` is given, only these matter.
@@ -308,10 +313,17 @@ def _error(record: Record) -> float:
 
 
 def _group(record: Record) -> tuple[float, ...] | None:
-    """The first times of the plain network of the same rounds, which tell them from others."""
-    return tuple(record.samples.get("baseline_ms", ())[:3]) or None
+    """When the first rounds were over, which tells them from others.
+
+    In records without that, networks timed together share the first times of the plain network.
+    """
+    samples = record.samples
+    return tuple(samples.get("round_s", ())[:3]) or tuple(samples.get("baseline_ms", ())[:3]) or None
 
 
+_PARTS = 4
+_PART = 25
+"""Fewest times of the plain network in a part of the rounds."""
 _NORMAL = 1.96
 """Standard deviations in half a 95 % interval."""
 _UNKNOWN = 0.02

@@ -20,9 +20,9 @@ from wnexplore.study.hardware import HERE, Hardware
 NETWORKS = 60
 """How many of each plain network by default."""
 
-GROUP = 6
-"""Networks timed in the same rounds. They share what befalls the plain network among them, by a percent or
-more: where a group is small, more of them say how much that is."""
+GROUP = 60
+"""Networks timed in the same rounds. They share what befalls the plain network among them, which shifts all
+their ratios alike and leaves their order as it is."""
 
 TARGET = 0.01
 """The target of a latency that says none: what all predictions rest on is worth more passes."""

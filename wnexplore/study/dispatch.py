@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 from wnexplore.design.latency_protocol import TimingDevice
 from wnexplore.errors import Notice, RunError, shown
 from wnexplore.measure.failure import Failure
-from wnexplore.measure.latency import MAX_RESIDENT
+from wnexplore.measure.rounds import AT_ONCE
 from wnexplore.results.record import Record, Status
 from wnexplore.study.tasks import CountTask, OnPart, Outcome, Task, TimingTask, TrainingTask, as_sent, failed
 
@@ -360,9 +360,9 @@ def _taken(tasks: deque[tuple[Task, int]], at: int) -> tuple[Task, int]:
 
 
 def _parts(task: TimingTask) -> Iterator[TimingTask]:
-    """`task` in parts of as many networks as are timed in the same rounds anyway."""
-    for at in range(0, len(task.records), MAX_RESIDENT):
-        yield replace(task, records=task.records[at : at + MAX_RESIDENT])
+    """`task` in parts of as many networks as are timed beside the same passes of the plain one anyway."""
+    for at in range(0, len(task.records), AT_ONCE):
+        yield replace(task, records=task.records[at : at + AT_ONCE])
 
 
 def _placed(record: Record, ran: _Running) -> Record:
