@@ -12,7 +12,7 @@ from tests.examples import examples
 from wnexplore.models import build
 from wnexplore.models.deploy import deploy
 from wnexplore.nn import Context, WeightNetConv2d
-from wnexplore.nn.pooled_linear import WORTH_MERGING, PooledLinear, pooled_linear
+from wnexplore.nn.pooled_linear import WORTH_MERGING, WORTH_STORING, PooledLinear, pooled_linear
 from wnexplore.nn.true_pixels import true_pixels
 
 DOUBLE = torch.float64

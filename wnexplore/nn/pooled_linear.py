@@ -16,6 +16,9 @@ from wnexplore.nn.true_pixels import is_padded
 WORTH_MERGING = 2**19
 """Multiply-adds, beyond those of the two layers, which take as long as the operators that are saved."""
 
+WORTH_STORING = 2**17
+"""Such of one image, each with a weight of its own: with more of them memory grows and nothing is saved."""
+
 _DTYPES = (torch.float32, torch.float64)
 """The dtypes in which the product of two matrices may stand for them."""
 
@@ -23,7 +26,7 @@ _DTYPES = (torch.float32, torch.float64)
 def pooled_linear(context: Context, weight: Tensor, bias: Tensor) -> PooledLinear | None:
     """linear(context(x)) as one, for `weight` (S, R) and `bias` (S); None where that never pays."""
     more = context.in_features * len(weight) - weight.numel() - context.weight.numel()
-    return PooledLinear(context, weight, bias, more) if more <= WORTH_MERGING else None
+    return PooledLinear(context, weight, bias, more) if more <= WORTH_STORING else None
 
 
 class PooledLinear(nn.Module):
