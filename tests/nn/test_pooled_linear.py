@@ -32,17 +32,15 @@ def test_one_product_is_the_two_layers(channels: int, outputs: int, batch: int, 
 
 
 def test_it_is_left_where_two_smaller_products_cost_less() -> None:
-    context, linear = Context(1024), nn.Linear(64, 1024)
-    more = 1024 * 1024 - 2 * 64 * 1024
-    assert more > WORTH_MERGING
+    context, linear = Context(256), nn.Linear(16, 640)
+    more = 256 * 640 - 16 * (256 + 640)
+    assert WORTH_MERGING // 4 == WORTH_STORING < more
     assert pooled_linear(context, linear.weight, linear.bias) is None
-    small = pooled_linear(Context(512), linear.weight[:640, :32], linear.bias[:640])
+    small = pooled_linear(context, linear.weight[:512], linear.bias[:512])
     assert small is not None
     with torch.no_grad():
-        assert small.runs(torch.zeros(1, 512, 2, 2))
-        assert not small.runs(torch.zeros(2, 512, 2, 2)), (
-            "the products grow with the batch, their starts don't"
-        )
+        assert small.runs(torch.zeros(4, 256, 2, 2))
+        assert not small.runs(torch.zeros(5, 256, 2, 2)), "products grow with the batch, their starts don't"
 
 
 @pytest.mark.parametrize(
