@@ -107,7 +107,7 @@ RUNS = {
     "python -m tests.benchmarks.allocator --processes 2 --seconds 0.5": (
         "--processes 1 --seconds 0.05 --resolution 32"
     ),
-    "python -m tests.benchmarks.calls --stem small --seconds 3": f"{CALLS} --backbone shufflenet_v2_x0_5",
+    "python -m tests.benchmarks.calls --stem small --seconds 4": f"{CALLS} --backbone shufflenet_v2_x0_5",
     "python -m tests.benchmarks.speed --modes inference --formulations auto --no-timm --seconds 3 --out"
     " speed_deployed.csv": (
         "--backbones shufflenet_v2_x0_5 --batch-sizes 1 --pairs 1,1 --seconds 0.1 --device cpu --stem small"

@@ -38,6 +38,7 @@ def test_it_is_left_where_two_smaller_products_cost_less() -> None:
     assert pooled_linear(context, linear.weight, linear.bias) is None
     small = pooled_linear(context, linear.weight[:512], linear.bias[:512])
     assert small is not None
+    assert pooled_linear(context, linear.weight[:512].half(), linear.bias[:512].half()) is None
     with torch.no_grad():
         assert small.runs(torch.zeros(4, 256, 2, 2))
         assert not small.runs(torch.zeros(5, 256, 2, 2)), "products grow with the batch, their starts don't"

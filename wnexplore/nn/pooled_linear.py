@@ -26,7 +26,8 @@ _DTYPES = (torch.float32, torch.float64)
 def pooled_linear(context: Context, weight: Tensor, bias: Tensor) -> PooledLinear | None:
     """linear(context(x)) as one, for `weight` (S, R) and `bias` (S); None where that never pays."""
     more = context.in_features * len(weight) - weight.numel() - context.weight.numel()
-    return PooledLinear(context, weight, bias, more) if more <= WORTH_STORING else None
+    pays = more <= WORTH_STORING and weight.dtype in _DTYPES
+    return PooledLinear(context, weight, bias, more) if pays else None
 
 
 class PooledLinear(nn.Module):

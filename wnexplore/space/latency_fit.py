@@ -14,7 +14,8 @@ Interval: the prediction ± q·s(x), s(x) the standard deviation that the fit it
 new group, q the ceil(0.95 (n + 1))-th smallest of |residual| / s over the n networks, each foretold by a fit
 to other groups, about nine tenths, whose strengths are chosen anew: cross-validated conformal prediction with
 normalised residuals (Lei et al., Distribution-free predictive inference for regression, JASA 2018, section
-5.2; Barber et al., Predictive inference with the jackknife+, Annals of Statistics 2021). Residuals by leaving
+5.2; Barber et al., Predictive inference with the jackknife+, Annals of Statistics 2021). Of a single group,
+what it shares comes on top, as it was between other runs. Residuals by leaving
 each out of the fit that chose its strengths by just these would be too small: of 24 simulated networks they
 cover 90 %. Where the fit knows less, as of a design in no network, s and the interval are wider.
 """
@@ -197,13 +198,24 @@ class LatencyFit:
     @property
     def half_widths(self) -> list[float]:
         """Half the width of the interval of each network over its predicted ratio, as `foretold`."""
-        return [self.quantile * network.deviation / network.ratio for network in self.foretold]
+        ratio = np.array([network.ratio for network in self.foretold])
+        deviation = np.array([network.deviation for network in self.foretold])
+        return (self.half_width(ratio, deviation) / ratio).tolist()  # type: ignore[no-any-return]
 
     @cached_property
     def relative_error(self) -> float:
         """The relative error that no design explains: the model's, a group's, and a usual measurement's."""
         measured = float(np.median([timed.error / timed.ratio for timed in self.timed]))
         return math.hypot(self.strengths.error, self.strengths.group, measured)
+
+    def half_width(self, ratio: Floats, deviation: Floats) -> Floats:
+        """Half the width of the 95 % intervals of networks that `ratios` predicts.
+
+        What a single group shares is in no residual: that comes on top.
+        """
+        shared = _BETWEEN_RUNS if len(set(_groups(self.timed))) == 1 else 0.0
+        half = np.hypot(self.quantile * deviation, _NORMAL * shared * ratio)
+        return np.where(deviation == 0, 0.0, half)
 
     @cached_property
     def _weights(self) -> Floats:
@@ -364,7 +376,7 @@ def _fitted(timed: Sequence[Timed], parts: _Parts) -> LatencyFit:
     spread = max(0.01, float(np.sqrt(np.mean((parts.ratios - 1) ** 2))))
     number = len(np.unique(parts.number))
     alone = number == len(timed)
-    found = Strengths(spread, spread / 4, spread / 16, 2.0, 0.01, 0.0 if alone else _ONE_GROUP)
+    found = Strengths(spread, spread / 4, spread / 16, 2.0, 0.01, 0.0 if alone or number == 1 else 0.01)
     best = parts.density(found)
     choices: dict[str, Sequence[float]] = {
         "linear": [spread * 2.0**step for step in (-6, -4, -2, 0, 2)],
@@ -372,7 +384,8 @@ def _fitted(timed: Sequence[Timed], parts: _Parts) -> LatencyFit:
         "own": [spread * 2.0**step for step in (-9, -7, -6, -5, -4, -3, -2, -1)],
         "reach": _REACHES,
         "error": _ERRORS,
-        # A single group doesn't say how groups differ, nor do networks that were each timed alone.
+        # A single group doesn't say how groups differ, and would take part of what its designs cost for that;
+        # nor do networks that were each timed alone.
         "group": (found.group,) if alone or number == 1 else _GROUP_ERRORS,
     }
     for _ in range(_PASSES):
@@ -395,9 +408,12 @@ _REACHES = (1.0, 2.0, 4.0)
 _ERRORS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 """Relative errors of the model: no additive one is exact."""
 _GROUP_ERRORS = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
-_ONE_GROUP = 0.02
-"""Relative error of a group where only one was timed: between runs of the same networks on shared machines
-ratios moved by 1 to 4 %."""
+_BETWEEN_RUNS = 0.025
+"""Relative standard deviation of what all networks of a run share, where a single group tells nothing of it:
+between runs on a shared machine ratios moved together by 1 to 4 % (sweeps/results/README.md, "Predicted
+latencies")."""
+_NORMAL = 1.96
+"""Standard deviations in half a 95 % interval."""
 _LEAST = 0.01
 """Smallest ratio that is predicted."""
 _BEYOND = 1.1

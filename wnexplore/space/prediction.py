@@ -142,7 +142,7 @@ class Calibration:
         one = Predictions(
             self.protocol,
             ratio,
-            known.quantile * deviation,
+            known.half_width(ratio, deviation),
             np.array([latency.ms]),
             np.array([latency.relative_error]),
             unseen,
@@ -183,7 +183,7 @@ class Calibration:
         shape = ratio.shape
         return (
             ratio,
-            known.quantile * deviation,
+            known.half_width(ratio, deviation),
             np.broadcast_to(latency.ms, shape),
             np.broadcast_to(latency.relative_error, shape),
             unseen,
