@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -151,6 +152,7 @@ def test_a_depthwise_layer_of_one_image_equals_loops_by_windows_and_by_convoluti
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9)),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 @examples(100)
 def test_every_formulation_has_the_same_gradients(
@@ -161,13 +163,14 @@ def test_every_formulation_has_the_same_gradients(
     tile: tuple[int, int, int],
     by_columns: bool,
     turned: bool,
+    one_by_one: bool,
 ) -> None:
     torch.manual_seed(seed)
     inputs = (*tensors(layer, batch, channels_last), torch.randn(layer.out_channels, dtype=DOUBLE))
     expected = gradients(
         lambda x, alpha, weight, shift: naive(x, alpha, weight, layer) + shift[:, None, None], inputs
     )
-    with sizes_set(*tile, max_columns=10**6 if by_columns else 0, turned=turned):
+    with sizes_set(*tile, max_columns=10**6 if by_columns else 0, turned=turned, one_by_one=one_by_one):
         for name in ("auto", *legal_formulations(layer)):
             found = gradients(
                 lambda x, alpha, weight, shift, name=name: apply_generated(
@@ -247,11 +250,16 @@ def one_image_at_a_time(patch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def sizes_set(images: int, filters: int, numbers: int, max_columns: int, turned: bool) -> Iterator[None]:
-    """So many of each to a tile, columns or none, products as they are or turned, at any size of layer."""
+def sizes_set(
+    images: int, filters: int, numbers: int, max_columns: int, turned: bool, one_by_one: bool = True
+) -> Iterator[None]:
+    """So many of each to a tile, columns or none, products as they are or turned, of one image or of all, at
+    any size of layer.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             ("tiles.MAX_IMAGES", images),
+            ("tiles.WHOLE_BYTES", 0),
             ("tiles.MAX_FILTERS", filters),
             ("tiles.TILE_BYTES", 0),
             ("tiles._MIN_NUMBERS", numbers),
@@ -260,6 +268,7 @@ def sizes_set(images: int, filters: int, numbers: int, max_columns: int, turned:
             ("kernel_space.MAX_COLUMNS", max_columns),
             ("im2col.WORTH_TURNING", 1 if turned else 10**6),
             ("tiled_product._SHORT", 1),
+            ("tiled_product._SMALL_PRODUCT", 0 if one_by_one else 10**6),
         ):
             patch.setattr(f"wnexplore.nn.formulations.{name}", value)
         yield
@@ -337,6 +346,25 @@ def test_a_kernel_of_many_tiles_the_last_one_smaller_has_the_same_gradients(
     sizes: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     layer = LayerShape(256, 640, (3, 3), **sizes, generator_groups=640 * groups, inputs_per_group=terms)
     inputs = (*tensors(layer, batch), torch.randn(640, dtype=DOUBLE))
+
+    def of(name: str) -> tuple[Tensor, ...]:
+        return gradients(lambda x, a, w, shift: apply_generated(x, a, w, layer, name, shift), inputs)
+
+    for actual, true in zip(of("kernel"), of("published"), strict=True):
+        assert relative_error(actual, true) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["1x1", "1x1, one input a group", "3x3", "3x3 of stride 2"])
+@pytest.mark.parametrize("at_once", [1, 20, 100])
+def test_a_large_batch_of_small_layers_has_the_same_gradients(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = SHAPES[name]
+    inputs = (*tensors(layer, 45), torch.randn(16, dtype=DOUBLE))
+    monkeypatch.setattr(module_of("kernel_space"), "SMALL_BYTES", 0)
+    of_image = layer.fan_in * max(layer.out_channels, math.prod(layer.output_size(*inputs[0].shape[2:]))) * 8
+    monkeypatch.setattr(module_of("tiles"), "WHOLE_BYTES", at_once * of_image)
 
     def of(name: str) -> tuple[Tensor, ...]:
         return gradients(lambda x, a, w, shift: apply_generated(x, a, w, layer, name, shift), inputs)

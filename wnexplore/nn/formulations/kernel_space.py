@@ -12,7 +12,7 @@ from wnexplore.nn.formulations.published import convolve_folded
 from wnexplore.nn.formulations.tiled_product import Product
 from wnexplore.nn.formulations.tiles import chunk_size
 
-SMALL_BYTES = 2**22
+SMALL_BYTES = 2**24
 """Bytes of a batch's kernels up to which neither tiling nor recomputing them for backward pays."""
 
 CHUNK_BYTES = 2**24

@@ -23,6 +23,9 @@ from wnexplore.nn.formulations.tiles import (
 _SHORT = 4
 """Elements of a product's row below which all products are about equally slow."""
 
+_SMALL_PRODUCT = 2**18
+"""Multiply-adds of an image's product up to which a CPU takes the products of all images in one call."""
+
 
 class Product(torch.autograd.Function):
     """x (N, C_in, H, W), alpha, weight -> (N, C_out, H_out, W_out), of convolutions without groups.
@@ -48,7 +51,7 @@ class Product(torch.autograd.Function):
         )
         # (N, C_out, H_out·W_out), in memory as the image is.
         y = result.permute(0, 2, 3, 1).flatten(1, 2).mT if channels_last else result.flatten(2)
-        images, scratch = images_at_a_time(x), Scratch(x)
+        images, scratch = images_at_a_time(x, layer), Scratch(x)
         tiles, blocks = tiles_of(x, layer, images)
         vectors, weights = by_part(alpha, weight, layer)
         for start in range(0, len(x), images):
@@ -67,7 +70,7 @@ class Product(torch.autograd.Function):
         x, alpha, weight = ctx.saved_tensors
         layer: LayerShape = ctx.layer
         needs_x, needs_alpha, needs_weight, _, needs_shift = ctx.needs_input_grad
-        images, scratch = images_at_a_time(x), Scratch(x)
+        images, scratch = images_at_a_time(x, layer), Scratch(x)
         tiles, blocks = tiles_of(x, layer, images)
         vectors, weights = by_part(alpha, weight, layer)
         generator = _GeneratorGradients(vectors, weights, needs_alpha, needs_weight)
@@ -104,11 +107,12 @@ class Product(torch.autograd.Function):
 def _multiply(a: Tensor, b: Tensor, to: Tensor, begin: Tensor | None = None, anew: bool = True) -> None:
     """Write a (n, I, K) times b (n, K, J), plus `begin` (I, 1), to `to` (n, I, J), or add it to it.
 
-    On a CPU one image at a time: each thread then keeps the filters whose kernels it has generated. A batched
-    product would assign images to threads and move the data between cores, far slower where these share no
-    cache.
+    On a CPU large products one image at a time: each thread then keeps the filters whose kernels it has
+    generated. A batched product would assign images to threads and move the data between cores, far slower
+    where these share no cache. Small products take less time than the calls would.
     """
-    chunk = 1 if a.device.type == "cpu" else len(a)
+    small = a.shape[1] * a.shape[2] * b.shape[2] <= _SMALL_PRODUCT
+    chunk = len(a) if small or a.device.type != "cpu" else 1
     images = zip(a.split(chunk), b.split(chunk), to.split(chunk), strict=True)
     for own_a, own_b, own_to in images:
         if not anew:

@@ -14,6 +14,8 @@ TILE_BYTES = 2**23
 """Bytes of kernels that exist at a time on a CPU."""
 MAX_IMAGES = 16
 """Images per tile: fewer make its products slow, more make their inner dimension small."""
+WHOLE_BYTES = 2**22
+"""Bytes of whole kernels, or of all columns if these are larger, up to which a tile has more images."""
 MAX_FILTERS = 512
 """Filters per tile: with more, the images' columns are read fewer times."""
 _MIN_NUMBERS = 64
@@ -58,9 +60,13 @@ def parts_of(layer: LayerShape) -> FilterParts:
     return FilterParts(layer.fan_in // length, length, layer.outputs_per_group // length)
 
 
-def images_at_a_time(x: Tensor) -> int:
-    """Images (N, ...) per chunk, all chunks about equally large."""
-    return x.shape[0] if x.device.type != "cpu" else chunk_size(x.shape[0], MAX_IMAGES)
+def images_at_a_time(x: Tensor, layer: LayerShape) -> int:
+    """Images (N, C_in, H, W) per chunk, all chunks about equally large."""
+    if x.device.type != "cpu":
+        return len(x)
+    height, width = layer.output_size(*x.shape[2:])
+    of_image = layer.fan_in * max(layer.out_channels, height * width) * x.element_size()
+    return chunk_size(len(x), max(MAX_IMAGES, WHOLE_BYTES // of_image))
 
 
 def chunk_size(total: int, largest: int) -> int:
