@@ -117,6 +117,7 @@ def test_every_formulation_equals_loops(
         patch.setattr(module_of("single_image"), "TILE_BYTES", 2 * layer.fan_in * 8)
         patch.setattr(module_of("kernel_space"), "CHUNK_BYTES", 2 * layer.weights * 8)
         patch.setattr(module_of("tiles"), "REGISTER", 1)
+        patch.setattr(module_of("feature_space"), "PIXELS_OF_ONE_PRODUCT", 10**6 if large else 0)
         if large:
             one_image_at_a_time(patch)
         for name in ("auto", *legal_formulations(layer)):
@@ -269,6 +270,7 @@ def sizes_set(
             ("im2col.WORTH_TURNING", 1 if turned else 10**6),
             ("tiled_product._SHORT", 1),
             ("tiled_product._SMALL_PRODUCT", 0 if one_by_one else 10**6),
+            ("feature_space.PIXELS_OF_ONE_PRODUCT", 0 if one_by_one else 10**6),
         ):
             patch.setattr(f"wnexplore.nn.formulations.{name}", value)
         yield

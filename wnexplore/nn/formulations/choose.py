@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wnexplore.nn.formulations.feature_space import as_matrices
+from wnexplore.nn.formulations.feature_space import as_matrices, as_one_product
 from wnexplore.nn.formulations.fused import DTYPES, fuses, is_available
 from wnexplore.nn.formulations.im2col import MAX_COLUMNS
 from wnexplore.nn.formulations.layer_shape import LayerShape
@@ -49,7 +49,7 @@ def without_costs(layer: LayerShape, batch: int, height: int, width: int, traini
     if training and _kept_by_shared(layer, rows * columns) > layer.weights:
         # The published formulation keeps the kernels: never keep more than that.
         return "kernel"
-    return None
+    return "shared" if as_one_product(layer, batch, height, width, "cpu") else None
 
 
 def choose_compiled(layer: LayerShape) -> str:

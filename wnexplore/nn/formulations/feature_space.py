@@ -23,6 +23,10 @@ OUTPUT_BYTES = 2**22
 """Bytes of outputs held before they are scaled and summed on a CPU: a larger buffer is cleared for each
 call."""
 
+PIXELS_OF_ONE_PRODUCT = 4
+"""Pixels of an image up to which a product of all images, lambda times as large, costs less than making their
+kernels."""
+
 _KERNEL_READS = 8
 """Smallest ratio of these outputs to the kernels, which are read again for each chunk."""
 
@@ -50,6 +54,8 @@ def shared(
     if x.device.type != "cpu" and training and slices * layer.inputs_per_group == 1:
         scaled: Tensor = Scaled.apply(x, alpha, weight.view(layer.kernel_shape), layer)
         return scaled if shift is None else scaled + shift.view(-1, 1, 1)
+    if as_one_product(layer, batch, height, width, x.device.type):
+        return _of_all_images(x, alpha, weight, layer, slices, shift)
     outputs = _outputs_of(weight, layer, slices)
     at_once = training or needs_gradient(shift) or x.device.type != "cpu"
     images = batch if at_once else images_at_a_time(batch, height, width, layer, slices, x.element_size())
@@ -79,6 +85,16 @@ def as_matrices(layer: LayerShape, batch: int, height: int, width: int, training
     return sliced and single and layer.weights > LARGE and (layer.pointwise or training)
 
 
+def as_one_product(layer: LayerShape, batch: int, height: int, width: int, device: str) -> bool:
+    """Whether a 1x1 layer is applied to all pixels of a batch in one product for each slice.
+
+    For the few pixels of the smallest images. Kernels would be used a few times each, and made in products
+    with only lambda terms.
+    """
+    small = height * width <= PIXELS_OF_ONE_PRODUCT and layer.pointwise and layer.stride == (1, 1)
+    return small and layer.slices is not None and batch > 1 and device == "cpu"
+
+
 def images_at_a_time(
     batch: int, height: int, width: int, layer: LayerShape, slices: int, element_bytes: int
 ) -> int:
@@ -99,6 +115,29 @@ def _multiplied(
     output = (1, layer.out_channels, *layer.output_size(*x.shape[2:]))
     parts = [torch.mm(matrix, column).view(output) for matrix, column in zip(matrices, columns, strict=True)]
     return _sum([(part, scales[:, :, index]) for index, part in enumerate(parts)], shift)
+
+
+def _of_all_images(
+    x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, slices: int, shift: Tensor | None
+) -> Tensor:
+    """As `_multiplied`, of all images. They come last in memory, where a filter's scales are next to each
+    other.
+    """
+    batch, channels, height, width = x.shape
+    terms, width_of_slice = layer.inputs_per_group, channels // slices
+    columns = x.permute(1, 2, 3, 0).reshape(slices, width_of_slice, -1)
+    matrices = weight.view(-1, slices, width_of_slice, terms).permute(1, 3, 0, 2)
+    scales = alpha.view(batch, -1, slices, terms).permute(2, 3, 1, 0).reshape(slices * terms, -1, 1, batch)
+    parts = torch.bmm(matrices.reshape(slices, -1, width_of_slice), columns)
+    parts = parts.view(slices * terms, scales.shape[1], -1, batch)
+    parts = parts * scales if needs_gradient(parts, scales) else parts.mul_(scales)
+    y = parts.sum(0) if len(parts) > 1 else parts
+    y = y.view(layer.out_channels, height, width, batch)
+    if shift is not None:
+        y += shift.view(-1, 1, 1, 1)
+    channels_last = not x.is_contiguous() and x.stride(1) == 1
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return y.permute(3, 0, 1, 2).contiguous(memory_format=layout)
 
 
 def _outputs_of(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wnexplore.nn.formulations.feature_space import images_at_a_time
+from wnexplore.nn.formulations.feature_space import as_one_product, images_at_a_time
 from wnexplore.nn.formulations.kernel_space import SMALL_BYTES, fits_at_once, is_joined
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.single_image import Prepare, Run
@@ -26,6 +26,8 @@ def whole_batch(name: str, layer: LayerShape, x: torch.Size, element_bytes: int)
     """
     batch, _, height, width = x
     if name == "shared":
+        if as_one_product(layer, batch, height, width, "cpu"):
+            return None
         one = layer.slices == 1 and layer.inputs_per_group == 1
         if not one or layer.generator_groups != layer.out_channels:
             return None
