@@ -1,10 +1,13 @@
-"""How fast points are counted: python -m tests.benchmarks.counting [--rounds 3]
+"""How fast points are counted: python -m tests.benchmarks.counting [--rounds 3] [--latency RUN]
 
 In rounds, on one thread: the shipped space of a million points in closed form (walk from the disk, every
 point's parameters and FLOPs), and single points of it, of less than 10 M parameters, built and traced by
 fvcore, by torch's FlopCounterMode and, if it is installed, by ptflops. Prints points a second, the median of
 the rounds, and our rate over each. All count the same points; where a tool's figure is another one, it says
 so. The peak memory is that of a process of its own that counts the space.
+
+With --latency it times instead how `wnexplore space` predicts all of them from the latencies of a run, such
+as `wnexplore calibrate` makes, selects and writes a front, and prints the peak memory of that process.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -81,6 +85,31 @@ def by_ptflops(point: DesignPoint) -> tuple[int, int]:
     return int(params), int(flops)
 
 
+_PREDICT = f"""
+import re, runpy, sys, time
+begun = time.perf_counter()
+sys.argv = ["wnexplore", "space", "{SWEEP}", *sys.argv[1:]]
+try:
+    runpy.run_module("wnexplore", run_name="__main__")
+finally:
+    peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
+    print(f"{{time.perf_counter() - begun:.1f}} s, {{int(peak) / 1000:.0f}} MB at most", file=sys.stderr)
+"""
+
+
+def predicted(run: Path) -> str:
+    """What `wnexplore space` says at the end: how many points, in which time, with how much memory."""
+    condition = "params < 3M and latency_ratio < 1.2"
+    with TemporaryDirectory() as folder:
+        front = Path(folder) / "front.csv"
+        options = ["--latency", run, "--where", condition, "--pareto", "latency_ms,params", "--out", front]
+        done = subprocess.run(
+            [sys.executable, "-c", _PREDICT, *map(str, options)], capture_output=True, text=True, check=False
+        )
+        points = len(front.read_text().splitlines()) - 1 if front.exists() else 0
+    return f"{done.stdout}{done.stderr.strip()}\n{points} points on the front"
+
+
 def _peak_mib() -> float:
     """The most memory that this process has held, as Linux tells it; getrusage has the parent's too."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -92,8 +121,12 @@ def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency", type=Path, metavar="RUN", help="predict with the latencies of RUN")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     requested = parser.parse_args()
+    if requested.latency is not None:
+        print(predicted(requested.latency))
+        return
     if requested.memory:
         before = _peak_mib()
         count_all()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wnexplore.nn.formulations.im2col import MAX_COLUMNS, columns_of
-from wnexplore.nn.formulations.kernel_space import needs_gradient
+from wnexplore.nn.formulations.kernel_space import in_parts, needs_gradient
 from wnexplore.nn.formulations.layer_shape import LayerShape
 from wnexplore.nn.formulations.scaled_conv import Scaled
 from wnexplore.nn.formulations.tiles import chunk_size
@@ -167,8 +167,10 @@ def _by_slice(weight: Tensor, layer: LayerShape, slices: int) -> _Outputs:
         scales = _of_filters(alpha.view(alpha.shape[0], -1, slices, terms), layer)
         return [
             (part, scales[:, :, index, term])
-            for index, (channel_slice, stacked) in enumerate(zip(x.chunk(slices, 1), kernels, strict=True))
-            for term, part in enumerate(_convolve(channel_slice, stacked, layer, 1).chunk(terms, 1))
+            for index, (channel_slice, stacked) in enumerate(
+                zip(in_parts(x, slices, 1), kernels, strict=True)
+            )
+            for term, part in enumerate(in_parts(_convolve(channel_slice, stacked, layer, 1), terms, 1))
         ]
 
     return outputs

@@ -59,6 +59,11 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
+def in_parts(x: Tensor, parts: int, dim: int) -> tuple[Tensor, ...]:
+    """`x.chunk(parts, dim)`, whose gradient would be copied for a single part too."""
+    return (x,) if parts == 1 else x.chunk(parts, dim)
+
+
 def fits_at_once(layer: LayerShape, batch: int, height: int, width: int, element_bytes: int) -> bool:
     """Whether all images of a batch are folded into one convolution on a CPU."""
     return _images_at_a_time(layer, batch, height, width, element_bytes) >= batch
@@ -82,7 +87,7 @@ def _has_few_columns(x: Tensor, layer: LayerShape) -> bool:
 def _multiplied(x: Tensor, alpha: Tensor, weight: Tensor, layer: LayerShape, shift: Tensor | None) -> Tensor:
     """All kernels at once, as matrices times pixels."""
     matrices = _matrices(alpha, weight, layer)
-    pixels = columns_of(x, layer).chunk(len(matrices), 1)
+    pixels = in_parts(columns_of(x, layer), len(matrices), 1)
     height, width = layer.output_size(*x.shape[2:])
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         offset = None if shift is None else shift.view(-1, 1)
