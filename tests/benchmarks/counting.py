@@ -106,7 +106,9 @@ def predicted(run: Path) -> str:
         done = subprocess.run(
             [sys.executable, "-c", _PREDICT, *map(str, options)], capture_output=True, text=True, check=False
         )
-        points = len(front.read_text().splitlines()) - 1 if front.exists() else 0
+        if done.returncode:
+            sys.exit(done.stderr)
+        points = len(front.read_text().splitlines()) - 1
     return f"{done.stdout}{done.stderr.strip()}\n{points} points on the front"
 
 

@@ -8,7 +8,8 @@ Cai et al., ICLR 2019, do).
 
 Prints for both the median error of the ratio to plain and Kendall's tau-b with the measured order, among
 pairs of networks whose measured intervals part; and for the fit how many of the networks lie within their
-interval, and how wide that is. "Both weighted" tells what a fit that knew the layers' sums could gain.
+interval, and how wide that is. "Both weighted" tells what a fit that knew the layers' sums could gain,
+"together" what the networks of the test share, as all of a run do.
 
 Writes OUT/prediction.csv, a row for each network that was held out, and OUT/prediction.png. Everything
 measured is kept: the same command resumes, after --limit minutes too. --print prints what OUT has.
@@ -280,6 +281,12 @@ def report(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
             f"  {name}: error {100 * np.median(off):.1f} % in the median, {100 * off.max():.1f} % at most;"
             f" tau-b {tau:.3f}"
         )
+    common = np.median(measured / fitted)
+    rest = np.median(np.abs(common * fitted / measured - 1))
+    lines.append(
+        f"  together {100 * (common - 1):+.1f} % over what the fit predicts; without that its error is"
+        f" {100 * rest:.1f} %"
+    )
     return lines
 
 

@@ -90,6 +90,8 @@ RUNS = {
     ),
     "python -m tests.benchmarks.cost_model fit fitted_to.csv tested_on.csv": "",
     "python -m tests.benchmarks.counting": "--rounds 1",
+    # The calibration of these documents is of smaller images than the space that it counts.
+    "python -m tests.benchmarks.counting --latency runs/times": "--help",
     "python -m tests.benchmarks.latency": (
         "--seconds 0.1 --repeats 1 --quiet --device cpu --resolution 32 --networks plain se"
     ),
