@@ -85,6 +85,7 @@ def by_ptflops(point: DesignPoint) -> tuple[int, int]:
     return int(params), int(flops)
 
 
+# In a process without torch, which this module imports.
 _PREDICT = f"""
 import re, runpy, sys, time
 begun = time.perf_counter()

@@ -27,6 +27,9 @@ PIXELS_OF_ONE_PRODUCT = 4
 """Pixels of an image up to which a product of all images, lambda times as large, costs less than making their
 kernels."""
 
+TERMS_OF_ONE_PRODUCT = 4
+"""Largest lambda for that: with more terms, kernels are made at the rate of large products."""
+
 _KERNEL_READS = 8
 """Smallest ratio of these outputs to the kernels, which are read again for each chunk."""
 
@@ -92,7 +95,8 @@ def as_one_product(layer: LayerShape, batch: int, height: int, width: int, devic
     with only lambda terms.
     """
     small = height * width <= PIXELS_OF_ONE_PRODUCT and layer.pointwise and layer.stride == (1, 1)
-    return small and layer.slices is not None and batch > 1 and device == "cpu"
+    few = layer.slices is not None and layer.inputs_per_group <= TERMS_OF_ONE_PRODUCT
+    return small and few and batch > 1 and device == "cpu"
 
 
 def images_at_a_time(
